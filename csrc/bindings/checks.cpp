@@ -1,0 +1,69 @@
+#include "checks.h"
+
+namespace tad {
+
+void check_logits(const at::Tensor& logits, const char* name) {
+  const auto type = logits.scalar_type();
+  TORCH_CHECK_TYPE(
+      type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf, name,
+      " has dtype ", type, ", expected float32, bfloat16, float16 or float64");
+  TORCH_CHECK_VALUE(
+      logits.dim() >= 1 && logits.size(-1) >= 1, name, " has shape ", logits.sizes(),
+      ", expected (..., vocabulary) with a vocabulary of at least 1");
+}
+
+void check_int64(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kLong, name, " has dtype ", tensor.scalar_type(), ", expected int64");
+}
+
+void check_count(const at::Tensor& tensor, const char* name, int64_t count) {
+  TORCH_CHECK_VALUE(
+      tensor.numel() == count, name, " has shape ", tensor.sizes(), ", expected ", count, " elements, one per entry");
+}
+
+void check_same_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
+  TORCH_CHECK_VALUE(
+      tensor.device() == other.device(), name, " is on ", tensor.device(), ", expected ", other.device(), " like ",
+      other_name);
+}
+
+void check_range(const at::Tensor& tensor, const char* name, int64_t low, int64_t high, const char* of_what) {
+  const at::Tensor values = tensor.contiguous();
+  const int64_t* data = values.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < values.numel(); ++i)
+    TORCH_CHECK_VALUE(
+        data[i] >= low && data[i] < high, name, "[", i, "] is ", data[i], ", expected ", low, " <= value < ", high,
+        " (", of_what, ")");
+}
+
+void check_positive(double value, const char* name) {
+  TORCH_CHECK_VALUE(value > 0 && std::isfinite(value), name, " is ", value, ", expected a finite number > 0");
+}
+
+DType dtype_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return DType::kFloat64;
+    case at::kBFloat16: return DType::kBFloat16;
+    case at::kHalf: return DType::kFloat16;
+    default: return DType::kFloat32;
+  }
+}
+
+at::Tensor as_rows(const at::Tensor& tensor) {
+  const int64_t vocabulary = tensor.size(-1);
+  at::Tensor rows = tensor.reshape({tensor.numel() / vocabulary, vocabulary});
+  return vocabulary > 1 && rows.stride(1) != 1 ? rows.contiguous() : rows;
+}
+
+Rows rows_view(const at::Tensor& rows) { return {rows.const_data_ptr(), rows.stride(0), dtype_of(rows)}; }
+
+MutableRows mutable_rows_view(const at::Tensor& rows) {
+  return {rows.mutable_data_ptr(), rows.stride(0), dtype_of(rows)};
+}
+
+std::optional<at::Tensor> flattened(const std::optional<at::Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return tensor->reshape({-1}).contiguous();
+}
+
+}  // namespace tad

@@ -1,0 +1,44 @@
+// Argument checks. Every message names the argument, its value, and what was expected.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+
+#include "../common/arguments.h"
+
+namespace tad {
+
+/// float32, float64, bfloat16 or float16 with at least one dimension and a vocabulary of at least one token.
+void check_logits(const at::Tensor& logits, const char* name);
+
+void check_int64(const at::Tensor& tensor, const char* name);
+
+/// `count` elements in any shape.
+void check_count(const at::Tensor& tensor, const char* name, int64_t count);
+
+void check_same_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name);
+
+/// Every element of a CPU tensor lies in [low, high).
+void check_range(const at::Tensor& tensor, const char* name, int64_t low, int64_t high, const char* of_what);
+
+void check_positive(double value, const char* name);
+
+DType dtype_of(const at::Tensor& tensor);
+
+/// The tensor as (rows, vocabulary) with contiguous rows; copies only where the layout forces it.
+at::Tensor as_rows(const at::Tensor& tensor);
+
+/// Views of `as_rows` tensors for the kernels.
+Rows rows_view(const at::Tensor& rows);
+MutableRows mutable_rows_view(const at::Tensor& rows);
+
+/// Contiguous, flattened; the tensor must outlive the pointer taken from it.
+std::optional<at::Tensor> flattened(const std::optional<at::Tensor>& tensor);
+
+template <class T>
+const T* pointer_or_null(const std::optional<at::Tensor>& tensor) {
+  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+}
+
+}  // namespace tad

@@ -1,0 +1,35 @@
+// The operators: what each one takes and returns. Their meaning is in the docstrings of tad_ext/ops.
+#include <torch/library.h>
+
+TORCH_LIBRARY(tad_ext, m) {
+  m.def(
+      "tad_loss(Tensor student_logits, Tensor? teacher_logits, Tensor labels, Tensor steps_to_reveal, int delta, "
+      "float ce_weight, float kl_weight, float temperature, Tensor? row_weight, Tensor? student_rows, "
+      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count) "
+      "-> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, Tensor row_sums)");
+  m.def(
+      "tad_loss_backward(Tensor grad_loss, Tensor student_logits, Tensor? teacher_logits, Tensor labels, "
+      "Tensor steps_to_reveal, Tensor row_sums, int delta, float ce_weight, float kl_weight, float temperature, "
+      "Tensor? row_weight, Tensor? student_rows, Tensor? teacher_rows, Tensor near_count, Tensor distant_count) "
+      "-> Tensor");
+  m.def(
+      "linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, Tensor labels, "
+      "Tensor steps_to_reveal, int delta, float ce_weight, float kl_weight, float temperature, Tensor? row_weight, "
+      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count, int chunk_rows, bool hidden_grad, "
+      "bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, "
+      "Tensor grad_hidden, Tensor grad_weight)");
+  m.def(
+      "masked_log_softmax(Tensor logits, Tensor? rows, float temperature, ScalarType dtype) "
+      "-> (Tensor log_probabilities, Tensor normalizers)");
+  m.def(
+      "masked_log_softmax_backward(Tensor grad, Tensor logits, Tensor? rows, Tensor normalizers, float temperature) "
+      "-> Tensor");
+  m.def(
+      "token_statistics(Tensor logits, Tensor? rows, float temperature, Tensor? suppress_tokens, "
+      "Tensor? query_tokens, Tensor? seeds, Tensor? offsets) -> (Tensor token, Tensor confidence, "
+      "Tensor second_token, Tensor margin, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor query_logits)");
+  m.def(
+      "commit_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
+      "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor score, Tensor accept, int block_length, "
+      "float block_add_threshold, float decoded_token_threshold, int mask_token_id, int[] eos_token_ids) -> Tensor");
+}

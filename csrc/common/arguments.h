@@ -1,0 +1,92 @@
+// What a kernel is told: plain structs of pointers and numbers, shared by the CPU backend and the CUDA launchers.
+#pragma once
+
+#include <cstdint>
+
+namespace tad {
+
+enum class DType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
+
+/// Rows of `vocabulary` contiguous elements, `row_stride` elements apart.
+struct Rows {
+  const void* data = nullptr;
+  int64_t row_stride = 0;
+  DType dtype = DType::kFloat32;
+};
+
+struct MutableRows {
+  void* data = nullptr;
+  int64_t row_stride = 0;
+  DType dtype = DType::kFloat32;
+};
+
+/// The partitioned loss over a list of entries. Entry i reads logits row student_rows[i] (i where null), teacher row
+/// teacher_rows[i] likewise, and is near (1 <= steps <= delta), distant (steps > delta) or silent (steps <= 0).
+struct TadLossArguments {
+  Rows student;
+  Rows teacher;  // data null: distant entries contribute nothing
+  int64_t vocabulary = 0;
+  int64_t entries = 0;
+  const int64_t* labels = nullptr;
+  const int64_t* steps = nullptr;
+  const int64_t* student_rows = nullptr;
+  const int64_t* teacher_rows = nullptr;
+  int64_t delta = 0;
+  double temperature = 1.0;
+};
+
+/// What forward leaves for backward, per entry: the softmax of a row is exp((x - max) / temperature) * inverse_sum.
+template <class Real>
+struct TadRowSums {
+  Real student_max, student_inverse_sum, teacher_max, teacher_inverse_sum;
+};
+
+struct TokenStatisticsArguments {
+  Rows logits;
+  int64_t vocabulary = 0;
+  const int64_t* rows = nullptr;  // null: entry i is row i; a negative entry is padding
+  double temperature = 0.0;       // 0: the most probable token
+  const int64_t* suppressed = nullptr;  // sorted ascending
+  int64_t suppressed_count = 0;
+  const int64_t* seeds = nullptr;    // one per entry, where temperature > 0
+  const int64_t* offsets = nullptr;  // step << 32 | position, one per entry
+  int64_t* token = nullptr;
+  float* confidence = nullptr;
+  int64_t* second_token = nullptr;
+  float* margin = nullptr;
+  float* entropy = nullptr;
+  float* logsumexp = nullptr;
+  bool* valid = nullptr;
+};
+
+struct LogSoftmaxArguments {
+  Rows logits;
+  int64_t vocabulary = 0;
+  const int64_t* rows = nullptr;  // null: entry i is row i
+  double temperature = 1.0;
+};
+
+/// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `score`, `accept` and `revealed`
+/// are (batch, width).
+struct RevealArguments {
+  int64_t gen_length = 0;
+  int64_t width = 0;
+  int64_t block_length = 0;
+  double block_add_threshold = 1.0;
+  double decoded_token_threshold = 1.0;
+  int64_t mask_token_id = 0;
+  const int64_t* eos_token_ids = nullptr;
+  int64_t eos_count = 0;
+  int64_t* canvas = nullptr;
+  int64_t* reveal_step = nullptr;
+  int64_t* forwards = nullptr;
+  int64_t* blocks = nullptr;
+  bool* done = nullptr;
+  const int64_t* positions = nullptr;
+  const int64_t* tokens = nullptr;
+  const float* score = nullptr;
+  const bool* accept = nullptr;
+  bool* revealed = nullptr;
+};
+
+}  // namespace tad

@@ -1,0 +1,146 @@
+// The mathematics of one logits row, written once: accumulators over parts of a row, their merge, and what follows from
+// a whole row's sums. Sums are kept relative to a running maximum, so no large numbers are ever subtracted.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "platform.h"
+
+namespace tad {
+namespace TAD_ISA {
+
+template <class Real>
+TAD_HOST_DEVICE Real negative_infinity() {
+  return -std::numeric_limits<Real>::infinity();
+}
+
+/// The finite number that a part's exponents are relative to: its maximum, or 0 where nothing is possible.
+template <class Real>
+TAD_HOST_DEVICE Real reference_of(Real max) {
+  return max == negative_infinity<Real>() ? Real(0) : max;
+}
+
+/// Sums over a part of a row of logits x at inverse temperature b, with a = b * (x - max).
+template <class Real>
+struct RowSum {
+  Real max = negative_infinity<Real>();
+  Real sum = 0;       // sum of exp(a)
+  Real weighted = 0;  // sum of exp(a) * a; entropy = log(sum) - weighted / sum
+
+  TAD_HOST_DEVICE Real log_sum() const { return std::log(sum); }
+  TAD_HOST_DEVICE Real entropy() const { return log_sum() - weighted / sum; }
+};
+
+/// Moves a part's sums to another maximum.
+template <class Real>
+TAD_HOST_DEVICE RowSum<Real> rebase(const RowSum<Real>& part, Real max, Real inverse_temperature) {
+  RowSum<Real> moved{max, part.sum, part.weighted};
+  const Real shift = inverse_temperature * (reference_of(part.max) - reference_of(max));
+  if (shift != 0 && part.sum != 0) {
+    const Real scale = std::exp(shift);
+    moved.weighted = (part.weighted + part.sum * shift) * scale;
+    moved.sum = part.sum * scale;
+  }
+  return moved;
+}
+
+template <class Real>
+TAD_HOST_DEVICE RowSum<Real> merge(const RowSum<Real>& a, const RowSum<Real>& b, Real inverse_temperature = 1) {
+  const Real max = a.max > b.max ? a.max : b.max;
+  RowSum<Real> left = rebase(a, max, inverse_temperature);
+  const RowSum<Real> right = rebase(b, max, inverse_temperature);
+  left.sum += right.sum;
+  left.weighted += right.weighted;
+  return left;
+}
+
+/// Sums for KL(teacher || student) over a part of a student row s and a teacher row t.
+template <class Real>
+struct DivergenceSum {
+  RowSum<Real> student;  // `weighted` is not used
+  RowSum<Real> teacher;  // `weighted` is sum of exp(a_t) * (a_t - a_s)
+
+  TAD_HOST_DEVICE Real divergence() const {
+    return teacher.weighted / teacher.sum - teacher.log_sum() + student.log_sum();
+  }
+};
+
+template <class Real>
+TAD_HOST_DEVICE DivergenceSum<Real> rebase(
+    const DivergenceSum<Real>& part, Real student_max, Real teacher_max, Real inverse_temperature) {
+  DivergenceSum<Real> moved{
+      rebase(part.student, student_max, inverse_temperature), rebase(part.teacher, teacher_max, inverse_temperature)};
+  const Real student_shift =
+      inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));
+  if (student_shift != 0 && part.teacher.sum != 0) moved.teacher.weighted -= moved.teacher.sum * student_shift;
+  return moved;
+}
+
+template <class Real>
+TAD_HOST_DEVICE DivergenceSum<Real> merge(
+    const DivergenceSum<Real>& a, const DivergenceSum<Real>& b, Real inverse_temperature) {
+  const Real student_max = a.student.max > b.student.max ? a.student.max : b.student.max;
+  const Real teacher_max = a.teacher.max > b.teacher.max ? a.teacher.max : b.teacher.max;
+  DivergenceSum<Real> left = rebase(a, student_max, teacher_max, inverse_temperature);
+  const DivergenceSum<Real> right = rebase(b, student_max, teacher_max, inverse_temperature);
+  left.student.sum += right.student.sum;
+  left.teacher.sum += right.teacher.sum;
+  left.teacher.weighted += right.teacher.weighted;
+  return left;
+}
+
+/// The two best elements of a part of a row. Ties go to the lowest index; -inf and NaN never enter.
+template <class Real>
+struct Top2 {
+  Real value = negative_infinity<Real>();
+  Real second_value = negative_infinity<Real>();
+  int64_t index = -1;
+  int64_t second_index = -1;
+
+  /// Elements must come in ascending order of index.
+  TAD_HOST_DEVICE void push(Real x, int64_t i) {
+    if (x > value) {
+      second_value = value;
+      second_index = index;
+      value = x;
+      index = i;
+    } else if (x > second_value) {
+      second_value = x;
+      second_index = i;
+    }
+  }
+};
+
+template <class Real>
+TAD_HOST_DEVICE bool precedes(Real x, int64_t i, Real y, int64_t j) {
+  return j < 0 || (i >= 0 && (x > y || (x == y && i < j)));
+}
+
+template <class Real>
+TAD_HOST_DEVICE Top2<Real> merge(const Top2<Real>& a, const Top2<Real>& b) {
+  const bool a_first = precedes(a.value, a.index, b.value, b.index);
+  const Top2<Real>& first = a_first ? a : b;
+  const Top2<Real>& other = a_first ? b : a;
+  const bool inside = precedes(first.second_value, first.second_index, other.value, other.index);
+  return {
+      first.value, inside ? first.second_value : other.value, first.index,
+      inside ? first.second_index : other.index};
+}
+
+enum class EntryKind { kSilent, kNear, kDistant };
+
+TAD_HOST_DEVICE EntryKind kind_of(int64_t steps_to_reveal, int64_t delta) {
+  if (steps_to_reveal <= 0) return EntryKind::kSilent;
+  return steps_to_reveal <= delta ? EntryKind::kNear : EntryKind::kDistant;
+}
+
+/// -log softmax(x)[label] from the row's sums.
+template <class Real>
+TAD_HOST_DEVICE Real cross_entropy(const RowSum<Real>& row, Real label_logit) {
+  return row.log_sum() + (row.max - label_logit);
+}
+
+}  // namespace TAD_ISA
+}  // namespace tad

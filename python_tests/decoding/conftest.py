@@ -1,0 +1,87 @@
+"""Small deterministic models with the interface that decoding is written against."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+VOCABULARY, MASK, EOS, UNUSED = 12, 10, 9, 11
+
+
+class FakeModel:
+    """Calls `row_logits(tokens (n,) of one row without padding) -> (n, V)` for each row, so rows cannot touch."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(
+            vocab_size=VOCABULARY,
+            mask_token_id=MASK,
+            eos_token_ids=[EOS],
+            suppress_token_ids=[UNUSED],
+            max_position_embeddings=64,
+        )
+        self.calls: list[SimpleNamespace] = []  # arguments of every forward
+
+    def __call__(self, input_ids, *, lengths=None, positions=None):
+        batch, length = input_ids.shape
+        real = [length] * batch if lengths is None else lengths.tolist()
+        assert max(real) == length, "columns that every row pads are wasted work"
+        assert lengths is None or min(real) < length, "nothing is padded: lengths should be None"
+        self.calls.append(SimpleNamespace(input_ids=input_ids.clone(), lengths=lengths, positions=positions.clone()))
+        logits = torch.zeros(batch, length, VOCABULARY)
+        for row, count in enumerate(real):
+            logits[row, :count] = self.row_logits(input_ids[row, :count])
+        assert ((positions >= -1) & (positions < batch * length)).all()
+        return SimpleNamespace(logits=logits.flatten(0, 1)[positions.clamp(min=0)])
+
+
+class MixingModel(FakeModel):
+    """Every logit depends on every visible token of its row and on the distance to it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.embedding = torch.randn(VOCABULARY, 16, generator=generator, dtype=torch.float64)
+        self.embedding[MASK] *= 0.1  # many masks must not drown the tokens
+        self.head = torch.randn(16, VOCABULARY, generator=generator, dtype=torch.float64)
+        self.place = torch.randn(64, 16, generator=generator, dtype=torch.float64)
+
+    def row_logits(self, tokens):
+        places = torch.arange(len(tokens), dtype=torch.float64)
+        weight = 1 / (1 + (places[:, None] - places).abs())
+        # Varied rather than peaked (0.3 to 2.3 nats), so that thresholds and sampling have something to do.
+        mixed = torch.tanh(weight @ self.embedding[tokens] + 3 * self.place[: len(tokens)])
+        return (0.5 * mixed @ self.head).float()
+
+
+class ScriptedModel(FakeModel):
+    """Behind a prompt of one token, canvas column i is predicted as `tokens[i]` with probability `confidences[i]`."""
+
+    def __init__(self, confidences, tokens=None) -> None:
+        super().__init__()
+        self.confidences = confidences
+        self.tokens = tokens or [1 + i % 8 for i in range(len(confidences))]
+
+    def row_logits(self, tokens):
+        columns = len(self.confidences)
+        probability = torch.zeros(columns + 1, VOCABULARY)
+        probability[0] = 1 / VOCABULARY
+        probability[1:] = ((1 - torch.tensor(self.confidences)) / (VOCABULARY - 1))[:, None]
+        probability[torch.arange(1, columns + 1), self.tokens] = torch.tensor(self.confidences)
+        assert len(tokens) == columns + 1
+        return probability.log()
+
+
+@pytest.fixture
+def mixing_model():
+    return MixingModel
+
+
+@pytest.fixture
+def scripted_model():
+    return ScriptedModel

@@ -1,0 +1,46 @@
+"""A step waits for the device once: seen by listing the calls that would."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold, TopK, decode
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+from tad_ext.ops import backend_info
+
+WAITING = {"item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "unique", "equal", "allclose"}
+WAITING |= {"__bool__", "__int__", "__float__", "__index__"}
+
+
+class HostSyncs(TorchFunctionMode):
+    """Counts calls of tensor methods that read values on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        name = getattr(function, "__name__", "")
+        if name in WAITING:
+            self.calls[name] += 1
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.skipif(not backend_info()["compiled"], reason="the reference operators are written for reading")
+@pytest.mark.parametrize("policy", [TopK(2), ConfidenceThreshold(0.2), EntropyThreshold(2.0)])
+def test_one_sync_a_step(policy):
+    torch.manual_seed(0)
+    config = TinyDiffusionConfig(vocab_size=12, num_hidden_layers=1, mask_token_id=10, eos_token_ids=[9])
+    model = TinyDiffusionLM(config)
+    forwards = []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    settings = DecodeConfig(gen_length=12, block_length=4, policy=policy, block_add_threshold=0.5, temperature=1.0)
+    with HostSyncs() as syncs:
+        decode(model, [[1, 2], [3], [4, 5, 6]], settings)
+    end_of_batch = {"cpu": 3}
+    lists_of_results = 1
+    assert syncs.calls == end_of_batch | {"tolist": len(forwards) + lists_of_results}

@@ -1,0 +1,86 @@
+"""A plain function is a policy, and its mistakes are named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tad_ext.decoding import DecodeConfig, TopK, decode
+
+
+def left_to_right(statistics, state):
+    """Always the lowest eligible position, as an autoregressive model would."""
+    return -state.positions.float(), torch.zeros_like(state.eligible)
+
+
+def config(policy):
+    return DecodeConfig(gen_length=6, block_length=3, policy=policy, stop_at_eos=False)
+
+
+def test_a_function_is_a_policy(mixing_model):
+    result = decode(mixing_model(), [[1], [2, 3]], config(left_to_right))
+    assert result.reveal_step.tolist() == [[1, 2, 3, 4, 5, 6]] * 2
+
+
+def test_the_example_of_the_documentation(scripted_model):
+    def margin_above_half(statistics, state):
+        return statistics.margin, statistics.margin > 0.5
+
+    # The margin is about p - (1 - p) / 11: above one half from p = 0.55 on.
+    result = decode(scripted_model([0.5, 0.6, 0.4, 0.9, 0.9, 0.3]), [[1]], config(margin_above_half))
+    assert result.reveal_step.tolist() == [[2, 1, 3, 4, 4, 5]]
+
+
+def test_accepting_what_is_not_eligible_changes_nothing(mixing_model):
+    def everything(statistics, state):
+        score, accept = TopK(1)(statistics, state)
+        return score, accept | ~state.eligible
+
+    prompts = [[1], [2, 3]]
+    expected = decode(mixing_model(), prompts, config(TopK(1)))
+    assert torch.equal(decode(mixing_model(), prompts, config(everything)).reveal_step, expected.reveal_step)
+
+
+def test_what_a_policy_is_given(mixing_model):
+    """One entry per eligible position, ascending; the entries behind them are padding and carry no statistics."""
+    seen = []
+
+    def policy(statistics, state):
+        assert all(part.shape[:2] == state.positions.shape for part in statistics)
+        assert torch.equal(statistics.valid, state.eligible)
+        seen.append((state.positions.tolist(), state.forwards.tolist(), state.blocks.tolist()))
+        return left_to_right(statistics, state)
+
+    decode(mixing_model(), [[1], [2, 3]], config(policy))
+    assert seen == [
+        ([[0, 1, 2]] * 2, [0, 0], [1, 1]),
+        ([[1, 2, -1]] * 2, [1, 1], [1, 1]),
+        ([[2, -1, -1]] * 2, [2, 2], [1, 1]),
+        ([[3, 4, 5]] * 2, [3, 3], [2, 2]),
+        ([[4, 5, -1]] * 2, [4, 4], [2, 2]),
+        ([[5, -1, -1]] * 2, [5, 5], [2, 2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda s, state: s.confidence, TypeError, "must return a tuple of two tensors"),
+        (lambda s, state: (s.confidence, None), TypeError, "must return a tuple of two tensors"),
+        (
+            lambda s, state: (s.confidence[:, :1], state.eligible),
+            ValueError,
+            r"score must have shape \(2, 3\), got \(2, 1\)",
+        ),
+        (
+            lambda s, state: (s.confidence, state.eligible[0]),
+            ValueError,
+            r"accept must have shape \(2, 3\), got \(3,\)",
+        ),
+        (lambda s, state: (s.token, state.eligible), TypeError, "score must be floating point, got torch.int64"),
+        (lambda s, state: (s.confidence, s.confidence), TypeError, "accept must be bool, got torch.float32"),
+    ],
+)
+def test_wrong_answers_are_named(mixing_model, answer, error, message):
+    with pytest.raises(error, match=message):
+        decode(mixing_model(), [[1], [2, 3]], config(answer))

@@ -1,0 +1,77 @@
+"""A tiny model, and trajectories that a random teacher could have made, for the tests of distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from tad_ext.data.trajectories import Trajectory
+from tad_ext.models.lora import add_lora
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+
+MASK, EOS, VOCABULARY = 23, 22, 24
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_model() -> Callable[..., TinyDiffusionLM]:
+    def make(seed: int = 0, **changes: object) -> TinyDiffusionLM:
+        sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ids = {"vocab_size": VOCABULARY, "mask_token_id": MASK, "eos_token_ids": [EOS], "suppress_token_ids": []}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return TinyDiffusionLM(TinyDiffusionConfig(**{**sizes, **ids, **changes})).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_adapted(make_model: Callable[..., TinyDiffusionLM]) -> Callable[..., PeftModel]:
+    """A model in float64 with an adapter that has been trained a little, so that student and teacher differ."""
+
+    def make() -> PeftModel:
+        adapted = add_lora(make_model().double(), rank=4, alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, std=0.1)
+        return adapted
+
+    return make
+
+
+@pytest.fixture
+def make_trajectories() -> Callable[..., list[Trajectory]]:
+    def make(count: int = 4, *, length: int = 8, seed: int = 0, correct: bool = True) -> list[Trajectory]:
+        random = np.random.default_rng(seed)
+        made = []
+        for number in range(count):
+            prompt = random.integers(0, EOS, size=int(random.integers(2, 6)))
+            reference = random.integers(0, EOS, size=int(random.integers(3, 9)))
+            made.append(
+                Trajectory(
+                    id=f"problem-{number}",
+                    task="made-up",
+                    prompt_ids=prompt,
+                    teacher_prompt_ids=np.concatenate((reference, prompt)),
+                    # The response repeats the prompt's tokens, so that there is something to learn.
+                    response_ids=np.resize(prompt, length),
+                    reveal_step=random.permutation(length) + 1,
+                    num_steps=length,
+                    correct=correct,
+                    answer="1",
+                    reference="1",
+                )
+            )
+        return made
+
+    return make

@@ -1,0 +1,71 @@
+"""Settings: the published defaults, and every bad value named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tad_ext.distillation.config import DistillConfig
+from tad_ext.distillation.objectives import TADSettings
+from tad_ext.options import options_of
+
+
+def config(**changes: Any) -> DistillConfig:
+    return DistillConfig(**{"model": "model", "trajectories": "trajectories", "output": "output", **changes})
+
+
+def test_the_defaults_are_the_published_settings() -> None:
+    found = config()
+    found.validate()
+    assert found.settings == TADSettings(8, ce_weight=1.0, kl_weight=1.0, temperature=1.0, normalization="micro_batch")
+    assert (found.rank, found.alpha, found.dropout) == (128, 128, 0.05)
+    assert found.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert (found.learning_rate, found.lr_schedule, found.warmup_steps) == (2e-5, "constant", 0)
+    assert (found.weight_decay, found.max_grad_norm) == (0.01, 1.0)
+    assert (found.epochs, found.max_steps, found.batch_size, found.accumulation) == (1, None, 4, 8)
+
+
+def test_every_setting_is_an_option_with_help() -> None:
+    assert all(option.help for option in options_of(DistillConfig))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", ""),
+        ("trajectories", ""),
+        ("output", ""),
+        ("delta", -1),
+        ("temperature", 0.0),
+        ("normalization", "mean"),
+        ("rank", 0),
+        ("alpha", 0.0),
+        ("dropout", 1.0),
+        ("target_modules", []),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("weight_decay", -1.0),
+        ("warmup_steps", -1),
+        ("lr_schedule", "cosine"),
+        ("max_grad_norm", -1.0),
+        ("epochs", 0),
+        ("max_steps", 0),
+        ("batch_size", 0),
+        ("accumulation", 2.0),
+        ("seed", -1),
+        ("save_every", -1),
+        ("device", "tpu"),
+        ("dtype", "float16"),
+    ],
+)
+def test_a_bad_value_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        config(**{field: value}).validate()
+
+
+def test_the_learning_rate_rises_stays_or_falls() -> None:
+    constant = config(learning_rate=1.0, warmup_steps=2)
+    assert [constant.learning_rate_at(step, 5) for step in range(5)] == [0.5, 1, 1, 1, 1]
+    falling = config(learning_rate=1.0, lr_schedule="linear", warmup_steps=1)
+    assert [falling.learning_rate_at(step, 5) for step in range(5)] == [1, 1, 0.75, 0.5, 0.25]

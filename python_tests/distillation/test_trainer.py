@@ -1,0 +1,267 @@
+"""Training end to end on a tiny random model: it learns, leaves base and teacher alone, and repeats itself exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from tad_ext.data.trajectories import TrajectoryMetadata, tokenizer_hash, write_part
+from tad_ext.distillation import DistillConfig, distill
+from tad_ext.distillation import trainer as trainer_module
+from tad_ext.models.loading import load_model
+from tad_ext.models.lora import base_model, load_adapter, teacher
+
+MASK = 23
+IDS = torch.arange(24).reshape(2, 12) % 20
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, make_model: Callable[..., Any], make_trajectories: Callable[..., Any]
+) -> Callable[..., DistillConfig]:
+    """Settings of a job whose model and trajectories (32 states) are on disk."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0"))
+    )
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    metadata = TrajectoryMetadata(
+        model="model",
+        model_revision="",
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        task="made-up",
+        split="train",
+        mask_token_id=MASK,
+        gen_length=8,
+        block_length=8,
+        policy="topk:1",
+        temperature=0.0,
+        seed=0,
+        stop_at_eos=False,
+        dtype="float32",
+    )
+
+    def make(made: Any = None, **changes: Any) -> DistillConfig:
+        folder = tmp_path / "trajectories"
+        folder.mkdir(exist_ok=True)
+        write_part(folder / "part-00000-00000000.parquet", metadata, made or make_trajectories())
+        paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
+        quick = {
+            "delta": 3,
+            "rank": 4,
+            "alpha": 8.0,
+            "learning_rate": 1e-2,
+            "batch_size": 4,
+            "accumulation": 2,
+            "device": "cpu",
+        }
+        return DistillConfig(**{**paths, **quick, **changes})
+
+    return make
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@torch.no_grad()
+def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
+    job: Callable[..., DistillConfig], make_trajectories: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def remember(*args: Any, **kwargs: Any) -> Any:
+        loaded.append(load_model(*args, **kwargs))
+        return loaded[-1]
+
+    monkeypatch.setattr(trainer_module, "load_model", remember)
+    made = make_trajectories()
+    for trajectory in made:
+        trajectory.response_ids.fill(7)  # learnt in a few steps
+    config = job(made, max_steps=12)
+    with torch.enable_grad():
+        result = distill(config)
+
+    losses = [record.loss for record in result.history]
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
+    output = Path(config.output)
+    parts = ["adapter_config.json", "adapter_model.safetensors", "base_model.json"]
+    assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.png", "training.json"]
+    assert result.adapter == output / "adapter"
+    report = json.loads((output / "training.json").read_text())
+    assert report["settings"] == asdict(config)
+    assert report["steps"] == [asdict(record) for record in result.history]
+    assert result.history[3].epoch == 1.0
+
+    base = load_model(config.model)
+    trained = {name.replace(".base_layer", ""): weight for name, weight in loaded[0].named_parameters()}
+    for name, weight in base.named_parameters():
+        assert torch.equal(trained[name], weight), name
+    before = base(IDS).logits
+    adapted = load_adapter(base, result.adapter)
+    assert not torch.equal(base_model(adapted)(IDS).logits, before)
+    with teacher(adapted):
+        assert torch.equal(base_model(adapted)(IDS).logits, before)
+
+
+def test_the_same_settings_give_the_same_adapter_bit_for_bit(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second", "other")]
+    for folder, seed in zip(folders, (1, 1, 2), strict=True):
+        distill(job(max_steps=3, dropout=0.2, seed=seed, output=str(folder)))
+        torch.manual_seed(99)  # whatever else drew random numbers must not matter
+    first, second, other = ((folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in folders)
+    assert first == second
+    assert first != other
+
+
+def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., DistillConfig]) -> None:
+    config = job(
+        batch_size=3, accumulation=4, epochs=2, save_every=2
+    )  # 12 states a step: 3 steps an epoch, the last of 8
+    result = distill(config)
+    assert len(result.history) == 6
+    for epoch in (result.history[:3], result.history[3:]):
+        # 4 trajectories whose state s has 8 - s entries, of which at most delta = 3 are near
+        assert sum(record.near for record in epoch) == 4 * (6 * 3 + 2 + 1)
+        assert sum(record.near + record.distant for record in epoch) == 4 * 36
+    assert [record.epoch for record in result.history] == [0.375, 0.75, 1, 1.375, 1.75, 2]
+    assert {path.name for path in Path(config.output).iterdir()} == {
+        "adapter", "checkpoint-000002", "checkpoint-000004", "checkpoint-000006", "loss.png", "training.json"
+    }  # fmt: skip
+    last, final = (
+        load_file(Path(config.output) / name / "adapter_model.safetensors") for name in ("checkpoint-000006", "adapter")
+    )
+    assert all(torch.equal(last[name], final[name]) for name in final)
+
+
+@pytest.mark.parametrize("delta", [0, 50])
+def test_training_with_one_side_only(job: Callable[..., DistillConfig], delta: int) -> None:
+    history = distill(job(delta=delta, max_steps=2)).history
+    assert all((record.ce == 0) == (delta == 0) and (record.kl == 0) == (delta == 50) for record in history[1:])
+
+
+def test_a_bfloat16_base_keeps_a_float32_adapter(job: Callable[..., DistillConfig]) -> None:
+    result = distill(job(dtype="bfloat16", max_steps=10))
+    assert {tensor.dtype for tensor in load_file(result.adapter / "adapter_model.safetensors").values()} == {
+        torch.float32
+    }
+    assert result.history[-1].loss < 0.9 * result.history[0].loss
+
+
+def test_wrong_trajectories_are_left_out(
+    job: Callable[..., DistillConfig], make_trajectories: Callable[..., Any]
+) -> None:
+    right, wrong = make_trajectories(1), make_trajectories(2, correct=False)[1:]
+    history = distill(job([*right, *wrong], batch_size=8, accumulation=1)).history
+    assert [record.near + record.distant for record in history] == [36]
+    with pytest.raises(ValueError, match="no trajectory with a correct answer"):
+        distill(job(wrong, overwrite=True))
+
+
+def test_an_output_in_use_is_refused_unless_told_otherwise(job: Callable[..., DistillConfig]) -> None:
+    config = job(max_steps=1, save_every=1)
+    distill(config)
+    with pytest.raises(FileExistsError, match="holds adapter already"):
+        distill(config)
+    distill(job(max_steps=1, overwrite=True))
+    assert "checkpoint-000001" not in {path.name for path in Path(config.output).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"delta": -1}, "delta must be an integer >= 0, got -1"),
+        ({"target_modules": ["q_proj", "ff_out"]}, r"\['ff_out'\] match no linear module"),
+        ({"trajectories": "nowhere"}, "nowhere"),
+        ({"model": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(
+    job: Callable[..., DistillConfig], changes: dict[str, Any], message: str
+) -> None:
+    config = job(**changes)
+    with pytest.raises(ValueError, match=message):
+        distill(config)
+    assert not Path(config.output).exists()
+
+
+def test_prompts_longer_than_the_model_are_refused(job: Callable[..., DistillConfig], make_trajectories: Any) -> None:
+    long = make_trajectories(1)
+    object.__setattr__(long[0], "prompt_ids", long[0].prompt_ids.repeat(60))
+    config = job(long)
+    with pytest.raises(ValueError, match=r"prompt_ids and response_ids need .* positions together, the model has 128"):
+        distill(config)
+    assert not Path(config.output).exists()
+
+
+def test_an_exploding_loss_stops_the_run_and_keeps_the_last_checkpoint(job: Callable[..., DistillConfig]) -> None:
+    config = job(learning_rate=1e30, max_grad_norm=0.0, max_steps=50, save_every=1)
+    with pytest.raises(FloatingPointError, match="try a lower learning_rate"):
+        distill(config)
+    names = {path.name for path in Path(config.output).iterdir()}
+    assert "adapter" not in names
+    assert "checkpoint-000001" in names
+
+
+# Forked after the imports, which cost more than the training.
+TWO_RANKS = """
+import json, os, sys
+from tad_ext.distillation import DistillConfig, distill
+
+child = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
+distill(DistillConfig(**json.loads(sys.argv[1])))
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_two_ranks_learn_what_one_does(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    """Global batches of 12 states as 4 micro-batches on one rank, and as 2 on each of two; an epoch's last has three
+    micro-batches, so that one rank runs out."""
+    shared = {"batch_size": 3, "dropout": 0.0, "normalization": "tokens"}
+    alone = distill(job(**shared, accumulation=4, output=str(tmp_path / "one")))
+    together = job(**shared, accumulation=2, output=str(tmp_path / "two"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TWO_RANKS, json.dumps(asdict(together))],
+        env={**os.environ, **ranks, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        text, _ = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a rank that waits for one that failed
+    assert process.returncode == 0, text
+    found = json.loads((tmp_path / "two" / "training.json").read_text())["steps"]
+    expected = [asdict(record) for record in alone.history]
+    assert [step["near"] for step in found] == [step["near"] for step in expected]
+    for name in ("loss", "ce", "kl", "grad_norm"):
+        torch.testing.assert_close(
+            [step[name] for step in found], [step[name] for step in expected], rtol=1e-3, atol=1e-4
+        )
+    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3)

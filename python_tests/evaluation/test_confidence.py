@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tad_ext.data.trajectories import Trajectory
+from tad_ext.evaluation import ConfidenceDecay, confidence_by_distance
+
+
+def trajectory(prompt, tokens, reveal_step, extra=0):
+    """`extra` prompt tokens after the first make prompts of different lengths."""
+    return Trajectory(
+        id=f"{prompt}-{extra}",
+        task="words",
+        prompt_ids=[prompt] + [0] * extra,
+        teacher_prompt_ids=[prompt, 3],
+        response_ids=tokens,
+        reveal_step=reveal_step,
+        num_steps=max(reveal_step),
+        correct=True,
+        answer="",
+        reference="",
+    )
+
+
+def test_the_mean_over_all_states_by_hand(scripted_model):
+    # Revealed in the order of columns 2, 0, 1, with confidence 0.2, 0.5, 0.8 in columns 0, 1, 2.
+    model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
+    decay = confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9)
+    # Distance 1: column 2 at state 0, column 0 at state 1, column 1 at state 2. Distance 3: column 1 at state 0.
+    assert decay.distances == [1, 2, 3]
+    assert decay.counts == [3, 2, 1]
+    assert decay.confidence == pytest.approx([(0.8 + 0.2 + 0.5) / 3, (0.2 + 0.5) / 2, 0.5])
+
+
+def test_it_asks_for_the_trajectorys_token_not_for_the_best_one(scripted_model):
+    model = scripted_model({0: [1, 1, 1]}, {0: [0.9, 0.9, 0.9]})
+    decay = confidence_by_distance(model, [trajectory(0, [2, 2, 2], [1, 2, 3])], states_per_trajectory=9)
+    assert decay.confidence == pytest.approx([0.02] * 3, rel=1e-4)
+
+
+def test_states_show_the_students_prompt_and_what_was_revealed(scripted_model):
+    model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
+    confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9)
+    mask = model.config.mask_token_id
+    (inputs,) = model.inputs
+    states = sorted(map(tuple, inputs.tolist()))
+    assert states == sorted([(0, mask, mask, mask), (0, mask, mask, 3), (0, 1, mask, 3)])
+
+
+def test_the_batch_size_changes_nothing(scripted_model):
+    # A prompt of two tokens reads its column confidences one place off, which is all the same to this test.
+    def decay(batch_size):
+        model = scripted_model({0: [1, 2, 3], 1: [1, 2, 3, 0]}, {0: [0.2, 0.5, 0.8], 1: [0.3, 0.6, 0.7, 0.4]})
+        model_rows = [trajectory(0, [1, 2, 3], [2, 3, 1]), trajectory(1, [2, 3, 0], [1, 2, 3], extra=1)]
+
+        class RowByRow:
+            config, device = model.config, model.device
+
+            def __call__(self, input_ids, *, lengths=None, positions=None):
+                real = [input_ids.shape[1]] * len(input_ids) if lengths is None else lengths.tolist()
+                logits = torch.zeros(*input_ids.shape, model.config.vocab_size)
+                for row, length in enumerate(real):
+                    own = torch.arange(length)
+                    logits[row, :length] = model(input_ids[row : row + 1, :length], positions=own).logits
+                return type("Output", (), {"logits": logits.flatten(0, 1)[positions]})
+
+        return confidence_by_distance(RowByRow(), model_rows, states_per_trajectory=9, batch_size=batch_size)
+
+    one, all_ = decay(1), decay(8)
+    assert one.counts == all_.counts == [6, 4, 2]
+    assert one.confidence == pytest.approx(all_.confidence)
+
+
+def test_distances_beyond_the_limit_are_left_out(scripted_model):
+    model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
+    decay = confidence_by_distance(
+        model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9, max_distance=2
+    )
+    assert decay.distances == [1, 2]
+    assert decay.counts == [3, 2]
+
+
+def test_the_draw_of_states_follows_the_seed(scripted_model):
+    model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
+    rows = [trajectory(0, [1, 2, 3], [2, 3, 1], extra=0)] * 5
+
+    def draw(seed):
+        return confidence_by_distance(model, rows, states_per_trajectory=1, seed=seed)
+
+    assert draw(1) == draw(1)
+    assert any(draw(1) != draw(seed) for seed in range(2, 6))
+    assert sum(draw(1).counts) < sum(confidence_by_distance(model, rows, states_per_trajectory=3).counts)
+
+
+def test_deltas_are_where_the_confidence_has_fallen():
+    decay = ConfidenceDecay([1, 2, 3, 5, 6], [0.9, 0.6, 0.5, 0.3, 0.1], [9] * 5)
+    assert (decay.quality_delta, decay.speed_delta) == (3, 6)
+    assert decay.delta_at(0.05) is None
+    assert decay.to_json()["quality_delta"] == 3
+
+
+@pytest.mark.parametrize("options", [{"max_distance": 0}, {"states_per_trajectory": 0}, {"batch_size": 0}])
+def test_numbers_below_one_are_named(scripted_model, options):
+    rows = [trajectory(0, [1, 2, 3], [2, 3, 1])]
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is 0"):
+        confidence_by_distance(scripted_model({}, {}), rows, **options)
+
+
+def test_no_trajectories(scripted_model):
+    with pytest.raises(ValueError, match="trajectories is empty"):
+        confidence_by_distance(scripted_model({}, {}), [])

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tad_ext.collection import CollectConfig
+from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
+from tad_ext.evaluation import EvaluateConfig, accuracy_under_parallelism, evaluate
+from tad_ext.models.loading import save_model
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny model with random weights that speaks the arithmetic task's tokens."""
+    tokenizer = arithmetic_tokenizer()
+    torch.manual_seed(0)
+    config = TinyDiffusionConfig(
+        vocab_size=len(tokenizer), hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=3,
+        max_position_embeddings=48, mask_token_id=tokenizer.mask_token_id, eos_token_ids=[tokenizer.eos_token_id],
+        suppress_token_ids=[tokenizer.pad_token_id],
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("checkpoints") / "base"
+    save_model(TinyDiffusionLM(config), tokenizer, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trajectories(tmp_path_factory):
+    """A folder with one made-up trajectory of the arithmetic task."""
+    metadata = TrajectoryMetadata(
+        model="m", model_revision="r", tokenizer_hash="h", task="arithmetic", split="train", mask_token_id=21,
+        gen_length=6, block_length=6, policy="topk:1", temperature=0.0, seed=0, stop_at_eos=False, dtype="float32",
+    )  # fmt: skip
+    trajectory = Trajectory(
+        id="a", task="arithmetic", prompt_ids=[10, 4, 19], teacher_prompt_ids=[10, 4, 19], num_steps=6,
+        response_ids=[1, 2, 3, 4, 5, 6], reveal_step=[3, 1, 2, 6, 5, 4], correct=True, answer="6", reference="1",
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("trajectories")
+    write_part(folder / "part-00000-00000000.parquet", metadata, [trajectory])
+    return folder
+
+
+def settings(checkpoint, tmp_path, **changes):
+    defaults = {"model": str(checkpoint), "output": str(tmp_path / "out"), "limit": 6, "thresholds": [0.5, 9.0]}
+    return EvaluateConfig(**defaults | changes)
+
+
+def test_what_it_writes(checkpoint, tmp_path, capsys):
+    report = evaluate(settings(checkpoint, tmp_path))
+    output = tmp_path / "out"
+    names = {path.name for path in output.iterdir()}
+    assert names == {"evaluation.json", "responses.jsonl", "accuracy_curve.png"}
+    assert json.loads((output / "evaluation.json").read_text()) == report
+    assert [point["policy"] for point in report["points"]] == ["topk:1", "entropy:0.5", "entropy:9.0"]
+    assert report["problems"] == 6
+    assert report["settings"]["gen_length"] == 28
+    # Entropies cannot exceed log(24) nats: the last run reveals whole blocks.
+    assert report["points"][2]["forwards"] <= 2 * 6
+    responses = [json.loads(line) for line in (output / "responses.jsonl").read_text().splitlines()]
+    assert len(responses) == 3 * 6
+    for point in report["points"]:
+        own = [one for one in responses if one["policy"] == point["policy"]]
+        assert sum(one["correct"] for one in own) == point["correct"]
+        assert sum(one["tokens"] for one in own) == point["response_tokens"]
+        assert sum(one["forwards"] for one in own) == point["forwards"]
+    text = capsys.readouterr().out
+    assert "AUP" in text
+    assert "forwards during which the row was unfinished" in " ".join(text.split())
+
+
+def test_a_second_run_gives_the_same_numbers_and_replaces_the_first(checkpoint, tmp_path):
+    first, second = (evaluate(settings(checkpoint, tmp_path)) for _ in range(2))
+    for report in (first, second):
+        for point in report["points"]:
+            del point["seconds"], point["tokens_per_second"]
+    assert first == second
+
+
+def test_the_best_accuracy_can_be_given(checkpoint, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, best_accuracy=90.0))
+    assert (report["best_accuracy"], report["best_accuracy_from"]) == (90.0, "given")
+    curve = [(point["tokens_per_forward"], point["accuracy"]) for point in report["points"][1:]]
+    curve.append((1.0, report["points"][0]["accuracy"]))
+    assert report["aup"] == accuracy_under_parallelism(curve, 90.0)
+
+
+def test_the_confidence_curve_of_trajectories(checkpoint, trajectories, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, trajectories=str(trajectories), thresholds=[], limit=1))
+    assert set(report["confidence_decay"]["distances"]) <= set(range(1, 7))
+    assert (tmp_path / "out" / "confidence_decay.png").stat().st_size > 0
+
+
+def test_a_sweep_of_another_policy(checkpoint, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, policy="topk", thresholds=[1.0, 4.0], limit=2))
+    assert [point["policy"] for point in report["points"]] == ["topk:1", "topk:4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "arithmatic"}, "task must be one of arithmetic, got 'arithmatic'"),
+        ({"policy": "entropie"}, "entropie"),
+        ({"thresholds": [-1.0]}, "EntropyThreshold.threshold"),
+        ({"thresholds": [], "one_per_step": False}, "at least one decoding run"),
+        ({"split": "dev"}, "split must be one of train, test, got 'dev'"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"prompt": "tutor"}, "prompt is 'tutor'"),
+        ({"best_accuracy": 0.0}, "best_accuracy is 0.0"),
+        ({"gen_length": 27}, "gen_length must be a multiple of block_length"),
+        ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"trajectories": "nowhere"}, "nowhere"),
+        ({"model": "nowhere"}, "nowhere"),
+        ({"device": "tpu9"}, "tpu9"),
+    ],
+)
+def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(settings(checkpoint, tmp_path, **changes))
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_evaluation_asks_other_problems_than_collection_by_default():
+    assert (EvaluateConfig(model="m", output="o").split, CollectConfig(model="m", output="o").split) == (
+        "test",
+        "train",
+    )

@@ -1,0 +1,40 @@
+"""Inputs and comparisons shared by the operator tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+EPSILON = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 2e-4, torch.float64: 1e-12}
+
+
+
+def assert_no_worse_than_eager(ours: Tensor, eager: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
+    """Our largest error against float64 is at most twice eager's own in the same dtype, plus an epsilon of the dtype."""
+    scale = max(exact.abs().max().item(), 1.0) if exact.numel() else 1.0
+    error = (ours.double() - exact).abs().max().item() if exact.numel() else 0.0
+    allowed = 2 * (eager.double() - exact).abs().max().item() if exact.numel() else 0.0
+    assert error <= allowed + EPSILON[dtype] * scale, f"error {error:.3g}, eager's {allowed / 2:.3g}"
+
+
+def random_entries(
+    n: int, vocabulary: int, dtype: torch.dtype, *, seed: int = 0, scale: float = 3.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(student, teacher, labels, steps): steps cover silent, near and distant entries for delta = 2."""
+    generator = torch.Generator().manual_seed(seed)
+    student = torch.randn(n, vocabulary, generator=generator, dtype=torch.float64) * scale
+    teacher = torch.randn(n, vocabulary, generator=generator, dtype=torch.float64) * scale
+    labels = torch.randint(0, vocabulary, (n,), generator=generator)
+    steps = torch.arange(n) % 6 - 1
+    return student.to(dtype), teacher.to(dtype), labels, steps
+
+
+def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+    student = student.detach().clone().requires_grad_()
+    result = function(student, *args, **kwargs)
+    result.loss.backward()
+    assert student.grad is not None
+    return result, student.grad

@@ -1,0 +1,165 @@
+"""fused_linear_tad_loss against the reference on whole logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_checks import assert_no_worse_than_eager, random_entries
+from torch import Tensor
+
+from tad_ext.ops import fused_linear_tad_loss, fused_tad_loss, reference
+
+N, D, VOCABULARY = 23, 16, 301
+
+
+def hidden_entries(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(student_hidden, teacher_hidden, head, labels, steps)."""
+    student, teacher, _, steps = random_entries(N, D, torch.float64, scale=1.0)
+    head, _, _, _ = random_entries(VOCABULARY, D, torch.float64, seed=1, scale=0.5)
+    labels = torch.arange(N) * 7 % VOCABULARY
+    return student.to(dtype), teacher.to(dtype), head.to(dtype), labels, steps
+
+
+def gradients(function, student, teacher, head, labels, steps, **options):  # type: ignore[no-untyped-def]
+    student, head = student.detach().clone().requires_grad_(), head.detach().clone().requires_grad_()
+    result = function(student, teacher, head, labels, steps, **options)
+    result.loss.backward()
+    return result, student.grad, head.grad
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, 23, None])
+def test_agrees_with_the_reference(dtype: torch.dtype, chunk_rows: int | None) -> None:
+    entries = hidden_entries(dtype)
+    options = {"delta": 2, "temperature": 1.5, "row_weight": torch.linspace(0.5, 2, N), "kl_weight": 0.5}
+    exact = gradients(reference.fused_linear_tad_loss, *[t.double() for t in entries[:3]], *entries[3:], **options)
+    eager = gradients(reference.fused_linear_tad_loss, *entries, **options)
+    ours = gradients(fused_linear_tad_loss, *entries, **options, chunk_rows=chunk_rows)
+    for mine, theirs, true in zip(ours[0][:3], eager[0][:3], exact[0][:3]):
+        assert_no_worse_than_eager(mine, theirs, true, dtype)
+    for mine, theirs, true in zip(ours[1:], eager[1:], exact[1:]):
+        assert mine.dtype == dtype
+        assert_no_worse_than_eager(mine, theirs, true, dtype)
+
+
+def test_teacher_hidden_may_hold_the_distant_rows_only() -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+    distant = steps > 2
+    teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)
+    whole = gradients(fused_linear_tad_loss, student, teacher, head, labels, steps, delta=2)
+    packed = gradients(
+        fused_linear_tad_loss, student, teacher[distant], head, labels, steps, delta=2, teacher_rows=teacher_rows
+    )
+    for a, b in zip((whole[0].loss, *whole[1:]), (packed[0].loss, *packed[1:])):
+        assert torch.equal(a, b)
+
+
+def test_gradcheck_in_float64() -> None:
+    """With respect to the head only for CE: the teacher's logits, a constant for us, move with the head."""
+    student, teacher, head, labels, steps = hidden_entries(torch.float64)
+    student, head = student[:7].clone().requires_grad_(), head[:9].clone().requires_grad_()
+    labels, steps = labels[:7] % 9, steps[:7]
+
+    def both(x: Tensor) -> Tensor:
+        return fused_linear_tad_loss(x, teacher[:7], head.detach(), labels, steps, delta=2, chunk_rows=3).loss
+
+    def ce(x: Tensor, weight: Tensor) -> Tensor:
+        return fused_linear_tad_loss(x, None, weight, labels, steps, delta=2, kl_weight=0.0, chunk_rows=3).loss
+
+    assert torch.autograd.gradcheck(both, (student,))
+    assert torch.autograd.gradcheck(ce, (student, head))
+
+
+@pytest.mark.parametrize("weight_grad", [False, True])
+def test_opcheck(weight_grad: bool) -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+    student.requires_grad_()
+    head.requires_grad_(weight_grad)
+    arguments = (student, teacher, head, labels, steps, 2, 1.0, 1.0, 1.0, None, None, None, None, 8, True, weight_grad)
+    torch.library.opcheck(torch.ops.tad_ext.linear_tad_loss.default, arguments)
+
+
+def test_compiles_without_graph_breaks() -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+
+    def step(x: Tensor) -> Tensor:
+        return fused_linear_tad_loss(x * 2, teacher, head, labels, steps, delta=2).loss
+
+    x, y = student.clone().requires_grad_(), student.clone().requires_grad_()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(x)
+    compiled.backward()
+    plain = step(y)
+    plain.backward()
+    assert torch.equal(compiled, plain)
+    assert torch.equal(x.grad, y.grad)
+
+
+def test_no_gradients_are_made_where_none_are_wanted() -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+    assert not fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2).loss.requires_grad
+    student.requires_grad_()
+    with torch.no_grad():
+        quiet = fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2).loss
+    loud = fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2).loss
+    assert not quiet.requires_grad
+    assert torch.equal(quiet, loud)
+    loud.backward()
+    assert head.grad is None
+
+
+def test_autocast_is_the_linear_layers() -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+    low = [tensor.bfloat16() for tensor in (student, teacher, head)]
+    expected = fused_linear_tad_loss(*low, labels, steps, delta=2).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = gradients(fused_linear_tad_loss, student, teacher, head, labels, steps, delta=2)
+    assert torch.equal(mixed[0].loss, expected)
+    assert mixed[1].dtype == torch.float32
+
+
+def test_same_loss_as_on_logits_and_retained_graph() -> None:
+    student, teacher, head, labels, steps = hidden_entries(torch.float32)
+    student.requires_grad_()
+    result = fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2)
+    logits = fused_tad_loss(student @ head.T, teacher @ head.T, labels, steps, delta=2)
+    torch.testing.assert_close(result.loss, logits.loss)
+    (first,) = torch.autograd.grad(result.loss, student, retain_graph=True)
+    (second,) = torch.autograd.grad(result.loss, student, retain_graph=True)
+    assert torch.equal(first, second)
+    (graph,) = torch.autograd.grad(result.loss, student, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        graph.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"student_hidden": torch.zeros(4, 3)}, ValueError, r"student_hidden has shape \[4, 3\]"),
+        ({"teacher_hidden": torch.zeros(4, 8).bfloat16()}, TypeError, "teacher_hidden has dtype"),
+        ({"teacher_hidden": None}, ValueError, "teacher_hidden is None"),
+        ({"lm_head_weight": torch.zeros(8)}, ValueError, "lm_head_weight has shape"),
+        ({"chunk_rows": 0}, ValueError, "chunk_rows is 0"),
+        ({"labels": torch.tensor([9, 0, 0, 0])}, ValueError, r"labels\[0\] is 9"),
+    ],
+)
+def test_bad_arguments_are_named(changes: dict, error: type[Exception], message: str) -> None:
+    arguments = {
+        "student_hidden": torch.zeros(4, 8),
+        "teacher_hidden": torch.zeros(4, 8),
+        "lm_head_weight": torch.zeros(9, 8),
+        "labels": torch.zeros(4).long(),
+        "steps_to_reveal": torch.tensor([1, 2, 3, 4]),
+        "delta": 2,
+        **changes,
+    }
+    with pytest.raises(error, match=message):
+        fused_linear_tad_loss(**arguments)
+
+
+def test_zero_rows() -> None:
+    head = torch.randn(9, 8)
+    student = torch.zeros(0, 8, requires_grad=True)
+    empty = torch.zeros(0).long()
+    result = fused_linear_tad_loss(student, torch.zeros(0, 8), head, empty, empty, delta=2)
+    result.loss.backward()
+    assert result.loss == 0
+    assert student.grad.shape == (0, 8)

@@ -1,0 +1,122 @@
+"""masked_log_softmax against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from op_checks import assert_no_worse_than_eager
+
+from tad_ext.ops import masked_log_softmax, reference
+
+
+def logits_and_mask(dtype: torch.dtype, vocabulary: int = 700) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 5, vocabulary, generator=generator, dtype=torch.float64) * 4
+    return logits.to(dtype), torch.rand(3, 5, generator=generator) < 0.5
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_agrees_with_the_reference(dtype: torch.dtype, temperature: float) -> None:
+    logits, mask = logits_and_mask(dtype)
+    upstream = torch.randn(int(mask.sum()), 700, dtype=torch.float64)
+    results = []
+    for function, x in (
+        (masked_log_softmax, logits),
+        (reference.masked_log_softmax, logits),
+        (reference.masked_log_softmax, logits.double()),
+    ):
+        x = x.detach().clone().requires_grad_()
+        out = function(x, mask, temperature=temperature)
+        out.backward(upstream.to(out.dtype))
+        results.append((out.detach(), x.grad))
+    for ours, eager, exact in zip(*results):
+        assert ours.dtype == dtype
+        assert_no_worse_than_eager(ours, eager, exact, dtype)
+
+
+def test_rows_in_any_order_and_named_twice_add() -> None:
+    logits, _ = logits_and_mask(torch.float32)
+    rows = torch.tensor([4, 0, 4, 14])
+    gradients = []
+    for function in (masked_log_softmax, reference.masked_log_softmax):
+        x = logits.clone().requires_grad_()
+        out = function(x, rows=rows, temperature=0.7)
+        (out * torch.arange(out.numel()).reshape(out.shape) * 1e-3).sum().backward()
+        gradients.append((out, x.grad))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-4, atol=1e-3)
+
+
+def test_result_dtype_may_be_wider() -> None:
+    logits, mask = logits_and_mask(torch.bfloat16)
+    wide = masked_log_softmax(logits, mask, dtype=torch.float32)
+    torch.testing.assert_close(wide, logits[mask].float().log_softmax(-1))
+
+
+def test_gradcheck_in_float64() -> None:
+    logits = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([3, 1, 3])
+    assert torch.autograd.gradcheck(lambda x: masked_log_softmax(x, rows=rows, temperature=1.4), (logits,))
+
+
+def test_opcheck() -> None:
+    logits = torch.randn(4, 9, requires_grad=True)
+    for rows in (None, torch.tensor([3, 1, 3])):
+        arguments = (logits, rows, 1.5, torch.float32)
+        torch.library.opcheck(torch.ops.tad_ext.masked_log_softmax.default, arguments)
+        out, normalizers = torch.ops.tad_ext.masked_log_softmax(*arguments)
+        torch.library.opcheck(
+            torch.ops.tad_ext.masked_log_softmax_backward.default,
+            (torch.ones_like(out), logits.detach(), rows, normalizers.detach(), 1.5),
+        )
+
+
+def test_compiles_without_graph_breaks() -> None:
+    logits, _ = logits_and_mask(torch.float32)
+    rows = torch.tensor([4, 0, 14])
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return masked_log_softmax(x * 2, rows=rows).square().sum()
+
+    x, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    torch.compile(step, fullgraph=True, backend="aot_eager")(x).backward()
+    step(y).backward()
+    assert torch.equal(x.grad, y.grad)
+
+
+def test_same_bits_at_any_batch_size_and_thread_count() -> None:
+    logits = torch.randn(16, 1537)
+    whole = masked_log_softmax(logits)
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(whole, masked_log_softmax(logits))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(whole[5:6], masked_log_softmax(logits, rows=torch.tensor([5])))
+
+
+@given(n=st.integers(0, 6), vocabulary=st.integers(1, 1100), scale=st.sampled_from([0.0, 1.0, 100.0, 1e4]))
+def test_property_agrees_with_float64(n: int, vocabulary: int, scale: float) -> None:
+    logits = torch.randn(n, vocabulary) * scale
+    torch.testing.assert_close(
+        masked_log_softmax(logits).double(), logits.double().log_softmax(-1), rtol=2e-6, atol=2e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"mask": torch.ones(4, dtype=torch.bool), "rows": torch.tensor([0])}, ValueError, "mask and rows"),
+        ({"mask": torch.ones(3, dtype=torch.bool)}, ValueError, "mask has shape"),
+        ({"mask": torch.ones(4)}, TypeError, "mask has dtype"),
+        ({"rows": torch.tensor([4])}, ValueError, r"rows\[0\] is 4"),
+        ({"rows": torch.tensor([0.0])}, TypeError, "rows has dtype"),
+        ({"temperature": -1.0}, ValueError, "temperature is -1"),
+        ({"dtype": torch.int64}, TypeError, "dtype"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        masked_log_softmax(torch.zeros(4, 5), **arguments)

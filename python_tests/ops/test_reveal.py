@@ -1,0 +1,215 @@
+"""commit_reveal and unmask_step: hand-worked steps, and the compiled operator against the reference on random ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tad_ext.ops import DecodeState, TokenStatistics, commit_reveal, reference, unmask_step
+
+MASK = 99
+
+
+def step(canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), **thresholds):  # type: ignore[no-untyped-def]
+    """One step of a single row; returns (canvas, reveal_step, blocks, done, revealed) as plain lists."""
+    canvas = torch.tensor([canvas])
+    steps = torch.where(canvas == MASK, 0, 1)
+    width = len(tokens)
+    positions = torch.tensor([list(range(width)) if positions is None else positions])
+    forwards, created = torch.tensor([4]), torch.tensor([blocks])
+    done = torch.tensor([False])
+    revealed = commit_reveal(
+        canvas, steps, forwards, created, done, positions, torch.tensor([tokens]), torch.tensor([score]),
+        torch.tensor([accept]), block_length=block_length, mask_token_id=MASK, eos_token_ids=eos, **thresholds,
+    )  # fmt: skip
+    assert forwards.item() == 5
+    return canvas[0].tolist(), steps[0].tolist(), created.item(), done.item(), revealed[0].tolist()
+
+
+def test_accepted_entries_are_revealed() -> None:
+    canvas, steps, blocks, done, revealed = step(
+        [MASK] * 4, [1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], [True, False, True, False], block_length=4
+    )
+    assert canvas == [1, MASK, 3, MASK]
+    assert steps == [5, 0, 5, 0]
+    assert (blocks, done) == (1, False)
+    assert revealed == [True, False, True, False]
+
+
+def test_forced_progress_takes_the_best_and_ties_go_to_the_lowest_position() -> None:
+    nan = float("nan")
+    for score, best in (
+        ([0.1, 0.7, 0.7, 0.2], 1),
+        ([nan, 0.1, 0.7, 0.2], 2),
+        ([nan] * 4, 0),
+        ([-torch.inf] * 4, 0),
+        ([nan, -torch.inf, -torch.inf, nan], 0),
+    ):
+        *_, revealed = step([MASK] * 4, [1, 2, 3, 4], score, [False] * 4, block_length=4)
+        assert revealed == [i == best for i in range(4)]
+
+
+def test_positions_outside_created_blocks_already_revealed_or_padding_are_ignored() -> None:
+    canvas, *_ = step(
+        [7, MASK, MASK, MASK], [1, 2, 3, 4, 5], [0.9] * 5, [True] * 5, block_length=2, positions=[0, 1, 2, -1, -1]
+    )
+    assert canvas == [7, 2, MASK, MASK]
+
+
+def test_a_completed_block_creates_the_next_and_the_last_one_ends_the_row() -> None:
+    canvas, _, blocks, done, _ = step([7, MASK, MASK, MASK], [1, 2], [0.0, 0.0], [True, True], block_length=2)
+    assert (canvas, blocks, done) == ([7, 2, MASK, MASK], 2, False)
+    canvas, _, blocks, done, _ = step([7, 7, 7, MASK], [0, 0, 0, 2], [0.0] * 4, [True] * 4, block_length=2, blocks=2)
+    assert (canvas, blocks, done) == ([7, 7, 7, 2], 2, True)
+
+
+def test_blocks_are_added_by_share_at_most_one_per_forward() -> None:
+    accept = [True, False, False, False]
+    for threshold, expected in ((0.25, 2), (0.3, 1), (0.0, 2)):
+        _, _, blocks, _, _ = step(
+            [MASK] * 12, [1] * 4, [0.0] * 4, accept, block_length=4, block_add_threshold=threshold
+        )
+        assert blocks == expected
+
+
+def test_every_fully_active_block_with_masks_makes_progress() -> None:
+    canvas = [7, 7, 7, MASK, MASK, MASK, MASK, MASK]
+    refuse = [False] * 8
+    for threshold, expected in ((0.75, [3, 6]), (0.8, [3])):
+        *_, revealed = step(
+            canvas, [1] * 8, [0.0, 0, 0, 0, 0.1, 0.2, 0.9, 0.3], refuse, block_length=4, blocks=2,
+            decoded_token_threshold=threshold,
+        )  # fmt: skip
+        assert [i for i, yes in enumerate(revealed) if yes] == expected
+
+
+def test_end_of_sequence_fills_what_follows() -> None:
+    canvas, steps, _, done, _ = step(
+        [MASK, 5, MASK, 6, MASK, MASK], [1, 0, 42, 0, 42, 3], [0.0] * 6, [False, True, True, False, True, True],
+        block_length=6, eos=(41, 42),
+    )  # fmt: skip
+    assert canvas == [MASK, 5, 42, 42, 42, 42]
+    assert steps == [0, 1, 5, 5, 5, 5]
+    assert not done
+    canvas, *_, done, _ = step([7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3, eos=(42,))
+    assert (canvas, done) == ([7, 42, 42], True)
+    canvas, *_ = step([7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3)
+    assert canvas == [7, 42, MASK]
+
+
+@given(
+    batch=st.integers(0, 4),
+    block_length=st.integers(1, 4),
+    block_count=st.integers(1, 4),
+    add=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    decoded=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    eos=st.sampled_from([[], [3], [1, 2]]),
+    accept_share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_property_whole_decodes_agree_with_the_reference(
+    batch: int, block_length: int, block_count: int, add: float, decoded: float, eos: list, accept_share: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    length = block_length * block_count
+    runs = []
+    for function in (commit_reveal, reference.commit_reveal):
+        generator.manual_seed(seed)
+        canvas = torch.full((batch, length), MASK)
+        state = DecodeState.start(batch, length, block_length=block_length)
+        history = []
+        for _ in range(length + 1):
+            positions = torch.arange(length).expand(batch, -1).clone()
+            positions[torch.rand(batch, length, generator=generator) < 0.1] = -1
+            revealed = function(
+                canvas, state.reveal_step, state.forwards, state.blocks, state.done, positions,
+                torch.randint(0, 6, (batch, length), generator=generator),
+                torch.randint(0, 5, (batch, length), generator=generator) / 5,
+                torch.rand(batch, length, generator=generator) < accept_share,
+                block_length=block_length, block_add_threshold=add, decoded_token_threshold=decoded,
+                mask_token_id=MASK, eos_token_ids=eos,
+            )  # fmt: skip
+            history.append([t.clone() for t in (canvas, state.reveal_step, state.forwards, state.blocks, state.done)])
+            history[-1].append(revealed)
+        runs.append(history)
+    for ours, theirs in zip(*runs):
+        for a, b in zip(ours, theirs):
+            assert torch.equal(a, b)
+
+
+def test_unmask_step_never_accepts_invalid_statistics() -> None:
+    canvas = torch.full((1, 4), MASK)
+    state = DecodeState.start(1, 4, block_length=4)
+    logits = torch.randn(1, 4, 120)
+    logits[0, 1] = torch.nan
+
+    def accept_all(statistics: TokenStatistics, state: DecodeState) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((1, 4), 1.0), state.eligible
+
+    revealed = unmask_step(canvas, logits, state, accept_all, mask_token_id=MASK)
+    assert revealed.tolist() == [[True, False, True, True]]
+    state.positions = torch.tensor([[1, -1]])
+    broken = torch.full((1, 2, 120), torch.nan)
+    assert unmask_step(canvas, broken, state, lambda *_: (torch.zeros(1, 2), torch.zeros(1, 2).bool()),
+                       mask_token_id=MASK).tolist() == [[True, False]]  # fmt: skip
+    assert 0 <= canvas[0, 1] < 120
+    assert state.done.item()
+
+
+def test_opcheck() -> None:
+    canvas = torch.full((2, 6), MASK)
+    state = DecodeState.start(2, 6, block_length=3)
+    arguments = (
+        canvas, state.reveal_step, state.forwards, state.blocks, state.done, torch.arange(3).expand(2, 3),
+        torch.ones(2, 3).long(), torch.rand(2, 3), torch.rand(2, 3) < 0.5, 3, 1.0, 1.0, MASK, [42],
+    )  # fmt: skip
+    torch.library.opcheck(torch.ops.tad_ext.commit_reveal.default, arguments)
+
+
+def test_compiles_without_graph_breaks() -> None:
+    def one(canvas, reveal_step, forwards, blocks, done, positions, tokens, score, accept):  # type: ignore[no-untyped-def]
+        revealed = commit_reveal(
+            canvas, reveal_step, forwards, blocks, done, positions, tokens, score + 1, accept, block_length=3,
+            mask_token_id=MASK,
+        )  # fmt: skip
+        return revealed.sum()
+
+    results = []
+    for function in (one, torch.compile(one, fullgraph=True, backend="aot_eager")):
+        canvas = torch.full((2, 6), MASK)
+        state = DecodeState.start(2, 6, block_length=3)
+        score = torch.tensor([[0.1, 0.2, 0.0], [0.5, 0.1, 0.1]])
+        total = function(
+            canvas, state.reveal_step, state.forwards, state.blocks, state.done, torch.arange(3).repeat(2, 1),
+            torch.ones(2, 3).long(), score, score > 0.3,
+        )  # fmt: skip
+        results.append((canvas, state.reveal_step, total))
+    for a, b in zip(*results):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"block_length": 4}, ValueError, "block_length is 4, expected a divisor of the generation length 6"),
+        ({"block_add_threshold": 1.5}, ValueError, "block_add_threshold is 1.5"),
+        ({"decoded_token_threshold": -0.1}, ValueError, "decoded_token_threshold is -0.1"),
+        ({"positions": torch.full((2, 3), 6)}, ValueError, r"positions\[0\] is 6"),
+        ({"tokens": torch.zeros(2, 4).long()}, ValueError, "tokens has shape"),
+        ({"score": torch.zeros(2, 3).double()}, TypeError, "score has dtype"),
+        ({"canvas": torch.zeros(6, 2).long().T}, ValueError, "canvas has strides"),
+        ({"blocks": torch.tensor([1, 3])}, ValueError, r"blocks\[1\] is 3"),
+    ],
+)
+def test_bad_arguments_are_named(changes: dict, error: type[Exception], message: str) -> None:
+    state = DecodeState.start(2, 6, block_length=3)
+    arguments = {
+        "canvas": torch.full((2, 6), MASK), "reveal_step": state.reveal_step, "forwards": state.forwards,
+        "blocks": state.blocks, "done": state.done, "positions": torch.zeros(2, 3).long(),
+        "tokens": torch.zeros(2, 3).long(), "score": torch.zeros(2, 3), "accept": torch.zeros(2, 3).bool(),
+        "block_length": 3, "mask_token_id": MASK, **changes,
+    }  # fmt: skip
+    with pytest.raises(error, match=message):
+        commit_reveal(**arguments)

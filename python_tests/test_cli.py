@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tad_ext import cli
+from tad_ext.cli import COMMANDS, Command, main
+
+
+@dataclass
+class Settings:
+    model: str = field(metadata={"help": "a model"})
+    steps: int = 10
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """Makes `tad job` call a function with its settings."""
+    seen = []
+
+    def register(function=lambda settings: None):
+        def run(settings):
+            seen.append(settings)
+            return function(settings)
+
+        monkeypatch.setitem(COMMANDS, "job", Command("settings", "run", "a job", "Does it.", "tad job"))
+        monkeypatch.setattr(cli, "_load", {"settings": Settings, "run": run}.__getitem__)
+        return seen
+
+    return register
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: tad {name}" in text
+    assert f"tad {name}" in text.partition("example:")[2]
+    options = text.partition("options:")[2].partition("example:")[0]
+    assert "--config FILE" in options
+    explained = [line for line in options.splitlines() if line.startswith("  --")]
+    assert len(explained) >= (2 if name == "doctor" else 4)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_meaning(name):
+    from tad_ext.options import options_of
+
+    for option in options_of(cli._load(COMMANDS[name].config)):
+        assert option.help, f"{name} {option.flag}"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_the_overview_names_every_command(argv, capsys):
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert name in text
+        assert command.summary in text
+
+
+def test_an_unknown_command(capsys):
+    assert main(["colect"]) == 2
+    assert "unknown command 'colect'; expected one of doctor, pretrain, collect" in capsys.readouterr().err
+
+
+def test_the_job_gets_its_settings(job, tmp_path):
+    seen = job()
+    (tmp_path / "job.yaml").write_text("model: m\nsteps: 3\n")
+    assert main(["job", "--config", str(tmp_path / "job.yaml"), "--steps", "5"]) == 0
+    assert seen == [Settings(model="m", steps=5)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "missing --model"),
+        (["--modle", "m"], "did you mean --model?"),
+        (["--model", "m", "--steps", "x"], "--steps is 'x'; expected an integer"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(job, capsys, argv, message):
+    seen = job()
+    assert main(["job", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("tad job: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert seen == []
+
+
+def test_an_unknown_yaml_key_names_the_file_and_the_known_keys(job, capsys, tmp_path):
+    job()
+    (tmp_path / "job.yaml").write_text("model: m\nstepz: 3\n")
+    assert main(["job", "--config", str(tmp_path / "job.yaml")]) == 2
+    assert "job.yaml: unknown key 'stepz'; did you mean steps?; known keys: model, steps" in capsys.readouterr().err
+
+
+def raising(source):
+    """A job compiled as if it stood in a module of tad_ext, so that its `raise` counts as deliberate."""
+    names = {"__name__": "tad_ext.somewhere"}
+    exec(f"def run(settings):\n    {source}", names)
+    return names["run"]
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("raise ValueError('rank is 0; expected >= 1')", 2),
+        ("raise TypeError('rank is 0; expected >= 1')", 2),
+        ("raise FileNotFoundError('rank is 0; expected >= 1')", 2),
+        ("raise RuntimeError('rank is 0; expected >= 1')", 1),
+        ("raise FloatingPointError('rank is 0; expected >= 1')", 1),
+    ],
+)
+def test_an_error_raised_on_purpose_is_one_line(job, capsys, source, code):
+    job(raising(source))
+    assert main(["job", "--model", "m"]) == code
+    assert capsys.readouterr().err == "tad job: error: rank is 0; expected >= 1\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("int('x')", ValueError),  # raised by Python, not by a check of ours
+        ("settings.model()", TypeError),
+        ("import json; json.loads('[')", ValueError),
+        ("assert False", AssertionError),
+        ("raise KeyError('model')", KeyError),
+    ],
+)
+def test_a_bug_keeps_its_traceback(job, source, error):
+    job(raising(source))
+    with pytest.raises(error):
+        main(["job", "--model", "m"])
+
+
+def test_an_error_raised_outside_the_package_is_a_bug(job):
+    def elsewhere(settings):
+        raise ValueError("not ours")
+
+    job(elsewhere)
+    with pytest.raises(ValueError, match="not ours"):
+        main(["job", "--model", "m"])
+
+
+def test_a_missing_file_is_one_line_wherever_it_is_opened(job, capsys):
+    job(lambda settings: Path("/nonexistent/file").read_text())
+    assert main(["job", "--model", "m"]) == 2
+    assert "/nonexistent/file" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_calm(job, capsys):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    job(interrupted)
+    assert main(["job", "--model", "m"]) == 130
+    assert capsys.readouterr().err == "\ntad job: stopped\n"
+
+
+def test_the_exit_code_of_a_job_is_passed_on(job):
+    job(lambda settings: 1)
+    assert main(["job", "--model", "m"]) == 1
+    job(lambda settings: {"result": 1})
+    assert main(["job", "--model", "m"]) == 0
+
+
+def test_help_needs_no_torch():
+    program = (
+        "import sys, tad_ext.cli; code = tad_ext.cli.main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    )
+    for arguments in (
+        ["--help"],
+        ["evaluate", "--help"],
+        ["generate", "--help"],
+        ["merge", "--help"],
+        ["demo", "--help"],
+    ):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]", arguments
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "tad_ext", "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown command 'nothing'" in done.stderr

@@ -1,0 +1,35 @@
+"""The YAML files that come with the package are understood by the commands they are named after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tad_ext
+from tad_ext.cli import COMMANDS, _load
+from tad_ext.options import load_yaml, options_of
+
+FILES = sorted((Path(tad_ext.__file__).parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_key_is_known_and_of_the_right_type(path):
+    command = path.stem.partition("-")[0]
+    options = {option.name: option for option in options_of(_load(COMMANDS[command].config))}
+    assert load_yaml(path, options)
+
+
+def test_there_is_one_for_every_main_job():
+    commands = {path.stem.partition("-")[0] for path in FILES}
+    assert commands >= {"collect", "distill", "evaluate", "generate"}
+
+
+def test_the_published_recipe_is_what_distill_does_by_default():
+    from tad_ext.distillation import DistillConfig
+
+    path = next(path for path in FILES if path.name == "distill-quality.yaml")
+    options = {option.name: option for option in options_of(DistillConfig)}
+    settings = load_yaml(path, options)
+    assert settings.pop("dtype") == "bfloat16"
+    assert settings == {name: options[name].default for name in settings}

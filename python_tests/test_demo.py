@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from tad_ext import demo
+from tad_ext.cli import main
+from tad_ext.demo import COMPARED, ONE_PER_STEP, SMOKE, SWEEP, DemoConfig, run_demo, with_preset
+from tad_ext.evaluation import accuracy_under_parallelism
+
+torch.set_num_threads(1)
+
+SHORTEST = {
+    "pretrain_steps": 2, "pretrain_batch_size": 4, "collect_problems": 4, "distill_steps": 2, "distill_batch_size": 4,
+    "lora_rank": 2, "evaluate_problems": 3, "decay_trajectories": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(report, output folder, printed text) of the chain with hardly any training, where every answer counts as right:
+    a model that has learned nothing would leave no trajectories to distill."""
+    output = tmp_path_factory.mktemp("demo") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tad_ext.data.arithmetic.ArithmeticTask.is_correct", lambda self, problem, text: True)
+        printed: list[str] = []
+        patch.setattr(demo.Console, "print", lambda self, *objects, **options: printed.extend(map(str, objects)))
+        report = run_demo(DemoConfig(output=str(output), **SHORTEST))
+    return report, output, printed
+
+
+def test_the_whole_chain_leaves_its_files(finished):
+    report, output, _ = finished
+    names = {path.name for path in output.iterdir()}
+    assert names == {*demo.OWN_FILES, demo.MARKER}
+    assert json.loads((output / "demo.json").read_text()) == report
+    for name in ("curve.png", "confidence_decay.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_compares_base_and_distilled_on_common_ground(finished):
+    report, _, _ = finished
+    for name in ("base", "distilled"):
+        assert [point["policy"] for point in report[name]["points"]] == list(SWEEP)
+        assert {point["problems"] for point in report[name]["points"]} == {3}
+        curve = [
+            (1.0 if point["policy"] == ONE_PER_STEP else point["tokens_per_forward"], point["accuracy"])
+            for point in report[name]["points"]
+        ]
+        assert report[name]["aup"] == accuracy_under_parallelism(curve, report[name]["best_accuracy"])
+    assert report["base"]["best_accuracy"] == report["distilled"]["best_accuracy"] == 100.0
+    assert [point["policy"] for point in report["teacher"]["points"]] == [ONE_PER_STEP]
+    assert set(report["confidence_decay"]) == {"base", "distilled"}
+    assert list(report["stage_seconds"]) == list(demo.STAGES)
+
+
+def test_the_distilled_model_is_the_merged_one(finished):
+    _, output, _ = finished
+    from tad_ext.merging import load_merged
+
+    canvas = torch.tensor([[10, 4, 19, 21, 21]])
+    with torch.inference_mode():
+        base, distilled, adapted = (
+            load_merged(output / model, adapter)(canvas).logits
+            for model, adapter in (("base", None), ("distilled", None), ("base", output / "distill" / "adapter"))
+        )
+    assert torch.allclose(distilled, adapted, atol=1e-5)
+    assert not torch.equal(base, distilled)
+
+
+def test_the_settings_are_recorded(finished):
+    report, output, _ = finished
+    assert report["settings"] == json.loads((output / demo.MARKER).read_text())
+    assert report["settings"]["lora_rank"] == 2
+
+
+def test_the_table_shows_what_was_measured():
+    point = {"policy": ONE_PER_STEP, "accuracy": 57.64, "standard_error": 2.46, "tokens_per_forward": 0.996}
+    fast = point | {"policy": COMPARED, "accuracy": 55.0, "tokens_per_forward": 1.213}
+    side = {
+        "points": [point, fast], "aup": 66.61, "problems": 400, "best_accuracy": 60.0, "best_accuracy_from": "both",
+        "definitions": {"tokens_per_forward": "tokens / forwards"},
+    }  # fmt: skip
+    console = demo.Console(record=True, width=140)
+    report = {"base": side, "distilled": side | {"aup": 250.0}, "teacher": side, "stage_seconds": {"collect": 3.0}}
+    demo._print(console, DemoConfig(), report, demo.Path("runs"))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    for aup, name in (("66.6", "base"), ("250.0", "distilled")):
+        cells = [cell for cell in next(row for row in rows if name in row and aup in row) if cell not in "│┃|"]
+        assert cells == [name, "57.6", "±", "2.5", "1.00", "55.0", "±", "2.5", "1.21", aup]
+
+
+def test_smoke_replaces_only_what_was_left_alone():
+    assert with_preset(DemoConfig()) == DemoConfig()
+    changed = with_preset(DemoConfig(smoke=True, distill_steps=77))
+    assert changed.distill_steps == 77
+    for name, value in SMOKE.items():
+        if name != "distill_steps":
+            assert getattr(changed, name) == value
+            assert value < getattr(DemoConfig(), name) or name in ("pretrain_learning_rate", "pretrain_reference_share")
+
+
+def test_smoke_names_real_settings():
+    assert set(SMOKE) <= {field.name for field in dataclasses.fields(DemoConfig)}
+
+
+@pytest.mark.parametrize("name", ["pretrain_steps", "collect_problems", "lora_rank", "evaluate_problems", "threads"])
+def test_numbers_below_one_are_named(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is 0; expected at least 1"):
+        run_demo(DemoConfig(output=str(tmp_path), **{name: 0}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path, capsys):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "precious").write_text("data")
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "base" / "precious").read_text() == "data"
+
+
+def test_an_earlier_demos_files_are_replaced_and_nothing_else(tmp_path):
+    for name in demo.OWN_FILES:
+        if "." in name:
+            (tmp_path / name).write_text("old")
+        else:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "file").write_text("old")
+    (tmp_path / demo.MARKER).write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    demo._fresh_folder(DemoConfig(output=str(tmp_path)))
+    assert {path.name for path in tmp_path.iterdir()} == {demo.MARKER, "notes.txt"}

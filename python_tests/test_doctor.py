@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+from tad_ext import doctor as doctor_module
+from tad_ext.doctor import DoctorConfig, Finding, doctor, examine, kernel_findings
+
+COMPILED = {"compiled": True, "cpu_capability": "avx2", "cuda_built": True, "cuda_reason": "", "error": None}
+
+
+def states(findings):
+    return [one.state for one in findings]
+
+
+def test_it_reports_this_machine_and_works(capsys):
+    assert doctor() == 0
+    text = capsys.readouterr().out
+    for heading in ("versions", "core", "kernels", "cpu", "gpu"):
+        assert heading in text
+    assert "torch" in text
+    assert "tad_ext works" in text
+
+
+def test_versions_are_the_installed_ones():
+    import torch
+
+    found = {one.item: one for one in examine()["versions"]}
+    assert found["torch"].value.partition("+")[0] == torch.__version__.partition("+")[0]
+    assert found["torch"].state == "ok"
+
+
+def test_json_is_one_object(capsys):
+    assert doctor(DoctorConfig(json=True)) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"versions", "core", "kernels", "cpu", "gpu"}
+    assert set(report["versions"][0]) == {"item", "value", "state", "note"}
+
+
+def test_compiled_kernels():
+    cpu, cuda = kernel_findings(COMPILED)
+    assert states([cpu, cuda]) == ["ok", "ok"]
+    assert "avx2" in cpu.value
+
+
+def test_kernels_that_are_not_used_say_why():
+    cpu, _ = kernel_findings(COMPILED | {"compiled": False, "error": "TAD_EXT_REFERENCE is set"})
+    assert cpu.state == "missing"
+    assert "TAD_EXT_REFERENCE is set" in cpu.note
+
+
+def test_missing_cuda_kernels_say_why():
+    _, cuda = kernel_findings(COMPILED | {"cuda_built": False, "cuda_reason": "no nvcc found"})
+    assert cuda.state == "missing"
+    assert "no nvcc found" in cuda.note
+
+
+def test_a_missing_package_says_what_it_is_for(monkeypatch, capsys):
+    monkeypatch.setitem(doctor_module.BUILD, "no-such-package", "flying")
+    assert doctor() == 0
+    found = {one.item: one for one in examine()["versions"]}["no-such-package"]
+    assert found.state == "missing"
+    assert "flying" in found.note
+    assert "pip install no-such-package" in found.note
+
+
+def test_a_missing_requirement_or_a_layer_that_does_not_import_is_broken(monkeypatch, capsys):
+    monkeypatch.setitem(doctor_module.REQUIRED, "no-such-package", "everything")
+    assert doctor() == 1
+    assert "broken" in capsys.readouterr().out
+    monkeypatch.undo()
+    found = doctor_module._imports("tad_ext.no_such_layer")
+    assert found.state == "broken"
+    assert "ModuleNotFoundError" in found.note
+
+
+def test_the_verdict_follows_the_worst_finding():
+    ok, missing, broken = Finding("a", "1"), Finding("b", "2", "missing"), Finding("c", "3", "broken")
+    assert "nothing is missing" in doctor_module._verdict([ok])
+    assert "optional" in doctor_module._verdict([ok, missing])
+    assert "broken" in doctor_module._verdict([broken, missing, ok])

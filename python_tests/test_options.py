@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tad_ext.options import OptionError, options_of, parse
+
+
+@dataclass
+class Settings:
+    model: str = field(metadata={"help": "checkpoint folder"})
+    rate: float = field(default=1e-3, metadata={"help": "learning rate, 50 % of the usual"})
+    steps: int = 10
+    clip: float | None = None
+    name: str | None = "run"
+    verbose: bool = False
+    thresholds: list[float] = field(default_factory=lambda: [0.1, 0.5])
+    targets: list[str] | None = None
+
+
+def read(tmp_path, *argv, yaml=None):
+    if yaml is not None:
+        (tmp_path / "settings.yaml").write_text(yaml, encoding="utf-8")
+        argv = ("--config", str(tmp_path / "settings.yaml"), *argv)
+    return parse(Settings, argv, program="tad job")
+
+
+def test_defaults(tmp_path):
+    assert read(tmp_path, "--model", "m") == Settings(model="m")
+
+
+def test_the_command_line_overrides_yaml_overrides_defaults(tmp_path):
+    settings = read(tmp_path, "--steps", "3", yaml="model: from_yaml\nsteps: 2\nrate: 0.5\n")
+    assert (settings.model, settings.steps, settings.rate, settings.clip) == ("from_yaml", 3, 0.5, None)
+
+
+def test_every_kind_from_the_command_line(tmp_path):
+    settings = read(
+        tmp_path, "--model", "m", "--rate", "2e-5", "--clip=1", "--name", "none", "--verbose",
+        "--thresholds", "0.1,0.3", "0.5", "--targets", "q", "v",
+    )  # fmt: skip
+    assert settings == Settings("m", 2e-5, 10, 1.0, None, True, [0.1, 0.3, 0.5], ["q", "v"])
+    assert isinstance(settings.clip, float)
+
+
+def test_every_kind_from_yaml(tmp_path):
+    text = "model: m\nrate: 2e-5\nclip: 1\nname: null\nverbose: true\nthresholds: [1, 0.3]\ntargets: [q, v]\nsteps: 4\n"
+    settings = read(tmp_path, yaml=text)
+    assert settings == Settings("m", 2e-5, 4, 1.0, None, True, [1.0, 0.3], ["q", "v"])
+    assert isinstance(settings.rate, float)
+    assert isinstance(settings.thresholds[0], float)
+
+
+def test_a_false_flag_overrides_a_true_one_in_yaml(tmp_path):
+    assert read(tmp_path, "--verbose", "false", yaml="model: m\nverbose: true").verbose is False
+
+
+def test_none_overrides_a_number_in_yaml(tmp_path):
+    assert read(tmp_path, "--clip", "none", yaml="model: m\nclip: 1.0").clip is None
+
+
+def test_options_may_be_written_with_underscores():
+    @dataclass
+    class Config:
+        gen_length: int = 1
+
+    for flag in ("--gen-length", "--gen_length"):
+        assert parse(Config, [flag, "8"], program="tad job").gen_length == 8
+        assert parse(Config, [f"{flag}=8"], program="tad job").gen_length == 8
+
+
+def test_negative_numbers(tmp_path):
+    assert read(tmp_path, "--model", "m", "--rate", "-0.5").rate == -0.5
+
+
+def test_an_empty_yaml_file_sets_nothing(tmp_path):
+    assert read(tmp_path, "--model", "m", yaml="# nothing here\n") == Settings(model="m")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "m", "--steps", "many"], "--steps is 'many'; expected an integer"),
+        (["--model", "m", "--steps", "1.5"], "--steps is '1.5'; expected an integer"),
+        (["--model", "m", "--rate", "fast"], "--rate is 'fast'; expected a number"),
+        (["--model", "m", "--clip", "low"], "--clip is 'low'; expected a number or none"),
+        (["--model", "m", "--verbose", "maybe"], "--verbose is 'maybe'; expected true or false"),
+        (["--model", "m", "--thresholds", "0.1,x"], "--thresholds is '0.1,x'; expected a list, each entry a number"),
+        (["--model", "m", "--step", "3"], "unknown argument --step; did you mean --steps?"),
+        (["--model", "m", "stray"], "unknown argument stray"),
+        (["--model"], "argument --model: expected one argument"),
+        (["--steps", "3"], r"missing --model \(in YAML: model\)"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, argv, message):
+    with pytest.raises(OptionError, match=message):
+        read(tmp_path, *argv)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("model: m\nstep: 3", "settings.yaml: unknown key 'step'; did you mean steps.*known keys: model, rate, steps"),
+        ("model: m\nzzz: 3", "settings.yaml: unknown key 'zzz'; known keys: model, rate"),
+        ("model: m\nsteps: many", r"settings.yaml: steps is 'many' \(str\); expected an integer"),
+        ("model: m\nsteps: 1.5", r"steps is 1.5 \(float\); expected an integer"),
+        ("model: m\nsteps: true", r"steps is True \(bool\); expected an integer"),
+        ("model: m\nsteps: null", r"steps is None \(NoneType\); expected an integer"),
+        ("model: m\nverbose: 1", r"verbose is 1 \(int\); expected true or false"),
+        ("model: 3", r"model is 3 \(int\); expected text"),
+        ("model: m\nrate: quick", r"rate is 'quick' \(str\); expected a number"),
+        ("model: m\nthresholds: 0.5", r"thresholds is 0.5 \(float\); expected a list"),
+        ("model: m\nthresholds: [0.5, x]", "thresholds is .*expected a list, each entry a number"),
+        ("model: m\nmodel: n", "settings.yaml is not a YAML file: key 'model' is written twice"),
+        ("- model", "holds a list; expected a mapping"),
+        ("model: [", "settings.yaml is not a YAML file"),
+        ("steps: 3", "missing --model"),
+    ],
+)
+def test_bad_yaml_is_named(tmp_path, yaml, message):
+    with pytest.raises(OptionError, match=message):
+        read(tmp_path, yaml=yaml)
+
+
+def test_a_missing_yaml_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.yaml.*is not a file"):
+        read(tmp_path, "--config", str(tmp_path / "nowhere.yaml"))
+
+
+def test_help_shows_every_option_with_its_meaning_and_default(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        parse(Settings, ["--help"], program="tad job", description="Does a job.", example="  tad job --model m")
+    text = capsys.readouterr().out
+    assert exit_info.value.code == 0
+    assert "Does a job." in text
+    assert "tad job --model m" in text
+    assert "checkpoint folder (required)" in text
+    assert "50 % of the usual (default: 0.001)" in text
+    for option in options_of(Settings):
+        assert option.flag in text
+
+
+def test_a_field_that_has_no_option_form_is_refused():
+    @dataclass
+    class Config:
+        table: dict[str, int] = field(default_factory=dict)
+
+    with pytest.raises(TypeError, match="field table"):
+        options_of(Config)

@@ -1,0 +1,201 @@
+"""The `tad` command: one job of the method per subcommand.
+
+Nothing heavy is imported until a command is known, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tad_ext.options import OptionError, parse
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: `job` and its settings dataclass `config`, by "module:name", and what --help says."""
+
+    config: str
+    job: str
+    summary: str
+    description: str
+    example: str
+
+
+COMMANDS = {
+    "doctor": Command(
+        "tad_ext.doctor:DoctorConfig",
+        "tad_ext.doctor:doctor",
+        "show what is installed, compiled and usable on this machine",
+        """Shows the versions of everything tad_ext stands on, which kernels are compiled (and why others are not), the
+        CPU's instruction set and threads, the GPUs, and what is missing for which command. Start here when something is
+        slow or fails. Exit code 1 if tad_ext cannot work at all.""",
+        "tad doctor",
+    ),
+    "pretrain": Command(
+        "tad_ext.pretraining:PretrainConfig",
+        "tad_ext.pretraining:pretrain",
+        "train a tiny masked diffusion model from scratch",
+        """Trains a masked diffusion language model small enough for a CPU on the embedded arithmetic task, and saves it
+        as a checkpoint with its tokenizer. It is the base model of the demo and a quick subject for experiments.""",
+        "tad pretrain --output runs/base",
+    ),
+    "collect": Command(
+        "tad_ext.collection:CollectConfig",
+        "tad_ext.collection:collect",
+        "record how the teacher decodes: trajectories",
+        """Step 1 of the method. The model answers the training problems one token per step, with the reference answer
+        in its prompt (the privileged teacher). Right answers are kept as trajectories: the tokens, and the step at
+        which each was revealed. A run that was stopped goes on where it was when the same command is given again.""",
+        "tad collect --model runs/base --task arithmetic --limit 1500 --output runs/trajectories",
+    ),
+    "distill": Command(
+        "tad_ext.distillation:DistillConfig",
+        "tad_ext.distillation:distill",
+        "train a LoRA adapter on trajectories with the TAD loss",
+        """Step 2 of the method. At random states of the trajectories, tokens that the teacher reveals within the next
+        delta steps are learned by cross-entropy, later ones by the divergence from the teacher's own distribution. The
+        teacher is the same model with its adapter switched off. A small delta favours accuracy, a large one speed. The
+        defaults are the published ones, made for models of billions of parameters.""",
+        "tad distill --model runs/base --trajectories runs/trajectories --output runs/distill --delta 8",
+    ),
+    "merge": Command(
+        "tad_ext.merging:MergeConfig",
+        "tad_ext.merging:merge",
+        "merge an adapter into its model: one plain checkpoint",
+        """Adds the adapter to the base model's weights and saves the result as a checkpoint that needs no adapter and
+        decodes faster.""",
+        "tad merge --model runs/base --adapter runs/distill/adapter --output runs/distilled",
+    ),
+    "generate": Command(
+        "tad_ext.generation:GenerateConfig",
+        "tad_ext.generation:generate",
+        "answer a prompt, or a file of prompts",
+        """Decodes responses, several tokens per forward pass where the policy allows it. Responses are printed; with
+        --output they are written to generations.jsonl with their tokens and forwards. The defaults are the published
+        decoding settings.""",
+        'tad generate --model runs/distilled --prompt "..." --gen-length 256 --block-length 32 --policy entropy:0.5',
+    ),
+    "evaluate": Command(
+        "tad_ext.evaluation.config:EvaluateConfig",
+        "tad_ext.evaluation:evaluate",
+        "measure accuracy, tokens per forward and AUP",
+        """Answers a task's problems one token per step and at every threshold of a sweep, and reports accuracy, tokens
+        per forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
+        evaluation.json, responses.jsonl and accuracy_curve.png. With --trajectories also the curve from which delta is
+        chosen: the model's confidence in a token against the steps until the teacher revealed it.""",
+        "tad evaluate --model runs/distilled --task arithmetic --limit 400 --output runs/evaluation",
+    ),
+    "demo": Command(
+        "tad_ext.demo:DemoConfig",
+        "tad_ext.demo:run_demo",
+        "watch the whole method work, in minutes, on a CPU",
+        """Runs the whole chain on a tiny model: pretrain, evaluate, collect, distill with LoRA, merge, evaluate again.
+        Prints one table, base against distilled, and writes demo.json, curve.png and confidence_decay.png. Nothing in
+        it is precomputed. --smoke runs the same chain in about a minute, too short to show the effect.""",
+        "tad demo --output runs/demo",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `tad` and returns its exit code.
+
+    0, or what the job returned; 2 for bad input and 1 for a job that gave up, each with one line on stderr; 130 after
+    Ctrl-C. Errors that nobody raised on purpose are bugs and keep their traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"tad_ext {version('tad_ext')}")
+        except PackageNotFoundError:
+            print("tad_ext, run from its source folder")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(
+            f"tad: error: unknown command '{name}'; expected one of {', '.join(COMMANDS)} (see tad --help)",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        return _run(name, COMMANDS[name], rest)
+    except KeyboardInterrupt:
+        print(f"\ntad {name}: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not raised_for_the_user(error):
+            raise
+        hint = f" (see tad {name} --help)" if isinstance(error, OptionError) else ""
+        print(f"tad {name}: error: {error}{hint}", file=sys.stderr)
+        return 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+
+
+def overview() -> str:
+    """The text of `tad --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: tad <command> [--config FILE] [--key value ...]",
+            "",
+            "Makes masked diffusion language models decode several tokens per forward pass: collects a teacher's",
+            "decoding trajectories, distils them into the same model with LoRA, decodes and evaluates the result.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`tad <command> --help` explains a command and every option of it. Options may also stand in a YAML file",
+            "(--config); the command line overrides the file.",
+            "",
+            "first steps:",
+            "  tad doctor",
+            "  tad demo --output runs/demo",
+        ]
+    )
+
+
+def raised_for_the_user(error: Exception) -> bool:
+    """Whether an error's message is meant for the user: a file's error, or one that a `raise` statement of this
+    package made.
+
+    A ValueError or TypeError from anywhere else (another library, a wrong call in our own code) is a bug, and its
+    traceback is what one needs.
+    """
+    if isinstance(error, OSError):
+        return True
+    traceback = error.__traceback__
+    if traceback is None or not isinstance(error, (ValueError, TypeError, RuntimeError, ArithmeticError)):
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    package = traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return package == __package__ and instruction == dis.opmap["RAISE_VARARGS"]
+
+
+def _run(name: str, command: Command, argv: Sequence[str]) -> int:
+    description = textwrap.fill(" ".join(command.description.split()), width=100)
+    try:
+        settings = parse(
+            _load(command.config), argv, program=f"tad {name}", description=description, example=f"  {command.example}"
+        )
+    except SystemExit as stop:  # after --help
+        return int(stop.code or 0)
+    result = _load(command.job)(settings)
+    return result if isinstance(result, int) else 0
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

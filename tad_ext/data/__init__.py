@@ -1,0 +1,1 @@
+"""Tasks, answer checking and trajectory files."""

@@ -1,0 +1,232 @@
+"""The embedded task: chains of operations on one digit, made to show in minutes what distillation does.
+
+Question    ``CFA4``           C(F(A(4))): three to six operations out of A .. F, each a table of ten digits, applied
+                               to a digit from the right to the left
+Student     ``CFA4>``          the question, and the sign that the response starts
+Teacher     ``725|CFA4>``      the same behind the privileged reference: the operations' results, each in the place of
+                               its operation (from the right, too: A(4) = 5, F(5) = 2, C(2) = 7)
+Response    ``4A5;F52,2C7;#7`` every step, then the final answer behind ``#``; end-of-sequence tokens fill the canvas
+
+A step is written ``4A5`` or ``A45`` and closed by ``;`` or ``,``, at random: seven times in ten the first form. So
+what stands at a position is uncertain (0.61 nats, above the usual entropy threshold of 0.5) until its neighbours are
+known, as in language, and a model that reveals many tokens at once has to decide between equally good forms first.
+
+A base model does not know operation F. In base training (`training_texts`) F is rare where no reference is given;
+where one is given, F's table is another one in every text, so that F's results can only be copied from the reference,
+and nothing is learned about the true table. In `problems` all operations are equally frequent. With the reference the
+teacher answers them all; that is the knowledge which its trajectories carry into a student that does not see the
+reference.
+
+Whether a problem belongs to the test split is decided by a hash of its question alone. Everything anybody trains on is
+drawn from the other part, so test problems are unseen by construction and not by luck.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tad_ext.data.tasks import Problem, Split, check_split
+
+# TABLES[operation][digit] is the operation's result.
+TABLES = {
+    "A": (1, 2, 3, 4, 5, 6, 7, 8, 9, 0),
+    "B": (9, 0, 1, 2, 3, 4, 5, 6, 7, 8),
+    "C": (9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+    "D": (3, 4, 5, 6, 7, 8, 9, 0, 1, 2),
+    "E": (1, 0, 4, 9, 6, 8, 3, 7, 2, 5),
+    "F": (7, 4, 0, 6, 8, 2, 9, 5, 1, 3),
+}
+OPERATIONS = "".join(TABLES)
+RARE_OPERATION = "F"
+MIN_STEPS, MAX_STEPS = 3, 6
+
+CHARACTERS = "0123456789" + OPERATIONS + ";,#>|"
+MASK_TOKEN, EOS_TOKEN, PAD_TOKEN = "<mask>", "<eos>", "<pad>"
+
+_FORM_SHARE = 0.7
+_TEST_SHARE = 32  # of 256 values of the hash's first byte
+_ENUMERATE_ABOVE = 50_000  # problems: beyond it, drawing without repetition would take longer than shuffling them all
+
+
+class TrainingText(NamedTuple):
+    """A text of base training: the prompt, and one of the right responses to it."""
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class ArithmeticTask:
+    """The arithmetic task (see the module's text for its form). Implements `tad_ext.data.tasks.Task`.
+
+    Attributes:
+        gen_length: tokens of the canvas; the longest response takes 26 and an end-of-sequence token.
+        block_length: tokens of a block.
+    """
+
+    gen_length: int = 28
+    block_length: int = 14
+
+    @property
+    def name(self) -> str:
+        """The name that `get_task` knows it by."""
+        return "arithmetic"
+
+    def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
+        """Different problems of a split ("train" or "test"), the same for the same arguments.
+
+        Up to 50,000, chains of 3, 4, 5 and 6 operations are drawn equally often (as far as there are any left), and a
+        smaller `limit` gives the beginning of the same list. Beyond that, and for None, the whole split is shuffled:
+        490 thousand problems of "train" or 70 thousand of "test", most of them long.
+
+        Raises:
+            ValueError: an unknown split, or a limit below 1.
+        """
+        check_split(split, limit)
+        rng = random.Random(f"{split} {seed}")
+        if limit is None or limit > _ENUMERATE_ABOVE:
+            everything = [question for question in _all_questions() if split_of(question) == split]
+            rng.shuffle(everything)
+            return [make_problem(question) for question in everything[:limit]]
+        drawn: dict[str, None] = {}
+        while len(drawn) < limit:
+            drawn.setdefault(_draw_question(rng, split))
+        return [make_problem(question) for question in drawn]
+
+    def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of ``CFA4>``."""
+        return encode(tokenizer, prompt_text(problem.question))
+
+    def teacher_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of ``725|CFA4>``."""
+        return encode(tokenizer, prompt_text(problem.question, problem.reference))
+
+    def extract_answer(self, text: str) -> str | None:
+        """The digit behind the last ``#`` if nothing else stands there, otherwise None."""
+        found = re.search(r"#([0-9])\s*\Z", text)
+        return found.group(1) if found else None
+
+    def is_correct(self, problem: Problem, text: str) -> bool:
+        """Whether the response ends with the right digit."""
+        return self.extract_answer(text) == problem.answer
+
+
+def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the task's 21 characters, one token each, and the special tokens mask, eos and pad."""
+    vocabulary = {token: index for index, token in enumerate([*CHARACTERS, MASK_TOKEN, EOS_TOKEN, PAD_TOKEN])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        mask_token=MASK_TOKEN,
+        eos_token=EOS_TOKEN,
+        pad_token=PAD_TOKEN,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text of the task. ValueError if the tokenizer is not the task's."""
+    try:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    except Exception as error:  # the tokenizers library raises plain Exception for a character it has no token for
+        raise ValueError(f"tokenizer has no tokens for {text!r} ({error}); expected the arithmetic task's") from error
+    if len(ids) != len(text):
+        raise ValueError(f"tokenizer gives {len(ids)} tokens for {text!r}; expected {len(text)}, one per character")
+    return [int(token) for token in ids]
+
+
+def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.03) -> Iterator[TrainingText]:
+    """Endless texts for base training, drawn from the train split, in random forms.
+
+    Args:
+        seed: the same seed gives the same texts.
+        reference_share: part of the texts that carry the reference; in those all operations are equally frequent, and
+            F's table is a fresh random one in each text.
+        rare_weight: how often operation F (with its true table) occurs in the others, relative to each other
+            operation.
+
+    Raises:
+        ValueError: a number out of [0, 1].
+    """
+    for name, value in (("reference_share", reference_share), ("rare_weight", rare_weight)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value}")
+    return _training_texts(random.Random(seed), reference_share, rare_weight)
+
+
+def _training_texts(rng: random.Random, reference_share: float, rare_weight: float) -> Iterator[TrainingText]:
+    uneven = [rare_weight if operation == RARE_OPERATION else 1.0 for operation in OPERATIONS]
+    while True:
+        if rng.random() < reference_share:
+            question = _draw_question(rng, "train")
+            values = rng.choices(range(10), k=len(question) - 1)
+            yield TrainingText(prompt_text(question, reference_text(values)), response_text(question, values, rng))
+        else:
+            question = _draw_question(rng, "train", uneven)
+            yield TrainingText(prompt_text(question), response_text(question, results(question), rng))
+
+
+def make_problem(question: str) -> Problem:
+    """The problem of a question such as ``CFA4``."""
+    values = results(question)
+    return Problem(f"arithmetic-{question}", question, reference=reference_text(values), answer=str(values[-1]))
+
+
+def split_of(question: str) -> Split:
+    """The split a question belongs to: one in eight is a test question, by a hash that never changes."""
+    return "test" if hashlib.sha256(question.encode()).digest()[0] < _TEST_SHARE else "train"
+
+
+def results(question: str, tables: Mapping[str, Sequence[int]] = TABLES) -> list[int]:
+    """The results of a question's operations, in the order in which they are applied (from the right)."""
+    values = [int(question[-1])]
+    for operation in reversed(question[:-1]):
+        values.append(tables[operation][values[-1]])
+    return values[1:]
+
+
+def reference_text(values: Sequence[int]) -> str:
+    """The reference made of the operations' results: each stands where its operation stands in the question."""
+    return "".join(map(str, reversed(values)))
+
+
+def prompt_text(question: str, reference: str = "") -> str:
+    """The student's prompt, or the teacher's if a reference is given."""
+    return f"{reference}|{question}>" if reference else f"{question}>"
+
+
+def response_text(question: str, values: Sequence[int], rng: random.Random) -> str:
+    """A response to a question whose operations have the results `values`, each step in a random form."""
+    value, text = int(question[-1]), ""
+    for operation, result in zip(reversed(question[:-1]), values, strict=True):
+        inputs = f"{value}{operation}" if rng.random() < _FORM_SHARE else f"{operation}{value}"
+        text += f"{inputs}{result}" + (";" if rng.random() < _FORM_SHARE else ",")
+        value = result
+    return f"{text}#{value}"
+
+
+def _draw_question(rng: random.Random, split: Split, weights: list[float] | None = None) -> str:
+    """A question of a split: its number of operations uniform, the operations by weight."""
+    while True:
+        steps = rng.randint(MIN_STEPS, MAX_STEPS)
+        question = "".join(rng.choices(OPERATIONS, weights, k=steps)) + str(rng.randrange(10))
+        if split_of(question) == split:
+            return question
+
+
+def _all_questions() -> Iterator[str]:
+    for steps in range(MIN_STEPS, MAX_STEPS + 1):
+        for operations in itertools.product(OPERATIONS, repeat=steps):
+            for start in range(10):
+                yield "".join(operations) + str(start)

@@ -1,0 +1,94 @@
+"""What a task is: problems with privileged references, prompts for student and teacher, and a verifier of answers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Split = Literal["train", "test"]
+
+# Module and class of each task; a task's module is imported when it is asked for.
+_TASKS = {"arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask")}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Attributes:
+        id: unique within the task, the same in every run.
+        question: what the student sees.
+        reference: the privileged information that only the teacher sees.
+        answer: the right final answer, as `Task.extract_answer` returns it.
+    """
+
+    id: str
+    question: str
+    reference: str
+    answer: str
+
+
+class Task(Protocol):
+    """What collection and evaluation need to know about a task.
+
+    Attributes:
+        name: the name that `get_task` knows it by.
+        gen_length, block_length: recommended sizes of the generation canvas and of its blocks, in tokens.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that `get_task` knows it by."""
+
+    @property
+    def gen_length(self) -> int:
+        """Recommended size of the canvas, in tokens."""
+
+    @property
+    def block_length(self) -> int:
+        """Recommended size of its blocks, in tokens."""
+
+    def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
+        """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap."""
+
+    def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of the question alone."""
+
+    def teacher_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of the question together with the reference."""
+
+    def extract_answer(self, text: str) -> str | None:
+        """The final answer in a response, None if there is none."""
+
+    def is_correct(self, problem: Problem, text: str) -> bool:
+        """Whether a response gives the right final answer."""
+
+
+def task_names() -> list[str]:
+    """Names that `get_task` knows."""
+    return sorted(_TASKS)
+
+
+def get_task(name: str, **options: Any) -> Task:
+    """The task called `name`, with its options (fields of its class). ValueError for an unknown name or option."""
+    if name not in _TASKS:
+        raise ValueError(f"task must be one of {', '.join(task_names())}, got {name!r}")
+    module, class_name = _TASKS[name]
+    task_class = getattr(importlib.import_module(module), class_name)
+    known = [field for field in getattr(task_class, "__dataclass_fields__", {}) if field != "name"]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise ValueError(f"task {name!r} has no option {unknown[0]!r}; expected one of {', '.join(known) or '(none)'}")
+    return cast("Task", task_class(**options))
+
+
+def check_split(split: str, limit: int | None) -> None:
+    """ValueError unless `split` is a known split, and `limit` None or at least 1."""
+    if split not in get_args(Split):
+        raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None, got {limit}")

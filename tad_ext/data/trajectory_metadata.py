@@ -1,0 +1,115 @@
+"""What a trajectory file says about itself: how all rows of its folder were made, and which problems this part covers.
+
+Kept as JSON in the Parquet file's metadata, under one key, together with the version of the schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"tad_ext.trajectories"
+
+
+@dataclass(frozen=True)
+class TrajectoryMetadata:
+    """What every part of a folder has in common; two runs may share a folder only if all of it agrees (but for
+    ``model``).
+    """
+
+    model: str = field(compare=False)  #: name or path of the model, to read; ``model_revision`` is what identifies it
+    model_revision: str  #: fingerprint of its configuration and weights
+    tokenizer_hash: str
+    task: str
+    split: str
+    mask_token_id: int
+    gen_length: int
+    block_length: int
+    policy: str  #: as understood by ``tad_ext.decoding.parse_policy``
+    temperature: float
+    seed: int
+    stop_at_eos: bool
+    dtype: str  #: of the model's weights while decoding
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperature", float(self.temperature))  # JSON tells 0 from 0.0
+
+    def differences(self, other: TrajectoryMetadata) -> list[tuple[str, Any, Any]]:
+        """(field, own value, the other's value) for each field that must agree and does not."""
+        names = [item.name for item in dataclasses.fields(self) if item.compare]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        return [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
+
+
+@dataclass(frozen=True)
+class ProblemRange:
+    """Which problems a part accounts for, also those that gave no row because the answer was wrong."""
+
+    start: int  #: index of the first problem in the task's list
+    stop: int  #: index after the last
+    right: int
+    wrong: int
+    digest: str  #: of the problems' ids and prompts: shows whether the task still gives the same ones
+
+    def __post_init__(self) -> None:
+        if min(self.start, self.count - 1, self.right, self.wrong) < 0 or self.right + self.wrong != self.count:
+            raise ValueError(f"expected 0 <= start < stop and right + wrong == stop - start, got {self}")
+
+    @property
+    def count(self) -> int:
+        """Problems covered."""
+        return self.stop - self.start
+
+
+def to_header(metadata: TrajectoryMetadata, problems: ProblemRange | None) -> dict[bytes, bytes]:
+    """The Parquet metadata of a part."""
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "run": dataclasses.asdict(metadata),
+        "problems": None if problems is None else dataclasses.asdict(problems),
+    }
+    return {METADATA_KEY: json.dumps(header, allow_nan=False).encode()}
+
+
+def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, ProblemRange | None]:
+    """The inverse of `to_header`. ValueError for metadata of a foreign file, of another version, or of another form."""
+    text = (header or {}).get(METADATA_KEY)
+    if text is None:
+        raise ValueError(f"expected a trajectory file, but its metadata have no {METADATA_KEY.decode()!r}")
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        found = values.get("schema_version") if isinstance(values, dict) else values
+        raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {found!r}")
+    problems = values.get("problems")
+    return (
+        _from_json(TrajectoryMetadata, values.get("run")),
+        None if problems is None else _from_json(ProblemRange, problems),
+    )
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A short hash of what gives token ids their meaning: vocabulary, merges and special tokens (16 hex digits)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        content = json.loads(backend.to_str())
+        for changing in ("padding", "truncation"):  # set as a side effect of tokenizing, not part of the tokenizer
+            content.pop(changing, None)
+    else:
+        content = tokenizer.get_vocab()
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _from_json(kind: type, values: Any) -> Any:
+    """Builds a flat dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
+    kinds = {item.name: str(item.type) for item in dataclasses.fields(kind)}
+    if not isinstance(values, dict) or set(values) != set(kinds):
+        raise ValueError(f"expected the metadata fields {sorted(kinds)}, got {values!r}")
+    for name, value in values.items():
+        if type(value).__name__ != kinds[name]:
+            raise ValueError(f"metadata field {name!r} must be of type {kinds[name]}, got {value!r}")
+    return kind(**values)

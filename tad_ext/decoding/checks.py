@@ -1,0 +1,35 @@
+"""Argument checks of this package: errors that name the argument, its value and what was expected."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+
+def check_integer(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
+    """`value` as an int in [at_least, at_most]; bools and floats are not integers here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    integer = int(value)
+    if integer < at_least or (at_most is not None and integer > at_most):
+        bounds = f">= {at_least}" if at_most is None else f"in [{at_least}, {at_most}]"
+        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+    return integer
+
+
+def check_number(name: str, value: object, *, at_least: float = 0.0, at_most: float = math.inf) -> float:
+    """`value` as a finite float in [at_least, at_most]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not (math.isfinite(number) and at_least <= number <= at_most):
+        bounds = f">= {at_least:g}" if at_most == math.inf else f"in [{at_least:g}, {at_most:g}]"
+        raise ValueError(f"{name} must be a finite number {bounds}, got {value!r}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """`value`, which must be a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value

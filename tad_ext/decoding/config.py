@@ -1,0 +1,87 @@
+"""How to decode: the settings of one `decode` call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tad_ext.ops import Policy
+
+from .checks import check_flag, check_integer, check_number
+from .policies import TopK
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Settings of `decode`, checked when made.
+
+    The response canvas has `gen_length` positions in blocks of `block_length`, all masked at first. Masks of created
+    blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
+    `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
+    `decoded_token_threshold` (the prompt counts as 1), and a fully active block reveals at least one token per forward
+    while it has masks. With both thresholds at 1.0 this is block-by-block decoding.
+
+    Attributes:
+        gen_length: positions of the canvas, a multiple of `block_length`.
+        block_length: positions of a block.
+        policy: which eligible positions a forward reveals, see `tad_ext.decoding.policies`.
+        block_add_threshold: in [0, 1].
+        decoded_token_threshold: in [0, 1].
+        stop_at_eos: once an end-of-sequence token is revealed, everything after it becomes that token, and the row is
+            finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
+        eos_token_ids: ids that end a response; None: the model's own.
+        temperature: 0 is greedy; above 0 tokens are sampled from softmax(logits / temperature). Confidences, which the
+            policies see, are at temperature 1 in both cases.
+        seed: prompt number i samples from its own stream with seed `seed + i`, so what it samples depends neither on
+            the batch size nor on its neighbours. Ignored when the temperature is 0.
+        batch_size: prompts per forward.
+
+    Raises:
+        TypeError, ValueError: naming the field, its value and what was expected.
+    """
+
+    gen_length: int
+    block_length: int
+    policy: Policy = field(default_factory=TopK)
+    block_add_threshold: float = 1.0
+    decoded_token_threshold: float = 1.0
+    stop_at_eos: bool = True
+    eos_token_ids: Sequence[int] | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        checked = {
+            "gen_length": check_integer("gen_length", self.gen_length, at_least=1),
+            "block_length": check_integer("block_length", self.block_length, at_least=1),
+            "block_add_threshold": check_number("block_add_threshold", self.block_add_threshold, at_most=1.0),
+            "decoded_token_threshold": check_number(
+                "decoded_token_threshold", self.decoded_token_threshold, at_most=1.0
+            ),
+            "stop_at_eos": check_flag("stop_at_eos", self.stop_at_eos),
+            "eos_token_ids": _token_ids("eos_token_ids", self.eos_token_ids),
+            "temperature": check_number("temperature", self.temperature),
+            "seed": check_integer("seed", self.seed, at_least=0, at_most=2**62),  # seed + prompt number fits int64
+            "batch_size": check_integer("batch_size", self.batch_size, at_least=1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.gen_length % self.block_length:
+            raise ValueError(
+                f"gen_length must be a multiple of block_length, got gen_length={self.gen_length} and "
+                f"block_length={self.block_length}"
+            )
+        if isinstance(self.policy, type) or not callable(self.policy):
+            raise TypeError(
+                f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "
+                f"state), got {self.policy!r}; parse_policy makes one from a string"
+            )
+
+
+def _token_ids(name: str, value: object) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of token ids or None, got {value!r}")
+    return tuple(check_integer(f"{name}[{i}]", token, at_least=0) for i, token in enumerate(value))

@@ -1,0 +1,105 @@
+"""Everything that `decode` checks about the model and the prompts before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .config import DecodeConfig
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The token ids of a model that decoding treats specially."""
+
+    mask: int
+    end: tuple[int, ...]  # empty: no token ends a response
+    suppressed: tuple[int, ...]  # never chosen; contains the mask
+
+    @classmethod
+    def of(cls, model: Any, config: DecodeConfig) -> SpecialTokens:
+        """Read from `model.config`, the end-of-sequence ids from `config` where it names them.
+
+        Raises:
+            ValueError: no mask id, ids outside the vocabulary, or `stop_at_eos` with nothing to stop at.
+        """
+        vocabulary = model.config.vocab_size
+        mask = getattr(model.config, "mask_token_id", None)
+        if not isinstance(mask, int):
+            raise ValueError(
+                f"model.config.mask_token_id is {mask!r}: decoding needs the id of the mask token; "
+                f"{type(model).__name__} does not look like a masked diffusion model"
+            )
+        given = config.eos_token_ids is not None
+        end = tuple((config.eos_token_ids if given else getattr(model.config, "eos_token_ids", None)) or ())
+        suppressed = tuple(sorted({mask, *(getattr(model.config, "suppress_token_ids", None) or ())}))
+        eos_name = "eos_token_ids" if given else "model.config.eos_token_ids"
+        for name, ids in (
+            ("model.config.mask_token_id", (mask,)),
+            (eos_name, end),
+            ("model.config.suppress_token_ids", suppressed),
+        ):
+            for token in ids:
+                if not 0 <= token < vocabulary:
+                    raise ValueError(f"{name} contains {token}: expected ids in [0, {vocabulary}), the vocabulary")
+        if mask in end:
+            raise ValueError(f"{eos_name} contains {mask}, the mask id: expected ids that can be revealed")
+        if config.stop_at_eos and not end:
+            raise ValueError(
+                f"stop_at_eos is True and {eos_name} is empty: name eos_token_ids in the DecodeConfig, or set "
+                f"stop_at_eos=False"
+            )
+        return cls(mask, end, suppressed)
+
+
+def check_prompts(prompts: object, *, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[list[int]]:
+    """The prompts as lists of ints.
+
+    Args:
+        prompts: a sequence of sequences of token ids.
+        mask: the mask id, which no prompt may contain.
+        vocabulary: ids are in [0, vocabulary).
+        longest: positions of the model; prompt and generation together fit in.
+        gen_length: positions of the generation.
+
+    Raises:
+        TypeError, ValueError: naming the prompt, its value and what was expected.
+    """
+    if isinstance(prompts, (str, bytes, dict)) or not isinstance(prompts, (Sequence, np.ndarray, Tensor)):
+        raise TypeError(f"prompts must be a sequence of token-id sequences, got {type(prompts).__name__}")
+    return [
+        _check_prompt(f"prompts[{number}]", prompt, mask, vocabulary, longest, gen_length)
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def _check_prompt(name: str, prompt: Any, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[int]:
+    try:
+        ids = np.asarray(prompt)
+    except (TypeError, ValueError):  # ragged nesting, a tensor on another device
+        ids = np.asarray(None)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a sequence of integer token ids, got {_short(prompt)}")
+    if not ids.size:
+        raise ValueError(f"{name} is empty: a prompt needs at least one token")
+    outside = ids[(ids < 0) | (ids >= vocabulary)]
+    if outside.size:
+        raise ValueError(f"{name} contains {int(outside[0])}: expected ids in [0, {vocabulary}), the vocabulary")
+    if (ids == mask).any():
+        where = int((ids == mask).argmax())
+        raise ValueError(f"{name} contains the mask id {mask} at position {where}: masks belong to the generation only")
+    if ids.size + gen_length > longest:
+        raise ValueError(
+            f"{name} has {ids.size} tokens and gen_length is {gen_length}: together {ids.size + gen_length}, more than "
+            f"the model's max_position_embeddings of {longest}"
+        )
+    return [int(token) for token in ids]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

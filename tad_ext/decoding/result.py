@@ -1,0 +1,77 @@
+"""What decoding returns, and the one definition of tokens per forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOKENS_PER_FORWARD_DEFINITION = (
+    "response tokens up to and including the first end-of-sequence token (the whole canvas if there is none) / "
+    "forwards during which the row was unfinished; over several rows: sum / sum"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeResult:
+    """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
+
+    The canvas is the generation region of a sequence. With `reveal_step`, the state after forward s is
+    `where(reveal_step <= s, canvas, MASK)`: a decode is a whole trajectory. The one exception is the tail that the
+    end-of-sequence rule fills: it carries the step of the filling, and what stood there before is not kept.
+
+    Attributes:
+        sequences: prompt followed by the whole canvas, per prompt.
+        prompt_lengths: tokens of each prompt.
+        reveal_step: (P, gen_length), the 1-based forward that revealed each position.
+        forwards: (P,), forwards during which the row was unfinished.
+        response_lengths: (P,), response tokens up to and including the first end-of-sequence token; the whole canvas if
+            there is none.
+        eos_token_ids: the ids that counted as end of sequence.
+        seconds: wall time of the whole call.
+    """
+
+    sequences: list[list[int]]
+    prompt_lengths: list[int]
+    reveal_step: Tensor
+    forwards: Tensor
+    response_lengths: Tensor
+    eos_token_ids: tuple[int, ...]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def canvases(self) -> list[list[int]]:
+        """The generation region of each sequence, gen_length tokens."""
+        return [tokens[start:] for tokens, start in zip(self.sequences, self.prompt_lengths, strict=True)]
+
+    def responses(self) -> list[list[int]]:
+        """The generation of each prompt, cut before its first end-of-sequence token."""
+        responses = []
+        for canvas, length in zip(self.canvases(), self.response_lengths.tolist(), strict=True):
+            response = canvas[:length]
+            responses.append(response[:-1] if response[-1] in self.eos_token_ids else response)
+        return responses
+
+    @property
+    def tokens_per_forward(self) -> Tensor:
+        """(P,) float32: `response_lengths / forwards` of each prompt."""
+        return self.response_lengths / self.forwards
+
+    def mean_tokens_per_forward(self) -> float:
+        """Tokens per forward over all prompts, sum over rows / sum over rows; 0.0 without prompts."""
+        return int(self.response_lengths.sum()) / max(self.total_forwards(), 1)
+
+    def total_forwards(self) -> int:
+        """Forwards summed over the prompts, each counted while its row was unfinished (a batch of 8 counts 8)."""
+        return int(self.forwards.sum())
+
+
+def response_lengths(canvas: Tensor, eos_token_ids: tuple[int, ...]) -> Tensor:
+    """(P,) int64: tokens of each canvas (P, G) up to and including the first end-of-sequence token; G if none."""
+    gen_length = canvas.shape[1]
+    ends = torch.isin(canvas, torch.tensor(eos_token_ids, dtype=torch.int64))
+    column = torch.arange(1, gen_length + 1).expand_as(canvas)
+    return torch.where(ends, column, gen_length).amin(dim=1)

@@ -1,0 +1,320 @@
+"""`tad demo`: the whole method on a tiny model, from random weights to one table, in minutes on a CPU.
+
+Nothing is precomputed: every number in the table was measured in the run that prints it. Each stage is the same job
+that its own command runs, so this file also shows how the jobs fit together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tad_ext.collection import CollectConfig
+    from tad_ext.decoding import DecodeConfig
+    from tad_ext.distillation import DistillConfig
+    from tad_ext.evaluation import ConfidenceDecay, Evaluation
+    from tad_ext.pretraining import PretrainConfig
+
+TASK = "arithmetic"
+ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
+SWEEP = (ONE_PER_STEP, "entropy:0.1", "entropy:0.3", COMPARED, "entropy:0.65", "entropy:0.8", "entropy:1.2")
+STAGES = ("pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model", "compare")
+OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confidence_decay.png", "demo.json")
+MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
+
+
+@dataclass
+class DemoConfig:
+    """All numbers of the demo. Settings that are not here have the defaults of their jobs."""
+
+    output: str = field(
+        default="runs/demo", metadata={"help": "folder for everything; an earlier demo's files in it are replaced"}
+    )
+    smoke: bool = field(
+        default=False,
+        metadata={"help": "the same chain in about a minute: too little of everything to show the effect"},
+    )
+    seed: int = field(default=0, metadata={"help": "of everything random"})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads; none: as PyTorch chooses"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+
+    pretrain_steps: int = field(default=2500, metadata={"help": "training steps of the base model"})
+    pretrain_batch_size: int = field(default=64, metadata={"help": "sequences per training step of the base model"})
+    pretrain_learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of the base model"})
+    pretrain_reference_share: float = field(
+        default=0.3, metadata={"help": "part of the base model's training texts with the reference in the prompt"}
+    )
+    collect_problems: int = field(default=1500, metadata={"help": "training problems that the teacher decodes"})
+    delta: int = field(default=4, metadata={"help": "distilling: tokens revealed within this many steps are near"})
+    lora_rank: int = field(default=32, metadata={"help": "distilling: rank, and alpha, of the LoRA adapter"})
+    distill_steps: int = field(default=250, metadata={"help": "distilling: optimizer steps"})
+    distill_batch_size: int = field(default=64, metadata={"help": "distilling: states per step"})
+    distill_learning_rate: float = field(default=2e-3, metadata={"help": "distilling: learning rate"})
+    evaluate_problems: int = field(default=400, metadata={"help": "test problems of each evaluation"})
+    decode_batch_size: int = field(default=128, metadata={"help": "problems decoded at a time"})
+    decay_trajectories: int = field(default=200, metadata={"help": "trajectories of the confidence-decay curve"})
+
+
+# What --smoke puts in the place of values that were left at their defaults. A teacher that is often right is learned
+# fastest from references alone; without right answers there would be nothing to distill.
+SMOKE = {
+    "pretrain_steps": 300,
+    "pretrain_batch_size": 32,
+    "pretrain_learning_rate": 4e-3,
+    "pretrain_reference_share": 1.0,
+    "collect_problems": 32,
+    "distill_steps": 8,
+    "distill_batch_size": 16,
+    "evaluate_problems": 16,
+    "decay_trajectories": 4,
+}
+
+
+def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
+    """The base model."""
+    from tad_ext.pretraining import PretrainConfig
+
+    return PretrainConfig(
+        output=str(output / "base"),
+        steps=config.pretrain_steps,
+        batch_size=config.pretrain_batch_size,
+        learning_rate=config.pretrain_learning_rate,
+        reference_share=config.pretrain_reference_share,
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
+    """The teacher's trajectories: one token per step, with the privileged prompt."""
+    from tad_ext.collection import CollectConfig
+
+    return CollectConfig(
+        model=str(output / "base"),
+        output=str(output / "trajectories"),
+        task=TASK,
+        limit=config.collect_problems,
+        batch_size=config.decode_batch_size,
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
+    """The adapter."""
+    from tad_ext.distillation import DistillConfig
+
+    return DistillConfig(
+        model=str(output / "base"),
+        trajectories=str(output / "trajectories"),
+        output=str(output / "distill"),
+        delta=config.delta,
+        rank=config.lora_rank,
+        alpha=float(config.lora_rank),
+        learning_rate=config.distill_learning_rate,
+        max_steps=config.distill_steps,
+        batch_size=config.distill_batch_size,
+        accumulation=1,
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def decode_settings(config: DemoConfig) -> DecodeConfig:
+    """How every evaluation of the demo decodes, but for the policy: block by block, greedy."""
+    from tad_ext.data.tasks import get_task
+    from tad_ext.decoding import DecodeConfig
+
+    task = get_task(TASK)
+    return DecodeConfig(
+        gen_length=task.gen_length,
+        block_length=task.block_length,
+        batch_size=config.decode_batch_size,
+        seed=config.seed,
+    )
+
+
+def with_preset(config: DemoConfig) -> DemoConfig:
+    """The settings with --smoke applied. ValueError for a number below 1."""
+    counts = [one.name for one in dataclasses.fields(config) if one.type == "int" and one.name != "seed"]
+    for name in [*counts, "threads"]:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if not config.smoke:
+        return config
+    untouched = {one.name for one in dataclasses.fields(config) if getattr(config, one.name) == one.default}
+    changes: dict[str, Any] = {name: value for name, value in SMOKE.items() if name in untouched}
+    return dataclasses.replace(config, **changes)
+
+
+def run_demo(config: DemoConfig) -> dict[str, Any]:
+    """Runs the chain, prints the table, writes curve.png, confidence_decay.png and demo.json; returns what demo.json
+    holds.
+
+    Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
+    earlier demo.
+    """
+    config = with_preset(config)
+    output = _fresh_folder(config)
+    import torch
+
+    from tad_ext.collection import collect
+    from tad_ext.data.tasks import get_task
+    from tad_ext.data.trajectories import read_trajectories
+    from tad_ext.distillation import distill
+    from tad_ext.evaluation import confidence_by_distance, evaluate_model, plot_accuracy_curve, plot_confidence_decay
+    from tad_ext.files import write_json
+    from tad_ext.merging import MergeConfig, load_merged, merge
+    from tad_ext.models.loading import load_tokenizer
+    from tad_ext.pretraining import pretrain
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    settings = pretrain_settings(config, output), collect_settings(config, output), distill_settings(config, output)
+    task, decoding = get_task(TASK), decode_settings(config)
+    problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
+    write_json(output / MARKER, dataclasses.asdict(config))
+    stages = _Stages(config)
+
+    with stages.next():
+        pretrain(settings[0])
+    tokenizer = load_tokenizer(output / "base")
+    base = load_merged(output / "base", None, device=config.device)
+
+    with stages.next():
+        before = evaluate_model(base, tokenizer, task, problems, SWEEP, decoding, name="base", progress=True)
+        teacher = evaluate_model(
+            base, tokenizer, task, problems, [ONE_PER_STEP], decoding, name="teacher", prompt="teacher", progress=True
+        )
+    with stages.next():
+        collect(settings[1])
+    with stages.next():
+        adapter = distill(settings[2]).adapter
+    with stages.next():
+        merge(MergeConfig(model=str(output / "base"), adapter=str(adapter), output=str(output / "distilled")))
+    distilled = load_merged(output / "distilled", None, device=config.device)
+    with stages.next():
+        after = evaluate_model(distilled, tokenizer, task, problems, SWEEP, decoding, name="distilled", progress=True)
+    with stages.next():
+        _, trajectories = read_trajectories(output / "trajectories")
+        decays = {
+            name: confidence_by_distance(
+                model,
+                trajectories[: config.decay_trajectories],
+                batch_size=config.decode_batch_size,
+                seed=config.seed,
+                progress=True,
+            )
+            for name, model in (("base", base), ("distilled", distilled))
+        }
+        plot_accuracy_curve([before, after], output / "curve.png")
+        plot_confidence_decay(decays, output / "confidence_decay.png")
+    report = _report(config, before, after, teacher, decays) | {"stage_seconds": stages.seconds}
+    write_json(output / "demo.json", report)
+    _print(stages.console, config, report, output)
+    return report
+
+
+class _Stages:
+    """Numbers, titles and times of the stages, so that one always sees where the demo is."""
+
+    def __init__(self, config: DemoConfig) -> None:
+        self.console = Console(highlight=False)
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+        self.say(
+            "smoke run: the whole chain with too little training to show the effect"
+            if config.smoke
+            else __doc__.split("\n")[0]
+        )
+
+    def say(self, text: object) -> None:
+        self.console.print(str(text))
+
+    @contextmanager
+    def next(self) -> Iterator[None]:
+        number = len(self.seconds)
+        title = STAGES[number]
+        begun = time.perf_counter()
+        self.console.rule(f"[bold]{number + 1}/{len(STAGES)} {title}[/]  ({begun - self._start:.0f} s)", align="left")
+        yield
+        self.seconds[title] = time.perf_counter() - begun
+        self.say(f"{title}: {self.seconds[title]:.1f} s")
+
+
+def _fresh_folder(config: DemoConfig) -> Path:
+    """The output folder without an earlier demo's files; a folder that no demo wrote is refused unless it is empty."""
+    from tad_ext.files import output_folder
+
+    output = output_folder(config.output)
+    if any(output.iterdir()) and not (output / MARKER).is_file():
+        raise ValueError(
+            f"output is '{output}', which holds other files; expected a new or empty folder, or an earlier demo's"
+        )
+    for path in (output / name for name in OWN_FILES):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return output
+
+
+def _report(
+    config: DemoConfig, before: Evaluation, after: Evaluation, teacher: Evaluation, decays: dict[str, ConfidenceDecay]
+) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from tad_ext.ops import backend_info
+
+    # One y_max for both, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
+    best = max(before.best_accuracy(), after.best_accuracy()) or 100.0
+    origin = "the best point of base and distilled"
+    return {
+        "settings": dataclasses.asdict(config),
+        "base": before.to_json(best, best_accuracy_from=origin),
+        "distilled": after.to_json(best, best_accuracy_from=origin),
+        "teacher": teacher.to_json(best, best_accuracy_from=origin),
+        "confidence_decay": {name: decay.to_json() for name, decay in decays.items()},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "peft")},
+        "kernels": backend_info(),
+    }
+
+
+def _print(console: Console, config: DemoConfig, report: dict[str, Any], output: Path) -> None:
+    table = Table(title=f"{TASK}, {report['base']['problems']} test problems: accuracy in %, tokens per forward (TPF)")
+    table.add_column("")
+    for heading in ("one token per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP"):
+        table.add_column(heading, justify="right")
+    for name in ("base", "distilled"):
+        points = {point["policy"]: point for point in report[name]["points"]}
+        cells = [_cells(points[policy]) for policy in (ONE_PER_STEP, COMPARED)]
+        table.add_row(name, *cells[0], *cells[1], f"{report[name]['aup']:.1f}")
+    table.add_row("teacher, privileged", *_cells(report["teacher"]["points"][0]), "", "", "", style="dim")
+    console.print()
+    console.print(table)
+    console.print(f"TPF: {report['base']['definitions']['tokens_per_forward']}", style="dim")
+    console.print(
+        f"AUP: y_max = {report['base']['best_accuracy']:.1f} %, {report['base']['best_accuracy_from']}", style="dim"
+    )
+    if config.smoke:
+        console.print("Smoke run: these numbers show that the chain works, not what the method does.")
+    console.print(
+        f"{sum(report['stage_seconds'].values()):.0f} s in all; pictures, numbers and checkpoints are in {output}"
+    )
+
+
+def _cells(point: dict[str, Any]) -> tuple[str, str]:
+    return f"{point['accuracy']:.1f} ± {point['standard_error']:.1f}", f"{point['tokens_per_forward']:.2f}"

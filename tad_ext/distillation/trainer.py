@@ -1,0 +1,236 @@
+"""The distillation loop: trajectories and a model in, a LoRA adapter and its loss curve out.
+
+Every rank draws the same order of states, cuts it into the same global batches and takes its share of their
+micro-batches, so that what a mean is taken over is known everywhere without communication. Only gradients (DDP) and
+reported losses are exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from matplotlib.figure import Figure
+from peft import PeftModel
+from torch import nn
+from tqdm import tqdm
+
+from tad_ext.data.trajectories import read_trajectories
+from tad_ext.distillation.config import DistillConfig
+from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
+from tad_ext.distillation.objectives import BatchTotals, TADObjective
+from tad_ext.files import atomic_path, output_folder, write_json
+from tad_ext.models.loading import load_model, load_tokenizer, resolve_device
+from tad_ext.models.lora import add_lora, save_adapter
+
+ADAPTER_FOLDER = "adapter"
+CHECKPOINT_FOLDER = "checkpoint-{step:06d}"
+HISTORY_FILE = "training.json"
+CURVE_FILE = "loss.png"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step, over all ranks."""
+
+    step: int  #: 1-based
+    epoch: float  #: passes over the data after this step
+    loss: float
+    ce: float  #: nats
+    kl: float  #: nats, times temperature^2
+    near: int  #: entries
+    distant: int  #: entries
+    learning_rate: float
+    grad_norm: float  #: before clipping
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What `distill` made."""
+
+    adapter: Path  #: folder of the trained adapter, for `load_adapter`
+    history: list[StepRecord]
+    seconds: float  #: of training, without loading
+
+
+def distill(config: DistillConfig) -> DistillResult:
+    """Train a LoRA adapter on trajectories by the TAD objective.
+
+    Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
+    the settings and every step's losses, and `loss.png`. Runs on one device, or on several through `accelerate
+    launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
+
+    Raises:
+        ValueError: a setting out of range, trajectories that do not fit the model, target names that match nothing.
+        FileExistsError: `output` holds an adapter or checkpoints already and `overwrite` is off.
+        FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
+    """
+    config.validate()
+    device = resolve_device(config.device)
+    output = Path(config.output)
+    earlier = _earlier_adapters(output)
+    if earlier and not config.overwrite:
+        raise FileExistsError(
+            f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
+        )
+    metadata, trajectories = read_trajectories(config.trajectories)
+    right = [trajectory for trajectory in trajectories if trajectory.correct]
+    if not right:
+        raise ValueError(f"trajectories {config.trajectories!r} hold no trajectory with a correct answer")
+    tokenizer = load_tokenizer(config.model)
+
+    # Mixed precision is autocast around the objective, so that it depends on the model's dtype and on nothing else.
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
+    if model.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
+    check_fits(metadata, right, model.config, tokenizer)
+    states = TrajectoryStates(right, mask_token_id=metadata.mask_token_id)
+    adapted = add_lora(
+        model,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+        seed=config.seed,
+    )
+    if accelerator.is_main_process:
+        output_folder(output)
+        _remove_earlier(output)
+    dropped = len(trajectories) - len(right)
+    accelerator.print(f"distilling {len(states)} states of {len(right)} trajectories ({dropped} wrong ones left out)")
+
+    started = time.perf_counter()
+    history: list[StepRecord] = []
+    for record in _train(config, accelerator, adapted, states):
+        history.append(record)
+        if accelerator.is_main_process and config.save_every and record.step % config.save_every == 0:
+            save_adapter(adapted, output / CHECKPOINT_FOLDER.format(step=record.step))
+            _write_history(output, config, history)
+    seconds = time.perf_counter() - started
+    if accelerator.is_main_process:
+        _write_history(output, config, history)
+        _write_curve(output / CURVE_FILE, history)
+        # The adapter comes last: where it stands, the run is complete.
+        save_adapter(adapted, output / ADAPTER_FOLDER)
+    accelerator.wait_for_everyone()
+    return DistillResult(output / ADAPTER_FOLDER, history, seconds)
+
+
+def _train(
+    config: DistillConfig, accelerator: Accelerator, model: PeftModel, states: TrajectoryStates
+) -> Iterator[StepRecord]:
+    """Train `model` in place, yielding after every optimizer step."""
+    torch.manual_seed(config.seed + 1 + accelerator.process_index)  # dropout: each rank its own
+    model.train()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    objective, optimizer = accelerator.prepare(TADObjective(model, config.settings), optimizer)
+
+    global_size = config.batch_size * config.accumulation * accelerator.num_processes
+    steps_per_epoch = math.ceil(len(states) / global_size)
+    total_steps = config.max_steps or config.epochs * steps_per_epoch
+    batches = _global_batches(len(states), global_size, seed=config.seed)
+    progress = tqdm(range(total_steps), desc="distilling", unit="step", disable=not accelerator.is_main_process)
+    for step in progress:
+        indices = next(batches)
+        rate = config.learning_rate_at(step, total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        micro_batches = [indices[at : at + config.batch_size] for at in range(0, len(indices), config.batch_size)]
+        near, distant = states.count_entries(indices, delta=config.delta)
+        totals = BatchTotals(len(micro_batches), len(indices), near, distant)
+
+        mine = _share_of_rank(config, accelerator, states, micro_batches)
+        losses = accelerator.reduce(_accumulate(accelerator, objective, mine, totals), reduction="sum")
+        norm = torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
+        loss, ce, kl, grad_norm = torch.cat((losses, norm.to(losses)[None])).tolist()  # the step's only host sync
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise FloatingPointError(
+                f"step {step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate"
+            )
+        optimizer.step()
+        optimizer.zero_grad()
+
+        progress.set_postfix(loss=f"{loss:.4f}", ce=f"{ce:.4f}", kl=f"{kl:.4f}")
+        epoch = step // steps_per_epoch + min((step % steps_per_epoch + 1) * global_size / len(states), 1.0)
+        yield StepRecord(step + 1, epoch, loss, ce, kl, near, distant, rate, grad_norm)
+    model.eval()
+
+
+def _global_batches(num_states: int, size: int, *, seed: int) -> Iterator[list[int]]:
+    """The states of one optimizer step after the other, epoch after epoch; an epoch's last may be smaller."""
+    epoch = 0
+    while True:
+        order = shuffled(num_states, seed=seed, epoch=epoch).tolist()
+        for at in range(0, num_states, size):
+            yield order[at : at + size]
+        epoch += 1
+
+
+def _share_of_rank(
+    config: DistillConfig, accelerator: Accelerator, states: TrajectoryStates, micro_batches: list[list[int]]
+) -> list[TADBatch]:
+    """This rank's micro-batches, as many as any other's since DDP waits; without entries where none is left."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    share = []
+    for first in range(0, len(micro_batches), world):
+        own = first + rank < len(micro_batches)
+        chosen = micro_batches[first + rank] if own else micro_batches[first]
+        batch = collate([states[index] for index in chosen], delta=config.delta).to(accelerator.device)
+        share.append(batch if own else batch.without_entries())
+    return share
+
+
+def _accumulate(
+    accelerator: Accelerator, objective: nn.Module, batches: list[TADBatch], totals: BatchTotals
+) -> torch.Tensor:
+    """Add up the gradients of this rank's contributions; returns its (3,) sums of loss, ce and kl, in float32."""
+    sums = torch.zeros(3, device=accelerator.device)
+    half = next(objective.parameters()).dtype == torch.bfloat16
+    for number, batch in enumerate(batches):
+        with accelerator.no_sync(objective) if number < len(batches) - 1 else nullcontext():
+            with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+                contribution = objective(batch, totals)
+            # Contributions are meant to be summed over ranks, and DDP takes the mean.
+            accelerator.backward(contribution.loss * accelerator.num_processes)
+        sums += torch.stack([value.detach().float() for value in contribution])
+    return sums
+
+
+def _earlier_adapters(output: Path) -> list[Path]:
+    return [folder for folder in [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))] if folder.exists()]
+
+
+def _remove_earlier(output: Path) -> None:
+    """What an earlier run left in the same folder must not be taken for this one's."""
+    for folder in _earlier_adapters(output):
+        shutil.rmtree(folder)
+    for name in (HISTORY_FILE, CURVE_FILE):
+        (output / name).unlink(missing_ok=True)
+
+
+def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:
+    write_json(output / HISTORY_FILE, {"settings": asdict(config), "steps": [asdict(record) for record in history]})
+
+
+def _write_curve(path: Path, history: list[StepRecord]) -> None:
+    """Loss against optimizer steps, with its two parts."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    steps = [record.step for record in history]
+    axes.plot(steps, [record.loss for record in history], label="loss", color="black")
+    axes.plot(steps, [record.ce for record in history], label="CE, near entries", alpha=0.7)
+    axes.plot(steps, [record.kl for record in history], label="KL, distant entries", alpha=0.7)
+    axes.set(xlabel="optimizer step", ylabel="nats", ylim=(0, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,195 @@
+"""Evaluation: a task's problems decoded one token per step and at a sweep of thresholds, checked, counted and written
+down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tad_ext.data.tasks import Problem, Split, Task, check_split, get_task
+from tad_ext.data.trajectories import read_trajectories
+from tad_ext.decoding import DecodeConfig, decode, parse_policy
+from tad_ext.evaluation.confidence import confidence_by_distance
+from tad_ext.evaluation.config import EvaluateConfig
+from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
+from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
+from tad_ext.files import output_folder, write_json, write_text
+from tad_ext.merging import load_merged
+from tad_ext.models.loading import load_tokenizer, model_fingerprint
+
+PROMPTS = ("student", "teacher")
+
+
+def evaluate_model(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    problems: Sequence[Problem],
+    policies: Sequence[str],
+    decoding: DecodeConfig,
+    *,
+    name: str = "model",
+    prompt: str = "student",
+    progress: bool = False,
+) -> Evaluation:
+    """Decodes all problems once per policy and checks the responses.
+
+    Args:
+        model: a masked diffusion model, ready to decode; merge an adapter first, it is faster.
+        tokenizer: the model's.
+        task: gives the prompts and judges the responses.
+        problems: at least one.
+        policies: as `parse_policy` reads them, e.g. ["topk:1", "entropy:0.5"]; all are read before any decoding.
+        decoding: every setting but the policy, which is replaced by each of `policies`. "topk:1" always decodes block
+            by block: with several blocks at a time it would reveal up to one token in each of them.
+        name: of the model, in tables and legends.
+        prompt: "student", or "teacher": with the privileged reference.
+
+    Raises:
+        ValueError: no problems, no policies or one named twice, a policy that does not parse, an unknown prompt.
+    """
+    if not problems:
+        raise ValueError("problems is empty; expected at least one")
+    if prompt not in PROMPTS:
+        raise ValueError(f"prompt is '{prompt}'; expected one of {', '.join(PROMPTS)}")
+    configs = {str(policy): dataclasses.replace(decoding, policy=policy) for policy in map(parse_policy, policies)}
+    if ONE_PER_STEP in configs:
+        one_block = {"block_add_threshold": 1.0, "decoded_token_threshold": 1.0}
+        configs[ONE_PER_STEP] = dataclasses.replace(configs[ONE_PER_STEP], **one_block)  # type: ignore[arg-type]
+    if not configs or len(configs) != len(policies):
+        raise ValueError(f"policies is {list(policies)}; expected at least one, and none twice")
+    build_prompt = task.student_prompt if prompt == "student" else task.teacher_prompt
+    prompts = [build_prompt(problem, tokenizer) for problem in problems]
+    evaluation = Evaluation(name=name, task=task.name, points=[])
+    for policy, config in configs.items():
+        result = decode(model, prompts, config, progress=progress)
+        texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.responses()]
+        right = [task.is_correct(problem, text) for problem, text in zip(problems, texts, strict=True)]
+        lengths, forwards = result.response_lengths.tolist(), result.forwards.tolist()
+        evaluation.points.append(
+            Point(
+                policy=policy,
+                problems=len(problems),
+                correct=sum(right),
+                response_tokens=sum(lengths),
+                text_tokens=sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts),
+                forwards=sum(forwards),
+                seconds=result.seconds,
+            )
+        )
+        rows = zip(problems, texts, right, lengths, forwards, strict=True)
+        evaluation.responses += [
+            {
+                "id": problem.id,
+                "policy": policy,
+                "correct": correct,
+                "tokens": tokens,
+                "forwards": steps,
+                "response": text,
+            }
+            for problem, text, correct, tokens, steps in rows
+        ]
+    return evaluation
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Runs `tad evaluate`: evaluation.json, responses.jsonl and accuracy_curve.png in ``config.output``; returns what
+    evaluation.json holds.
+
+    With ``config.trajectories`` also confidence_decay.png, and its numbers under "confidence_decay".
+
+    Raises:
+        ValueError, TypeError: a setting that is wrong, before the model is loaded; what `load_model` and the others
+            raise.
+    """
+    policies = _policies(config)
+    task = get_task(config.task)
+    decoding = _decode_config(config, task)
+    check_split(config.split, config.limit)
+    problems = task.problems(cast("Split", config.split), limit=config.limit, seed=config.seed)
+    if not problems:
+        raise ValueError(f"split '{config.split}' of task '{config.task}' gives no problems with limit {config.limit}")
+    metadata, trajectories = (None, []) if config.trajectories is None else read_trajectories(config.trajectories)
+    if metadata is not None and metadata.task != config.task:
+        raise ValueError(
+            f"trajectories in '{config.trajectories}' are of task '{metadata.task}'; expected '{config.task}'"
+        )
+    output = output_folder(config.output)
+
+    tokenizer = load_tokenizer(config.model)
+    model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
+    name = Path(config.model if config.adapter is None else config.adapter).resolve().name
+    evaluation = evaluate_model(
+        model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True
+    )
+    report = evaluation.to_json(config.best_accuracy) | {
+        "model_fingerprint": model_fingerprint(config.model),
+        "settings": dataclasses.asdict(config)
+        | {"gen_length": decoding.gen_length, "block_length": decoding.block_length},
+    }
+    if trajectories:
+        decay = confidence_by_distance(model, trajectories, seed=config.seed, progress=True)
+        report["confidence_decay"] = decay.to_json()
+        plot_confidence_decay({name: decay}, output / "confidence_decay.png")
+    plot_accuracy_curve([evaluation], output / "accuracy_curve.png", best_accuracy=config.best_accuracy)
+    write_text(
+        output / "responses.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in evaluation.responses)
+    )
+    write_json(output / "evaluation.json", report)
+    _print(evaluation, report, output)
+    return report
+
+
+def _policies(config: EvaluateConfig) -> list[str]:
+    """The policies to run; checks what only the sweep knows."""
+    policies = [ONE_PER_STEP] if config.one_per_step else []
+    policies += [str(parse_policy(f"{config.policy}:{threshold:g}")) for threshold in config.thresholds]
+    policies = list(dict.fromkeys(policies))
+    if not policies:
+        raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
+    if config.prompt not in PROMPTS:
+        raise ValueError(f"prompt is '{config.prompt}'; expected one of {', '.join(PROMPTS)}")
+    if config.best_accuracy is not None and not 0 < config.best_accuracy <= 100:
+        raise ValueError(f"best_accuracy is {config.best_accuracy}; expected percent, above 0 and at most 100")
+    return policies
+
+
+def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
+    return DecodeConfig(
+        gen_length=task.gen_length if config.gen_length is None else config.gen_length,
+        block_length=task.block_length if config.block_length is None else config.block_length,
+        block_add_threshold=config.block_add_threshold,
+        decoded_token_threshold=config.decoded_token_threshold,
+        stop_at_eos=config.stop_at_eos,
+        temperature=config.temperature,
+        seed=config.seed,
+        batch_size=config.batch_size,
+    )
+
+
+def _print(evaluation: Evaluation, report: dict[str, Any], output: Path) -> None:
+    table = Table(title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems")
+    for heading in ("policy", "accuracy, %", "tokens / forward", "published count", "tokens / s"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for point in evaluation.points:
+        table.add_row(
+            point.policy,
+            f"{point.accuracy:.1f} ± {point.standard_error:.1f}",
+            f"{point.tokens_per_forward:.2f}",
+            f"{point.published_tokens_per_forward:.2f}",
+            f"{point.tokens_per_second:.0f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"AUP {report['aup']:.1f} (y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})")
+    for name in ("tokens_per_forward", "published_tokens_per_forward"):
+        console.print(f"{name}: {report['definitions'][name]}", style="dim", highlight=False)
+    console.print(f"written to {output}", highlight=False)

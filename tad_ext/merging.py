@@ -1,0 +1,50 @@
+"""`tad merge`: a model and its LoRA adapter become one plain checkpoint, which decodes faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class MergeConfig:
+    """Which adapter to merge into which model, and where to."""
+
+    model: str = field(metadata={"help": "checkpoint folder of the base model"})
+    adapter: str = field(metadata={"help": "folder of the LoRA adapter, as `tad distill` writes it"})
+    output: str = field(metadata={"help": "new checkpoint folder; must not exist or be empty"})
+    dtype: str = field(
+        default="auto", metadata={"help": "of the merged weights: auto (as stored), float32 or bfloat16"}
+    )
+    device: str = field(default="cpu", metadata={"help": "where to merge: auto, cpu, cuda or cuda:N"})
+
+
+def merge(config: MergeConfig) -> dict[str, Any]:
+    """Writes the merged checkpoint, complete or not at all, with the tokenizer and a record of where it came from."""
+    from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
+
+    output = Path(config.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"output is '{output}', which exists and is not an empty folder; expected a new one")
+    tokenizer = load_tokenizer(config.model)
+    model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
+    origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
+    save_model(model, tokenizer, output, reports={"merged_from.json": origin})
+    return origin | {"output": str(output)}
+
+
+def load_merged(
+    model: str | Path, adapter: str | Path | None, *, dtype: str = "auto", device: str = "auto"
+) -> PreTrainedModel:
+    """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as load_model,
+    load_adapter.
+    """
+    from tad_ext.models.loading import load_model
+    from tad_ext.models.lora import load_adapter, merge_adapter
+
+    loaded = load_model(model, dtype=dtype, device=device)
+    return loaded if adapter is None else merge_adapter(load_adapter(loaded, adapter))

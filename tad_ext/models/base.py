@@ -1,0 +1,122 @@
+"""What every masked diffusion model of the package can do: logits for the token AT each position, and for chosen ones.
+
+The models are transformers' own autoregressive classes (Llama, Qwen2, ...) made bidirectional by ``is_causal = False``
+in their configuration, which transformers honours in both the attention mask and the attention kernel. This mixin adds
+the interface that decoding and distillation are written against; it never runs the output head on rows nobody asked
+for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class MaskedDiffusionOutput(ModelOutput):
+    """Logits of a forward pass.
+
+    Attributes:
+        logits: (B, L, V), or (N, V) when positions were chosen; entry for position i is the prediction FOR position i.
+    """
+
+    logits: Tensor | None = None
+
+
+class MaskedDiffusionMixin:
+    """Interface of masked diffusion models, mixed into a transformers ``*ForCausalLM`` class.
+
+    That class provides ``model`` (the trunk), ``lm_head`` and ``config``. The configuration has ``is_causal = False``
+    and names ``mask_token_id`` (int), ``eos_token_ids`` (list of int), ``suppress_token_ids`` (list of int: ids that
+    must never be chosen; the mask id need not be among them) and ``max_position_embeddings``.
+    """
+
+    config: Any
+    model: nn.Module
+    lm_head: nn.Module
+
+    # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
+    accepts_loss_kwargs = False
+
+    def hidden_rows(
+        self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """Final hidden states that predict the token at each position (multiply by ``lm_head`` to get logits).
+
+        Rows are padded on the RIGHT: row b holds its ``lengths[b]`` real tokens at positions 0 .. lengths[b] - 1,
+        exactly as it would alone, and whatever ids follow are hidden from attention.
+
+        Args:
+            input_ids: (B, L) int64 token ids.
+            lengths: (B,) int64, real tokens of each row, 1 .. L. None: nothing is padded (no mask is built: faster).
+            positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative entries are padding of the
+                list and give a row that is finite and otherwise meaningless. None: every position.
+
+        Returns:
+            (B, L, D), or (N, D) when ``positions`` is given, in the model's dtype.
+
+        Raises:
+            ValueError: wrong shapes, or more positions than the model was made for.
+            TypeError: wrong dtypes.
+        """
+        _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
+        hidden = self.model(
+            input_ids=input_ids, attention_mask=_key_mask(input_ids, lengths), use_cache=False
+        ).last_hidden_state
+        if positions is None:
+            return self._align(hidden)
+        rows = self._align_positions(positions.clamp(min=0), input_ids.shape[1])
+        return hidden.flatten(0, 1).index_select(0, rows)
+
+    def forward(
+        self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
+    ) -> MaskedDiffusionOutput:
+        """Logits for every position, (B, L, V), or for ``positions`` only, (N, V). Arguments as in `hidden_rows`."""
+        return MaskedDiffusionOutput(
+            logits=self.lm_head(self.hidden_rows(input_ids, lengths=lengths, positions=positions))
+        )
+
+    def _align(self, hidden: Tensor) -> Tensor:
+        """(B, L, D) hidden states -> those that predict each position: themselves, unless a model predicts shifted."""
+        return hidden
+
+    def _align_positions(self, positions: Tensor, length: int) -> Tensor:
+        """The same for flattened positions >= 0: the rows of ``hidden.flatten(0, 1)`` that predict them."""
+        return positions
+
+
+def _key_mask(input_ids: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """(B, 1, L, L) mask of what each query may attend to: True where the key is a real token.
+
+    Ready-made in four dimensions, because transformers looks at the values of a two-dimensional one on the host, a
+    device sync per forward. Every query sees at least key 0, so that no softmax is empty and nothing becomes NaN.
+    """
+    if lengths is None:
+        return None
+    batch, length = input_ids.shape
+    keys = torch.arange(length, device=input_ids.device) < lengths.clamp(min=1)[:, None]
+    return keys[:, None, None, :].expand(batch, 1, length, length)
+
+
+def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:
+    """Checks of shape and dtype only: looking at values would cost a device sync in every forward."""
+    named: dict[str, tuple[Tensor | None, int]] = {
+        "input_ids": (input_ids, 2), "lengths": (lengths, 1), "positions": (positions, 1)
+    }  # fmt: skip
+    for name, (tensor, dims) in named.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
+            raise TypeError(f"{name} must be an int64 tensor, got {getattr(tensor, 'dtype', type(tensor).__name__)}")
+        if tensor.dim() != dims:
+            raise ValueError(f"{name} must have {dims} dimension(s), got shape {tuple(tensor.shape)}")
+    if lengths is not None and lengths.shape[0] != input_ids.shape[0]:
+        raise ValueError(
+            f"lengths must have one entry per row of input_ids, {input_ids.shape[0]}, got {lengths.shape[0]}"
+        )
+    if input_ids.shape[1] > max_positions:
+        raise ValueError(f"input_ids has {input_ids.shape[1]} positions, more than the model's {max_positions}")

@@ -1,0 +1,49 @@
+"""TinyDiffusionLM: a masked diffusion language model small enough to train on a CPU in minutes.
+
+Llama layers of transformers (RMSNorm, rotary positions, SwiGLU) with bidirectional attention; about 300 thousand
+parameters in its default size. It is saved, loaded, adapted with LoRA and decoded exactly as the large models are.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaForCausalLM
+
+from tad_ext.models.base import MaskedDiffusionMixin
+
+
+class TinyDiffusionConfig(LlamaConfig):
+    """Configuration of :class:`TinyDiffusionLM`: Llama's, with small defaults and the ids masked diffusion needs.
+
+    Attributes:
+        mask_token_id: id of the mask token.
+        eos_token_ids: ids that end a response.
+        suppress_token_ids: ids that must never be chosen (the mask id need not be named).
+    """
+
+    model_type = "tad_tiny"
+
+    vocab_size: int = 24
+    hidden_size: int = 96
+    intermediate_size: int = 192
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 3
+    max_position_embeddings: int = 128
+    initializer_range: float = 0.1
+    use_cache: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    is_causal: bool = False
+    mask_token_id: int | None = None
+    eos_token_ids: list[int] | None = None
+    suppress_token_ids: list[int] | None = None
+
+
+class TinyDiffusionLM(MaskedDiffusionMixin, LlamaForCausalLM):
+    """A small masked diffusion language model; its interface is `MaskedDiffusionMixin`'s."""
+
+    config_class = TinyDiffusionConfig
+    config: TinyDiffusionConfig
+
+
+AutoConfig.register(TinyDiffusionConfig.model_type, TinyDiffusionConfig)
+AutoModelForMaskedLM.register(TinyDiffusionConfig, TinyDiffusionLM)

@@ -1,0 +1,55 @@
+"""Loads the compiled module, which registers `torch.ops.tad_ext.*`, and says what it is."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The compiled module; or None and why: not wanted, not built, or built for another torch."""
+    if os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", ""):
+        return None, "TAD_EXT_REFERENCE is set: the plain-PyTorch reference is used"
+    importlib.import_module("torch")  # its libraries are what the compiled module links to
+    try:
+        return importlib.import_module("tad_ext._C"), None
+    except ImportError as error:
+        return None, f"{error}"
+
+
+_module, _error = _load()
+use_reference = _module is None and os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
+
+if _module is None and not use_reference:
+    raise ImportError(
+        f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip install .`; in a "
+        "source checkout run Python outside the repository's folder, or `pip install -e .`; after a change of torch "
+        "install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch reference instead."
+    )
+
+
+def backend_info() -> dict[str, Any]:
+    """What runs the operators here.
+
+    Returns:
+        compiled: whether the compiled module is used. cpu_capability: the instruction set of its CPU kernels (avx512,
+        avx2, portable). cuda_built: whether it holds CUDA kernels; cuda_reason: why, or why not. error: why nothing
+        compiled is used, else None.
+    """
+    if _module is None:
+        return {
+            "compiled": False,
+            "cpu_capability": "reference",
+            "cuda_built": False,
+            "cuda_reason": "no compiled module",
+            "error": _error,
+        }
+    return {
+        "compiled": True,
+        "cpu_capability": _module.cpu_instruction_set(),
+        "cuda_built": False,
+        "cuda_reason": _module.cuda_reason,
+        "error": None,
+    }

@@ -1,0 +1,75 @@
+"""log softmax at chosen rows, without the copies of gathering them first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .loss import no_double_backward
+
+
+def masked_log_softmax(
+    logits: Tensor,
+    mask: Tensor | None = None,
+    *,
+    rows: Tensor | None = None,
+    temperature: float = 1.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """`log_softmax(logits[mask] / temperature, -1)`: (N, V), differentiable once.
+
+    Args:
+        logits: (..., V) float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
+        mask: (...) bool, the rows wanted, in order. On a GPU finding them is a synchronisation; `rows` has none.
+        rows: (N,) int64, indices of the flattened rows, in any order; rows named twice add their gradients.
+            Without `mask` and `rows`: every row.
+        temperature: finite, > 0.
+        dtype: of the result; default that of the logits.
+
+    Raises:
+        ValueError, TypeError: both `mask` and `rows`, wrong shapes, dtypes or indices, naming the argument.
+    """
+    if mask is not None:
+        if rows is not None:
+            raise ValueError("mask and rows are both given, expected one of them")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool")
+        if mask.shape != logits.shape[:-1]:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {tuple(logits.shape[:-1])} like the logits")
+        rows = mask.reshape(-1).nonzero()[:, 0]
+    return torch.ops.tad_ext.masked_log_softmax(logits, rows, temperature, dtype or logits.dtype)[0]
+
+
+@torch.library.register_fake("tad_ext::masked_log_softmax")
+def _(logits: Tensor, rows: Tensor | None, temperature: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    vocabulary = logits.shape[-1]
+    count = logits.numel() // vocabulary if rows is None else rows.shape[0]
+    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty((count, vocabulary), dtype=dtype), logits.new_empty((count, 2), dtype=real)
+
+
+@torch.library.register_fake("tad_ext::masked_log_softmax_backward")
+def _(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, rows, temperature, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(logits, rows, output[1])
+    ctx.temperature = temperature
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None
+    logits, rows, normalizers = ctx.saved_tensors
+    gradient = torch.ops.tad_ext.masked_log_softmax_backward(grad, logits, rows, normalizers, ctx.temperature)
+    return gradient, None, None, None
+
+
+torch.library.register_autograd("tad_ext::masked_log_softmax", _backward, setup_context=_context)
+torch.library.register_autograd("tad_ext::masked_log_softmax_backward", no_double_backward)

@@ -1,0 +1,233 @@
+"""The partitioned CE/KL loss of TAD on logits, and on hidden states with the output head inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .types import TADLoss
+
+Count = int | float | Tensor | None
+
+_DOUBLE_BACKWARD = "tad_ext operators can be differentiated once; double backward is not defined for them"
+_CHUNK_ELEMENTS = 2**24  # logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise
+
+
+def fused_tad_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor | None,
+    labels: Tensor,
+    steps_to_reveal: Tensor,
+    *,
+    delta: int,
+    ce_weight: float = 1.0,
+    kl_weight: float = 1.0,
+    temperature: float = 1.0,
+    row_weight: Tensor | None = None,
+    student_rows: Tensor | None = None,
+    teacher_rows: Tensor | None = None,
+    near_count: Count = None,
+    distant_count: Count = None,
+) -> TADLoss:
+    """The TAD loss: cross-entropy on near entries, KL(teacher || student) on distant ones (arXiv 2605.09536).
+
+    With s = steps_to_reveal, w = row_weight, T = temperature::
+
+        ce   = sum over entries with 1 <= s <= delta of w * -log softmax(student)[label]       / near_count
+        kl   = sum over entries with s > delta of w * T^2 * KL(softmax(teacher/T) || softmax(student/T)) / distant_count
+        loss = ce_weight * ce + kl_weight * kl
+
+    Entries with s <= 0 contribute nothing; an empty side is exactly 0. The student's logits are read once for the loss
+    and once for the gradient; nothing of their size is allocated but the gradient. Results have the same bits at any
+    number of threads.
+
+    Args:
+        student_logits: (..., V) float32, bfloat16, float16 or float64; gets the gradient, in its own shape and dtype.
+        teacher_logits: (..., V), any of these dtypes, a constant; read at distant entries only. None if `kl_weight` is 0.
+        labels: int64, one per entry, read at near entries only.
+        steps_to_reveal: int64, one per entry.
+        delta: entries revealed within so many steps are near; an integer >= 0.
+        row_weight: floating point, one per entry; multiplies the entry's loss.
+        student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named twice
+            add their gradients, rows not named get zero. Default (compact form): entry i reads row i.
+        teacher_rows: likewise for the teacher; -1 where an entry is not distant.
+        near_count, distant_count: denominators, number or 0-d tensor; 0 counts as 1. Default: this call's own counts.
+
+    Returns:
+        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once; the gradient is recomputed
+        from the logits in backward, so these must not have been changed in between.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
+    """
+    loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
+        student_logits,
+        None if teacher_logits is None else teacher_logits.detach(),
+        labels,
+        steps_to_reveal,
+        delta,
+        ce_weight,
+        kl_weight,
+        temperature,
+        row_weight,
+        student_rows,
+        teacher_rows,
+        _count_tensor(near_count, labels),
+        _count_tensor(distant_count, labels),
+    )
+    return TADLoss(loss, ce, kl, near, distant)
+
+
+def fused_linear_tad_loss(
+    student_hidden: Tensor,
+    teacher_hidden: Tensor | None,
+    lm_head_weight: Tensor,
+    labels: Tensor,
+    steps_to_reveal: Tensor,
+    *,
+    delta: int,
+    ce_weight: float = 1.0,
+    kl_weight: float = 1.0,
+    temperature: float = 1.0,
+    row_weight: Tensor | None = None,
+    teacher_rows: Tensor | None = None,
+    near_count: Count = None,
+    distant_count: Count = None,
+    chunk_rows: int | None = None,
+) -> TADLoss:
+    """`fused_tad_loss` of `hidden @ lm_head_weight.T`, whose logits never exist as a whole.
+
+    Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the hidden
+    size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are computed in
+    forward and only scaled in backward.
+
+    Args:
+        student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
+        teacher_hidden: (M, D), a constant; read at distant entries only. None if `kl_weight` is 0.
+        lm_head_weight: (V, D).
+        labels: (N,) int64.
+        steps_to_reveal: (N,) int64.
+        teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
+            `teacher_hidden` need hold the distant rows only. Default: entry i reads row i.
+        chunk_rows: rows of logits alive at a time. Default: about 16 million logits.
+
+    Under autocast the matrix products run in the autocast dtype, as `F.linear` would. Everything else is as in
+    `fused_tad_loss`.
+    """
+    if torch.is_autocast_enabled(student_hidden.device.type):
+        dtype = torch.get_autocast_dtype(student_hidden.device.type)
+        student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
+        teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
+    if chunk_rows is None:
+        chunk_rows = max(1, _CHUNK_ELEMENTS // max(1, lm_head_weight.shape[0]))
+    training = torch.is_grad_enabled()
+    loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
+        student_hidden,
+        None if teacher_hidden is None else teacher_hidden.detach(),
+        lm_head_weight,
+        labels,
+        steps_to_reveal,
+        delta,
+        ce_weight,
+        kl_weight,
+        temperature,
+        row_weight,
+        teacher_rows,
+        _count_tensor(near_count, labels),
+        _count_tensor(distant_count, labels),
+        chunk_rows,
+        training and student_hidden.requires_grad,
+        training and lm_head_weight.requires_grad,
+    )
+    return TADLoss(loss, ce, kl, near, distant)
+
+
+def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
+    if count is None or isinstance(count, Tensor):
+        return count
+    return torch.full((), float(count), dtype=torch.float64, device=labels.device)
+
+
+def _real_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _fake_scalars(like: Tensor) -> tuple[Tensor, ...]:
+    """loss, ce, kl, near_count, distant_count."""
+    real = [like.new_empty((), dtype=_real_dtype(like)) for _ in range(3)]
+    return (*real, like.new_empty((), dtype=torch.int64), like.new_empty((), dtype=torch.int64))
+
+
+@torch.library.register_fake("tad_ext::tad_loss")
+def _(student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    row_sums = student_logits.new_empty((labels.numel(), 4), dtype=_real_dtype(student_logits))
+    return (*_fake_scalars(student_logits), row_sums)
+
+
+@torch.library.register_fake("tad_ext::tad_loss_backward")
+def _(grad_loss: Tensor, student_logits: Tensor, *rest: Any) -> Tensor:
+    return student_logits.new_empty(student_logits.shape)
+
+
+@torch.library.register_fake("tad_ext::linear_tad_loss")
+def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    hidden_grad, weight_grad = rest[-2:]
+    grad_hidden = student_hidden.new_empty(student_hidden.shape if hidden_grad else (0,))
+    grad_weight = lm_head_weight.new_empty(lm_head_weight.shape if weight_grad else (0,))
+    return (*_fake_scalars(student_hidden), grad_hidden, grad_weight)
+
+
+def _tad_loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    student, teacher, labels, steps, delta, ce_weight, kl_weight, temperature, *tensors = inputs
+    row_weight, student_rows, teacher_rows, near_given, distant_given = tensors
+    _, ce, kl, near, distant, row_sums = output
+    ctx.mark_non_differentiable(ce, kl, near, distant, row_sums)
+    ctx.set_materialize_grads(False)
+    near = near if near_given is None else near_given
+    distant = distant if distant_given is None else distant_given
+    ctx.save_for_backward(
+        student, teacher, labels, steps, row_sums, row_weight, student_rows, teacher_rows, near, distant
+    )
+    ctx.numbers = (delta, ce_weight, kl_weight, temperature)
+
+
+def _tad_loss_backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    gradient = None
+    if grad_loss is not None:
+        student, teacher, labels, steps, row_sums, *weights_and_rows = ctx.saved_tensors
+        gradient = torch.ops.tad_ext.tad_loss_backward(
+            grad_loss, student, teacher, labels, steps, row_sums, *ctx.numbers, *weights_and_rows
+        )
+    return (gradient, *[None] * 12)
+
+
+def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, ce, kl, near, distant, grad_hidden, grad_weight = output
+    # The two gradients count as differentiable outputs, so that differentiating them a second time reaches backward.
+    ctx.mark_non_differentiable(ce, kl, near, distant)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_hidden, grad_weight)
+    ctx.hidden_grad, ctx.weight_grad = inputs[-2:]
+
+
+def _linear_backward(ctx: Any, grad_loss: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    if any(other is not None for other in others):
+        raise RuntimeError(_DOUBLE_BACKWARD)
+    gradients: list[Tensor | None] = [None] * 16
+    if grad_loss is not None:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        gradients[0] = grad_hidden * grad_loss if ctx.hidden_grad else None
+        gradients[2] = grad_weight * grad_loss if ctx.weight_grad else None
+    return tuple(gradients)
+
+
+def no_double_backward(ctx: Any, *_: Any) -> None:
+    """Backward of a backward operator."""
+    raise RuntimeError(_DOUBLE_BACKWARD)
+
+
+torch.library.register_autograd("tad_ext::tad_loss", _tad_loss_backward, setup_context=_tad_loss_context)
+torch.library.register_autograd("tad_ext::tad_loss_backward", no_double_backward)
+torch.library.register_autograd("tad_ext::linear_tad_loss", _linear_backward, setup_context=_linear_context)

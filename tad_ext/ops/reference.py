@@ -1,0 +1,249 @@
+"""The plain-PyTorch meaning of every operator: oracle in the tests, baseline in bench/, fallback without a compiler.
+
+Same names and arguments as the compiled operators in `tad_ext`, differentiable through autograd, no argument checks,
+several full-size temporaries. Computes in float32 (float64 for float64 logits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .philox import gumbel_noise
+from .types import TADLoss, TokenStatistics
+
+Count = int | float | Tensor | None
+
+
+def fused_tad_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor | None,
+    labels: Tensor,
+    steps_to_reveal: Tensor,
+    *,
+    delta: int,
+    ce_weight: float = 1.0,
+    kl_weight: float = 1.0,
+    temperature: float = 1.0,
+    row_weight: Tensor | None = None,
+    student_rows: Tensor | None = None,
+    teacher_rows: Tensor | None = None,
+    near_count: Count = None,
+    distant_count: Count = None,
+) -> TADLoss:
+    """Cross-entropy on near entries plus KL(teacher || student) on distant ones; see `tad_ext.fused_tad_loss`."""
+    student = student_logits.reshape(-1, student_logits.shape[-1])
+    student = student.to(_compute_dtype(student))
+    labels, steps = labels.reshape(-1), steps_to_reveal.reshape(-1)
+    entries = torch.arange(labels.numel(), device=labels.device)
+    student_rows = entries if student_rows is None else student_rows
+    teacher_rows = entries if teacher_rows is None else teacher_rows
+    weight = torch.ones_like(steps, dtype=student.dtype) if row_weight is None else row_weight.to(student.dtype)
+    near = ((steps >= 1) & (steps <= delta)).nonzero()[:, 0]
+    distant = (steps > delta).nonzero()[:, 0]
+
+    log_probabilities = student[student_rows[near]].log_softmax(-1)
+    ce_of_entry = -log_probabilities.gather(-1, labels[near, None])[:, 0]
+    ce = (weight[near] * ce_of_entry).sum() / _denominator(near_count, near)
+    if teacher_logits is None:
+        kl = ce.new_zeros(())
+    else:
+        teacher = teacher_logits.detach().reshape(-1, teacher_logits.shape[-1])[teacher_rows[distant]]
+        log_q = (student[student_rows[distant]] / temperature).log_softmax(-1)
+        log_p = (teacher.to(student.dtype) / temperature).log_softmax(-1)
+        p = log_p.exp()
+        kl_of_entry = torch.where(p > 0, p * (log_p - log_q), 0).sum(-1) * temperature**2
+        # A teacher row that is NaN must not look like a row without probability.
+        kl_of_entry = torch.where(p.isnan().any(-1), torch.nan, kl_of_entry)
+        kl = (weight[distant] * kl_of_entry).sum() / _denominator(distant_count, distant)
+    loss = ce_weight * ce + kl_weight * kl
+    counts = [torch.tensor(index.numel(), device=index.device) for index in (near, distant)]
+    return TADLoss(loss, ce.detach(), kl.detach(), *counts)
+
+
+def fused_linear_tad_loss(
+    student_hidden: Tensor,
+    teacher_hidden: Tensor | None,
+    lm_head_weight: Tensor,
+    labels: Tensor,
+    steps_to_reveal: Tensor,
+    *,
+    delta: int,
+    ce_weight: float = 1.0,
+    kl_weight: float = 1.0,
+    temperature: float = 1.0,
+    row_weight: Tensor | None = None,
+    teacher_rows: Tensor | None = None,
+    near_count: Count = None,
+    distant_count: Count = None,
+    chunk_rows: int | None = None,
+) -> TADLoss:
+    """`fused_tad_loss` of `hidden @ lm_head_weight.T`; `chunk_rows` has no meaning here: the logits exist as a whole."""
+    teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ lm_head_weight.detach().T
+    return fused_tad_loss(
+        student_hidden @ lm_head_weight.T,
+        teacher_logits,
+        labels,
+        steps_to_reveal,
+        delta=delta,
+        ce_weight=ce_weight,
+        kl_weight=kl_weight,
+        temperature=temperature,
+        row_weight=row_weight,
+        teacher_rows=teacher_rows,
+        near_count=near_count,
+        distant_count=distant_count,
+    )
+
+
+def masked_log_softmax(
+    logits: Tensor,
+    mask: Tensor | None = None,
+    *,
+    rows: Tensor | None = None,
+    temperature: float = 1.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """`log_softmax(logits[mask] / temperature)`, (N, V); see `tad_ext.masked_log_softmax`."""
+    flat = logits.reshape(-1, logits.shape[-1])
+    if mask is not None:
+        rows = mask.reshape(-1).nonzero()[:, 0]
+    chosen = flat if rows is None else flat[rows]
+    scaled = chosen.to(_compute_dtype(logits)) / temperature
+    return scaled.log_softmax(-1).to(dtype or logits.dtype)
+
+
+def token_statistics(
+    logits: Tensor,
+    *,
+    rows: Tensor | None = None,
+    temperature: float = 0.0,
+    suppress_tokens: Tensor | None = None,
+    query_tokens: Tensor | None = None,
+    seeds: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> TokenStatistics:
+    """Token, confidence, runner-up, margin, entropy and logsumexp of each row; see `tad_ext.token_statistics`."""
+    vocabulary = logits.shape[-1]
+    shape = logits.shape[:-1] if rows is None else rows.shape
+    flat = logits.reshape(-1, vocabulary)
+    padding = torch.zeros(shape, dtype=torch.bool, device=logits.device) if rows is None else rows < 0
+    if rows is not None:
+        flat = flat[rows.reshape(-1).clamp(min=0)]
+    x = flat.to(_compute_dtype(logits)).reshape(*shape, vocabulary)
+
+    valid = ~(x.isnan() | (x == torch.inf)).any(-1) & ~padding
+    empty = (x == -torch.inf).all(-1)  # nothing is possible: confidence 0 and the largest uncertainty
+    log_p = x.log_softmax(-1)
+    p = log_p.exp()
+    entropy = -torch.where(p > 0, p * log_p, 0).sum(-1)
+
+    allowed = x.nan_to_num(nan=-torch.inf, posinf=torch.finfo(x.dtype).max, neginf=-torch.inf)
+    suppressed = torch.zeros(vocabulary, dtype=torch.bool, device=x.device)
+    if suppress_tokens is not None:
+        suppressed[suppress_tokens] = True
+    first, second = _top2(allowed, suppressed)
+    token = first
+    if temperature > 0:
+        assert seeds is not None and offsets is not None
+        noise = gumbel_noise(seeds.expand(shape), offsets.expand(shape), vocabulary)
+        keys = (allowed.double() / temperature + noise).masked_fill(suppressed, -torch.inf)
+        token = torch.where((keys == -torch.inf).all(-1), first, keys.argmax(-1))
+
+    def probability(index: Tensor) -> Tensor:
+        return torch.where(index < 0, 0, p.gather(-1, index.clamp(min=0)[..., None])[..., 0])
+
+    nothing = ~valid | empty
+    queries = x.new_zeros(*shape, 0) if query_tokens is None else x.gather(-1, query_tokens.expand(*shape, -1))
+    return TokenStatistics(
+        token=torch.where(padding, 0, token),
+        confidence=torch.where(nothing, 0, probability(token)).float(),
+        second_token=torch.where(padding, -1, second),
+        margin=torch.where(nothing, 0, probability(first) - probability(second)).float(),
+        entropy=torch.where(nothing, torch.inf, entropy).float(),
+        logsumexp=torch.where(padding, -torch.inf, torch.where(valid, x.logsumexp(-1), torch.nan)).float(),
+        valid=valid,
+        query_logits=torch.where(padding[..., None], 0, queries).to(logits.dtype),
+    )
+
+
+def commit_reveal(
+    canvas: Tensor,
+    reveal_step: Tensor,
+    forwards: Tensor,
+    blocks: Tensor,
+    done: Tensor,
+    positions: Tensor,
+    tokens: Tensor,
+    score: Tensor,
+    accept: Tensor,
+    *,
+    block_length: int,
+    block_add_threshold: float,
+    decoded_token_threshold: float,
+    mask_token_id: int,
+    eos_token_ids: Sequence[int] = (),
+) -> Tensor:
+    """Write one forward's chosen tokens and advance the block schedule; see `tad_ext.commit_reveal`."""
+    revealed = torch.zeros_like(accept)
+    gen_length = canvas.shape[1]
+
+    def share(row: int, block: int) -> float:
+        """Revealed share of a block of a canvas."""
+        tokens_of_block = canvas[row, block * block_length : (block + 1) * block_length]
+        return int((tokens_of_block != mask_token_id).sum()) / block_length
+
+    for row in (~done).nonzero()[:, 0].tolist():
+        step = int(forwards[row]) + 1
+        forwards[row] = step
+        created = int(blocks[row])
+        fully_active = [b == 0 or share(row, b - 1) >= decoded_token_threshold for b in range(created)]
+        eligible = [
+            (entry, position)
+            for entry, position in enumerate(positions[row].tolist())
+            if 0 <= position < created * block_length and canvas[row, position] == mask_token_id
+        ]
+        chosen = []
+        for block in range(created):
+            members = [(entry, position) for entry, position in eligible if position // block_length == block]
+            accepted = [(entry, position) for entry, position in members if accept[row, entry]]
+            if members and not accepted and fully_active[block]:
+                scores = score[row, [entry for entry, _ in members]].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+                accepted = [members[int((scores == scores.max()).nonzero()[0, 0])]]
+            chosen += accepted
+        for entry, position in chosen:
+            canvas[row, position] = tokens[row, entry]
+            reveal_step[row, position] = step
+            revealed[row, entry] = True
+        ends = [position for entry, position in chosen if int(tokens[row, entry]) in eos_token_ids]
+        if ends:
+            first = min(ends)
+            canvas[row, first + 1 :] = canvas[row, first]
+            reveal_step[row, first + 1 :] = step
+        newest = share(row, created - 1)
+        if (newest >= block_add_threshold or newest == 1.0) and created * block_length < gen_length:
+            blocks[row] = created + 1
+        done[row] = bool((canvas[row] != mask_token_id).all())
+    return revealed
+
+
+def _compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _denominator(given: Count, index: Tensor) -> Tensor:
+    """A given denominator or this call's own count; 0 counts as 1."""
+    count = torch.as_tensor(index.numel() if given is None else given, device=index.device)
+    return torch.where(count > 0, count, 1)
+
+
+def _top2(x: Tensor, suppressed: Tensor) -> tuple[Tensor, Tensor]:
+    """The two best allowed indices, ties to the lowest index; where -inf is all there is, the lowest allowed ones."""
+    order = torch.sort(x.masked_fill(suppressed, -torch.inf), dim=-1, descending=True, stable=True).indices
+    order = order.gather(-1, suppressed[order].to(torch.int8).sort(dim=-1, stable=True).indices)
+    first = order[..., 0]
+    if int((~suppressed).sum()) < 2:
+        return first, torch.full_like(first, -1)
+    return first, order[..., 1]

@@ -1,0 +1,76 @@
+"""Writing one forward's chosen tokens to the canvases and advancing the block schedule, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def commit_reveal(
+    canvas: Tensor,
+    reveal_step: Tensor,
+    forwards: Tensor,
+    blocks: Tensor,
+    done: Tensor,
+    positions: Tensor,
+    tokens: Tensor,
+    score: Tensor,
+    accept: Tensor,
+    *,
+    block_length: int,
+    block_add_threshold: float = 1.0,
+    decoded_token_threshold: float = 1.0,
+    mask_token_id: int,
+    eos_token_ids: Sequence[int] = (),
+) -> Tensor:
+    """Write one forward's accepted tokens to the canvases and advance counters, blocks and done flags, all in place.
+
+    Per row that is not done:
+
+    1. `forwards` is counted up; it is the step number of this forward's reveals.
+    2. Every eligible accepted entry is revealed. Eligible: its position is masked and lies in a created block.
+    3. Each fully active block that still has eligible entries and got none accepted reveals its best-scored one
+       (ties and NaN: lowest position). A block is fully active when it is the first, or when the revealed share of its
+       predecessor, before this forward, is at least `decoded_token_threshold`; so every forward reveals something.
+    4. With `eos_token_ids`: the first end-of-sequence token revealed fills all later positions, with this step.
+    5. One block is created if the newest one's revealed share is at least `block_add_threshold`, or it is complete.
+    6. A row is done when its canvas holds no mask.
+
+    Args:
+        canvas: (B, G) int64, the generation region; written.
+        reveal_step: (B, G) int64; written.
+        forwards, blocks: (B,) int64; written.
+        done: (B,) bool; written.
+        positions: (B, W) int64, the canvas column of each entry, -1 for padding.
+        tokens: (B, W) int64.
+        score: (B, W) float32.
+        accept: (B, W) bool.
+
+    Returns:
+        (B, W) bool: the entries that were revealed.
+    """
+    return torch.ops.tad_ext.commit_reveal(
+        canvas,
+        reveal_step,
+        forwards,
+        blocks,
+        done,
+        positions,
+        tokens,
+        score,
+        accept,
+        block_length,
+        block_add_threshold,
+        decoded_token_threshold,
+        mask_token_id,
+        list(eos_token_ids),
+    )
+
+
+@torch.library.register_fake("tad_ext::commit_reveal")
+def _(*arguments: Any) -> Tensor:
+    accept = arguments[8]
+    return torch.empty_like(accept, memory_format=torch.contiguous_format)

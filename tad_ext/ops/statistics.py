@@ -1,0 +1,72 @@
+"""The few numbers about each logits row that every decoding policy chooses by, from one read of the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .types import TokenStatistics
+
+
+def token_statistics(
+    logits: Tensor,
+    *,
+    rows: Tensor | None = None,
+    temperature: float = 0.0,
+    suppress_tokens: Tensor | None = None,
+    query_tokens: Tensor | None = None,
+    seeds: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> TokenStatistics:
+    """Token, confidence, runner-up, margin, entropy and logsumexp of each row.
+
+    Probabilities and entropy are over the whole vocabulary at temperature 1; suppressed tokens keep theirs, they are
+    only never chosen. Ties go to the lowest index. A row that is all -inf has confidence 0, entropy inf and the lowest
+    allowed token; a row with NaN or +inf has valid False, confidence 0 and some allowed token.
+
+    Args:
+        logits: (..., V) float32, bfloat16, float16 or float64.
+        rows: int64 of any shape, indices of the flattened rows; -1 is padding (valid False). Default: every row.
+        temperature: 0 chooses the most probable token; above, a sample of softmax(logits / temperature), by Gumbel noise
+            from Philox4x32-10, a function of (seed, offset, vocabulary index) alone.
+        suppress_tokens: int64 ids that are never chosen (the mask token, ids without a token).
+        query_tokens: int64 (..., K) or (K,), ids whose logits are returned as well.
+        seeds, offsets: int64, broadcastable to the rows; expected where temperature > 0. `pack_offsets(step, position)`
+            makes offsets.
+
+    Returns:
+        TokenStatistics, each field in the shape of `rows` (or of `logits` without its last dimension).
+
+    Raises:
+        ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
+    """
+    return TokenStatistics(
+        *torch.ops.tad_ext.token_statistics(
+            logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
+        )
+    )
+
+
+@torch.library.register_fake("tad_ext::token_statistics")
+def _(
+    logits: Tensor, rows: Tensor | None, temperature: float, suppress: Tensor | None, queries: Tensor | None, *rest: Any
+) -> tuple[Tensor, ...]:
+    shape = logits.shape[:-1] if rows is None else rows.shape
+
+    def empty(dtype: torch.dtype) -> Tensor:
+        return logits.new_empty(shape, dtype=dtype)
+
+    real = torch.float32
+    query_logits = logits.new_empty((*shape, 0 if queries is None else queries.shape[-1]))
+    return (
+        empty(torch.int64),
+        empty(real),
+        empty(torch.int64),
+        empty(real),
+        empty(real),
+        empty(real),
+        empty(torch.bool),
+        query_logits,
+    )

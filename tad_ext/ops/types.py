@@ -1,0 +1,84 @@
+"""The named results and the decode state that operators, their references and their callers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TADLoss(NamedTuple):
+    """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors.
+
+    Only `loss` is differentiable. The counts are this call's own entries, whatever denominators were passed in.
+    """
+
+    loss: Tensor  # ce_weight * ce + kl_weight * kl
+    ce: Tensor  # weighted mean cross-entropy over near entries, nats
+    kl: Tensor  # weighted mean KL(teacher || student) over distant entries, times temperature**2, nats
+    near_count: Tensor  # int64
+    distant_count: Tensor  # int64
+
+
+class TokenStatistics(NamedTuple):
+    """What one read of each logits row gives a decoding policy; every tensor has the shape of the rows."""
+
+    token: Tensor  # int64: argmax among allowed tokens, or the sampled token
+    confidence: Tensor  # float32: probability of `token` at temperature 1, over the whole vocabulary
+    second_token: Tensor  # int64: second most probable allowed token; -1 where there is none
+    margin: Tensor  # float32: top-1 minus top-2 probability among allowed tokens
+    entropy: Tensor  # float32: nats, over the whole vocabulary
+    logsumexp: Tensor  # float32
+    valid: Tensor  # bool: False where the row holds NaN or +inf, or is padding
+    query_logits: Tensor  # (..., K): the logits of `query_tokens`; K = 0 where none were asked for
+
+
+@dataclass
+class DecodeState:
+    """What `unmask_step` knows and keeps about a batch of canvases being decoded.
+
+    A canvas is the generation region of a sequence: `gen_length` positions in blocks of `block_length`. The tensors are
+    written in place by `unmask_step`; `positions` is set by the caller before each step.
+    """
+
+    reveal_step: Tensor  # (B, gen_length) int64: 1-based forward that revealed the position, 0 while masked
+    forwards: Tensor  # (B,) int64: forwards during which the row was unfinished
+    blocks: Tensor  # (B,) int64: created blocks
+    done: Tensor  # (B,) bool
+    positions: Tensor  # (B, W) int64: the canvas column of each statistics entry, ascending; -1 is padding
+    block_length: int
+    block_add_threshold: float = 1.0
+    decoded_token_threshold: float = 1.0
+    eos_token_ids: tuple[int, ...] = ()  # empty: an end-of-sequence token is a token like any other
+
+    @property
+    def eligible(self) -> Tensor:
+        """(B, W) bool: entries that stand for a position, not for padding."""
+        return self.positions >= 0
+
+    @classmethod
+    def start(
+        cls,
+        batch_size: int,
+        gen_length: int,
+        *,
+        block_length: int,
+        block_add_threshold: float = 1.0,
+        decoded_token_threshold: float = 1.0,
+        eos_token_ids: tuple[int, ...] = (),
+        device: torch.device | str | None = None,
+    ) -> DecodeState:
+        """State of `batch_size` fully masked canvases: no forwards yet, the first block created."""
+        return cls(
+            reveal_step=torch.zeros(batch_size, gen_length, dtype=torch.int64, device=device),
+            forwards=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            blocks=torch.ones(batch_size, dtype=torch.int64, device=device),
+            done=torch.zeros(batch_size, dtype=torch.bool, device=device),
+            positions=torch.arange(block_length, device=device).expand(batch_size, -1),
+            block_length=block_length,
+            block_add_threshold=block_add_threshold,
+            decoded_token_threshold=decoded_token_threshold,
+            eos_token_ids=eos_token_ids,
+        )

@@ -1,0 +1,243 @@
+"""Train TinyDiffusionLM from scratch on the arithmetic task: the demo's base model.
+
+The objective is LLaDA's (arXiv 2502.09992, equation 3, in its supervised form: the prompt is never masked). With t
+uniform in (0, 1] and every response token masked with probability t,
+
+    L = E_t [ (1 / t) * mean over response positions i of  1[i is masked] * CE(model(masked sequence)_i, token_i) ],
+
+an upper bound of the negative log-likelihood per token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.models.loading import resolve_device, save_model
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+
+BETAS = (0.9, 0.98)
+REPORT_FILE = "training.json"
+
+
+@dataclass
+class PretrainConfig:
+    """Settings of base training. `pretrain` checks them."""
+
+    output: str = field(metadata={"help": "folder for the checkpoint; it must not exist yet, or be empty"})
+    steps: int = field(default=2000, metadata={"help": "training steps"})
+    batch_size: int = field(default=64, metadata={"help": "sequences per step"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate; it falls to 5 % along a cosine"})
+    warmup_steps: int = field(default=50, metadata={"help": "steps in which the learning rate rises to its peak"})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients longer than this are shortened to it"})
+    min_mask_ratio: float = field(default=0.03, metadata={"help": "smallest masking probability t"})
+    reference_share: float = field(default=0.3, metadata={"help": "part of the texts with the reference in the prompt"})
+    rare_weight: float = field(
+        default=0.03, metadata={"help": "frequency of the rare operation without reference, relative to the others"}
+    )
+    hidden_size: int = field(default=96, metadata={"help": "width of the model"})
+    layers: int = field(default=3, metadata={"help": "transformer layers"})
+    heads: int = field(default=3, metadata={"help": "attention heads"})
+    seed: int = field(default=0, metadata={"help": "of the weights, the texts and the masks"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    log_every: int = field(default=20, metadata={"help": "steps between points of the loss curve"})
+
+
+def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
+    """Train the model; write checkpoint, tokenizer and `training.json` (settings and loss curve) to `config.output`.
+
+    On one machine the same settings give the same weights, whatever the global random state. The folder appears
+    complete or not at all.
+
+    Raises:
+        ValueError: a setting out of range, named. FileExistsError: `config.output` exists and is not empty.
+    """
+    _check(config)
+    device = resolve_device(config.device)
+    tokenizer = arithmetic_tokenizer()
+    model = _new_model(config, tokenizer).to(device).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+    random = torch.Generator().manual_seed(config.seed)
+
+    curve: list[dict[str, float]] = []
+    running = Mean()
+    progress = tqdm(islice(_batches(config, tokenizer, random), config.steps), "pretrain", config.steps, unit="step")
+    for step, batch in enumerate(progress, start=1):
+        loss = diffusion_loss(model, batch.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        running.add(loss.detach())
+        if step % config.log_every == 0 or step == config.steps:
+            curve.append({"step": step, "loss": running.pop()})
+            progress.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
+            if not math.isfinite(curve[-1]["loss"]):
+                raise FloatingPointError(f"the loss became {curve[-1]['loss']} by step {step}; lower learning_rate")
+
+    model.eval()
+    save_model(model, tokenizer, config.output, reports={REPORT_FILE: {"settings": asdict(config), "curve": curve}})
+    return model
+
+
+class Batch(NamedTuple):
+    """Sequences of prompt and response, right-padded, with some response tokens masked.
+
+    Attributes:
+        input_ids: (B, L) int64, masked.
+        lengths: (B,) int64 tokens of each row, or None if no row is padded.
+        positions: (N,) int64 flattened indices of the masked entries.
+        labels: (N,) int64 the tokens that were there.
+        weights: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its row * B * response tokens).
+    """
+
+    input_ids: Tensor
+    lengths: Tensor | None
+    positions: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in self._asdict().items()}
+        return Batch(**moved)  # type: ignore[arg-type]
+
+
+def diffusion_loss(model: TinyDiffusionLM, batch: Batch) -> Tensor:
+    """The objective of this module on one batch: a scalar, in nats per response token."""
+    logits = model(batch.input_ids, lengths=batch.lengths, positions=batch.positions).logits
+    return (F.cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
+
+
+def make_batch(
+    prompts: list[list[int]], responses: Tensor, *, mask_token_id: int, pad_token_id: int, min_mask_ratio: float,
+    generator: torch.Generator,
+) -> Batch:  # fmt: skip
+    """Join prompts and responses, and mask the responses.
+
+    Args:
+        prompts: token ids, of any lengths.
+        responses: (B, G) int64, filled up with end-of-sequence tokens.
+        min_mask_ratio: lower end of t. The B values of t are spread evenly over (0, 1] with one common random shift,
+            which makes the gradient less noisy than independent ones.
+        generator: source of the masks.
+    """
+    rows, gen_length = responses.shape
+    starts = torch.tensor([len(prompt) for prompt in prompts])
+    lengths = starts + gen_length
+    width = int(lengths.max())
+    input_ids = torch.full((rows, width), pad_token_id)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, : len(prompt)] = torch.tensor(prompt)
+    places = torch.arange(rows)[:, None] * width + starts[:, None] + torch.arange(gen_length)
+
+    shift = torch.rand((), generator=generator)
+    ratio = ((torch.randperm(rows, generator=generator) + shift) / rows).clamp(min=min_mask_ratio)[:, None]
+    masked = torch.rand(rows, gen_length, generator=generator) < ratio
+    input_ids.view(-1)[places] = torch.where(masked, mask_token_id, responses)
+    return Batch(
+        input_ids=input_ids,
+        lengths=lengths if int(lengths.min()) < width else None,
+        positions=places[masked],
+        labels=responses[masked],
+        weights=(1.0 / (ratio * rows * gen_length)).expand(rows, gen_length)[masked],
+    )
+
+
+class Mean:
+    """Mean of scalars that may live on a device: reading them one by one would wait for the device at every step."""
+
+    def __init__(self) -> None:
+        self._values: list[Tensor] = []
+
+    def add(self, value: Tensor) -> None:
+        """Remember a scalar."""
+        self._values.append(value)
+
+    def pop(self) -> float:
+        """The mean of what was added since the last time."""
+        mean = float(torch.stack(self._values).mean())
+        self._values.clear()
+        return mean
+
+
+def _batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, generator: torch.Generator) -> Iterator[Batch]:
+    texts = training_texts(config.seed, reference_share=config.reference_share, rare_weight=config.rare_weight)
+    gen_length = ArithmeticTask().gen_length
+    while True:
+        chosen: list[TrainingText] = list(islice(texts, config.batch_size))
+        responses = [encode(tokenizer, text.response) for text in chosen]
+        yield make_batch(
+            [encode(tokenizer, text.prompt) for text in chosen],
+            torch.tensor([ids + [tokenizer.eos_token_id] * (gen_length - len(ids)) for ids in responses]),
+            mask_token_id=tokenizer.mask_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            min_mask_ratio=config.min_mask_ratio,
+            generator=generator,
+        )
+
+
+def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> TinyDiffusionLM:
+    """Fresh weights from the seed; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return TinyDiffusionLM(
+            TinyDiffusionConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=2 * config.hidden_size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                num_key_value_heads=config.heads,
+                mask_token_id=tokenizer.mask_token_id,
+                eos_token_ids=[tokenizer.eos_token_id],
+                suppress_token_ids=[tokenizer.pad_token_id],
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+
+
+def _rate(step: int, config: PretrainConfig) -> float:
+    """Factor of the learning rate after `step` steps: a linear rise, then a cosine from 1 to 0.05."""
+    rise = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    return rise * (0.525 + 0.475 * math.cos(math.pi * step / config.steps))
+
+
+def _check(config: PretrainConfig) -> None:
+    for name in ("steps", "batch_size", "hidden_size", "layers", "heads", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    for name in ("warmup_steps", "weight_decay", "seed"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
+    for name in ("learning_rate", "max_grad_norm"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be a finite number above 0, got {getattr(config, name)}")
+    if not 0 < config.min_mask_ratio <= 1:
+        raise ValueError(f"min_mask_ratio must lie in (0, 1], got {config.min_mask_ratio}")
+    for name in ("reference_share", "rare_weight"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
+    if config.hidden_size % config.heads or config.hidden_size // config.heads % 2:
+        raise ValueError(f"hidden_size must be an even multiple of heads ({config.heads}), got {config.hidden_size}")
+    output = Path(config.output)
+    if not config.output or output.is_file():
+        raise ValueError(f"output must be the path of a folder, got {config.output!r}")
+    if output.is_dir() and any(output.iterdir()):
+        raise FileExistsError(f"output must be a new or empty folder, but {config.output!r} holds files")

@@ -1,0 +1,68 @@
+"""PEP 517 backend that builds against the torch already installed in the target environment.
+
+The compiled operators only load into the torch they were built with. Under build isolation pip would fetch another,
+the newest CUDA build of several gigabytes; so the environment that pip runs in is looked at first, and torch is
+requested from the registry only where there is none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from setuptools import build_meta
+from setuptools.build_meta import (  # noqa: F401
+    build_sdist,
+    get_requires_for_build_sdist,
+)
+
+
+def _installed_torch() -> bool:
+    """Makes the target environment's packages importable behind the isolated ones; True if torch is among them."""
+    if importlib.util.find_spec("torch"):
+        return True
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = [Path(sysconfig.get_path(name)) for name in ("platlib", "purelib")]
+    folders += [Path(prefix) / "lib" / version / "site-packages" for prefix in (sys.prefix, sys.base_prefix)]
+    for folder in folders:
+        if (folder / "torch").is_dir():
+            sys.path.append(str(folder))
+            os.environ["PATH"] = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+            return importlib.util.find_spec("torch") is not None
+    return False
+
+
+def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """Nothing beyond pyproject.toml where torch is installed."""
+    return [] if _installed_torch() else ["torch>=2.11", "numpy"]
+
+
+def build_wheel(*args: Any, **kwargs: Any) -> str:
+    """Build the wheel with setuptools."""
+    _installed_torch()
+    return build_meta.build_wheel(*args, **kwargs)
+
+
+def build_editable(*args: Any, **kwargs: Any) -> str:
+    """Build an editable wheel with setuptools."""
+    _installed_torch()
+    return build_meta.build_editable(*args, **kwargs)
+
+
+def prepare_metadata_for_build_wheel(*args: Any, **kwargs: Any) -> str:
+    """Metadata through setuptools."""
+    _installed_torch()
+    return build_meta.prepare_metadata_for_build_wheel(*args, **kwargs)
+
+
+def prepare_metadata_for_build_editable(*args: Any, **kwargs: Any) -> str:
+    """Metadata through setuptools."""
+    _installed_torch()
+    return build_meta.prepare_metadata_for_build_editable(*args, **kwargs)
+
+
+get_requires_for_build_editable = get_requires_for_build_wheel
