@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tad_ext import demo
-from tad_ext.cli import main
 from tad_ext.demo import COMPARED, ONE_PER_STEP, SMOKE, SWEEP, DemoConfig, run_demo, with_preset
 from tad_ext.evaluation import accuracy_under_parallelism
 
@@ -58,7 +57,8 @@ def test_the_report_compares_base_and_distilled_on_common_ground(finished):
 
 
 def test_the_distilled_model_is_the_merged_one(finished):
-    _, output, _ = finished
+    report, output, _ = finished
+    assert report["confidence_decay"]["base"] != report["confidence_decay"]["distilled"]
     from tad_ext.merging import load_merged
 
     canvas = torch.tensor([[10, 4, 19, 21, 21]])
@@ -114,11 +114,11 @@ def test_numbers_below_one_are_named(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path, capsys):
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "precious").write_text("data")
-    assert main(["demo", "--output", str(tmp_path)]) == 2
-    assert "holds other files" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="holds other files"):
+        demo._fresh_folder(DemoConfig(output=str(tmp_path)))
     assert (tmp_path / "base" / "precious").read_text() == "data"
 
 

@@ -5,8 +5,8 @@ namespace tad {
 void check_logits(const at::Tensor& logits, const char* name) {
   const auto type = logits.scalar_type();
   TORCH_CHECK_TYPE(
-      type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf, name,
-      " has dtype ", type, ", expected float32, bfloat16, float16 or float64");
+      type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf, name, " has dtype ",
+      type, ", expected float32, bfloat16, float16 or float64");
   TORCH_CHECK_VALUE(
       logits.dim() >= 1 && logits.size(-1) >= 1, name, " has shape ", logits.sizes(),
       ", expected (..., vocabulary) with a vocabulary of at least 1");
@@ -55,7 +55,9 @@ at::Tensor as_rows(const at::Tensor& tensor) {
   return vocabulary > 1 && rows.stride(1) != 1 ? rows.contiguous() : rows;
 }
 
-Rows rows_view(const at::Tensor& rows) { return {rows.const_data_ptr(), rows.stride(0), dtype_of(rows)}; }
+Rows rows_view(const at::Tensor& rows) {
+  return {rows.const_data_ptr(), rows.stride(0), dtype_of(rows)};
+}
 
 MutableRows mutable_rows_view(const at::Tensor& rows) {
   return {rows.mutable_data_ptr(), rows.stride(0), dtype_of(rows)};

@@ -73,6 +73,8 @@ at::Tensor commit_reveal(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) { m.impl("commit_reveal", commit_reveal); }
+TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
+  m.impl("commit_reveal", commit_reveal);
+}
 
 }  // namespace tad

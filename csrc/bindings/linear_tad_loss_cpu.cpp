@@ -48,8 +48,7 @@ void visit_chunk(
   });
 }
 
-using LossResult =
-    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using LossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 LossResult linear_tad_loss(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
@@ -64,7 +63,8 @@ LossResult linear_tad_loss(
       lm_head_weight.dim() == 2, "lm_head_weight has shape ", lm_head_weight.sizes(), ", expected (vocabulary, D)");
   check_hidden(student_hidden, "student_hidden", lm_head_weight);
   TORCH_CHECK_VALUE(
-      teacher_hidden || kl_weight == 0, "teacher_hidden is None, expected hidden rows because kl_weight is ", kl_weight);
+      teacher_hidden || kl_weight == 0, "teacher_hidden is None, expected hidden rows because kl_weight is ",
+      kl_weight);
   if (teacher_hidden) check_hidden(*teacher_hidden, "teacher_hidden", lm_head_weight);
   TORCH_CHECK_VALUE(chunk_rows >= 1, "chunk_rows is ", chunk_rows, ", expected an integer >= 1");
   const TadEntries entries(
@@ -94,8 +94,8 @@ LossResult linear_tad_loss(
     }
     at::Tensor teacher_logits;
     if (!teacher_source.empty())
-      teacher_logits = at::mm(
-          teacher_hidden->index_select(0, at::tensor(teacher_source, labels.options())), lm_head_weight.t());
+      teacher_logits =
+          at::mm(teacher_hidden->index_select(0, at::tensor(teacher_source, labels.options())), lm_head_weight.t());
     AT_DISPATCH_FLOATING_TYPES(real, "linear_tad_loss", [&] {
       visit_chunk<scalar_t>(
           entries, entries.arguments(), teacher_of, begin, logits, teacher_logits, near_denominator,
@@ -109,12 +109,26 @@ LossResult linear_tad_loss(
   }
   auto [loss, ce, kl] = entries.reduce(losses, near_denominator, distant_denominator, real);
   return {
-      loss,        ce, kl, count_tensor(entries.near()), count_tensor(entries.distant()),
-      grad_hidden, grad_weight.to(lm_head_weight.scalar_type())};
+      loss,
+      ce,
+      kl,
+      count_tensor(entries.near()),
+      count_tensor(entries.distant()),
+      grad_hidden,
+      grad_weight.to(lm_head_weight.scalar_type())};
+}
+
+std::tuple<at::Tensor, at::Tensor> linear_tad_loss_backward(
+    const at::Tensor& grad_loss, const at::Tensor& grad_hidden, const at::Tensor& grad_weight, const at::Tensor&,
+    const at::Tensor&) {
+  return {grad_hidden * grad_loss, grad_weight * grad_loss};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) { m.impl("linear_tad_loss", linear_tad_loss); }
+TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
+  m.impl("linear_tad_loss", linear_tad_loss);
+  m.impl("linear_tad_loss_backward", linear_tad_loss_backward);
+}
 
 }  // namespace tad

@@ -8,8 +8,8 @@
 
 namespace tad {
 
-/// Calls work(row) for every row. Threads take the next row when they are free, so rows of unequal cost balance; no row's
-/// result may depend on another's, so results do not depend on the number of threads.
+/// Calls work(row) for every row. Threads take the next row when they are free, so rows of unequal cost balance; no
+/// row's result may depend on another's, so results do not depend on the number of threads.
 template <class Work>
 void parallel_rows(int64_t rows, const Work& work) {
   std::atomic<int64_t> next{0};

@@ -18,6 +18,10 @@ TORCH_LIBRARY(tad_ext, m) {
       "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count, int chunk_rows, bool hidden_grad, "
       "bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, "
       "Tensor grad_hidden, Tensor grad_weight)");
+  // The hidden states and the weight are arguments only so that double backward is noticed.
+  m.def(
+      "linear_tad_loss_backward(Tensor grad_loss, Tensor grad_hidden, Tensor grad_weight, Tensor student_hidden, "
+      "Tensor lm_head_weight) -> (Tensor, Tensor)");
   m.def(
       "masked_log_softmax(Tensor logits, Tensor? rows, float temperature, ScalarType dtype) "
       "-> (Tensor log_probabilities, Tensor normalizers)");

@@ -18,7 +18,8 @@ TadEntries::TadEntries(
   check_count(steps_to_reveal, "steps_to_reveal", labels.numel());
   labels_ = labels.reshape({-1}).contiguous();
   steps_ = steps_to_reveal.reshape({-1}).contiguous();
-  for (const auto& [rows, name] : {std::pair{&student_rows, "student_rows"}, std::pair{&teacher_rows, "teacher_rows"}}) {
+  for (const auto& [rows, name] :
+       {std::pair{&student_rows, "student_rows"}, std::pair{&teacher_rows, "teacher_rows"}}) {
     if (!*rows) continue;
     check_int64(**rows, name);
     check_count(**rows, name, labels.numel());
@@ -27,7 +28,8 @@ TadEntries::TadEntries(
   teacher_rows_ = flattened(teacher_rows);
   if (row_weight) {
     TORCH_CHECK_TYPE(
-        row_weight->is_floating_point(), "row_weight has dtype ", row_weight->scalar_type(), ", expected floating point");
+        row_weight->is_floating_point(), "row_weight has dtype ", row_weight->scalar_type(),
+        ", expected floating point");
     check_count(*row_weight, "row_weight", labels.numel());
     row_weight_ = row_weight->reshape({-1}).to(at::kDouble).contiguous();
   }
@@ -52,12 +54,14 @@ void TadEntries::check_indices(int64_t vocabulary, int64_t student_rows, int64_t
         students ? students[i] : 0, ", expected 0 <= row < ", student_rows, " (rows of student_logits)");
     const int64_t teacher = teacher_row(i);
     TORCH_CHECK_VALUE(
-        !has_teacher || !is_distant(i) || (teacher >= 0 && teacher < teacher_rows), "teacher_rows[", i, "] is ", teacher,
-        ", expected 0 <= row < ", teacher_rows, " (rows of the teacher) because entry ", i, " is distant");
+        !has_teacher || !is_distant(i) || (teacher >= 0 && teacher < teacher_rows), "teacher_rows[", i, "] is ",
+        teacher, ", expected 0 <= row < ", teacher_rows, " (rows of the teacher) because entry ", i, " is distant");
   }
 }
 
-const int64_t* TadEntries::student_rows() const { return pointer_or_null<int64_t>(student_rows_); }
+const int64_t* TadEntries::student_rows() const {
+  return pointer_or_null<int64_t>(student_rows_);
+}
 
 double TadEntries::gradient_scale(int64_t entry, double near_denominator, double distant_denominator) const {
   if (is_near(entry)) return weights_.ce_weight * weight(entry) / near_denominator;
@@ -102,6 +106,8 @@ double denominator(const std::optional<at::Tensor>& given, const char* name, int
   return value > 0 ? value : 1.0;
 }
 
-at::Tensor count_tensor(int64_t count) { return at::full({}, count, at::TensorOptions().dtype(at::kLong)); }
+at::Tensor count_tensor(int64_t count) {
+  return at::full({}, count, at::TensorOptions().dtype(at::kLong));
+}
 
 }  // namespace tad

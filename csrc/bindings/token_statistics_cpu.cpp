@@ -10,8 +10,8 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-using Statistics = std::tuple<
-    at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Statistics =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 /// Logits of the queried ids, (entries, K); zero for padding entries.
 at::Tensor query_logits(
@@ -34,13 +34,15 @@ Statistics token_statistics(
     const OptionalTensor& offsets) {
   check_logits(all_logits, "logits");
   TORCH_CHECK_VALUE(
-      temperature >= 0 && std::isfinite(temperature), "temperature is ", temperature, ", expected a finite number >= 0");
+      temperature >= 0 && std::isfinite(temperature), "temperature is ", temperature,
+      ", expected a finite number >= 0");
   const at::Tensor logits = as_rows(all_logits);
   if (chosen) {
     check_int64(*chosen, "rows");
     check_range(*chosen, "rows", -1, logits.size(0), "rows of logits, -1 for padding");
   }
-  const std::vector<int64_t> shape = chosen ? chosen->sizes().vec() : all_logits.sizes().slice(0, all_logits.dim() - 1).vec();
+  const std::vector<int64_t> shape =
+      chosen ? chosen->sizes().vec() : all_logits.sizes().slice(0, all_logits.dim() - 1).vec();
   const OptionalTensor rows = flattened(chosen);
   const auto ints = logits.options().dtype(at::kLong), floats = logits.options().dtype(at::kFloat);
   at::Tensor token = at::empty(shape, ints), second_token = at::empty(shape, ints);
@@ -83,12 +85,14 @@ Statistics token_statistics(
   const auto entry_kernel = logits.scalar_type() == at::kDouble ? cpu_kernels().float64.token_statistics
                                                                 : cpu_kernels().float32.token_statistics;
   parallel_rows(token.numel(), [&](int64_t entry) { entry_kernel(a, entry); });
-  return {token,     confidence, second_token, margin, entropy,
-          logsumexp, valid,      query_logits(logits, rows, query_tokens, shape)};
+  return {token,   confidence, second_token, margin,
+          entropy, logsumexp,  valid,        query_logits(logits, rows, query_tokens, shape)};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) { m.impl("token_statistics", token_statistics); }
+TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
+  m.impl("token_statistics", token_statistics);
+}
 
 }  // namespace tad

@@ -44,8 +44,8 @@ struct TadRowSums {
 struct TokenStatisticsArguments {
   Rows logits;
   int64_t vocabulary = 0;
-  const int64_t* rows = nullptr;  // null: entry i is row i; a negative entry is padding
-  double temperature = 0.0;       // 0: the most probable token
+  const int64_t* rows = nullptr;        // null: entry i is row i; a negative entry is padding
+  double temperature = 0.0;             // 0: the most probable token
   const int64_t* suppressed = nullptr;  // sorted ascending
   int64_t suppressed_count = 0;
   const int64_t* seeds = nullptr;    // one per entry, where temperature > 0
@@ -66,8 +66,8 @@ struct LogSoftmaxArguments {
   double temperature = 1.0;
 };
 
-/// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `score`, `accept` and `revealed`
-/// are (batch, width).
+/// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `score`, `accept` and
+/// `revealed` are (batch, width).
 struct RevealArguments {
   int64_t gen_length = 0;
   int64_t width = 0;

@@ -24,8 +24,9 @@ TAD_HOST_DEVICE bool ends_sequence(const RevealArguments& a, int64_t token) {
   return false;
 }
 
-/// Marks in `revealed` the entries of `block` that this step reveals. The canvas is not written yet.
-TAD_HOST_DEVICE void choose_in_block(const RevealArguments& a, int64_t row, int64_t block, bool fully_active) {
+/// Marks in `revealed` the accepted entries of `block`; with `must_progress`, its best entry where none is accepted.
+/// The canvas is not written yet. Returns whether the block has eligible entries at all.
+TAD_HOST_DEVICE bool choose_in_block(const RevealArguments& a, int64_t row, int64_t block, bool must_progress) {
   const int64_t* canvas = a.canvas + row * a.gen_length;
   const int64_t base = row * a.width;
   int64_t best = -1;
@@ -44,7 +45,8 @@ TAD_HOST_DEVICE void choose_in_block(const RevealArguments& a, int64_t row, int6
          a.score[base + entry] > -__builtin_inff()))
       best = entry;
   }
-  if (fully_active && !accepted_any && best >= 0) a.revealed[base + best] = true;
+  if (must_progress && !accepted_any && best >= 0) a.revealed[base + best] = true;
+  return best >= 0;
 }
 
 TAD_HOST_DEVICE void reveal_row(const RevealArguments& a, int64_t row) {
@@ -56,9 +58,11 @@ TAD_HOST_DEVICE void reveal_row(const RevealArguments& a, int64_t row) {
 
   const int64_t step = ++a.forwards[row];
   const int64_t created = a.blocks[row];
+  bool progress = false;
   for (int64_t block = 0; block < created; ++block) {
     const bool fully_active = block == 0 || revealed_share(a, canvas, block - 1) >= a.decoded_token_threshold;
-    choose_in_block(a, row, block, fully_active);
+    const bool must_progress = fully_active && !progress;
+    if (choose_in_block(a, row, block, must_progress) && must_progress) progress = true;
   }
 
   int64_t first_end = a.gen_length;

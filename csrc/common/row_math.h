@@ -72,8 +72,7 @@ TAD_HOST_DEVICE DivergenceSum<Real> rebase(
     const DivergenceSum<Real>& part, Real student_max, Real teacher_max, Real inverse_temperature) {
   DivergenceSum<Real> moved{
       rebase(part.student, student_max, inverse_temperature), rebase(part.teacher, teacher_max, inverse_temperature)};
-  const Real student_shift =
-      inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));
+  const Real student_shift = inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));
   if (student_shift != 0 && part.teacher.sum != 0) moved.teacher.weighted -= moved.teacher.sum * student_shift;
   return moved;
 }
@@ -125,8 +124,7 @@ TAD_HOST_DEVICE Top2<Real> merge(const Top2<Real>& a, const Top2<Real>& b) {
   const Top2<Real>& other = a_first ? b : a;
   const bool inside = precedes(first.second_value, first.second_index, other.value, other.index);
   return {
-      first.value, inside ? first.second_value : other.value, first.index,
-      inside ? first.second_index : other.index};
+      first.value, inside ? first.second_value : other.value, first.index, inside ? first.second_index : other.index};
 }
 
 enum class EntryKind { kSilent, kNear, kDistant };

@@ -29,7 +29,8 @@ const CpuKernels& choose() {
   for (const CpuKernels* table : tables)
     if (runs_here(*table) && (!wanted || std::string(wanted) == table->instruction_set)) return *table;
   throw std::invalid_argument(
-      "TAD_CPU_ISA is '" + std::string(wanted) + "', expected portable, avx2 or avx512, as far as this processor has it");
+      "TAD_CPU_ISA is '" + std::string(wanted) +
+      "', expected portable, avx2 or avx512, as far as this processor has it");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Vectors of the instruction set this translation unit is compiled for, on the compiler's generic vector types: the same
-// source serves SSE2, AVX2, AVX-512 and NEON. No standard-library templates here (see TAD_ISA in common/platform.h).
+// Vectors of the instruction set this translation unit is compiled for, on the compiler's generic vector types: the
+// same source serves SSE2, AVX2, AVX-512 and NEON. No standard-library templates here (see TAD_ISA in
+// common/platform.h).
 #pragma once
 
 #include <cmath>

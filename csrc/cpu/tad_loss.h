@@ -6,7 +6,9 @@
 namespace tad {
 namespace TAD_ISA {
 
-inline int64_t row_of(const int64_t* rows, int64_t entry) { return rows ? rows[entry] : entry; }
+inline int64_t row_of(const int64_t* rows, int64_t entry) {
+  return rows ? rows[entry] : entry;
+}
 
 /// Writes the entry's loss (not yet weighted; KL without temperature^2) and the sums that its gradient needs.
 template <class Real>
@@ -24,8 +26,7 @@ void tad_loss_entry(const TadLossArguments& a, int64_t entry, Real* loss, TadRow
     RowReader<Real> teacher(a.teacher, row_of(a.teacher_rows, entry));
     const DivergenceSum<double> row = divergence_sum(student, teacher, a.vocabulary, Real(1 / a.temperature));
     *loss = Real(row.divergence());
-    *sums = {
-        Real(row.student.max), Real(1 / row.student.sum), Real(row.teacher.max), Real(1 / row.teacher.sum)};
+    *sums = {Real(row.student.max), Real(1 / row.student.sum), Real(row.teacher.max), Real(1 / row.teacher.sum)};
   }
 }
 

@@ -11,8 +11,10 @@ inline bool is_suppressed(const TokenStatisticsArguments& a, int64_t token) {
   int64_t low = 0, high = a.suppressed_count;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (a.suppressed[middle] < token) low = middle + 1;
-    else high = middle;
+    if (a.suppressed[middle] < token)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low < a.suppressed_count && a.suppressed[low] == token;
 }

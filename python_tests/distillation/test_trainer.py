@@ -16,15 +16,17 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from tad_ext.data.trajectories import TrajectoryMetadata, tokenizer_hash, write_part
-from tad_ext.distillation import DistillConfig, distill
+from tad_ext.distillation import BatchTotals, DistillConfig, TADObjective, TrajectoryStates, collate, distill
 from tad_ext.distillation import trainer as trainer_module
+from tad_ext.distillation.dataset import shuffled
 from tad_ext.models.loading import load_model
-from tad_ext.models.lora import base_model, load_adapter, teacher
+from tad_ext.models.lora import add_lora, base_model, load_adapter, teacher
 
 MASK = 23
 IDS = torch.arange(24).reshape(2, 12) % 20
@@ -128,6 +130,40 @@ def test_the_same_settings_give_the_same_adapter_bit_for_bit(job: Callable[..., 
     first, second, other = ((folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in folders)
     assert first == second
     assert first != other
+
+
+def test_a_step_is_adamw_on_clipped_gradients(job: Callable[..., DistillConfig], make_trajectories: Any) -> None:
+    """The same three steps by hand, all 32 states at once."""
+    numbers = {"learning_rate": 1e-2, "weight_decay": 0.5, "max_grad_norm": 0.05, "dropout": 0.0}
+    config = job(batch_size=32, accumulation=1, epochs=3, warmup_steps=2, **numbers)
+    result = distill(config)
+
+    states = TrajectoryStates(make_trajectories(), mask_token_id=MASK)
+    model = load_model(config.model)
+    adapted = add_lora(
+        model, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules, seed=config.seed
+    )
+    objective = TADObjective(adapted, config.settings)
+    weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1.0, weight_decay=0.5)
+    for epoch, rate in enumerate((0.5e-2, 1e-2, 1e-2)):
+        order = shuffled(len(states), seed=config.seed, epoch=epoch).tolist()
+        batch = collate([states[index] for index in order], delta=config.delta)
+        totals = BatchTotals(1, 32, *states.count_entries(order, delta=config.delta))
+        loss = objective(batch, totals).loss
+        gradients = torch.autograd.grad(loss, weights)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient * min(1.0, 0.05 / float(norm))
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        assert result.history[epoch].loss == pytest.approx(loss.item(), rel=1e-4)
+        assert result.history[epoch].grad_norm == pytest.approx(float(norm), rel=1e-3)
+        assert result.history[epoch].learning_rate == rate
+    assert float(norm) > 0.05
+    found = load_file(result.adapter / "adapter_model.safetensors")
+    expected = get_peft_model_state_dict(adapted)
+    torch.testing.assert_close(found, dict(expected), rtol=1e-3, atol=1e-5)
 
 
 def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., DistillConfig]) -> None:

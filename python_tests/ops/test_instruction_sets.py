@@ -1,4 +1,4 @@
-"""Every instruction set this processor has, half precision exhaustively, and a forked child, each in its own process."""
+"""Every instruction set of this processor, half precision exhaustively, and a forked child, each in its own process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
     s, t = (torch.randn(6, 1301, dtype=torch.float64).mul(3).to(dtype) for _ in range(2))
     labels, steps = torch.arange(6), torch.arange(6)
     x, y = s.clone().requires_grad_(), s.double().requires_grad_()
-    ours, exact = (f(z, t.to(z.dtype), labels, steps, delta=2) for f, z in ((fused_tad_loss, x), (reference.fused_tad_loss, y)))
+    ours = fused_tad_loss(x, t, labels, steps, delta=2)
+    exact = reference.fused_tad_loss(y, t.double(), labels, steps, delta=2)
     ours.loss.backward(), exact.loss.backward()
     torch.testing.assert_close(ours.loss.double(), exact.loss, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-2, atol=2e-7)

@@ -76,6 +76,8 @@ def test_opcheck(weight_grad: bool) -> None:
     head.requires_grad_(weight_grad)
     arguments = (student, teacher, head, labels, steps, 2, 1.0, 1.0, 1.0, None, None, None, None, 8, True, weight_grad)
     torch.library.opcheck(torch.ops.tad_ext.linear_tad_loss.default, arguments)
+    backward = (torch.tensor(2.0), student.detach(), head.detach(), student.detach(), head.detach())
+    torch.library.opcheck(torch.ops.tad_ext.linear_tad_loss_backward.default, backward)
 
 
 def test_compiles_without_graph_breaks() -> None:

@@ -123,7 +123,7 @@ def test_same_bits_at_any_batch_size_and_thread_count() -> None:
     assert torch.equal(whole.loss, threaded.loss)
     assert torch.equal(whole_grad, threaded_grad)
     for i in range(24):
-        one, one_grad = loss_and_gradient(
+        _, one_grad = loss_and_gradient(
             fused_tad_loss, student[i : i + 1], teacher[i : i + 1], labels[i : i + 1], steps[i : i + 1], delta=2,
             near_count=1, distant_count=1,
         )  # fmt: skip
@@ -240,9 +240,7 @@ def test_strided_logits_need_no_contiguity() -> None:
 def test_denominators_from_outside() -> None:
     student, teacher, labels, steps = random_entries(12, 30, torch.float32)
     own = fused_tad_loss(student, teacher, labels, steps, delta=2)
-    given = fused_tad_loss(
-        student, teacher, labels, steps, delta=2, near_count=8, distant_count=2 * own.distant_count
-    )
+    given = fused_tad_loss(student, teacher, labels, steps, delta=2, near_count=8, distant_count=2 * own.distant_count)
     torch.testing.assert_close(given.ce, own.ce * own.near_count / 8)
     torch.testing.assert_close(given.kl, own.kl / 2)
     assert given.near_count == own.near_count

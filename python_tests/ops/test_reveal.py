@@ -74,15 +74,27 @@ def test_blocks_are_added_by_share_at_most_one_per_forward() -> None:
         assert blocks == expected
 
 
-def test_every_fully_active_block_with_masks_makes_progress() -> None:
+def test_the_first_fully_active_block_with_masks_makes_progress() -> None:
     canvas = [7, 7, 7, MASK, MASK, MASK, MASK, MASK]
-    refuse = [False] * 8
-    for threshold, expected in ((0.75, [3, 6]), (0.8, [3])):
+    score = [0.0, 0, 0, 0, 0.1, 0.2, 0.9, 0.3]
+    everywhere, second_block = list(range(8)), [-1] * 4 + [4, 5, 6, 7]
+    for threshold, positions, expected in (
+        (0.75, everywhere, [3]),
+        (0.8, everywhere, [3]),
+        (0.75, second_block, [6]),
+        (0.8, second_block, []),
+    ):
         *_, revealed = step(
-            canvas, [1] * 8, [0.0, 0, 0, 0, 0.1, 0.2, 0.9, 0.3], refuse, block_length=4, blocks=2,
+            canvas, [1] * 8, score, [False] * 8, block_length=4, blocks=2, positions=positions,
             decoded_token_threshold=threshold,
         )  # fmt: skip
         assert [i for i, yes in enumerate(revealed) if yes] == expected
+
+
+def test_an_accepted_entry_elsewhere_does_not_stand_for_the_first_block() -> None:
+    accept = [False] * 7 + [True]
+    *_, revealed = step([MASK] * 8, [1] * 8, [0.5] * 8, accept, block_length=4, blocks=2)
+    assert [i for i, yes in enumerate(revealed) if yes] == [0, 7]
 
 
 def test_end_of_sequence_fills_what_follows() -> None:
@@ -110,7 +122,14 @@ def test_end_of_sequence_fills_what_follows() -> None:
     seed=st.integers(0, 2**31),
 )
 def test_property_whole_decodes_agree_with_the_reference(
-    batch: int, block_length: int, block_count: int, add: float, decoded: float, eos: list, accept_share: float, seed: int
+    batch: int,
+    block_length: int,
+    block_count: int,
+    add: float,
+    decoded: float,
+    eos: list,
+    accept_share: float,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     length = block_length * block_count

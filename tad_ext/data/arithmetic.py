@@ -49,7 +49,8 @@ OPERATIONS = "".join(TABLES)
 RARE_OPERATION = "F"
 MIN_STEPS, MAX_STEPS = 3, 6
 
-CHARACTERS = "0123456789" + OPERATIONS + ";,#>|"
+CHARACTERS = "0123456789" + OPERATIONS + ";,#>."
+FILLER = "."
 MASK_TOKEN, EOS_TOKEN, PAD_TOKEN = "<mask>", "<eos>", "<pad>"
 
 _FORM_SHARE = 0.7
@@ -170,7 +171,7 @@ def _training_texts(rng: random.Random, reference_share: float, rare_weight: flo
     while True:
         if rng.random() < reference_share:
             question = _draw_question(rng, "train")
-            values = rng.choices(range(10), k=len(question) - 1)
+            values = results(question)
             yield TrainingText(prompt_text(question, reference_text(values)), response_text(question, values, rng))
         else:
             question = _draw_question(rng, "train", uneven)
@@ -203,7 +204,8 @@ def reference_text(values: Sequence[int]) -> str:
 
 def prompt_text(question: str, reference: str = "") -> str:
     """The student's prompt, or the teacher's if a reference is given."""
-    return f"{reference}|{question}>" if reference else f"{question}>"
+    filler = FILLER * (MAX_STEPS + 1 - len(reference)) if reference else ""
+    return f"{reference}{filler}{question}>"
 
 
 def response_text(question: str, values: Sequence[int], rng: random.Random) -> str:

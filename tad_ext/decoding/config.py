@@ -18,15 +18,16 @@ class DecodeConfig:
     The response canvas has `gen_length` positions in blocks of `block_length`, all masked at first. Masks of created
     blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
     `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
-    `decoded_token_threshold` (the prompt counts as 1), and a fully active block reveals at least one token per forward
-    while it has masks. With both thresholds at 1.0 this is block-by-block decoding.
+    `decoded_token_threshold` (the prompt counts as 1), and the first fully active block that still has masks reveals at
+    least one token per forward. With both thresholds at 1.0 this is block-by-block decoding.
 
     Attributes:
         gen_length: positions of the canvas, a multiple of `block_length`.
         block_length: positions of a block.
         policy: which eligible positions a forward reveals, see `tad_ext.decoding.policies`.
         block_add_threshold: in [0, 1].
-        decoded_token_threshold: in [0, 1].
+        decoded_token_threshold: in [0, 1]. Part of the published settings. The first block with masks is fully active
+            whatever it is, so the built-in policies decode alike at any value; a policy of your own may read it.
         stop_at_eos: once an end-of-sequence token is revealed, everything after it becomes that token, and the row is
             finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
         eos_token_ids: ids that end a response; None: the model's own.

@@ -1,1 +1,22 @@
-"""Masked diffusion language models."""
+"""Masked diffusion language models: their classes, loading, and LoRA adapters."""
+
+from .base import MaskedDiffusionMixin, MaskedDiffusionOutput
+from .loading import load_model, load_tokenizer, model_fingerprint
+from .lora import add_lora, base_model, load_adapter, merge_adapter, save_adapter, teacher
+from .tiny import TinyDiffusionConfig, TinyDiffusionLM
+
+__all__ = [
+    "MaskedDiffusionMixin",
+    "MaskedDiffusionOutput",
+    "TinyDiffusionConfig",
+    "TinyDiffusionLM",
+    "add_lora",
+    "base_model",
+    "load_adapter",
+    "load_model",
+    "load_tokenizer",
+    "merge_adapter",
+    "model_fingerprint",
+    "save_adapter",
+    "teacher",
+]

@@ -37,7 +37,7 @@ class MaskedDiffusionMixin:
 
     config: Any
     model: nn.Module
-    lm_head: nn.Module
+    lm_head: nn.Linear
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
     accepts_loss_kwargs = False
@@ -64,9 +64,11 @@ class MaskedDiffusionMixin:
             TypeError: wrong dtypes.
         """
         _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
-        hidden = self.model(
-            input_ids=input_ids, attention_mask=_key_mask(input_ids, lengths), use_cache=False
-        ).last_hidden_state
+        mask = _key_mask(input_ids, lengths)
+        if mask is not None and self.config._attn_implementation == "eager":  # it adds the mask to the scores
+            dtype = self.lm_head.weight.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        hidden = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         if positions is None:
             return self._align(hidden)
         rows = self._align_positions(positions.clamp(min=0), input_ids.shape[1])

@@ -184,11 +184,10 @@ def _read_config_bytes(path: Path) -> bytes:
 
 
 def _model_class(path: Path) -> type[PreTrainedModel]:
+    content = _read_config_bytes(path)
     try:
-        model_type = json.loads(_read_config_bytes(path)).get("model_type")
+        model_type = json.loads(content).get("model_type")
     except (ValueError, AttributeError) as error:
-        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
-            raise
         raise ValueError(f"{path / CONFIG_FILE} is not a JSON object: {error}") from error
     if model_type not in MODEL_CLASSES:
         supported = _listed(sorted(MODEL_CLASSES))

@@ -24,8 +24,8 @@ use_reference = _module is None and os.environ.get("TAD_EXT_REFERENCE", "0") not
 
 if _module is None and not use_reference:
     raise ImportError(
-        f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip install .`; in a "
-        "source checkout run Python outside the repository's folder, or `pip install -e .`; after a change of torch "
+        f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip install .`; in "
+        "a source checkout run Python outside the repository's folder, or `pip install -e .`; after a change of torch "
         "install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch reference instead."
     )
 

@@ -11,7 +11,6 @@ from .types import TADLoss
 
 Count = int | float | Tensor | None
 
-_DOUBLE_BACKWARD = "tad_ext operators can be differentiated once; double backward is not defined for them"
 _CHUNK_ELEMENTS = 2**24  # logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise
 
 
@@ -45,13 +44,14 @@ def fused_tad_loss(
 
     Args:
         student_logits: (..., V) float32, bfloat16, float16 or float64; gets the gradient, in its own shape and dtype.
-        teacher_logits: (..., V), any of these dtypes, a constant; read at distant entries only. None if `kl_weight` is 0.
+        teacher_logits: (..., V), any of these dtypes, a constant; read at distant entries only. May be None if
+            `kl_weight` is 0.
         labels: int64, one per entry, read at near entries only.
         steps_to_reveal: int64, one per entry.
         delta: entries revealed within so many steps are near; an integer >= 0.
         row_weight: floating point, one per entry; multiplies the entry's loss.
-        student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named twice
-            add their gradients, rows not named get zero. Default (compact form): entry i reads row i.
+        student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named
+            twice add their gradients, rows not named get zero. Default (compact form): entry i reads row i.
         teacher_rows: likewise for the teacher; -1 where an entry is not distant.
         near_count, distant_count: denominators, number or 0-d tensor; 0 counts as 1. Default: this call's own counts.
 
@@ -99,9 +99,10 @@ def fused_linear_tad_loss(
 ) -> TADLoss:
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`, whose logits never exist as a whole.
 
-    Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the hidden
-    size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are computed in
-    forward and only scaled in backward.
+    Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
+    hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
+    computed in forward and only scaled in backward. The matrix products are the BLAS library's, so unlike in
+    `fused_tad_loss` the last bits may depend on the batch size and the number of threads.
 
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
@@ -179,6 +180,11 @@ def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Ten
     return (*_fake_scalars(student_hidden), grad_hidden, grad_weight)
 
 
+@torch.library.register_fake("tad_ext::linear_tad_loss_backward")
+def _(grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(grad_hidden), torch.empty_like(grad_weight)
+
+
 def _tad_loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     student, teacher, labels, steps, delta, ce_weight, kl_weight, temperature, *tensors = inputs
     row_weight, student_rows, teacher_rows, near_given, distant_given = tensors
@@ -205,29 +211,27 @@ def _tad_loss_backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Ten
 
 def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, ce, kl, near, distant, grad_hidden, grad_weight = output
-    # The two gradients count as differentiable outputs, so that differentiating them a second time reaches backward.
-    ctx.mark_non_differentiable(ce, kl, near, distant)
+    ctx.mark_non_differentiable(ce, kl, near, distant, grad_hidden, grad_weight)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad_hidden, grad_weight)
+    ctx.save_for_backward(grad_hidden, grad_weight, inputs[0], inputs[2])
     ctx.hidden_grad, ctx.weight_grad = inputs[-2:]
 
 
-def _linear_backward(ctx: Any, grad_loss: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    if any(other is not None for other in others):
-        raise RuntimeError(_DOUBLE_BACKWARD)
+def _linear_backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     gradients: list[Tensor | None] = [None] * 16
     if grad_loss is not None:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        gradients[0] = grad_hidden * grad_loss if ctx.hidden_grad else None
-        gradients[2] = grad_weight * grad_loss if ctx.weight_grad else None
+        grad_hidden, grad_weight = torch.ops.tad_ext.linear_tad_loss_backward(grad_loss, *ctx.saved_tensors)
+        gradients[0] = grad_hidden if ctx.hidden_grad else None
+        gradients[2] = grad_weight if ctx.weight_grad else None
     return tuple(gradients)
 
 
 def no_double_backward(ctx: Any, *_: Any) -> None:
     """Backward of a backward operator."""
-    raise RuntimeError(_DOUBLE_BACKWARD)
+    raise RuntimeError("tad_ext operators can be differentiated once; double backward is not defined for them")
 
 
 torch.library.register_autograd("tad_ext::tad_loss", _tad_loss_backward, setup_context=_tad_loss_context)
 torch.library.register_autograd("tad_ext::tad_loss_backward", no_double_backward)
+torch.library.register_autograd("tad_ext::linear_tad_loss_backward", no_double_backward)
 torch.library.register_autograd("tad_ext::linear_tad_loss", _linear_backward, setup_context=_linear_context)

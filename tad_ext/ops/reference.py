@@ -147,7 +147,8 @@ def token_statistics(
     first, second = _top2(allowed, suppressed)
     token = first
     if temperature > 0:
-        assert seeds is not None and offsets is not None
+        assert seeds is not None
+        assert offsets is not None
         noise = gumbel_noise(seeds.expand(shape), offsets.expand(shape), vocabulary)
         keys = (allowed.double() / temperature + noise).masked_fill(suppressed, -torch.inf)
         token = torch.where((keys == -torch.inf).all(-1), first, keys.argmax(-1))
@@ -206,10 +207,13 @@ def commit_reveal(
             if 0 <= position < created * block_length and canvas[row, position] == mask_token_id
         ]
         chosen = []
+        progress = False
         for block in range(created):
             members = [(entry, position) for entry, position in eligible if position // block_length == block]
             accepted = [(entry, position) for entry, position in members if accept[row, entry]]
-            if members and not accepted and fully_active[block]:
+            must_progress = bool(members) and fully_active[block] and not progress
+            progress = progress or must_progress
+            if must_progress and not accepted:
                 scores = score[row, [entry for entry, _ in members]].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
                 accepted = [members[int((scores == scores.max()).nonzero()[0, 0])]]
             chosen += accepted

@@ -32,9 +32,11 @@ def commit_reveal(
 
     1. `forwards` is counted up; it is the step number of this forward's reveals.
     2. Every eligible accepted entry is revealed. Eligible: its position is masked and lies in a created block.
-    3. Each fully active block that still has eligible entries and got none accepted reveals its best-scored one
-       (ties and NaN: lowest position). A block is fully active when it is the first, or when the revealed share of its
-       predecessor, before this forward, is at least `decoded_token_threshold`; so every forward reveals something.
+    3. If the first fully active block that still has eligible entries got none accepted, its best-scored one is
+       revealed (ties and NaN: lowest position), so every forward makes progress. A block is fully active when it is
+       the first, or when the revealed share of its predecessor, before this forward, is at least
+       `decoded_token_threshold`. Where `positions` lists all masks of the created blocks, this is simply the first
+       unfinished block.
     4. With `eos_token_ids`: the first end-of-sequence token revealed fills all later positions, with this step.
     5. One block is created if the newest one's revealed share is at least `block_add_threshold`, or it is complete.
     6. A row is done when its canvas holds no mask.

@@ -29,8 +29,8 @@ def token_statistics(
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64.
         rows: int64 of any shape, indices of the flattened rows; -1 is padding (valid False). Default: every row.
-        temperature: 0 chooses the most probable token; above, a sample of softmax(logits / temperature), by Gumbel noise
-            from Philox4x32-10, a function of (seed, offset, vocabulary index) alone.
+        temperature: 0 chooses the most probable token; above, a sample of softmax(logits / temperature), by Gumbel
+            noise from Philox4x32-10, a function of (seed, offset, vocabulary index) alone.
         suppress_tokens: int64 ids that are never chosen (the mask token, ids without a token).
         query_tokens: int64 (..., K) or (K,), ids whose logits are returned as well.
         seeds, offsets: int64, broadcastable to the rows; expected where temperature > 0. `pack_offsets(step, position)`

@@ -1,0 +1,158 @@
+// Host tests of csrc/common and of every CPU kernel table, without PyTorch: merges in any split give the whole row's
+// sums, selections keep their tie rule, Philox gives the published words, and all instruction sets agree with float64.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "../common/philox.h"
+#include "../common/row_math.h"
+#include "../cpu/kernels.h"
+
+namespace {
+
+int failures = 0;
+
+#define CHECK(condition)                                                  \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                         \
+    }                                                                     \
+  } while (0)
+
+bool close(double a, double b, double tolerance = 1e-9) {
+  return std::abs(a - b) <= tolerance * (1 + std::abs(b));
+}
+
+using namespace tad;
+using namespace tad::TAD_ISA;
+
+std::vector<double> random_row(int64_t n, unsigned seed, double scale = 4) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<double> normal(0, scale);
+  std::vector<double> row(n);
+  for (double& x : row) x = normal(generator);
+  return row;
+}
+
+RowSum<double> sum_of(const std::vector<double>& row, size_t begin, size_t end, double b) {
+  RowSum<double> part;
+  for (size_t i = begin; i < end; ++i) part.max = std::fmax(part.max, row[i]);
+  for (size_t i = begin; i < end; ++i) {
+    const double a = b * (row[i] - reference_of(part.max)), e = std::exp(a);
+    part.sum += e;
+    if (e > 0) part.weighted += e * a;
+  }
+  return part;
+}
+
+DivergenceSum<double> divergence_of(
+    const std::vector<double>& s, const std::vector<double>& t, size_t begin, size_t end, double b) {
+  DivergenceSum<double> part{sum_of(s, begin, end, b), sum_of(t, begin, end, b)};
+  part.teacher.weighted = 0;
+  for (size_t i = begin; i < end; ++i) {
+    const double a = b * (t[i] - reference_of(part.teacher.max));
+    if (std::exp(a) > 0) part.teacher.weighted += std::exp(a) * (a - b * (s[i] - reference_of(part.student.max)));
+  }
+  return part;
+}
+
+void test_merges() {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    for (double b : {1.0, 0.4}) {
+      std::vector<double> s = random_row(301, seed), t = random_row(301, seed + 100);
+      for (size_t i = 0; i < 40; ++i) s[i] = t[i] = -INFINITY;  // a part in which nothing is possible
+      const size_t cut = seed * 15 + 5;
+      const RowSum<double> whole = sum_of(s, 0, 301, b),
+                           merged = merge(sum_of(s, 0, cut, b), sum_of(s, cut, 301, b), b);
+      CHECK(close(merged.max, whole.max) && close(merged.sum, whole.sum) && close(merged.entropy(), whole.entropy()));
+      const double kl = divergence_of(s, t, 0, 301, b).divergence();
+      CHECK(close(merge(divergence_of(s, t, 0, cut, b), divergence_of(s, t, cut, 301, b), b).divergence(), kl));
+      CHECK(kl > 0);
+      CHECK(std::abs(divergence_of(s, s, 0, 301, b).divergence()) < 1e-12);
+    }
+  }
+}
+
+Top2<double> top2_of(const std::vector<double>& row, size_t begin, size_t end) {
+  Top2<double> top;
+  for (size_t i = begin; i < end; ++i) top.push(row[i], int64_t(i));
+  return top;
+}
+
+void test_top2() {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    std::vector<double> row = random_row(12, seed, 1);
+    for (double& x : row) x = std::round(x);  // many ties
+    const Top2<double> whole = top2_of(row, 0, 12);
+    for (size_t cut = 0; cut <= 12; ++cut) {
+      const Top2<double> left = top2_of(row, 0, cut), right = top2_of(row, cut, 12);
+      for (const Top2<double>& merged : {merge(left, right), merge(right, left)})
+        CHECK(merged.index == whole.index && merged.second_index == whole.second_index);
+    }
+  }
+}
+
+void test_philox() {
+  const PhiloxWords zeros = philox(0, 0, 0);
+  CHECK(zeros.word[0] == 0x6627E8D5u && zeros.word[1] == 0xE169C58Du);
+  CHECK(zeros.word[2] == 0xBC57AC4Cu && zeros.word[3] == 0x9B00DBD8u);
+  CHECK(gumbel(0xFFFFFFFFu) <= kGumbelBound && std::isfinite(gumbel(0)));
+}
+
+template <class Real>
+void test_kernels(const CpuKernels& kernels, int64_t vocabulary, double tolerance) {
+  const std::vector<double> s64 = random_row(vocabulary, 1), t64 = random_row(vocabulary, 2);
+  const std::vector<Real> s(s64.begin(), s64.end()), t(t64.begin(), t64.end());
+  const DType dtype = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
+  const int64_t labels[] = {vocabulary / 2, 0}, steps[] = {1, 9}, rows[] = {0, 0};
+  TadLossArguments a;
+  a.student = {s.data(), vocabulary, dtype};
+  a.teacher = {t.data(), vocabulary, dtype};
+  a.vocabulary = vocabulary;
+  a.entries = 2;
+  a.labels = labels;
+  a.steps = steps;
+  a.student_rows = a.teacher_rows = rows;
+  a.delta = 3;
+  a.temperature = 2.0;
+  const RowSum<double> sum = sum_of(s64, 0, s64.size(), 1);
+  const double expected[] = {
+      cross_entropy(sum, s64[labels[0]]), divergence_of(s64, t64, 0, s64.size(), 0.5).divergence()};
+  std::vector<Real> guarded(vocabulary + 64, Real(7));  // what lies behind a row must stay untouched
+  for (int64_t entry = 0; entry < 2; ++entry) {
+    Real loss;
+    TadRowSums<Real> sums;
+    kernels.of<Real>().tad_loss(a, entry, &loss, &sums);
+    CHECK(close(loss, expected[entry], tolerance));
+    kernels.of<Real>().tad_gradient(a, entry, sums, Real(1), {guarded.data(), vocabulary, dtype}, 0, false);
+    double total = 0;
+    for (int64_t i = 0; i < vocabulary; ++i) total += double(guarded[i]);
+    CHECK(std::abs(total) < 100 * tolerance);  // both gradients sum to zero
+    for (size_t i = vocabulary; i < guarded.size(); ++i) CHECK(guarded[i] == Real(7));
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_merges();
+  test_top2();
+  test_philox();
+  std::vector<const CpuKernels*> tables = {&kPortableKernels};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back(&kAvx2Kernels);
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) tables.push_back(&kAvx512Kernels);
+#endif
+  for (const CpuKernels* kernels : tables) {
+    for (int64_t vocabulary : {1, 2, 15, 16, 17, 511, 512, 513, 5000}) {
+      test_kernels<float>(*kernels, vocabulary, 2e-6);
+      test_kernels<double>(*kernels, vocabulary, 1e-12);
+    }
+    std::printf("%s: checked\n", kernels->instruction_set);
+  }
+  std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}

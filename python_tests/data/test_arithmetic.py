@@ -1,0 +1,214 @@
+"""The arithmetic task: its form, its verifier, and test problems that nobody can have been trained on."""
+
+from __future__ import annotations
+
+import random
+import re
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from tad_ext.data import arithmetic
+from tad_ext.data.arithmetic import (
+    CHARACTERS,
+    OPERATIONS,
+    TABLES,
+    ArithmeticTask,
+    arithmetic_tokenizer,
+    encode,
+    make_problem,
+    response_text,
+    results,
+    split_of,
+    training_texts,
+)
+from tad_ext.data.tasks import Problem, get_task, task_names
+
+questions = st.builds(
+    lambda operations, digit: operations + str(digit),
+    st.text(OPERATIONS, min_size=arithmetic.MIN_STEPS, max_size=arithmetic.MAX_STEPS),
+    st.integers(0, 9),
+)
+
+
+@pytest.fixture(scope="module")
+def task() -> ArithmeticTask:
+    return ArithmeticTask()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return arithmetic_tokenizer()
+
+
+def question_of(prompt: str) -> str:
+    found = re.search(r"([A-F]+[0-9])>\Z", prompt)
+    assert found
+    return found.group(1)
+
+
+def test_worked_example(task: ArithmeticTask, tokenizer: PreTrainedTokenizerFast) -> None:
+    problem = make_problem("CFA4")
+    assert problem == Problem(id="arithmetic-CFA4", question="CFA4", reference="725", answer="7")
+    assert tokenizer.decode(task.student_prompt(problem, tokenizer)) == "CFA4>"
+    assert tokenizer.decode(task.teacher_prompt(problem, tokenizer)) == "725....CFA4>"
+    assert task.is_correct(problem, "4A5;F52,2C7;#7")
+    assert not task.is_correct(problem, "4A5;F52,2C7;#5")
+
+
+def test_tables_are_permutations() -> None:
+    assert set(TABLES) == set("ABCDEF")
+    assert all(sorted(table) == list(range(10)) for table in TABLES.values())
+
+
+@given(questions)
+def test_results_undo_themselves(question: str) -> None:
+    value = results(question)[-1]
+    for operation in question[:-1]:
+        value = TABLES[operation].index(value)
+    assert value == int(question[-1])
+
+
+@given(questions, st.integers(0, 1000))
+def test_responses_are_right_in_every_form_and_fit(question: str, seed: int) -> None:
+    task, problem = ArithmeticTask(), make_problem(question)
+    response = response_text(question, results(question), random.Random(seed))
+    assert task.is_correct(problem, response)
+    assert len(response) < task.gen_length
+    assert set(response) <= set(CHARACTERS)
+    steps = re.split("[;,]", response)[:-1]
+    digits = [re.sub("[A-F]", "", step) for step in steps]
+    assert [re.sub("[0-9]", "", step) for step in steps] == list(reversed(question[:-1]))
+    assert [int(step[1]) for step in digits] == results(question)
+    assert [int(step[0]) for step in digits] == [int(question[-1]), *results(question)[:-1]]
+
+
+def test_forms_are_ambiguous() -> None:
+    rng = random.Random(0)
+    responses = [response_text("ABC1", results("ABC1"), rng) for _ in range(2000)]
+    for place, common in ((0, "1"), (3, ";"), (4, "8"), (7, ";")):
+        share = sum(response[place] == common for response in responses) / len(responses)
+        assert 0.65 < share < 0.75  # entropy 0.56 .. 0.65 nats: above the threshold 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("4A5;#5", "5"),
+        ("#1;#2", "2"),
+        ("#5\n", "5"),
+        ("", None),
+        ("5", None),
+        ("#", None),
+        ("#55", None),
+        ("#5;", None),
+        ("#A", None),
+        ("#٣", None),
+        ("#5#", None),
+    ],
+)
+def test_extract_answer(task: ArithmeticTask, text: str, answer: str | None) -> None:
+    assert task.extract_answer(text) == answer
+    assert task.is_correct(Problem("", "", "", "5"), text) == (answer == "5")
+
+
+def test_problems_are_distinct_repeatable_and_begin_alike(task: ArithmeticTask) -> None:
+    problems = task.problems("train", limit=3000, seed=3)
+    assert len({problem.id for problem in problems}) == 3000
+    assert task.problems("train", limit=500, seed=3) == problems[:500]
+    assert task.problems("train", limit=500, seed=4) != problems[:500]
+    operations = "".join(problem.question[:-1] for problem in problems)
+    assert all(abs(operations.count(name) / len(operations) - 1 / 6) < 0.02 for name in OPERATIONS)
+    lengths = [len(problem.question) - 1 for problem in problems]
+    assert all(lengths.count(steps) > 500 for steps in range(3, 7))
+
+
+def test_a_whole_split(task: ArithmeticTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "MAX_STEPS", 3)  # 2160 questions in all
+    train, test = (task.problems(split) for split in ("train", "test"))
+    assert {problem.id for problem in train}.isdisjoint(problem.id for problem in test)
+    assert len(train) + len(test) == 2160
+    assert 200 < len(test) < 340
+
+
+def test_nothing_trained_on_is_a_test_problem(task: ArithmeticTask) -> None:
+    test = {problem.question for problem in task.problems("test", limit=5000)}
+    assert all(split_of(question) == "test" for question in test)
+    for seed in (0, 1):
+        assert test.isdisjoint(problem.question for problem in task.problems("train", limit=5000, seed=seed))
+        texts = islice(training_texts(seed, reference_share=0.5, rare_weight=1.0), 20_000)
+        assert all(split_of(question_of(text.prompt)) == "train" for text in texts)
+
+
+def test_the_split_never_changes() -> None:
+    """Checkpoints outlive versions: a question must not move from train to test."""
+    names = ["CFA4", "AAA0", "FBCACF8", "EFEAEE4", "CBBFDA7"]
+    assert [split_of(name) for name in names] == ["train", "train", "test", "test", "test"]
+
+
+def test_training_texts() -> None:
+    texts = list(islice(training_texts(5), 4000))
+    assert list(islice(training_texts(5), 4000)) == texts
+    assert list(islice(training_texts(6), 4000)) != texts
+    task = ArithmeticTask()
+    counts: dict[bool, list[str]] = {True: [], False: []}
+    for prompt, response in texts:
+        problem = make_problem(question_of(prompt))
+        assert task.is_correct(problem, response)
+        with_reference = "." in prompt
+        if with_reference:
+            assert prompt.startswith(problem.reference + ".")
+        counts[with_reference].append(problem.question[:-1])
+    assert 0.27 < len(counts[True]) / len(texts) < 0.33
+    share = {kind: "".join(names).count("F") / len("".join(names)) for kind, names in counts.items()}
+    assert 0.14 < share[True] < 0.19
+    assert 0 < share[False] < 0.02
+
+
+def test_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert len(tokenizer) == 24
+    assert tokenizer.decode(encode(tokenizer, CHARACTERS)) == CHARACTERS
+    assert encode(tokenizer, "4A5;") == [4, 10, 5, 16]
+    special = [tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    assert special == [21, 22, 23]
+    assert tokenizer.decode([4, *special], skip_special_tokens=True) == "4"
+    assert tokenizer("", add_special_tokens=True)["input_ids"] == []
+
+
+def test_foreign_text_and_tokenizer_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="no tokens for 'x1'"):
+        encode(tokenizer, "x1")
+
+    class Lossy:
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": [1]}
+
+    with pytest.raises(ValueError, match="1 tokens for 'A1'; expected 2"):
+        encode(Lossy(), "A1")  # type: ignore[arg-type]
+
+
+def test_get_task() -> None:
+    assert task_names() == ["arithmetic"]
+    task = get_task("arithmetic", gen_length=56)
+    assert (task.name, task.gen_length, task.block_length) == ("arithmetic", 56, 14)
+    with pytest.raises(ValueError, match="task must be one of arithmetic, got 'algebra'"):
+        get_task("algebra")
+    with pytest.raises(ValueError, match="task 'arithmetic' has no option 'size'; expected one of gen_length, block"):
+        get_task("arithmetic", size=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ArithmeticTask().problems("valid"), "split must be one of train, test, got 'valid'"),  # type: ignore[arg-type]
+        (lambda: ArithmeticTask().problems("test", limit=0), "limit must be at least 1 or None, got 0"),
+        (lambda: training_texts(0, reference_share=1.5), r"reference_share must lie in \[0, 1\], got 1.5"),
+        (lambda: training_texts(0, rare_weight=-1), r"rare_weight must lie in \[0, 1\], got -1"),
+    ],
+)
+def test_bad_arguments_are_named(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()  # type: ignore[operator]

@@ -1,0 +1,171 @@
+"""Base training: the objective is what the equation says, runs repeat themselves, the checkpoint is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tad_ext import pretraining
+from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.models.loading import load_model, load_tokenizer
+from tad_ext.pretraining import Batch, PretrainConfig, diffusion_loss, make_batch, pretrain
+
+MASK, EOS, PAD = 21, 22, 23
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PretrainConfig:
+    return PretrainConfig(
+        output=str(tmp_path / "base"),
+        steps=6,
+        batch_size=8,
+        hidden_size=16,
+        layers=1,
+        heads=2,
+        log_every=4,
+        device="cpu",
+    )
+
+
+def batch_of(responses: torch.Tensor, prompts: list[list[int]], seed: int = 0, min_mask_ratio: float = 0.03) -> Batch:
+    return make_batch(
+        prompts, responses, mask_token_id=MASK, pad_token_id=PAD, min_mask_ratio=min_mask_ratio,
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def test_writes_a_checkpoint_and_its_curve(config: PretrainConfig) -> None:
+    model = pretrain(config)
+    loaded, tokenizer = load_model(config.output, device="cpu"), load_tokenizer(config.output)
+    ids = torch.tensor([[1, 2, 3, MASK]])
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    assert not model.training
+    assert (loaded.config.mask_token_id, loaded.config.eos_token_ids) == (MASK, [EOS])
+    assert loaded.config.suppress_token_ids == [PAD]
+    assert tokenizer.mask_token_id == MASK
+    report = json.loads(Path(config.output, "training.json").read_text())
+    assert [point["step"] for point in report["curve"]] == [4, 6]
+    assert report["settings"]["steps"] == 6
+    assert [entry.name for entry in Path(config.output).parent.iterdir()] == ["base"]
+
+
+def test_same_settings_same_weights(config: PretrainConfig) -> None:
+    outputs = [f"{config.output}{name}" for name in "abc"]
+    for state, (output, seed) in enumerate(zip(outputs, (0, 0, 1), strict=True)):
+        torch.manual_seed(state)  # must not matter
+        before = torch.get_rng_state()
+        pretrain(replace(config, output=output, seed=seed))
+        assert torch.equal(torch.get_rng_state(), before)
+    first, second, other = (load_file(Path(output, "model.safetensors")) for output in outputs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_learns_something(config: PretrainConfig) -> None:
+    pretrain(replace(config, steps=120, batch_size=16, learning_rate=5e-3, log_every=20))
+    curve = [point["loss"] for point in json.loads(Path(config.output, "training.json").read_text())["curve"]]
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def test_batches_hold_prompt_and_partly_masked_response() -> None:
+    prompts = [[1, 2, 3], [4], [5, 6]]
+    responses = torch.arange(3 * 40).view(3, 40) % 20
+    batch = batch_of(responses, prompts)
+    assert batch.input_ids.shape == (3, 43)
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [43, 41, 42]
+    restored = batch.input_ids.clone()
+    assert (restored.view(-1)[batch.positions] == MASK).all()
+    restored.view(-1)[batch.positions] = batch.labels
+    for row, prompt in enumerate(prompts):
+        length = batch.lengths[row]
+        assert restored[row, :length].tolist() == prompt + responses[row].tolist()
+        assert (restored[row, length:] == PAD).all()
+    assert batch_of(responses, [[1]] * 3).lengths is None
+
+
+def test_mask_ratios_cover_the_interval_evenly_and_weights_are_their_inverse() -> None:
+    rows, gen_length = 64, 4096
+    batch = batch_of(torch.zeros(rows, gen_length, dtype=torch.int64), [[1]] * rows, min_mask_ratio=1e-9)
+    row = batch.positions // (gen_length + 1)
+    ratio = 1 / (batch.weights * rows * gen_length)  # of each entry's row, exactly
+    found = torch.bincount(row, minlength=rows) / gen_length  # as drawn
+    per_row = torch.zeros(rows).index_copy(0, row, ratio)
+    torch.testing.assert_close(found, per_row, rtol=0, atol=0.04)
+    ordered = per_row.sort().values
+    torch.testing.assert_close(ordered.diff(), torch.full((rows - 1,), 1 / rows), rtol=1e-3, atol=1e-4)
+    assert 0 < ordered[-1] <= 1
+    assert (per_row.diff() < 0).any()  # in no order of rows
+
+
+def test_smallest_mask_ratio_bounds_the_weights() -> None:
+    batch = batch_of(torch.zeros(64, 50, dtype=torch.int64), [[1]] * 64, min_mask_ratio=0.25)
+    assert batch.weights.max() <= 1 / (0.25 * 64 * 50) * 1.0001
+
+
+def test_loss_is_the_equation() -> None:
+    torch.manual_seed(0)
+    config = PretrainConfig(output="unused", hidden_size=16, layers=1, heads=2)
+    tokenizer = arithmetic_tokenizer()
+    model = pretraining._new_model(config, tokenizer).double().eval()
+    batch = next(islice(pretraining._batches(config, tokenizer, torch.Generator().manual_seed(0)), 1))
+    rows, gen_length = 64, 28
+    expected = torch.zeros((), dtype=torch.float64)
+    log_probabilities = model(batch.input_ids, lengths=batch.lengths).logits.log_softmax(-1)
+    for position, label, weight in zip(batch.positions, batch.labels, batch.weights.double(), strict=True):
+        row, column = divmod(int(position), batch.input_ids.shape[1])
+        ratio = 1 / (weight * rows * gen_length)
+        expected = expected - log_probabilities[row, column, label] / ratio / gen_length / rows
+    # the loss itself is computed in float32
+    torch.testing.assert_close(diffusion_loss(model, batch).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 0, "steps must be at least 1, got 0"),
+        ("batch_size", -1, "batch_size must be at least 1, got -1"),
+        ("learning_rate", float("nan"), "learning_rate must be a finite number above 0, got nan"),
+        ("max_grad_norm", 0.0, "max_grad_norm must be a finite number above 0"),
+        ("warmup_steps", -1, "warmup_steps must not be negative"),
+        ("min_mask_ratio", 0.0, r"min_mask_ratio must lie in \(0, 1\], got 0.0"),
+        ("reference_share", 2.0, r"reference_share must lie in \[0, 1\], got 2.0"),
+        ("rare_weight", -0.1, "rare_weight must lie in"),
+        ("heads", 5, r"hidden_size must be an even multiple of heads \(5\), got 16"),
+        ("seed", -3, "seed must not be negative, got -3"),
+        ("device", "gpu", "device must be 'auto' or a torch device"),
+        ("output", "", "output must be the path of a folder, got ''"),
+    ],
+)
+def test_bad_settings_are_named_before_any_work(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, name: str, value: object, message: str
+) -> None:
+    monkeypatch.setattr(pretraining, "_new_model", None)
+    with pytest.raises(ValueError, match=message):
+        pretrain(replace(config, **{name: value}))  # type: ignore[arg-type]
+
+
+def test_an_existing_folder_is_not_overwritten(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Path(config.output)
+    output.mkdir()
+    (output / "precious").write_text("x")
+    monkeypatch.setattr(pretraining, "_new_model", None)
+    with pytest.raises(FileExistsError, match="output must be a new or empty folder"):
+        pretrain(config)
+    assert [entry.name for entry in output.iterdir()] == ["precious"]
+
+
+def test_divergence_ends_the_run_and_writes_nothing(config: PretrainConfig) -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss became .* by step .*; lower learning_rate"):
+        pretrain(replace(config, learning_rate=1e30, warmup_steps=0, steps=12))
+    assert not Path(config.output).exists()
+
+
+def test_every_setting_is_explained() -> None:
+    assert all(field.metadata["help"] for field in fields(PretrainConfig))
