@@ -80,7 +80,7 @@ def fused_linear_tad_loss(
     distant_count: Count = None,
     chunk_rows: int | None = None,
 ) -> TADLoss:
-    """`fused_tad_loss` of `hidden @ lm_head_weight.T`; `chunk_rows` has no meaning here: the logits exist as a whole."""
+    """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ lm_head_weight.detach().T
     return fused_tad_loss(
         student_hidden @ lm_head_weight.T,
