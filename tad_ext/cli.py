@@ -5,7 +5,6 @@ Nothing heavy is imported until a command is known, so that help is instant.
 
 from __future__ import annotations
 
-import dis
 import importlib
 import sys
 import textwrap
@@ -107,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `tad` and returns its exit code.
 
     0, or what the job returned; 2 for bad input and 1 for a job that gave up, each with one line on stderr; 130 after
-    Ctrl-C. Errors that nobody raised on purpose are bugs and keep their traceback.
+    Ctrl-C. Errors from inside other libraries are bugs of ours and keep their traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -166,11 +165,9 @@ def overview() -> str:
 
 
 def raised_for_the_user(error: Exception) -> bool:
-    """Whether an error's message is meant for the user: a file's error, or one that a `raise` statement of this
-    package made.
+    """Whether an error's message is meant for the user: a file's error, or one that this package's own code raised.
 
-    A ValueError or TypeError from anywhere else (another library, a wrong call in our own code) is a bug, and its
-    traceback is what one needs.
+    A ValueError or TypeError from inside another library is a bug of ours, and its traceback is what one needs.
     """
     if isinstance(error, OSError):
         return True
@@ -179,9 +176,7 @@ def raised_for_the_user(error: Exception) -> bool:
         return False
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    package = traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
-    return package == __package__ and instruction == dis.opmap["RAISE_VARARGS"]
+    return traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] == __package__
 
 
 def _run(name: str, command: Command, argv: Sequence[str]) -> int:

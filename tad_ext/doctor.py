@@ -130,7 +130,8 @@ def kernel_findings(info: dict[str, Any]) -> list[Finding]:
     if info["cuda_built"]:
         return [cpu, Finding("CUDA kernels", "compiled")]
     why = info.get("cuda_reason") or "no reason recorded"
-    return [cpu, Finding("CUDA kernels", "not compiled", "missing", f"{why}; on a GPU plain PyTorch does their work")]
+    note = f"{why}; on a GPU set TAD_EXT_REFERENCE=1: plain PyTorch does their work"
+    return [cpu, Finding("CUDA kernels", "not compiled", "missing", note)]
 
 
 def _cpu() -> list[Finding]:

@@ -7,12 +7,13 @@ import os
 from types import ModuleType
 from typing import Any
 
+import torch  # first: its libraries are what the compiled module links to
+
 
 def _load() -> tuple[ModuleType | None, str | None]:
     """The compiled module; or None and why: not wanted, not built, or built for another torch."""
     if os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", ""):
         return None, "TAD_EXT_REFERENCE is set: the plain-PyTorch reference is used"
-    importlib.import_module("torch")  # its libraries are what the compiled module links to
     try:
         return importlib.import_module("tad_ext._C"), None
     except ImportError as error:
@@ -53,3 +54,25 @@ def backend_info() -> dict[str, Any]:
         "cuda_reason": _module.cuda_reason,
         "error": None,
     }
+
+
+def _no_cuda_kernel(*_: Any) -> Any:
+    """Stands in for every operator on CUDA tensors while there are no CUDA kernels."""
+    raise NotImplementedError(
+        f"tad_ext has no compiled operators for CUDA tensors ({backend_info()['cuda_reason']}). Set TAD_EXT_REFERENCE=1 "
+        "to run the plain-PyTorch reference on the GPU, or move the tensors to the CPU"
+    )
+
+
+if _module is not None:
+    for _name in (
+        "tad_loss",
+        "tad_loss_backward",
+        "linear_tad_loss",
+        "linear_tad_loss_backward",
+        "masked_log_softmax",
+        "masked_log_softmax_backward",
+        "token_statistics",
+        "commit_reveal",
+    ):
+        torch.library.impl(f"tad_ext::{_name}", "CUDA")(_no_cuda_kernel)
