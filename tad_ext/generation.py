@@ -39,7 +39,7 @@ class GenerateConfig:
     )
     decoded_token_threshold: float = field(
         default=0.95,
-        metadata={"help": "revealed share of a block at which its successor must reveal a token each step"},
+        metadata={"help": "revealed share of a block at which its successor counts as fully active"},
     )
     stop_at_eos: bool = field(default=True, metadata={"help": "finish a response at its first end-of-sequence token"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0: greedy"})
