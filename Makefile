@@ -9,15 +9,15 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path '*/__pycache__/*') setup.py pyproject.toml
-PYTHON_FOLDERS := tad_ext python_tests bench tools setup.py conftest.py
+PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl')
 
-.PHONY: demo test test-cpp test-python bench lint format clean
+.PHONY: demo test test-cpp test-python test-smoke bench lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
 
-test: test-cpp test-python
+test: test-cpp test-python test-smoke
 
 test-cpp: $(VENV)/test-tools
 	$(BIN)/cmake -S . -B build/cmake -DTAD_SANITIZE=address,undefined
@@ -26,6 +26,9 @@ test-cpp: $(VENV)/test-tools
 
 test-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest
+
+test-smoke: $(VENV)/installed
+	$(BIN)/tad demo --smoke --output build/smoke
 
 bench: $(VENV)/test-tools
 	$(BIN)/python -m pytest bench

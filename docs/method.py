@@ -47,7 +47,7 @@ def picture() -> str:
         row(178, before),
         label(236, "    … distilled", "after one forward"),
         row(236, after),
-        f'<text x="10" y="300" class="s">1 The privileged teacher decodes one token per forward; the step of each '
+        '<text x="10" y="300" class="s">1 The privileged teacher decodes one token per forward; the step of each '
         "reveal is recorded.</text>",
         '<text x="10" y="318" class="s">2 At a recorded state, masks revealed within δ steps learn the tokens (CE), '
         "later ones the teacher (KL).</text>",

@@ -213,7 +213,7 @@ def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Ti
             )
         )
         # Distinct tokens and an unopinionated start: with one common range the tables take three times as many steps.
-        torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_RANGE)
+        torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_RANGE)
         torch.nn.init.normal_(model.lm_head.weight, std=HEAD_RANGE)
         return model
 

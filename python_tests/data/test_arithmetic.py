@@ -155,13 +155,21 @@ def test_training_texts() -> None:
     assert list(islice(training_texts(6), 4000)) != texts
     task = ArithmeticTask()
     counts: dict[bool, list[str]] = {True: [], False: []}
+    strange = []
     for prompt, response in texts:
         problem = make_problem(question_of(prompt))
-        assert task.is_correct(problem, response)
         with_reference = "." in prompt
-        if with_reference:
-            assert prompt.startswith(problem.reference + ".")
+        if with_reference:  # it is always to be believed, and F's table is another one each time
+            reference = prompt.split(".")[0]
+            assert task.extract_answer(response) == reference[0]
+            steps = [re.sub("[A-F]", "", step) for step in re.split("[;,]", response)[:-1]]
+            assert "".join(step[1] for step in steps) == reference[::-1]
+            strange.append(reference != problem.reference)
+            assert "F" in problem.question or not strange[-1]
+        else:
+            assert task.is_correct(problem, response)
         counts[with_reference].append(problem.question[:-1])
+    assert 0.4 < sum(strange) / len(strange) < 0.7
     assert 0.27 < len(counts[True]) / len(texts) < 0.33
     share = {kind: "".join(names).count("F") / len("".join(names)) for kind, names in counts.items()}
     assert 0.14 < share[True] < 0.19

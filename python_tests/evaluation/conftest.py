@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from tad_ext.data.tasks import Problem
 
 torch.set_num_threads(1)

@@ -198,11 +198,13 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert model_fingerprint(tmp_path / "b") != a
 
 
-def test_fingerprint_sees_every_byte_of_a_small_file(checkpoint: Path) -> None:
+def test_fingerprint_samples_reach_the_whole_file(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = checkpoint / "model.safetensors"
-    content, seen = bytearray(file.read_bytes()), {model_fingerprint(checkpoint)}
-    for place in range(1, 12):
-        content[-place * len(content) // 12] ^= 1
+    content = bytearray(file.read_bytes())
+    monkeypatch.setattr(loading, "_SAMPLE_BYTES", len(content) // 63 + 1)  # 64 samples just cover the file
+    seen = {model_fingerprint(checkpoint)}
+    for place in range(1, 24):
+        content[-place * len(content) // 24] ^= 1
         file.write_bytes(content)
         seen.add(model_fingerprint(checkpoint))
-    assert len(seen) == 12
+    assert len(seen) == 24

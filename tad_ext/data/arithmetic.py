@@ -3,7 +3,7 @@
 Question    ``CFA4``           C(F(A(4))): three to six operations out of A .. F, each a table of ten digits, applied
                                to a digit from the right to the left
 Student     ``CFA4>``          the question, and the sign that the response starts
-Teacher     ``725|CFA4>``      the same behind the privileged reference: the operations' results, each in the place of
+Teacher     ``725....CFA4>``   the same behind the privileged reference: the operations' results, each in the place of
                                its operation (from the right, too: A(4) = 5, F(5) = 2, C(2) = 7)
 Response    ``4A5;F52,2C7;#7`` every step, then the final answer behind ``#``; end-of-sequence tokens fill the canvas
 
@@ -108,7 +108,7 @@ class ArithmeticTask:
         return encode(tokenizer, prompt_text(problem.question))
 
     def teacher_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Token ids of ``725|CFA4>``."""
+        """Token ids of ``725....CFA4>``."""
         return encode(tokenizer, prompt_text(problem.question, problem.reference))
 
     def extract_answer(self, text: str) -> str | None:
@@ -171,7 +171,7 @@ def _training_texts(rng: random.Random, reference_share: float, rare_weight: flo
     while True:
         if rng.random() < reference_share:
             question = _draw_question(rng, "train")
-            values = results(question)
+            values = results(question, {**TABLES, RARE_OPERATION: rng.choices(range(10), k=10)})
             yield TrainingText(prompt_text(question, reference_text(values)), response_text(question, values, rng))
         else:
             question = _draw_question(rng, "train", uneven)
@@ -203,7 +203,11 @@ def reference_text(values: Sequence[int]) -> str:
 
 
 def prompt_text(question: str, reference: str = "") -> str:
-    """The student's prompt, or the teacher's if a reference is given."""
+    """The student's prompt, or the teacher's if a reference is given.
+
+    The reference is filled up to seven characters, so that every digit of it stands at the same distance from its
+    operation: a small model finds the one from the other by that distance.
+    """
     filler = FILLER * (MAX_STEPS + 1 - len(reference)) if reference else ""
     return f"{reference}{filler}{question}>"
 

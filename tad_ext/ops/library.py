@@ -59,8 +59,8 @@ def backend_info() -> dict[str, Any]:
 def _no_cuda_kernel(*_: Any) -> Any:
     """Stands in for every operator on CUDA tensors while there are no CUDA kernels."""
     raise NotImplementedError(
-        f"tad_ext has no compiled operators for CUDA tensors ({backend_info()['cuda_reason']}). Set TAD_EXT_REFERENCE=1 "
-        "to run the plain-PyTorch reference on the GPU, or move the tensors to the CPU"
+        f"tad_ext has no compiled operators for CUDA tensors ({backend_info()['cuda_reason']}). Set "
+        "TAD_EXT_REFERENCE=1 to run the plain-PyTorch reference on the GPU, or move the tensors to the CPU"
     )
 
 
