@@ -1,6 +1,6 @@
 """Lets tests run from the repository's folder after a plain `pip install .`.
 
-`python -m` and `python -c` put this folder first on the import path, where the source tree, which has no compiled module
+`python -m` and `python -c` put this folder first on the import path, where the source tree, without a compiled module
 unless it was installed with `pip install -e .`, would hide the installed package.
 """
 
