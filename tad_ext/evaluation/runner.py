@@ -49,7 +49,7 @@ def evaluate_model(
         problems: at least one.
         policies: as `parse_policy` reads them, e.g. ["topk:1", "entropy:0.5"]; all are read before any decoding.
         decoding: every setting but the policy, which is replaced by each of `policies`. "topk:1" always decodes block
-            by block: with several blocks at a time it would reveal up to one token in each of them.
+            by block: with several blocks at a time, forced progress in the first one could add a second token.
         name: of the model, in tables and legends.
         prompt: "student", or "teacher": with the privileged reference.
 
