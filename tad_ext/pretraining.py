@@ -39,14 +39,14 @@ class PretrainConfig:
     output: str = field(metadata={"help": "folder for the checkpoint; it must not exist yet, or be empty"})
     steps: int = field(default=2000, metadata={"help": "training steps"})
     batch_size: int = field(default=64, metadata={"help": "sequences per step"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate; it falls to 5 % along a cosine"})
+    learning_rate: float = field(default=3e-3, metadata={"help": "peak learning rate; it falls to 5 % along a cosine"})
     warmup_steps: int = field(default=50, metadata={"help": "steps in which the learning rate rises to its peak"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradients longer than this are shortened to it"})
     min_mask_ratio: float = field(default=0.03, metadata={"help": "smallest masking probability t"})
     reference_share: float = field(default=0.3, metadata={"help": "part of the texts with the reference in the prompt"})
     rare_weight: float = field(
-        default=0.03, metadata={"help": "frequency of the rare operation without reference, relative to the others"}
+        default=0.05, metadata={"help": "frequency of the rare operation without reference, relative to the others"}
     )
     hidden_size: int = field(default=96, metadata={"help": "width of the model"})
     layers: int = field(default=3, metadata={"help": "transformer layers"})

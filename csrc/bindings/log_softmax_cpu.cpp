@@ -66,19 +66,13 @@ at::Tensor masked_log_softmax_backward(
   const MutableRows target = mutable_rows_view(gradient_rows);
   const size_t row_bytes = gradient_rows.size(1) * gradient.element_size();
   const LogSoftmaxArguments arguments = chosen.arguments(temperature);
-  const EntriesOfRow of_row(arguments.rows, chosen.count, gradient_rows.size(0));
   AT_DISPATCH_FLOATING_TYPES(chosen.real(), "masked_log_softmax_backward", [&] {
     const scalar_t* normalizer = normalizer_rows.const_data_ptr<scalar_t>();
     const auto& kernels = cpu_kernels().of<scalar_t>();
-    parallel_rows(gradient_rows.size(0), [&](int64_t row) {
-      const int64_t first = of_row.start[row], last = of_row.start[row + 1];
-      if (first == last) std::memset(static_cast<char*>(target.data) + row * row_bytes, 0, row_bytes);
-      for (int64_t k = first; k < last; ++k) {
-        const int64_t entry = of_row.entries[k];
-        kernels.log_softmax_gradient(
-            arguments, entry, normalizer + 2 * entry, rows_view(grad_rows), target, row, /*add=*/k > first);
-      }
-    });
+    const auto write = [&](int64_t entry, int64_t row, bool add) {
+      kernels.log_softmax_gradient(arguments, entry, normalizer + 2 * entry, rows_view(grad_rows), target, row, add);
+    };
+    write_gradient_rows(target, gradient_rows.size(0), row_bytes, arguments.rows, chosen.count, write);
   });
   return gradient;
 }

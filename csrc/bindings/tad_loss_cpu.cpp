@@ -92,21 +92,16 @@ at::Tensor tad_loss_backward(
   const at::Tensor gradient_rows = as_rows(gradient);
   const MutableRows target = mutable_rows_view(gradient_rows);
   const size_t row_bytes = gradient_rows.size(1) * gradient.element_size();
-  const EntriesOfRow of_row(entries.student_rows(), entries.size(), gradient_rows.size(0));
   TadLossArguments arguments = entries.arguments();
   logits.describe(arguments);
   AT_DISPATCH_FLOATING_TYPES(logits.real(), "tad_loss_backward", [&] {
     const auto* sums = reinterpret_cast<const TadRowSums<scalar_t>*>(row_sums.const_data_ptr<scalar_t>());
     const auto& kernels = cpu_kernels().of<scalar_t>();
-    parallel_rows(gradient_rows.size(0), [&](int64_t row) {
-      const int64_t first = of_row.start[row], last = of_row.start[row + 1];
-      if (first == last) std::memset(static_cast<char*>(target.data) + row * row_bytes, 0, row_bytes);
-      for (int64_t k = first; k < last; ++k) {
-        const int64_t entry = of_row.entries[k];
-        const auto scale = scalar_t(outer * entries.gradient_scale(entry, near_denominator, distant_denominator));
-        kernels.tad_gradient(arguments, entry, sums[entry], scale, target, row, /*add=*/k > first);
-      }
-    });
+    const auto write = [&](int64_t entry, int64_t row, bool add) {
+      const auto scale = scalar_t(outer * entries.gradient_scale(entry, near_denominator, distant_denominator));
+      kernels.tad_gradient(arguments, entry, sums[entry], scale, target, row, add);
+    };
+    write_gradient_rows(target, gradient_rows.size(0), row_bytes, entries.student_rows(), entries.size(), write);
   });
   return gradient;
 }

@@ -24,6 +24,11 @@ TAD_HOST_DEVICE bool ends_sequence(const RevealArguments& a, int64_t token) {
   return false;
 }
 
+/// NaN ranks with -inf.
+TAD_HOST_DEVICE float ranked(float score) {
+  return score == score ? score : -__builtin_inff();
+}
+
 /// Marks in `revealed` the accepted entries of `block`; with `must_progress`, its best entry where none is accepted.
 /// The canvas is not written yet. Returns whether the block has eligible entries at all.
 TAD_HOST_DEVICE bool choose_in_block(const RevealArguments& a, int64_t row, int64_t block, bool must_progress) {
@@ -31,21 +36,14 @@ TAD_HOST_DEVICE bool choose_in_block(const RevealArguments& a, int64_t row, int6
   const int64_t base = row * a.width;
   int64_t best = -1;
   bool accepted_any = false;
-  for (int64_t entry = 0; entry < a.width; ++entry) {
-    const int64_t position = a.positions[base + entry];
+  for (int64_t entry = base; entry < base + a.width; ++entry) {
+    const int64_t position = a.positions[entry];
     const bool member = position >= 0 && position < a.gen_length && position / a.block_length == block;
     if (!member || canvas[position] != a.mask_token_id) continue;
-    if (a.accept[base + entry]) {
-      a.revealed[base + entry] = true;
-      accepted_any = true;
-    }
-    // NaN compares false both ways, so it ranks with -inf: it is taken only where nothing better stands.
-    if (best < 0 || a.score[base + entry] > a.score[base + best] ||
-        (a.score[base + best] != a.score[base + best] && a.score[base + entry] == a.score[base + entry] &&
-         a.score[base + entry] > -__builtin_inff()))
-      best = entry;
+    if (a.accept[entry]) a.revealed[entry] = accepted_any = true;
+    if (best < 0 || ranked(a.score[entry]) > ranked(a.score[best])) best = entry;
   }
-  if (must_progress && !accepted_any && best >= 0) a.revealed[base + best] = true;
+  if (must_progress && !accepted_any && best >= 0) a.revealed[best] = true;
   return best >= 0;
 }
 

@@ -147,7 +147,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return [int(token) for token in ids]
 
 
-def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.03) -> Iterator[TrainingText]:
+def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.05) -> Iterator[TrainingText]:
     """Endless texts for base training, drawn from the train split, in random forms.
 
     Args:
