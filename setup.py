@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -22,6 +23,7 @@ except ImportError as error:
     ) from error
 
 HOST_SOURCES = [*Path("csrc/bindings").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else []  # at::parallel_for is serial code without it
 CUDA_SOURCES = list(Path("csrc/cuda").glob("*.cu"))
 
 
@@ -55,8 +57,10 @@ setup(
         CppExtension(
             "tad_ext._C",
             sorted(str(source) for source in HOST_SOURCES),
+            depends=sorted(str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl")),
             define_macros=[("TAD_CUDA_REASON", f'"{cuda_reason}"')],
-            extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"],
+            extra_compile_args=["-O3", *OPENMP, "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"],
+            extra_link_args=OPENMP,
         )
     ],
     cmdclass={"build_ext": BuildExtension},

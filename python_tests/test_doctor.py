@@ -43,9 +43,10 @@ def test_compiled_kernels():
 
 
 def test_kernels_that_are_not_used_say_why():
-    cpu, _ = kernel_findings(COMPILED | {"compiled": False, "error": "TAD_EXT_REFERENCE is set"})
-    assert cpu.state == "missing"
-    assert "TAD_EXT_REFERENCE is set" in cpu.note
+    for capability, error, state in (("reference", "TAD_EXT_REFERENCE is set", "missing"), ("none", "no _C", "broken")):
+        cpu, _ = kernel_findings(COMPILED | {"compiled": False, "cpu_capability": capability, "error": error})
+        assert cpu.state == state
+        assert cpu.note == error
 
 
 def test_missing_cuda_kernels_say_why():

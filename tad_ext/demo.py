@@ -49,18 +49,18 @@ class DemoConfig:
     threads: int | None = field(default=None, metadata={"help": "CPU threads; none: as PyTorch chooses"})
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
 
-    pretrain_steps: int = field(default=2500, metadata={"help": "training steps of the base model"})
+    pretrain_steps: int = field(default=2000, metadata={"help": "training steps of the base model"})
     pretrain_batch_size: int = field(default=64, metadata={"help": "sequences per training step of the base model"})
-    pretrain_learning_rate: float = field(default=2e-3, metadata={"help": "peak learning rate of the base model"})
+    pretrain_learning_rate: float = field(default=3e-3, metadata={"help": "peak learning rate of the base model"})
     pretrain_reference_share: float = field(
         default=0.3, metadata={"help": "part of the base model's training texts with the reference in the prompt"}
     )
-    collect_problems: int = field(default=1500, metadata={"help": "training problems that the teacher decodes"})
+    collect_problems: int = field(default=1200, metadata={"help": "training problems that the teacher decodes"})
     delta: int = field(default=4, metadata={"help": "distilling: tokens revealed within this many steps are near"})
     lora_rank: int = field(default=32, metadata={"help": "distilling: rank, and alpha, of the LoRA adapter"})
-    distill_steps: int = field(default=250, metadata={"help": "distilling: optimizer steps"})
+    distill_steps: int = field(default=500, metadata={"help": "distilling: optimizer steps"})
     distill_batch_size: int = field(default=64, metadata={"help": "distilling: states per step"})
-    distill_learning_rate: float = field(default=2e-3, metadata={"help": "distilling: learning rate"})
+    distill_learning_rate: float = field(default=4e-3, metadata={"help": "distilling: learning rate"})
     evaluate_problems: int = field(default=400, metadata={"help": "test problems of each evaluation"})
     decode_batch_size: int = field(default=128, metadata={"help": "problems decoded at a time"})
     decay_trajectories: int = field(default=200, metadata={"help": "trajectories of the confidence-decay curve"})

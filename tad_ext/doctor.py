@@ -126,7 +126,8 @@ def kernel_findings(info: dict[str, Any]) -> list[Finding]:
         cpu = Finding("C++ kernels", f"compiled, running as {info['cpu_capability']}")
     else:
         why = info.get("error") or "no reason recorded"
-        cpu = Finding("C++ kernels", "not used", "missing", f"{why}; plain PyTorch does their work, slower")
+        reference = info["cpu_capability"] == "reference"
+        cpu = Finding("C++ kernels", "not used", "missing" if reference else "broken", why)
     if info["cuda_built"]:
         return [cpu, Finding("CUDA kernels", "compiled")]
     why = info.get("cuda_reason") or "no reason recorded"

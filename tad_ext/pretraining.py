@@ -212,7 +212,7 @@ def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Ti
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        # Distinct tokens and an unopinionated start: with one common range the tables take three times as many steps.
+        # Distinct tokens and an unopinionated start: with one common range the tables take about twice as many steps.
         torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_RANGE)
         torch.nn.init.normal_(model.lm_head.weight, std=HEAD_RANGE)
         return model

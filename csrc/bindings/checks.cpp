@@ -1,5 +1,7 @@
 #include "checks.h"
 
+#include <ATen/ExpandUtils.h>
+
 namespace tad {
 
 void check_logits(const at::Tensor& logits, const char* name) {
@@ -36,8 +38,15 @@ void check_range(const at::Tensor& tensor, const char* name, int64_t low, int64_
         " (", of_what, ")");
 }
 
-void check_positive(double value, const char* name) {
-  TORCH_CHECK_VALUE(value > 0 && std::isfinite(value), name, " is ", value, ", expected a finite number > 0");
+void check_temperature(double temperature) {
+  TORCH_CHECK_VALUE(
+      temperature >= 1e-6 && temperature <= 1e6, "temperature is ", temperature, ", expected 1e-6 <= value <= 1e6");
+}
+
+void check_expandable(const at::Tensor& tensor, const char* name, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(
+      at::is_expandable_to(tensor.sizes(), shape), name, " has shape ", tensor.sizes(),
+      ", expected one that expands to ", shape);
 }
 
 DType dtype_of(const at::Tensor& tensor) {

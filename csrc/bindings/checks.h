@@ -22,7 +22,11 @@ void check_same_device(const at::Tensor& tensor, const char* name, const at::Ten
 /// Every element of a CPU tensor lies in [low, high).
 void check_range(const at::Tensor& tensor, const char* name, int64_t low, int64_t high, const char* of_what);
 
-void check_positive(double value, const char* name);
+/// Within 1e-6 and 1e6, where its square and its inverse are ordinary float32 numbers.
+void check_temperature(double temperature);
+
+/// The tensor can be expanded to `shape`.
+void check_expandable(const at::Tensor& tensor, const char* name, at::IntArrayRef shape);
 
 DType dtype_of(const at::Tensor& tensor);
 

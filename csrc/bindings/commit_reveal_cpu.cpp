@@ -3,7 +3,6 @@
 
 #include "../common/reveal.h"
 #include "checks.h"
-#include "parallel.h"
 
 namespace tad {
 namespace {
@@ -67,7 +66,14 @@ at::Tensor commit_reveal(
   a.score = score_rows.const_data_ptr<float>();
   a.accept = accept_rows.const_data_ptr<bool>();
   a.revealed = revealed.mutable_data_ptr<bool>();
+  for (int64_t i = 0; i < position_rows.numel(); ++i)
+    TORCH_CHECK_VALUE(
+        a.positions[i] < 0 || a.done[i / width] || a.tokens[i] != mask_token_id, "tokens[", i, "] is the mask token ",
+        mask_token_id, ", expected another: revealing a mask reveals nothing");
   for (int64_t row = 0; row < batch; ++row) TAD_ISA::reveal_row(a, row);
+  // What autograd saved of these tensors is no longer what they hold, and must be noticed.
+  for (const at::Tensor& written : {canvas, reveal_step, forwards, blocks, done})
+    if (!written.is_inference()) written.unsafeGetTensorImpl()->bump_version();
   return revealed;
 }
 

@@ -31,7 +31,6 @@ void visit_chunk(
   arguments.student = rows_view(logits);
   if (teacher_logits.defined()) arguments.teacher = rows_view(teacher_logits);
   arguments.vocabulary = logits.size(1);
-  arguments.entries = logits.size(0);
   arguments.labels += begin;
   arguments.steps += begin;
   arguments.teacher_rows = teacher_of.data();
@@ -70,8 +69,8 @@ LossResult linear_tad_loss(
   const TadEntries entries(
       labels, steps_to_reveal, row_weight, std::nullopt, teacher_rows, {ce_weight, kl_weight, temperature, delta});
   entries.check_indices(
-      lm_head_weight.size(0), student_hidden.size(0), teacher_hidden ? teacher_hidden->size(0) : 0,
-      teacher_hidden.has_value());
+      lm_head_weight.size(0), student_hidden.size(0),
+      teacher_hidden ? std::optional(teacher_hidden->size(0)) : std::nullopt);
   const double near_denominator = denominator(near_count, "near_count", entries.near());
   const double distant_denominator = denominator(distant_count, "distant_count", entries.distant());
 

@@ -17,7 +17,7 @@ struct ChosenRows {
 
   ChosenRows(const at::Tensor& all_logits, const OptionalTensor& chosen, double temperature) {
     check_logits(all_logits, "logits");
-    check_positive(temperature, "temperature");
+    check_temperature(temperature);
     logits = as_rows(all_logits);
     if (chosen) {
       check_int64(*chosen, "rows");
@@ -60,6 +60,9 @@ at::Tensor masked_log_softmax_backward(
   TORCH_CHECK_VALUE(
       grad_rows.size(0) == chosen.count && grad_rows.size(1) == chosen.logits.size(1), "grad has shape ", grad.sizes(),
       ", expected (", chosen.count, ", ", chosen.logits.size(1), ")");
+  TORCH_CHECK_VALUE(
+      normalizers.numel() == 2 * chosen.count && normalizers.scalar_type() == chosen.real(), "normalizers has shape ",
+      normalizers.sizes(), ", expected what masked_log_softmax returned for these rows");
   const at::Tensor normalizer_rows = normalizers.contiguous();
   at::Tensor gradient = at::empty(logits.sizes(), logits.options().memory_format(std::nullopt));
   const at::Tensor gradient_rows = as_rows(gradient);

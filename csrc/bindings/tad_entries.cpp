@@ -10,12 +10,14 @@ TadEntries::TadEntries(
     const TadWeights& weights)
     : weights_(weights) {
   TORCH_CHECK_VALUE(weights.delta >= 0, "delta is ", weights.delta, ", expected an integer >= 0");
-  check_positive(weights.temperature, "temperature");
+  check_temperature(weights.temperature);
   TORCH_CHECK_VALUE(std::isfinite(weights.ce_weight), "ce_weight is ", weights.ce_weight, ", expected a finite number");
   TORCH_CHECK_VALUE(std::isfinite(weights.kl_weight), "kl_weight is ", weights.kl_weight, ", expected a finite number");
   check_int64(labels, "labels");
   check_int64(steps_to_reveal, "steps_to_reveal");
-  check_count(steps_to_reveal, "steps_to_reveal", labels.numel());
+  TORCH_CHECK_VALUE(
+      steps_to_reveal.sizes() == labels.sizes(), "steps_to_reveal has shape ", steps_to_reveal.sizes(), ", expected ",
+      labels.sizes(), " like labels");
   labels_ = labels.reshape({-1}).contiguous();
   steps_ = steps_to_reveal.reshape({-1}).contiguous();
   for (const auto& [rows, name] :
@@ -39,12 +41,15 @@ TadEntries::TadEntries(
   }
 }
 
-void TadEntries::check_indices(int64_t vocabulary, int64_t student_rows, int64_t teacher_rows, bool has_teacher) const {
+void TadEntries::check_indices(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const {
   const int64_t* labels = labels_.const_data_ptr<int64_t>();
   const int64_t* students = this->student_rows();
   TORCH_CHECK_VALUE(
-      students || size() == student_rows, "labels name ", size(), " entries, expected ", student_rows,
-      ", one per row of the student's logits (or pass student_rows)");
+      students || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
+      ", one per label, unless student_rows says which");
+  TORCH_CHECK_VALUE(
+      teacher_rows_ || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
+      " rows, expected ", size(), ", one per label, unless teacher_rows says which");
   for (int64_t i = 0; i < size(); ++i) {
     TORCH_CHECK_VALUE(
         !is_near(i) || (labels[i] >= 0 && labels[i] < vocabulary), "labels[", i, "] is ", labels[i],
@@ -54,8 +59,9 @@ void TadEntries::check_indices(int64_t vocabulary, int64_t student_rows, int64_t
         students ? students[i] : 0, ", expected 0 <= row < ", student_rows, " (rows of student_logits)");
     const int64_t teacher = teacher_row(i);
     TORCH_CHECK_VALUE(
-        !has_teacher || !is_distant(i) || (teacher >= 0 && teacher < teacher_rows), "teacher_rows[", i, "] is ",
-        teacher, ", expected 0 <= row < ", teacher_rows, " (rows of the teacher) because entry ", i, " is distant");
+        !teacher_rows || !is_distant(i) || (teacher >= 0 && teacher < *teacher_rows), "teacher_rows[", i, "] is ",
+        teacher, ", expected 0 <= row < ", teacher_rows.value_or(0), " (rows of the teacher) because entry ", i,
+        " is distant");
   }
 }
 
@@ -72,7 +78,6 @@ double TadEntries::gradient_scale(int64_t entry, double near_denominator, double
 
 TadLossArguments TadEntries::arguments() const {
   TadLossArguments a;
-  a.entries = size();
   a.labels = labels_.const_data_ptr<int64_t>();
   a.steps = steps_.const_data_ptr<int64_t>();
   a.student_rows = student_rows();
@@ -80,6 +85,11 @@ TadLossArguments TadEntries::arguments() const {
   a.delta = weights_.delta;
   a.temperature = weights_.temperature;
   return a;
+}
+
+/// A part that is switched off adds nothing, even where it is infinite.
+static double weighted(double weight, double part) {
+  return weight == 0 ? 0 : weight * part;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> TadEntries::reduce(
@@ -94,8 +104,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> TadEntries::reduce(
   kl *= weights_.temperature * weights_.temperature / distant_denominator;
   const auto options = losses.options().dtype(dtype);
   return {
-      at::full({}, weights_.ce_weight * ce + weights_.kl_weight * kl, options), at::full({}, ce, options),
-      at::full({}, kl, options)};
+      at::full({}, weighted(weights_.ce_weight, ce) + weighted(weights_.kl_weight, kl), options),
+      at::full({}, ce, options), at::full({}, kl, options)};
 }
 
 double denominator(const std::optional<at::Tensor>& given, const char* name, int64_t own) {

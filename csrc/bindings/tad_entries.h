@@ -19,13 +19,13 @@ struct TadWeights {
 /// Entries of one call on the CPU. Owns what the kernels' pointers refer to.
 class TadEntries {
  public:
-  /// `vocabulary` and the row counts bound labels and row indices, which are checked where they are read.
   TadEntries(
       const at::Tensor& labels, const at::Tensor& steps_to_reveal, const std::optional<at::Tensor>& row_weight,
       const std::optional<at::Tensor>& student_rows, const std::optional<at::Tensor>& teacher_rows,
       const TadWeights& weights);
 
-  void check_indices(int64_t vocabulary, int64_t student_rows, int64_t teacher_rows, bool has_teacher) const;
+  /// Row counts fit the entries, and every label and row index that is read lies in range. No teacher: nullopt.
+  void check_indices(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
 
   int64_t size() const { return labels_.numel(); }
   int64_t near() const { return near_; }

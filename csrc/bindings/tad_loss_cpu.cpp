@@ -29,6 +29,14 @@ struct Logits {
     teacher = as_rows(*teacher_logits);
   }
 
+  void check(const TadEntries& entries, const at::Tensor& labels, const at::Tensor& student_logits) const {
+    const auto rows_shape = student_logits.sizes().slice(0, student_logits.dim() - 1);
+    TORCH_CHECK_VALUE(
+        entries.student_rows() || labels.dim() == 1 || labels.sizes() == rows_shape, "labels has shape ",
+        labels.sizes(), ", expected ", rows_shape, " like the rows of student_logits");
+    entries.check_indices(student.size(1), student.size(0), teacher ? std::optional(teacher->size(0)) : std::nullopt);
+  }
+
   void describe(TadLossArguments& a) const {
     a.student = rows_view(student);
     if (teacher) a.teacher = rows_view(*teacher);
@@ -48,9 +56,7 @@ LossResult tad_loss(
   const Logits logits(student_logits, teacher_logits, kl_weight);
   const TadEntries entries(
       labels, steps_to_reveal, row_weight, student_rows, teacher_rows, {ce_weight, kl_weight, temperature, delta});
-  entries.check_indices(
-      logits.student.size(1), logits.student.size(0), logits.teacher ? logits.teacher->size(0) : 0,
-      logits.teacher.has_value());
+  logits.check(entries, labels, student_logits);
   const double near_denominator = denominator(near_count, "near_count", entries.near());
   const double distant_denominator = denominator(distant_count, "distant_count", entries.distant());
 
@@ -81,6 +87,7 @@ at::Tensor tad_loss_backward(
   const Logits logits(student_logits, teacher_logits, kl_weight);
   const TadEntries entries(
       labels, steps_to_reveal, row_weight, student_rows, teacher_rows, {ce_weight, kl_weight, temperature, delta});
+  logits.check(entries, labels, student_logits);
   TORCH_CHECK_VALUE(
       row_sums.dim() == 2 && row_sums.size(0) == entries.size() && row_sums.size(1) == 4 && row_sums.is_contiguous(),
       "row_sums has shape ", row_sums.sizes(), ", expected what tad_loss returned for these entries");

@@ -17,10 +17,14 @@ using Statistics =
 at::Tensor query_logits(
     const at::Tensor& logits, const OptionalTensor& rows, const OptionalTensor& queries, at::IntArrayRef shape) {
   std::vector<int64_t> result_shape = shape.vec();
+  if (queries) {
+    check_int64(*queries, "query_tokens");
+    TORCH_CHECK_VALUE(queries->dim() >= 1, "query_tokens has shape [], expected (..., K)");
+  }
   result_shape.push_back(queries ? queries->size(-1) : 0);
   at::Tensor result = at::zeros(result_shape, logits.options());
-  if (!queries || result.numel() == 0) return result;
-  check_int64(*queries, "query_tokens");
+  if (queries) check_expandable(*queries, "query_tokens", result_shape);
+  if (!queries || result.numel() == 0 || logits.size(0) == 0) return result;
   check_range(*queries, "query_tokens", 0, logits.size(1), "the vocabulary");
   const at::Tensor ids = queries->expand(result_shape).reshape({-1, result_shape.back()});
   const at::Tensor source = rows ? *rows : at::arange(ids.size(0), ids.options());
@@ -70,6 +74,8 @@ Statistics token_statistics(
     TORCH_CHECK_VALUE(seeds && offsets, "seeds and offsets are expected because temperature is ", temperature);
     check_int64(*seeds, "seeds");
     check_int64(*offsets, "offsets");
+    check_expandable(*seeds, "seeds", shape);
+    check_expandable(*offsets, "offsets", shape);
     seed_of = seeds->expand(shape).contiguous();
     offset_of = offsets->expand(shape).contiguous();
     a.seeds = seed_of.const_data_ptr<int64_t>();

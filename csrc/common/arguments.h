@@ -26,7 +26,6 @@ struct TadLossArguments {
   Rows student;
   Rows teacher;  // data null: distant entries contribute nothing
   int64_t vocabulary = 0;
-  int64_t entries = 0;
   const int64_t* labels = nullptr;
   const int64_t* steps = nullptr;
   const int64_t* student_rows = nullptr;
@@ -35,7 +34,8 @@ struct TadLossArguments {
   double temperature = 1.0;
 };
 
-/// What forward leaves for backward, per entry: the softmax of a row is exp((x - max) / temperature) * inverse_sum.
+/// What forward leaves for backward, per entry: the softmax of a row is exp((x - max) / T) * inverse_sum, where T is
+/// the temperature for a distant entry and 1 for a near one.
 template <class Real>
 struct TadRowSums {
   Real student_max, student_inverse_sum, teacher_max, teacher_inverse_sum;

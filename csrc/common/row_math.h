@@ -16,6 +16,9 @@ TAD_HOST_DEVICE Real negative_infinity() {
   return -std::numeric_limits<Real>::infinity();
 }
 
+/// Exponents below this count as probability 0: exp would leave the normal numbers of float32.
+constexpr float kLowestExponent = -87.33f;
+
 /// The finite number that a part's exponents are relative to: its maximum, or 0 where nothing is possible.
 template <class Real>
 TAD_HOST_DEVICE Real reference_of(Real max) {
@@ -38,7 +41,9 @@ template <class Real>
 TAD_HOST_DEVICE RowSum<Real> rebase(const RowSum<Real>& part, Real max, Real inverse_temperature) {
   RowSum<Real> moved{max, part.sum, part.weighted};
   const Real shift = inverse_temperature * (reference_of(part.max) - reference_of(max));
-  if (shift != 0 && part.sum != 0) {
+  if (shift < Real(kLowestExponent) && part.sum == part.sum) {  // nothing is left of it; a NaN stays
+    moved.sum = moved.weighted = 0;
+  } else if (shift != 0 && part.sum != 0) {
     const Real scale = std::exp(shift);
     moved.weighted = (part.weighted + part.sum * shift) * scale;
     moved.sum = part.sum * scale;
@@ -73,7 +78,7 @@ TAD_HOST_DEVICE DivergenceSum<Real> rebase(
   DivergenceSum<Real> moved{
       rebase(part.student, student_max, inverse_temperature), rebase(part.teacher, teacher_max, inverse_temperature)};
   const Real student_shift = inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));
-  if (student_shift != 0 && part.teacher.sum != 0) moved.teacher.weighted -= moved.teacher.sum * student_shift;
+  if (student_shift != 0 && moved.teacher.sum != 0) moved.teacher.weighted -= moved.teacher.sum * student_shift;
   return moved;
 }
 

@@ -1,6 +1,8 @@
 // The CPU backend's kernels as a table of functions, one table per instruction set, the best one chosen at run time.
 #pragma once
 
+#include <vector>
+
 #include "../common/arguments.h"
 
 namespace tad {
@@ -41,6 +43,9 @@ extern const CpuKernels kPortableKernels;
 extern const CpuKernels kAvx2Kernels;
 extern const CpuKernels kAvx512Kernels;
 #endif
+
+/// The tables this processor can run, the best one first.
+std::vector<const CpuKernels*> runnable_cpu_kernels();
 
 /// The best table this processor can run. The environment variable TAD_CPU_ISA (portable, avx2, avx512) chooses a
 /// lesser one; a name that is unknown or that this processor cannot run throws std::invalid_argument.

@@ -19,7 +19,7 @@ inline void add_block(RowSum<double>& row, const Real* block, int64_t length, Re
     const Vector<Real> a = (load(block + i) - reference) * b;
     const Vector<Real> e = exp_nonpositive(a);
     sum += e;
-    // exp(a) is 0 below the lowest exponent; clamping a keeps 0 * -inf out of the sum.
+    // Clamping a keeps 0 * -inf out of the sum; what is below the lowest exponent is too small to matter.
     if (kWithEntropy) weighted += e * maximum(lowest, a);
   };
   int64_t i = 0;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../common/platform.h"
+#include "../common/row_math.h"
 
 #ifndef TAD_VECTOR_BYTES
 #define TAD_VECTOR_BYTES 16
@@ -77,9 +77,6 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
-/// Exponents below this give exactly 0.
-constexpr float kLowestExponent = -87.33f;
-
 /// exp(x) for x <= 0 within about 1 ulp; exactly 0 below kLowestExponent, NaN stays NaN.
 /// x = n ln 2 + r, exp(x) = 2^n exp(r), with a polynomial of degree 7 for exp(r), |r| <= ln(2) / 2.
 inline Vector<float> exp_nonpositive(Vector<float> x) {
@@ -97,8 +94,8 @@ inline Vector<float> exp_nonpositive(Vector<float> x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r;
   p = p + 1.0f;
-  const Vector<float> scaled = (Vector<float>)((Int)p + ((Int)shifted << 23));
-  return x < low ? splat(0.0f) : scaled;
+  const Vector<float> power = (Vector<float>)(((Int)shifted << 23) + 0x3f800000);
+  return x < low ? splat(0.0f) : p * power;  // a product, because adding to the bits would turn some NaNs into numbers
 }
 
 /// The float64 path serves gradient checks: exact, not fast.

@@ -189,12 +189,18 @@ def test_impossible_tokens() -> None:
     assert fused_tad_loss(student, teacher, labels, steps, delta=2).kl == torch.inf
 
 
-def test_nan_is_not_hidden() -> None:
+# Arithmetic makes the first; the others are what uninitialised memory may hold.
+NAN_PATTERNS = [0x7FC00000, 0x7FC00001, 0x7F800001, 0x7FFFFFFF, -1]
+
+
+@pytest.mark.parametrize("pattern", NAN_PATTERNS)
+def test_nan_is_not_hidden(pattern: int) -> None:
     student, teacher, labels, _ = random_entries(4, 2000, torch.float32)
     steps = torch.tensor([1, 5, 5, 1])
+    nan = torch.tensor(pattern, dtype=torch.int32).view(torch.float32)
     for tensor, row in ((student, 0), (student, 1), (teacher, 2)):
         broken = tensor.clone()
-        broken[row, 1234] = torch.nan
+        broken[row, 1234] = nan
         pair = (broken, teacher) if tensor is student else (student, broken)
         assert fused_tad_loss(*pair, labels, steps, delta=2).loss.isnan()
 
@@ -212,6 +218,50 @@ def test_retained_graph_repeats_the_gradient_and_double_backward_raises() -> Non
     (graph,) = torch.autograd.grad(loss, student, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward"):
         graph.sum().backward()
+
+
+def test_indices_are_checked_again_in_backward() -> None:
+    """A buffer rewritten behind autograd's back is an error, not a crash."""
+    student, teacher, labels, steps = random_entries(6, 33, torch.float32)
+    rows = torch.arange(6)
+    student.requires_grad_()
+    loss = fused_tad_loss(student, teacher, labels, steps, delta=2, student_rows=rows, teacher_rows=rows).loss
+    rows.numpy()[:] = 10**9
+    with pytest.raises(ValueError, match=r"student_rows\[0\] is 1000000000"):
+        loss.backward()
+
+
+def test_a_part_that_is_switched_off_adds_nothing() -> None:
+    student, teacher, labels, _ = random_entries(2, 33, torch.float32)
+    student[1, 5] = -torch.inf
+    for function in (fused_tad_loss, reference.fused_tad_loss):
+        result = function(student, teacher, labels, torch.tensor([1, 9]), delta=2, kl_weight=0.0)
+        assert result.kl == torch.inf
+        assert result.loss == result.ce
+
+
+def test_dynamic_shapes_compile_once() -> None:
+    compiled = torch.compile(
+        lambda s, t, y, k: fused_tad_loss(s, t, y, k, delta=2).loss, fullgraph=True, dynamic=True, backend="aot_eager"
+    )
+    for n in (5, 9, 2):
+        entries = random_entries(n, 33, torch.float32)
+        assert torch.equal(compiled(*entries), fused_tad_loss(*entries, delta=2).loss)
+
+
+def test_expanded_and_permuted_logits() -> None:
+    student, teacher, labels, steps = random_entries(12, 40, torch.float32)
+    expanded = student[:1].expand(12, 40)
+    ours, _ = loss_and_gradient(fused_tad_loss, expanded.contiguous(), teacher, labels, steps, delta=2)
+    x = student[:1].clone().requires_grad_()
+    loss = fused_tad_loss(x.expand(12, 40), teacher, labels, steps, delta=2).loss
+    loss.backward()
+    assert torch.equal(loss, ours.loss)
+    assert x.grad.shape == (1, 40)
+    cube = student.reshape(3, 4, 40).permute(1, 0, 2)
+    order = torch.arange(12).reshape(3, 4).T.reshape(-1)
+    permuted = fused_tad_loss(cube, teacher, labels, steps, delta=2).loss
+    assert torch.equal(permuted, fused_tad_loss(student[order], teacher, labels, steps, delta=2).loss)
 
 
 def test_inputs_are_never_written() -> None:
@@ -277,11 +327,19 @@ ERRORS = [
     ({"delta": 2, "ce_weight": float("nan")}, ValueError, "ce_weight is nan"),
     ({"delta": 2, "labels": torch.zeros(4)}, TypeError, "labels has dtype"),
     ({"delta": 2, "labels": torch.tensor([5, 0, 0, 0])}, ValueError, r"labels\[0\] is 5, expected 0 <= label < 5"),
-    ({"delta": 2, "labels": torch.zeros(3).long()}, ValueError, "steps_to_reveal has shape"),
+    ({"delta": 2, "labels": torch.zeros(3).long()}, ValueError, r"steps_to_reveal has shape \[4\], expected \[3\]"),
     ({"delta": 2, "student": torch.zeros(4, 5).long()}, TypeError, "student_logits has dtype"),
-    ({"delta": 2, "student": torch.zeros(3, 5)}, ValueError, "labels name 4 entries, expected 3"),
+    ({"delta": 2, "student": torch.zeros(3, 5)}, ValueError, "the student has 3 rows, expected 4"),
     ({"delta": 2, "teacher": torch.zeros(4, 6)}, ValueError, "teacher_logits has shape"),
-    ({"delta": 2, "teacher": torch.zeros(2, 5)}, ValueError, r"teacher_rows\[\d\] is \d"),
+    ({"delta": 2, "teacher": torch.zeros(2, 5)}, ValueError, "the teacher has 2 rows, expected 4"),
+    ({"delta": 2, "teacher": torch.zeros(9, 5)}, ValueError, "the teacher has 9 rows, expected 4"),
+    ({"delta": 2, "teacher_rows": torch.tensor([-1, -1, 4, 0])}, ValueError, r"teacher_rows\[2\] is 4"),
+    (
+        {"delta": 2, "student": torch.zeros(2, 2, 5), "labels": torch.zeros(4, 1).long(), "steps": torch.ones(4, 1).long()},
+        ValueError,
+        r"labels has shape \[4, 1\], expected \[2, 2\]",
+    ),
+    ({"delta": 2, "temperature": 1e20}, ValueError, "temperature is 1e"),
     ({"delta": 2, "teacher": None}, ValueError, "teacher_logits is None"),
     ({"delta": 2, "student_rows": torch.tensor([0, 1, 2, 4])}, ValueError, r"student_rows\[3\] is 4"),
     ({"delta": 2, "row_weight": torch.ones(3)}, ValueError, "row_weight has shape"),

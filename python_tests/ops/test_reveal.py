@@ -177,6 +177,19 @@ def test_unmask_step_never_accepts_invalid_statistics() -> None:
     assert state.done.item()
 
 
+def test_what_autograd_saved_is_noticed_when_the_canvas_is_written() -> None:
+    canvas = torch.full((1, 4), MASK)
+    weight = torch.randn(100, 3, requires_grad=True)
+    embedded = torch.nn.functional.embedding(canvas, weight).sum()
+    state = DecodeState.start(1, 4, block_length=4)
+    commit_reveal(
+        canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions,
+        torch.ones(1, 4).long(), torch.zeros(1, 4), torch.ones(1, 4).bool(), block_length=4, mask_token_id=MASK,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        embedded.backward()
+
+
 def test_opcheck() -> None:
     canvas = torch.full((2, 6), MASK)
     state = DecodeState.start(2, 6, block_length=3)
@@ -218,6 +231,7 @@ def test_compiles_without_graph_breaks() -> None:
         ({"positions": torch.full((2, 3), 6)}, ValueError, r"positions\[0\] is 6"),
         ({"tokens": torch.zeros(2, 4).long()}, ValueError, "tokens has shape"),
         ({"score": torch.zeros(2, 3).double()}, TypeError, "score has dtype"),
+        ({"tokens": torch.full((2, 3), MASK)}, ValueError, r"tokens\[0\] is the mask token 99"),
         ({"canvas": torch.zeros(6, 2).long().T}, ValueError, "canvas has strides"),
         ({"blocks": torch.tensor([1, 3])}, ValueError, r"blocks\[1\] is 3"),
     ],

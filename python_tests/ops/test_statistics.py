@@ -83,6 +83,28 @@ def test_broken_and_empty_rows() -> None:
     assert (only.token.item(), only.second_token.item()) == (2, 3)
 
 
+@pytest.mark.parametrize("pattern", [0x7FC00001, 0x7F800001, 0x7FFFFFFF, -1])
+def test_every_nan_is_noticed(pattern: int) -> None:
+    logits = torch.randn(2, 700)
+    logits[1, 600] = torch.tensor(pattern, dtype=torch.int32).view(torch.float32)
+    found = token_statistics(logits)
+    assert found.valid.tolist() == [True, False]
+    assert found.confidence[1] == 0
+
+
+def test_statistics_carry_no_gradient() -> None:
+    logits = torch.randn(2, 9, requires_grad=True)
+    for function in (token_statistics, reference.token_statistics):
+        found = function(logits, query_tokens=torch.tensor([1]))
+        assert not any(field.requires_grad for field in found)
+
+
+def test_padding_of_no_rows_at_all() -> None:
+    found = token_statistics(torch.zeros(0, 5), rows=torch.tensor([-1]), query_tokens=torch.tensor([1]))
+    assert found.valid.tolist() == [False]
+    assert found.query_logits.shape == (1, 1)
+
+
 def test_padding_rows() -> None:
     logits = torch.randn(6, 50)
     rows = torch.tensor([[5, -1], [0, 5]])
@@ -168,6 +190,13 @@ def test_property_agrees_with_float64(vocabulary: int, scale: float, seed: int) 
         ({"suppress_tokens": torch.tensor([5])}, ValueError, r"suppress_tokens\[0\] is 5"),
         ({"suppress_tokens": torch.arange(5)}, ValueError, "suppress_tokens names all 5"),
         ({"query_tokens": torch.tensor([-1])}, ValueError, r"query_tokens\[0\] is -1"),
+        ({"query_tokens": torch.tensor(1)}, ValueError, "query_tokens has shape"),
+        ({"query_tokens": torch.zeros(3, 2).long()}, ValueError, r"query_tokens has shape \[3, 2\]"),
+        (
+            {"temperature": 1.0, "seeds": torch.zeros(3).long(), "offsets": torch.zeros(4).long()},
+            ValueError,
+            r"seeds has shape \[3\]",
+        ),
         ({"rows": torch.tensor([4])}, ValueError, r"rows\[0\] is 4"),
         ({"rows": torch.tensor([0.0])}, TypeError, "rows has dtype"),
     ],

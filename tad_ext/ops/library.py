@@ -10,20 +10,25 @@ from typing import Any
 import torch  # first: its libraries are what the compiled module links to
 
 
+use_reference = os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
+
+
 def _load() -> tuple[ModuleType | None, str | None]:
     """The compiled module; or None and why: not wanted, not built, or built for another torch."""
-    if os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", ""):
+    if use_reference:
         return None, "TAD_EXT_REFERENCE is set: the plain-PyTorch reference is used"
     try:
         return importlib.import_module("tad_ext._C"), None
     except ImportError as error:
-        return None, f"{error}"
+        return None, str(error)
 
 
 _module, _error = _load()
-use_reference = _module is None and os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
+compiled = _module is not None
 
-if _module is None and not use_reference:
+
+def not_compiled(*_: Any, **__: Any) -> Any:
+    """Stands in for every operator where the compiled module is wanted and cannot be loaded."""
     raise ImportError(
         f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip install .`; in "
         "a source checkout run Python outside the repository's folder, or `pip install -e .`; after a change of torch "
@@ -36,13 +41,13 @@ def backend_info() -> dict[str, Any]:
 
     Returns:
         compiled: whether the compiled module is used. cpu_capability: the instruction set of its CPU kernels (avx512,
-        avx2, portable). cuda_built: whether it holds CUDA kernels; cuda_reason: why, or why not. error: why nothing
+        avx2, portable; reference or none where nothing compiled is used). cuda_built: whether it holds CUDA kernels; cuda_reason: why, or why not. error: why nothing
         compiled is used, else None.
     """
     if _module is None:
         return {
             "compiled": False,
-            "cpu_capability": "reference",
+            "cpu_capability": "reference" if use_reference else "none",
             "cuda_built": False,
             "cuda_reason": "no compiled module",
             "error": _error,

@@ -25,7 +25,7 @@ def masked_log_softmax(
         mask: (...) bool, the rows wanted, in order. On a GPU finding them is a synchronisation; `rows` has none.
         rows: (N,) int64, indices of the flattened rows, in any order; rows named twice add their gradients.
             Without `mask` and `rows`: every row.
-        temperature: finite, > 0.
+        temperature: from 1e-6 to 1e6.
         dtype: of the result; default that of the logits.
 
     Raises:

@@ -39,8 +39,9 @@ def fused_tad_loss(
         loss = ce_weight * ce + kl_weight * kl
 
     Entries with s <= 0 contribute nothing; an empty side is exactly 0. The student's logits are read once for the loss
-    and once for the gradient; nothing of their size is allocated but the gradient. Results have the same bits at any
-    number of threads.
+    and once for the gradient; nothing of their size is allocated but the gradient. (Only logits whose rows are not
+    evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
+    Results have the same bits at any number of threads.
 
     Args:
         student_logits: (..., V) float32, bfloat16, float16 or float64; gets the gradient, in its own shape and dtype.
@@ -49,7 +50,7 @@ def fused_tad_loss(
         labels: int64, one per entry, read at near entries only.
         steps_to_reveal: int64, one per entry.
         delta: entries revealed within so many steps are near; an integer >= 0.
-        row_weight: floating point, one per entry; multiplies the entry's loss.
+        row_weight: floating point, one per entry, a constant; multiplies the entry's loss.
         student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named
             twice add their gradients, rows not named get zero. Default (compact form): entry i reads row i.
         teacher_rows: likewise for the teacher; -1 where an entry is not distant.
@@ -101,7 +102,8 @@ def fused_linear_tad_loss(
 
     Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
     hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
-    computed in forward and only scaled in backward. The matrix products are the BLAS library's, so unlike in
+    computed in forward, at loss scale 1 in the dtype of `student_hidden`, and only scaled in backward, so a loss scaler
+    cannot rescue float16 gradients from underflow: use bfloat16. The matrix products are the BLAS library's, so unlike in
     `fused_tad_loss` the last bits may depend on the batch size and the number of threads.
 
     Args:

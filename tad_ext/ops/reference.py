@@ -38,9 +38,11 @@ def fused_tad_loss(
     student = student.to(_compute_dtype(student))
     labels, steps = labels.reshape(-1), steps_to_reveal.reshape(-1)
     entries = torch.arange(labels.numel(), device=labels.device)
-    student_rows = entries if student_rows is None else student_rows
-    teacher_rows = entries if teacher_rows is None else teacher_rows
-    weight = torch.ones_like(steps, dtype=student.dtype) if row_weight is None else row_weight.to(student.dtype)
+    student_rows = entries if student_rows is None else student_rows.reshape(-1)
+    teacher_rows = entries if teacher_rows is None else teacher_rows.reshape(-1)
+    weight = torch.ones_like(steps, dtype=student.dtype)
+    if row_weight is not None:
+        weight = row_weight.detach().reshape(-1).to(student.dtype)
     near = ((steps >= 1) & (steps <= delta)).nonzero()[:, 0]
     distant = (steps > delta).nonzero()[:, 0]
 
@@ -58,7 +60,8 @@ def fused_tad_loss(
         # A teacher row that is NaN must not look like a row without probability.
         kl_of_entry = torch.where(p.isnan().any(-1), torch.nan, kl_of_entry)
         kl = (weight[distant] * kl_of_entry).sum() / _denominator(distant_count, distant)
-    loss = ce_weight * ce + kl_weight * kl
+    # A part that is switched off adds nothing, even where it is infinite.
+    loss = sum((w * part for w, part in ((ce_weight, ce), (kl_weight, kl)) if w != 0), student[:0].sum())
     counts = [torch.tensor(index.numel(), device=index.device) for index in (near, distant)]
     return TADLoss(loss, ce.detach(), kl.detach(), *counts)
 
@@ -127,6 +130,7 @@ def token_statistics(
 ) -> TokenStatistics:
     """Token, confidence, runner-up, margin, entropy and logsumexp of each row; see `tad_ext.token_statistics`."""
     vocabulary = logits.shape[-1]
+    logits = logits.detach()
     shape = logits.shape[:-1] if rows is None else rows.shape
     flat = logits.reshape(-1, vocabulary)
     padding = torch.zeros(shape, dtype=torch.bool, device=logits.device) if rows is None else rows < 0
@@ -182,8 +186,8 @@ def commit_reveal(
     accept: Tensor,
     *,
     block_length: int,
-    block_add_threshold: float,
-    decoded_token_threshold: float,
+    block_add_threshold: float = 1.0,
+    decoded_token_threshold: float = 1.0,
     mask_token_id: int,
     eos_token_ids: Sequence[int] = (),
 ) -> Tensor:

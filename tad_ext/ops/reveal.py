@@ -47,7 +47,7 @@ def commit_reveal(
         forwards, blocks: (B,) int64; written.
         done: (B,) bool; written.
         positions: (B, W) int64, the canvas column of each entry, -1 for padding.
-        tokens: (B, W) int64.
+        tokens: (B, W) int64, never the mask token.
         score: (B, W) float32.
         accept: (B, W) bool.
 

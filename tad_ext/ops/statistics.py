@@ -24,7 +24,7 @@ def token_statistics(
 
     Probabilities and entropy are over the whole vocabulary at temperature 1; suppressed tokens keep theirs, they are
     only never chosen. Ties go to the lowest index. A row that is all -inf has confidence 0, entropy inf and the lowest
-    allowed token; a row with NaN or +inf has valid False, confidence 0 and some allowed token.
+    allowed token; a row with NaN or +inf has valid False, confidence 0 and some allowed token. Not differentiable.
 
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64.
@@ -44,7 +44,7 @@ def token_statistics(
     """
     return TokenStatistics(
         *torch.ops.tad_ext.token_statistics(
-            logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
+            logits.detach(), rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
         )
     )
 
