@@ -27,8 +27,7 @@ def test_token_statistics(benchmark: Any, sizes: dict[str, int], dtype: str, pat
     benchmark.group = f"token statistics, {dtype}"
     benchmark.extra_info.update(path=path, baseline=path != "tad_ext")
     logits = torch.randn(sizes["rows"], sizes["vocabulary"]).to(DTYPES[dtype])
-    STATISTICS[path](logits)
-    benchmark.pedantic(STATISTICS[path], args=(logits,), rounds=9)
+    benchmark.pedantic(STATISTICS[path], args=(logits,), rounds=11, warmup_rounds=5)
 
 
 @pytest.mark.parametrize("path", ["eager", "tad_ext"])
@@ -45,8 +44,7 @@ def test_masked_log_softmax(benchmark: Any, sizes: dict[str, int], dtype: str, p
         logits.grad = None
         function(logits, mask).backward(upstream)
 
-    step()
-    benchmark.pedantic(step, rounds=7)
+    benchmark.pedantic(step, rounds=11, warmup_rounds=10)
 
 
 def test_copy(benchmark: Any, sizes: dict[str, int]) -> None:
@@ -54,4 +52,4 @@ def test_copy(benchmark: Any, sizes: dict[str, int]) -> None:
     source = torch.randn(sizes["rows"], sizes["vocabulary"])
     target = torch.empty_like(source)
     benchmark.extra_info.update(path="copy", bytes=2 * source.numel() * 4)
-    benchmark.pedantic(target.copy_, args=(source,), rounds=9)
+    benchmark.pedantic(target.copy_, args=(source,), rounds=11, warmup_rounds=5)

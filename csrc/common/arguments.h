@@ -35,7 +35,7 @@ struct TadLossArguments {
 };
 
 /// What forward leaves for backward, per entry: the softmax of a row is exp((x - max) / T) * inverse_sum, where T is
-/// the temperature for a distant entry and 1 for a near one.
+/// the temperature for a distant entry and 1 for a near one, and max is a number near the row's maximum.
 template <class Real>
 struct TadRowSums {
   Real student_max, student_inverse_sum, teacher_max, teacher_inverse_sum;

@@ -19,6 +19,7 @@
 #define TAD_ISA avx512
 #define TAD_VECTOR_BYTES 64
 #define TAD_HAS_F16C
+#define TAD_HAS_AVX512
 #include "kernel_table.inl"
 
 namespace tad {

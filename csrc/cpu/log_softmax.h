@@ -6,7 +6,8 @@
 namespace tad {
 namespace TAD_ISA {
 
-/// out = x / T - logsumexp(x / T). `normalizer` gets {max, log sum exp((x - max) / T)}.
+/// out = (x - T * logsumexp(x / T)) / T. `normalizer` gets T * logsumexp in two parts, a rounded number and, in units
+/// of out, what rounding left: out = (x - normalizer[0]) / T - normalizer[1].
 template <class Real>
 void log_softmax_entry(const LogSoftmaxArguments& a, int64_t entry, const MutableRows& out, Real* normalizer) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
@@ -14,14 +15,16 @@ void log_softmax_entry(const LogSoftmaxArguments& a, int64_t entry, const Mutabl
   RowWriter<Real> writer(out, entry, false);
   const Real b = Real(1 / a.temperature);
   const RowSum<double> row = softmax_sum(reader, a.vocabulary, b);
-  const Real max = Real(row.max), log_sum = Real(row.log_sum());
-  normalizer[0] = max;
-  normalizer[1] = log_sum;
+  const double reference = reference_of(row.max);
+  const Real rounded = Real(reference + row.log_sum() / double(b));
+  const Real rest = Real((reference - double(rounded)) * double(b) + row.log_sum());
+  normalizer[0] = rounded;
+  normalizer[1] = rest;
   for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
     const Real* x = reader.block(begin, count);
-    Real* y = writer.block(begin, count);
-    for (int64_t i = 0; i < padded<Real>(count); i += kLanes) store(y + i, (load(x + i) - max) * b - log_sum);
-    writer.finish(y, begin, count);
+    Real* y = writer.block();
+    for (int64_t i = 0; i < padded<Real>(count); i += kLanes) store(y + i, (load(x + i) - rounded) * b - rest);
+    writer.finish(begin, count);
   });
 }
 
@@ -44,16 +47,17 @@ void log_softmax_gradient_entry(
     for (; i < count; ++i) total += g[i];
     total += horizontal_sum<Real>(sum);
   });
-  const Real scale = Real(total) * b;
+  const Real log2_scale = Real(double(b) * kLog2E);
+  const Real scale = Real(total * double(b) / std::exp(double(normalizer[1])));
   for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
     const Real* x = reader.block(begin, count);
     const Real* g = grad_reader.block(begin, count);
-    Real* out = writer.block(begin, count);
+    Real* out = writer.block();
     for (int64_t i = 0; i < padded<Real>(count); i += kLanes) {
-      const Vector<Real> p = exp_nonpositive((load(x + i) - normalizer[0]) * b - normalizer[1]);
+      const Vector<Real> p = exp2(exponent(x + i, normalizer[0], log2_scale));
       store(out + i, load(g + i) * b - p * scale);
     }
-    writer.finish(out, begin, count);
+    writer.finish(begin, count);
   });
 }
 

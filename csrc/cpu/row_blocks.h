@@ -75,15 +75,12 @@ class RowWriter {
         dtype_(rows.dtype),
         add_(add) {}
 
-  /// Where to put the values of the next block, up to whole vectors; `finish` brings them to the row.
-  Real* block(int64_t begin, int64_t count) {
-    if (!add_ && dtype_ == native_dtype<Real>() && count == padded<Real>(count))
-      return reinterpret_cast<Real*>(data_) + begin;
-    return buffer_;
-  }
+  ~RowWriter() { stream_fence(); }
 
-  void finish(const Real* values, int64_t begin, int64_t count) {
-    if (values != buffer_) return;
+  /// Where to put the values of the next block, up to whole vectors; `finish` brings them to the row.
+  Real* block() { return buffer_; }
+
+  void finish(int64_t begin, int64_t count) {
     char* target = data_ + begin * element_size(dtype_);
     switch (dtype_) {
       case DType::kFloat32: put(reinterpret_cast<float*>(target), count); break;
@@ -94,6 +91,13 @@ class RowWriter {
   }
 
  private:
+  void put(Real* target, int64_t count) {
+    if (!add_ && count == padded<Real>(count) && reinterpret_cast<uintptr_t>(target) % TAD_VECTOR_BYTES == 0)
+      for (int64_t i = 0; i < count; i += Simd<Real>::kLanes) stream(target + i, load(buffer_ + i));
+    else
+      put<Real>(target, count);
+  }
+
   template <class Storage>
   void put(Storage* target, int64_t count) {
     if (add_)

@@ -1,4 +1,8 @@
-// Sums over blocks of a row: vector arithmetic inside a block, float64 accumulators from block to block.
+// Sums over the blocks of a row: vector arithmetic inside a block, float64 accumulators from block to block.
+//
+// Exponents are taken in base 2, relative to a reference near the row's maximum: y = (x - reference) * b * log2(e). The
+// reference is the maximum of the first block in which anything is possible. A later element may exceed it; only where
+// that makes a block's sum enormous is the block done again with its own maximum, so that most rows never look for one.
 #pragma once
 
 #include "../common/row_math.h"
@@ -7,73 +11,120 @@
 namespace tad {
 namespace TAD_ISA {
 
-/// Adds to `row` one block whose maximum is `max`, at inverse temperature `b`.
-template <class Real, bool kWithEntropy>
-inline void add_block(RowSum<double>& row, const Real* block, int64_t length, Real max, Real b) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
-  row = rebase(row, row.max > double(max) ? row.max : double(max), double(b));
-  const Real reference = Real(reference_of(row.max));
-  const Vector<Real> lowest = splat(Real(kLowestExponent));
-  Vector<Real> sum0{}, sum1{}, weighted0{}, weighted1{};
-  const auto visit = [&](int64_t i, Vector<Real>& sum, Vector<Real>& weighted) {
-    const Vector<Real> a = (load(block + i) - reference) * b;
-    const Vector<Real> e = exp_nonpositive(a);
-    sum += e;
-    // Clamping a keeps 0 * -inf out of the sum; what is below the lowest exponent is too small to matter.
-    if (kWithEntropy) weighted += e * maximum(lowest, a);
-  };
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= length; i += 2 * kLanes) {
-    visit(i, sum0, weighted0);
-    visit(i + kLanes, sum1, weighted1);
-  }
-  if (i < length) visit(i, sum0, weighted0);
-  row.sum += horizontal_sum<Real>(sum0 + sum1);
-  if (kWithEntropy) row.weighted += horizontal_sum<Real>(weighted0 + weighted1);
+/// Above this a block's sum calls for a new reference. NaN does, too.
+constexpr double kEnormous = 1e15;
+
+template <class Real>
+inline Vector<Real> exponent(const Real* x, Real reference, Real scale) {
+  return (load(x) - reference) * scale;
 }
 
-/// The sums of a whole row.
+/// Sum of exp over a block.
+template <class Real>
+inline double block_sum(const Real* block, int64_t length, Real reference, Real scale) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  Vector<Real> a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= length; i += 2 * kLanes) {
+    a += exp2(exponent(block + i, reference, scale));
+    b += exp2(exponent(block + i + kLanes, reference, scale));
+  }
+  if (i < length) a += exp2(exponent(block + i, reference, scale));
+  return double(horizontal_sum<Real>(a + b));
+}
+
+/// The sums of a whole row at inverse temperature b; without `weighted`.
 template <class Real>
 inline RowSum<double> softmax_sum(RowReader<Real>& reader, int64_t vocabulary, Real b) {
+  const Real scale = Real(double(b) * kLog2E);
   RowSum<double> row;
   for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
     const Real* block = reader.block(begin, count);
     const int64_t length = padded<Real>(count);
-    add_block<Real, false>(row, block, length, block_max(block, length), b);
+    const bool first = row.max == -INFINITY;
+    double sum = first ? 0 : block_sum(block, length, Real(row.max), scale);
+    if (first || !(sum < kEnormous)) {
+      const double max = block_max(block, length);
+      row = rebase(row, row.max > max ? row.max : max, double(b));
+      sum = block_sum(block, length, Real(reference_of(row.max)), scale);
+    }
+    row.sum += sum;
   });
   return row;
 }
 
-/// The sums for KL(teacher || student) of a whole pair of rows.
+/// Sums and weighted sums of a whole row at temperature 1. `visit(block, begin, count, max)` sees every block as well.
+template <class Real, class Visit>
+inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, Visit visit) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  const Real scale = Real(kLog2E);
+  const Vector<Real> lowest = splat(Real(-1000));  // keeps 0 * -inf out of the sum
+  RowSum<double> row;
+  for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
+    const Real* block = reader.block(begin, count);
+    const int64_t length = padded<Real>(count);
+    const Real max = block_max(block, length);
+    row = rebase(row, row.max > double(max) ? row.max : double(max), 1.0);
+    const Real reference = Real(reference_of(row.max));
+    Vector<Real> sum{}, weighted{};
+    for (int64_t i = 0; i < length; i += kLanes) {
+      const Vector<Real> y = exponent(block + i, reference, scale);
+      const Vector<Real> e = exp2(y);
+      sum += e;
+      weighted += e * maximum(lowest, y);
+    }
+    row.sum += double(horizontal_sum<Real>(sum));
+    row.weighted += double(horizontal_sum<Real>(weighted)) * kLn2;
+    visit(block, begin, count, max);
+  });
+  return row;
+}
+
+/// The sums for KL(teacher || student) over a block.
+template <class Real>
+inline DivergenceSum<double> block_divergence(
+    const Real* s, const Real* t, int64_t length, double student_max, double teacher_max, Real scale) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  const Real student_reference = Real(reference_of(student_max)), teacher_reference = Real(reference_of(teacher_max));
+  const Vector<Real> zero{};
+  Vector<Real> student_sum{}, teacher_sum{}, weighted{};
+  for (int64_t i = 0; i < length; i += kLanes) {
+    const Vector<Real> student_y = exponent(s + i, student_reference, scale);
+    const Vector<Real> teacher_y = exponent(t + i, teacher_reference, scale);
+    const Vector<Real> e = exp2(teacher_y);
+    student_sum += exp2(student_y);
+    teacher_sum += e;
+    // Where the teacher has no probability the term is 0, whatever the student says. NaN reaches the sums.
+    weighted += e > zero ? e * (teacher_y - student_y) : zero;
+  }
+  return {
+      {student_max, double(horizontal_sum<Real>(student_sum)), 0},
+      {teacher_max, double(horizontal_sum<Real>(teacher_sum)), double(horizontal_sum<Real>(weighted)) * kLn2}};
+}
+
+/// The sums for KL(teacher || student) of a whole pair of rows at inverse temperature b.
 template <class Real>
 inline DivergenceSum<double> divergence_sum(
     RowReader<Real>& student, RowReader<Real>& teacher, int64_t vocabulary, Real b) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  const Real scale = Real(double(b) * kLog2E);
   DivergenceSum<double> row;
   for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
     const Real* s = student.block(begin, count);
     const Real* t = teacher.block(begin, count);
     const int64_t length = padded<Real>(count);
-    const double student_max = block_max(s, length), teacher_max = block_max(t, length);
-    row = rebase(
-        row, row.student.max > student_max ? row.student.max : student_max,
-        row.teacher.max > teacher_max ? row.teacher.max : teacher_max, double(b));
-    const Real student_reference = Real(reference_of(row.student.max));
-    const Real teacher_reference = Real(reference_of(row.teacher.max));
-    const Vector<Real> zero{};
-    Vector<Real> student_sum{}, teacher_sum{}, weighted{};
-    for (int64_t i = 0; i < length; i += kLanes) {
-      const Vector<Real> student_a = (load(s + i) - student_reference) * b;
-      const Vector<Real> teacher_a = (load(t + i) - teacher_reference) * b;
-      const Vector<Real> e = exp_nonpositive(teacher_a);
-      student_sum += exp_nonpositive(student_a);
-      teacher_sum += e;
-      // Where the teacher has no probability the term is 0, whatever the student says. NaN reaches the sums.
-      weighted += e > zero ? e * (teacher_a - student_a) : zero;
+    const bool first = row.student.max == -INFINITY || row.teacher.max == -INFINITY;
+    DivergenceSum<double> part;
+    if (!first) part = block_divergence(s, t, length, row.student.max, row.teacher.max, scale);
+    if (first || !(part.student.sum < kEnormous && part.teacher.sum < kEnormous)) {
+      const double student_max = block_max(s, length), teacher_max = block_max(t, length);
+      row = rebase(
+          row, row.student.max > student_max ? row.student.max : student_max,
+          row.teacher.max > teacher_max ? row.teacher.max : teacher_max, double(b));
+      part = block_divergence(s, t, length, row.student.max, row.teacher.max, scale);
     }
-    row.student.sum += horizontal_sum<Real>(student_sum);
-    row.teacher.sum += horizontal_sum<Real>(teacher_sum);
-    row.teacher.weighted += horizontal_sum<Real>(weighted);
+    row.student.sum += part.student.sum;
+    row.teacher.sum += part.teacher.sum;
+    row.teacher.weighted += part.teacher.weighted;
   });
   return row;
 }

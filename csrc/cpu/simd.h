@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "../common/row_math.h"
 
 #ifndef TAD_VECTOR_BYTES
@@ -48,6 +52,23 @@ inline void store(Real* p, Vector<Real> v) {
   std::memcpy(p, &v, sizeof(v));
 }
 
+/// A store to aligned memory that nobody reads soon: where the processor can, it bypasses the caches.
+template <class Real>
+inline void stream(Real* p, Vector<Real> v) {
+#if defined(TAD_HAS_AVX512)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#else
+  store(p, v);
+#endif
+}
+
+/// Orders streamed stores before whatever another thread is told afterwards.
+inline void stream_fence() {
+#if defined(TAD_HAS_AVX512)
+  _mm_sfence();
+#endif
+}
+
 template <class Real>
 inline Vector<Real> splat(Real x) {
   return Vector<Real>{} + x;  // exact for every x but -0, which nothing here depends on
@@ -77,31 +98,40 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
-/// exp(x) for x <= 0 within about 1 ulp; exactly 0 below kLowestExponent, NaN stays NaN.
-/// x = n ln 2 + r, exp(x) = 2^n exp(r), with a polynomial of degree 7 for exp(r), |r| <= ln(2) / 2.
-inline Vector<float> exp_nonpositive(Vector<float> x) {
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+
+/// 2^f for |f| <= 1/2 within 2e-8; exactly 1 for f = 0.
+inline Vector<float> exp2_fraction(Vector<float> f) {
+  Vector<float> p = f * 1.53533605e-4f + 1.33988750e-3f;
+  p = p * f + 9.61843692e-3f;
+  p = p * f + 5.55033237e-2f;
+  p = p * f + 2.40226477e-1f;
+  p = p * f + 6.93147182e-1f;
+  return p * f + 1.0f;
+}
+
+/// 2^y within about 1 ulp for y < 127; 0 for -inf and below the normal numbers; NaN stays NaN.
+inline Vector<float> exp2(Vector<float> y) {
+#if defined(TAD_HAS_AVX512)
+  const Vector<float> f = _mm512_maskz_reduce_ps(0xffff, y, 8);  // y minus its nearest integer; 0 for infinities
+  return _mm512_maskz_scalef_ps(0xffff, exp2_fraction(f), y - f);
+#else
   typedef Simd<float>::Mask Int;
-  const Vector<float> low = splat(kLowestExponent);
-  const Vector<float> y = maximum(low, x);
-  const Vector<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
-  const Vector<float> shifted = y * 1.44269504088896341f + magic;
-  const Vector<float> n = shifted - magic;
-  const Vector<float> r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
-  Vector<float> p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r;
-  p = p + 1.0f;
+  const Vector<float> low = splat(-126.0f), high = splat(127.49f);
+  Vector<float> x = maximum(low, y);
+  x = high < x ? high : x;
+  const Vector<float> shifted = x + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+  const Vector<float> fraction = exp2_fraction(x - (shifted - 12582912.0f));
   const Vector<float> power = (Vector<float>)(((Int)shifted << 23) + 0x3f800000);
-  return x < low ? splat(0.0f) : p * power;  // a product, because adding to the bits would turn some NaNs into numbers
+  return y < low ? splat(0.0f) : fraction * power;  // a product, because adding to the bits would lose some NaNs
+#endif
 }
 
 /// The float64 path serves gradient checks: exact, not fast.
-inline Vector<double> exp_nonpositive(Vector<double> x) {
-  for (int64_t i = 0; i < Simd<double>::kLanes; ++i) x[i] = std::exp(x[i]);
-  return x;
+inline Vector<double> exp2(Vector<double> y) {
+  for (int64_t i = 0; i < Simd<double>::kLanes; ++i) y[i] = std::exp2(y[i]);
+  return y;
 }
 
 }  // namespace TAD_ISA

@@ -43,6 +43,7 @@ void tad_gradient_entry(
   RowReader<Real> student(a.student, row_of(a.student_rows, entry));
   RowReader<Real> teacher(a.teacher, kind == EntryKind::kDistant && !silent ? row_of(a.teacher_rows, entry) : 0);
   const Real b = kind == EntryKind::kDistant ? Real(1 / a.temperature) : Real(1);
+  const Real log2_scale = Real(double(b) * kLog2E);
   const Real student_scale = scale * sums.student_inverse_sum;
   const Real teacher_scale = scale * b * sums.teacher_inverse_sum;
   const Real ratio = sums.student_inverse_sum / sums.teacher_inverse_sum;
@@ -50,24 +51,24 @@ void tad_gradient_entry(
 
   for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
     const int64_t length = padded<Real>(count);
-    Real* out = writer.block(begin, count);
+    Real* out = writer.block();
     if (silent) {
       for (int64_t i = 0; i < length; i += kLanes) store(out + i, Vector<Real>{});
     } else if (kind == EntryKind::kNear) {
       const Real* s = student.block(begin, count);
       for (int64_t i = 0; i < length; i += kLanes)
-        store(out + i, exp_nonpositive(load(s + i) - sums.student_max) * student_scale);
+        store(out + i, exp2(exponent(s + i, sums.student_max, log2_scale)) * student_scale);
       if (label >= begin && label < begin + count) out[label - begin] -= scale;
     } else {
       const Real* s = student.block(begin, count);
       const Real* t = teacher.block(begin, count);
       for (int64_t i = 0; i < length; i += kLanes) {
-        const Vector<Real> q = exp_nonpositive((load(s + i) - sums.student_max) * b);
-        const Vector<Real> p = exp_nonpositive((load(t + i) - sums.teacher_max) * b);
+        const Vector<Real> q = exp2(exponent(s + i, sums.student_max, log2_scale));
+        const Vector<Real> p = exp2(exponent(t + i, sums.teacher_max, log2_scale));
         store(out + i, (q * ratio - p) * teacher_scale);  // exactly 0 where student and teacher agree
       }
     }
-    writer.finish(out, begin, count);
+    writer.finish(begin, count);
   });
 }
 

@@ -65,21 +65,17 @@ void token_statistics_entry(const TokenStatisticsArguments& a, int64_t entry) {
   if (source < 0) return;
 
   RowReader<Real> reader(a.logits, source);
-  RowSum<double> row;
   Top2<Real> top;
   Sampler sample;
-  for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* block = reader.block(begin, count);
-    const int64_t length = padded<Real>(count);
-    const Real max = block_max(block, length);
-    add_block<Real, true>(row, block, length, max, Real(1));
+  const auto choose = [&](const Real* block, int64_t begin, int64_t count, Real max) {
     // A block rarely holds one of the two best so far; only then is it looked at element by element.
     if (max > top.second_value)
       for (int64_t i = 0; i < count; ++i)
         if (block[i] > top.second_value && !is_suppressed(a, begin + i)) top.push(block[i], begin + i);
     if (a.temperature > 0 && double(max) / a.temperature + kGumbelBound > sample.best)
       sample.visit_block(a, entry, block, begin, count);
-  });
+  };
+  const RowSum<double> row = entropy_sum(reader, a.vocabulary, choose);
 
   if (top.index < 0) {
     const int64_t token = lowest_allowed(a, -1);
