@@ -59,7 +59,15 @@ setup(
             sorted(str(source) for source in HOST_SOURCES),
             depends=sorted(str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl")),
             define_macros=[("TAD_CUDA_REASON", f'"{cuda_reason}"')],
-            extra_compile_args=["-O3", *OPENMP, "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"],
+            extra_compile_args=[
+                "-O3",
+                *OPENMP,
+                "-g0",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+                "-Wall",
+                "-Wno-unknown-pragmas",
+            ],
             extra_link_args=OPENMP,
         )
     ],

@@ -1,6 +1,6 @@
 """Train TinyDiffusionLM from scratch on the arithmetic task: the demo's base model.
 
-The objective is LLaDA's (arXiv 2502.09992, equation 3, in its supervised form: the prompt is never masked). With t
+The objective is LLaDA's (arXiv 2502.09992) in its supervised form: the prompt is never masked. With t
 uniform in (0, 1] and every response token masked with probability t,
 
     L = E_t [ (1 / t) * mean over response positions i of  1[i is masked] * CE(model(masked sequence)_i, token_i) ],

@@ -11,7 +11,6 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 EPSILON = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 2e-4, torch.float64: 1e-12}
 
 
-
 def assert_no_worse_than_eager(ours: Tensor, eager: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
     """Our largest error against float64 is at most twice eager's in the same dtype, plus an epsilon of the dtype."""
     scale = max(exact.abs().max().item(), 1.0) if exact.numel() else 1.0

@@ -335,7 +335,12 @@ ERRORS = [
     ({"delta": 2, "teacher": torch.zeros(9, 5)}, ValueError, "the teacher has 9 rows, expected 4"),
     ({"delta": 2, "teacher_rows": torch.tensor([-1, -1, 4, 0])}, ValueError, r"teacher_rows\[2\] is 4"),
     (
-        {"delta": 2, "student": torch.zeros(2, 2, 5), "labels": torch.zeros(4, 1).long(), "steps": torch.ones(4, 1).long()},
+        {
+            "delta": 2,
+            "student": torch.zeros(2, 2, 5),
+            "labels": torch.zeros(4, 1).long(),
+            "steps": torch.ones(4, 1).long(),
+        },
         ValueError,
         r"labels has shape \[4, 1\], expected \[2, 2\]",
     ),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from tad_ext.files import atomic_folder
 from tad_ext.models.tiny import TinyDiffusionLM
@@ -30,6 +32,7 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
 }
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
+_LARGE = 2**30  # bytes of weights from which loading and saving show progress
 
 
 def load_model(
@@ -55,9 +58,11 @@ def load_model(
     model_class = _model_class(path)
     config = model_class.config_class.from_pretrained(path, local_files_only=True)
     _compare(_expected_shapes(model_class, config), stored_shapes(path), path)
-    model = model_class.from_pretrained(
-        path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
-    )
+    size = sum(file.stat().st_size for file in weight_files(path))
+    with _bars_for_large_models(size):
+        model = model_class.from_pretrained(
+            path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
+        )
     return model.to(device).eval()
 
 
@@ -84,10 +89,24 @@ def save_model(
         overwrite: replace an existing checkpoint; otherwise a non-empty `path` is a FileExistsError.
     """
     with atomic_folder(path, overwrite=overwrite) as folder:
-        model.save_pretrained(folder)
+        with _bars_for_large_models(model.num_parameters() * model.dtype.itemsize):
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for name, value in (reports or {}).items():
             (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _bars_for_large_models(size: int) -> Iterator[None]:
+    """transformers' progress bars where `size` bytes take a while; below, they would only clutter the terminal."""
+    shown = logging.is_progress_bar_enabled()
+    if size < _LARGE:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def model_fingerprint(path: str | Path) -> str:

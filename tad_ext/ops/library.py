@@ -9,7 +9,6 @@ from typing import Any
 
 import torch  # first: its libraries are what the compiled module links to
 
-
 use_reference = os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
 
 
@@ -41,8 +40,8 @@ def backend_info() -> dict[str, Any]:
 
     Returns:
         compiled: whether the compiled module is used. cpu_capability: the instruction set of its CPU kernels (avx512,
-        avx2, portable; reference or none where nothing compiled is used). cuda_built: whether it holds CUDA kernels; cuda_reason: why, or why not. error: why nothing
-        compiled is used, else None.
+        avx2, portable; reference or none where nothing compiled is used). cuda_built: whether it holds CUDA kernels;
+        cuda_reason: why, or why not. error: why nothing compiled is used, else None.
     """
     if _module is None:
         return {
