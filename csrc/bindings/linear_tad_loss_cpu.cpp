@@ -37,10 +37,8 @@ void visit_chunk(
   const MutableRows target = mutable_rows_view(logits);
   const auto& kernels = cpu_kernels().of<Real>();
   parallel_rows(logits.size(0), [&](int64_t i) {
-    Real loss;
     TadRowSums<Real> sums;
-    kernels.tad_loss(arguments, i, &loss, &sums);
-    losses[begin + i] = double(loss);
+    kernels.tad_loss(arguments, i, losses + begin + i, &sums);
     if (!with_gradient) return;
     const Real scale = Real(entries.gradient_scale(begin + i, near_denominator, distant_denominator));
     kernels.tad_gradient(arguments, i, sums, scale, target, i, /*add=*/false);

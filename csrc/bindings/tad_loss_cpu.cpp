@@ -69,9 +69,7 @@ LossResult tad_loss(
     auto* sums = reinterpret_cast<TadRowSums<scalar_t>*>(row_sums.mutable_data_ptr<scalar_t>());
     const auto& kernels = cpu_kernels().of<scalar_t>();
     parallel_rows(entries.size(), [&](int64_t entry) {
-      scalar_t loss;
-      kernels.tad_loss(arguments, entry, &loss, sums + entry);
-      loss_of[entry] = double(loss);
+      kernels.tad_loss(arguments, entry, loss_of + entry, sums + entry);
     });
   });
   auto [loss, ce, kl] = entries.reduce(losses, near_denominator, distant_denominator, logits.real());

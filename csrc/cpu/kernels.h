@@ -9,7 +9,7 @@ namespace tad {
 
 template <class Real>
 struct KernelsOf {
-  void (*tad_loss)(const TadLossArguments&, int64_t entry, Real* loss, TadRowSums<Real>* sums);
+  void (*tad_loss)(const TadLossArguments&, int64_t entry, double* loss, TadRowSums<Real>* sums);
   void (*tad_gradient)(
       const TadLossArguments&, int64_t entry, const TadRowSums<Real>&, Real scale, const MutableRows& gradient,
       int64_t gradient_row, bool add);

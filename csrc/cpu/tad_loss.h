@@ -12,7 +12,7 @@ inline int64_t row_of(const int64_t* rows, int64_t entry) {
 
 /// Writes the entry's loss (not yet weighted; KL without temperature^2) and the sums that its gradient needs.
 template <class Real>
-void tad_loss_entry(const TadLossArguments& a, int64_t entry, Real* loss, TadRowSums<Real>* sums) {
+void tad_loss_entry(const TadLossArguments& a, int64_t entry, double* loss, TadRowSums<Real>* sums) {
   *loss = 0;
   *sums = {0, 0, 0, 0};
   const EntryKind kind = kind_of(a.steps[entry], a.delta);
@@ -20,12 +20,12 @@ void tad_loss_entry(const TadLossArguments& a, int64_t entry, Real* loss, TadRow
   RowReader<Real> student(a.student, row_of(a.student_rows, entry));
   if (kind == EntryKind::kNear) {
     const RowSum<double> row = softmax_sum(student, a.vocabulary, Real(1));
-    *loss = Real(cross_entropy(row, double(student.element(a.labels[entry]))));
+    *loss = cross_entropy(row, double(student.element(a.labels[entry])));
     *sums = {Real(row.max), Real(1 / row.sum), 0, 0};
   } else {
     RowReader<Real> teacher(a.teacher, row_of(a.teacher_rows, entry));
     const DivergenceSum<double> row = divergence_sum(student, teacher, a.vocabulary, Real(1 / a.temperature));
-    *loss = Real(row.divergence());
+    *loss = row.divergence();
     *sums = {Real(row.student.max), Real(1 / row.student.sum), Real(row.teacher.max), Real(1 / row.teacher.sum)};
   }
 }

@@ -136,7 +136,7 @@ void test_kernels(const CpuKernels& kernels, int64_t vocabulary, double toleranc
       cross_entropy(sum, s64[labels[0]]), divergence_of(s64, t64, 0, s64.size(), 0.5).divergence()};
   std::vector<Real> guarded(vocabulary + 64, Real(7));  // what lies behind a row must stay untouched
   for (int64_t entry = 0; entry < 2; ++entry) {
-    Real loss;
+    double loss;
     TadRowSums<Real> sums;
     kernels.of<Real>().tad_loss(a, entry, &loss, &sums);
     CHECK(close(loss, expected[entry], tolerance));

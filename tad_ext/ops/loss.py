@@ -52,7 +52,8 @@ def fused_tad_loss(
         delta: entries revealed within so many steps are near; an integer >= 0.
         row_weight: floating point, one per entry, a constant; multiplies the entry's loss.
         student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named
-            twice add their gradients, rows not named get zero. Default (compact form): entry i reads row i.
+            twice add their gradients, in entry order and in its dtype; rows not named get zero. Default (compact form):
+            entry i reads row i.
         teacher_rows: likewise for the teacher; -1 where an entry is not distant.
         near_count, distant_count: denominators, number or 0-d tensor; 0 counts as 1. Default: this call's own counts.
 
