@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 from setuptools import setup
@@ -50,7 +51,8 @@ def cuda_decision() -> tuple[bool, str]:
 
 build_cuda, cuda_reason = cuda_decision()
 assert not build_cuda  # no CUDA sources yet
-print(f"tad_ext: C++ operators: built. CUDA kernels: not built ({cuda_reason}).")
+# A warning, because pip shows what a build warns about and hides what it prints.
+warnings.warn(f"tad_ext builds its C++ operators; CUDA kernels: not built ({cuda_reason})", stacklevel=1)
 
 setup(
     ext_modules=[

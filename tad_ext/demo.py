@@ -296,13 +296,13 @@ def _report(
 def _print(console: Console, config: DemoConfig, report: dict[str, Any], output: Path) -> None:
     table = Table(title=f"{TASK}, {report['base']['problems']} test problems: accuracy in %, tokens per forward (TPF)")
     table.add_column("")
-    for heading in ("one token per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP"):
+    for heading in ("one per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP"):
         table.add_column(heading, justify="right")
     for name in ("base", "distilled"):
         points = {point["policy"]: point for point in report[name]["points"]}
         cells = [_cells(points[policy]) for policy in (ONE_PER_STEP, COMPARED)]
         table.add_row(name, *cells[0], *cells[1], f"{report[name]['aup']:.1f}")
-    table.add_row("teacher, privileged", *_cells(report["teacher"]["points"][0]), "", "", "", style="dim")
+    table.add_row("teacher + reference", *_cells(report["teacher"]["points"][0]), "", "", "", style="dim")
     console.print()
     console.print(table)
     console.print(f"TPF: {report['base']['definitions']['tokens_per_forward']}", style="dim")

@@ -49,6 +49,18 @@ def test_rows_in_any_order_and_named_twice_add() -> None:
     torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-4, atol=1e-3)
 
 
+def test_gradient_far_from_zero() -> None:
+    """A common offset changes nothing, although float32 holds the logsumexp only to 2e-4 there."""
+    logits = torch.randn(5, 40).round(decimals=2) + 3000
+    upstream = torch.randn(5, 40)
+    gradients = []
+    for x in (logits, logits.double()):
+        x = x.clone().requires_grad_()
+        masked_log_softmax(x).backward(upstream.to(x.dtype))
+        gradients.append(x.grad.double())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=3e-6, atol=3e-6)
+
+
 def test_result_dtype_may_be_wider() -> None:
     logits, mask = logits_and_mask(torch.bfloat16)
     wide = masked_log_softmax(logits, mask, dtype=torch.float32)
