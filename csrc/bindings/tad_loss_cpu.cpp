@@ -68,9 +68,8 @@ LossResult tad_loss(
   AT_DISPATCH_FLOATING_TYPES(logits.real(), "tad_loss", [&] {
     auto* sums = reinterpret_cast<TadRowSums<scalar_t>*>(row_sums.mutable_data_ptr<scalar_t>());
     const auto& kernels = cpu_kernels().of<scalar_t>();
-    parallel_rows(entries.size(), [&](int64_t entry) {
-      kernels.tad_loss(arguments, entry, loss_of + entry, sums + entry);
-    });
+    parallel_rows(
+        entries.size(), [&](int64_t entry) { kernels.tad_loss(arguments, entry, loss_of + entry, sums + entry); });
   });
   auto [loss, ce, kl] = entries.reduce(losses, near_denominator, distant_denominator, logits.real());
   return {loss, ce, kl, count_tensor(entries.near()), count_tensor(entries.distant()), row_sums};
