@@ -291,12 +291,12 @@ def test_a_damaged_part_is_named_and_kept(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "error", "message"),
     [
-        ({"limit": 0}, ValueError, "limit must be >= 1, got 0"),
+        ({"limit": 0}, ValueError, "limit must be at least 1 or None, got 0"),
         ({"unit_size": 0}, ValueError, r"unit_size must be in \[1, 256\], got 0"),
         ({"unit_size": 257}, ValueError, r"unit_size must be in \[1, 256\], got 257"),
         ({"seed": -1}, ValueError, r"seed must be .*, got -1"),
         ({"seed": 2**30}, ValueError, "seed must be"),
-        ({"split": "dev"}, ValueError, "split must be 'train' or 'test', got 'dev'"),
+        ({"split": "dev"}, ValueError, "split must be one of train, test, got 'dev'"),
         ({"gen_length": 10}, ValueError, "gen_length must be a multiple of block_length"),
         ({"temperature": float("nan")}, ValueError, "temperature must be"),
         ({"temperature": -1.0}, ValueError, "temperature must be"),
@@ -492,3 +492,13 @@ def _deadly(replace: Any, moment: str, number: int) -> Any:
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llada"])
+def test_a_model_without_a_class_is_refused_by_name(tmp_path, model_type):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(ValueError, match=f"names model_type '{model_type}'; supported are"):
+        collect(CollectConfig(model=str(folder), output=str(tmp_path / "out"), limit=4))
+    assert not (tmp_path / "out").exists()

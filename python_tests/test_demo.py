@@ -133,3 +133,14 @@ def test_an_earlier_demos_files_are_replaced_and_nothing_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     demo._fresh_folder(DemoConfig(output=str(tmp_path)))
     assert {path.name for path in tmp_path.iterdir()} == {demo.MARKER, "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"distill_learning_rate": -1.0}, {"device": "tpu"}, {"pretrain_learning_rate": 0.0}]
+)
+def test_wrong_settings_cost_no_earlier_demo(tmp_path, changes):
+    (tmp_path / demo.MARKER).write_text("{}")
+    (tmp_path / "base").mkdir()
+    with pytest.raises(ValueError, match="learning_rate|device"):
+        run_demo(DemoConfig(output=str(tmp_path), **SHORTEST, **changes))
+    assert (tmp_path / "base").is_dir()

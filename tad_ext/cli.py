@@ -165,11 +165,12 @@ def overview() -> str:
 
 
 def raised_for_the_user(error: Exception) -> bool:
-    """Whether an error's message is meant for the user: a file's error, or one that this package's own code raised.
+    """Whether an error's message is meant for the user: a file's error, something that is not installed, or one that
+    this package's own code raised.
 
     A ValueError or TypeError from inside another library is a bug of ours, and its traceback is what one needs.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, ImportError)):
         return True
     traceback = error.__traceback__
     if traceback is None or not isinstance(error, (ValueError, TypeError, RuntimeError, ArithmeticError)):

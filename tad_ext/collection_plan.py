@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
-from tad_ext.data.tasks import Problem, Task, get_task
+from tad_ext.data.tasks import Problem, Task, check_split, get_task
 from tad_ext.data.trajectories import (
     MAX_PART_ROWS,
     Part,
@@ -27,7 +26,7 @@ from tad_ext.data.trajectories import (
 from tad_ext.decoding import DecodeConfig, TopK
 from tad_ext.decoding.checks import check_integer
 from tad_ext.files import output_folder
-from tad_ext.models.loading import load_tokenizer, model_fingerprint, resolve_device, resolve_dtype
+from tad_ext.models.loading import load_config, load_tokenizer, model_fingerprint, resolve_device, resolve_dtype
 
 _MAX_SEED = 2**30 - 1  # seed * 2**32 + problem number is a sampling seed below 2**62
 
@@ -87,12 +86,9 @@ class CollectionPlan:
         Raises ValueError/TypeError naming the setting, its value and what was expected.
         """
         rank, world_size, device = _place(config.device)
-        if config.limit is not None:
-            check_integer("limit", config.limit, at_least=1)
+        check_split(config.split, config.limit)
         check_integer("unit_size", config.unit_size, at_least=1, at_most=MAX_PART_ROWS)
         check_integer("seed", config.seed, at_least=0, at_most=_MAX_SEED)
-        if config.split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {config.split!r}")
         task = get_task(config.task)
         decoding = DecodeConfig(
             gen_length=task.gen_length if config.gen_length is None else config.gen_length,
@@ -103,8 +99,8 @@ class CollectionPlan:
             batch_size=config.batch_size,
         )
         dtype = resolve_dtype(config.dtype)
+        model_config = load_config(config.model)
         revision = model_fingerprint(config.model)
-        model_config = AutoConfig.from_pretrained(config.model, local_files_only=True, trust_remote_code=False)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
             model=config.model,
@@ -185,6 +181,11 @@ def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -
 
 
 def _samples(task: Task, tokenizer: Any, config: CollectConfig, longest: int) -> list[Sample]:
+    if longest < 1:
+        raise ValueError(
+            f"gen_length leaves no room for a prompt: expected less than the model's max_position_embeddings, "
+            f"got {1 - longest} more"
+        )
     problems = task.problems(config.split, limit=config.limit, seed=config.seed)  # type: ignore[arg-type]  # checked
     if not problems:
         raise ValueError(f"task {task.name!r} has no problems in split {config.split!r}")

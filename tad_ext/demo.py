@@ -167,7 +167,6 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     earlier demo.
     """
     config = with_preset(config)
-    output = _fresh_folder(config)
     import torch
 
     from tad_ext.collection import collect
@@ -177,12 +176,17 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from tad_ext.evaluation import confidence_by_distance, evaluate_model, plot_accuracy_curve, plot_confidence_decay
     from tad_ext.files import write_json
     from tad_ext.merging import MergeConfig, load_merged, merge
-    from tad_ext.models.loading import load_tokenizer
-    from tad_ext.pretraining import pretrain
+    from tad_ext.models.loading import load_tokenizer, resolve_device
+    from tad_ext.pretraining import check_settings, pretrain
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    output = Path(config.output)
     settings = pretrain_settings(config, output), collect_settings(config, output), distill_settings(config, output)
+    check_settings(settings[0])
+    settings[2].validate()
+    resolve_device(config.device)
+    _fresh_folder(config)  # only now: an earlier demo's results are not given up for settings that cannot run
     task, decoding = get_task(TASK), decode_settings(config)
     problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
     write_json(output / MARKER, dataclasses.asdict(config))

@@ -39,7 +39,7 @@ class GenerateConfig:
     )
     decoded_token_threshold: float = field(
         default=0.95,
-        metadata={"help": "revealed share of a block at which its successor counts as fully active"},
+        metadata={"help": "published setting; it changes nothing with the built-in policies"},
     )
     stop_at_eos: bool = field(default=True, metadata={"help": "finish a response at its first end-of-sequence token"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0: greedy"})
@@ -77,7 +77,6 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    output = None if config.output is None else output_folder(config.output)
     tokenizer = load_tokenizer(config.model)
     model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
     result = decode(
@@ -89,10 +88,9 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
         {"prompt": prompt, "response": text, "tokens": tokens, "forwards": forwards}
         for prompt, text, tokens, forwards in rows
     ]
-    if output is not None:
-        write_text(
-            output / "generations.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in responses)
-        )
+    if config.output is not None:
+        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in responses)
+        write_text(output_folder(config.output) / "generations.jsonl", lines)
     for one in responses:
         print(one["response"])
     return responses
@@ -107,9 +105,11 @@ def read_prompts(config: GenerateConfig) -> list[str]:
     path = Path(str(config.prompts))
     if not path.is_file():
         raise FileNotFoundError(f"prompts is '{path}', which is not a file")
-    lines = [
-        (number, line) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()
-    ]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts is '{path}', which is not UTF-8 text: {error}") from error
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise ValueError(f"prompts is '{path}', which holds no prompts")
     if path.suffix != ".jsonl":

@@ -34,6 +34,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
     origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
     save_model(model, tokenizer, output, reports={"merged_from.json": origin})
+    print(f"merged checkpoint written to {output}")
     return origin | {"output": str(output)}
 
 

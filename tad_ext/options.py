@@ -197,7 +197,7 @@ def _scalar_from_text(kind: type, word: str) -> Any:
 
 
 def _from_yaml(option: Option, value: Any, path: str | Path) -> Any:
-    if value is None and option.optional:
+    if option.optional and (value is None or value in ("none", "null")):
         return None
     wanted = value if option.is_list and isinstance(value, list) else [value]
     if option.is_list != isinstance(value, list) or not all(_is_a(option.kind, entry) for entry in wanted):

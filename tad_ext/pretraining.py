@@ -65,7 +65,8 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
     Raises:
         ValueError: a setting out of range, named. FileExistsError: `config.output` exists and is not empty.
     """
-    _check(config)
+    check_settings(config)
+    _check_output(config)
     device = resolve_device(config.device)
     tokenizer = arithmetic_tokenizer()
     model = _new_model(config, tokenizer).to(device).train()
@@ -94,6 +95,7 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
 
     model.eval()
     save_model(model, tokenizer, config.output, reports={REPORT_FILE: {"settings": asdict(config), "curve": curve}})
+    tqdm.write(f"checkpoint written to {config.output} (loss {curve[-1]['loss']:.3f})")
     return model
 
 
@@ -224,7 +226,8 @@ def _rate(step: int, config: PretrainConfig) -> float:
     return rise * (0.525 + 0.475 * math.cos(math.pi * step / config.steps))
 
 
-def _check(config: PretrainConfig) -> None:
+def check_settings(config: PretrainConfig) -> None:
+    """ValueError that names the first number out of range."""
     for name in ("steps", "batch_size", "hidden_size", "layers", "heads", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
@@ -241,6 +244,9 @@ def _check(config: PretrainConfig) -> None:
             raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
     if config.hidden_size % config.heads or config.hidden_size // config.heads % 2:
         raise ValueError(f"hidden_size must be an even multiple of heads ({config.heads}), got {config.hidden_size}")
+
+
+def _check_output(config: PretrainConfig) -> None:
     output = Path(config.output)
     if not config.output or output.is_file():
         raise ValueError(f"output must be the path of a folder, got {config.output!r}")

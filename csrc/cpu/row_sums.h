@@ -41,14 +41,14 @@ inline RowSum<double> softmax_sum(RowReader<Real>& reader, int64_t vocabulary, R
   for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
     const Real* block = reader.block(begin, count);
     const int64_t length = padded<Real>(count);
-    const bool first = row.max == -INFINITY;
-    double sum = first ? 0 : block_sum(block, length, Real(row.max), scale);
-    if (first || !(sum < kEnormous)) {
+    RowSum<double> part{row.max, 0, 0};
+    if (row.max > -INFINITY) part.sum = block_sum(block, length, Real(row.max), scale);
+    if (row.max == -INFINITY || !(part.sum < kEnormous)) {
       const double max = block_max(block, length);
-      row = rebase(row, row.max > max ? row.max : max, double(b));
-      sum = block_sum(block, length, Real(reference_of(row.max)), scale);
+      part.max = row.max > max ? row.max : max;
+      part.sum = block_sum(block, length, Real(reference_of(part.max)), scale);
     }
-    row.sum += sum;
+    row = merge(row, part, double(b));
   });
   return row;
 }
@@ -64,8 +64,8 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, V
     const Real* block = reader.block(begin, count);
     const int64_t length = padded<Real>(count);
     const Real max = block_max(block, length);
-    row = rebase(row, row.max > double(max) ? row.max : double(max), 1.0);
-    const Real reference = Real(reference_of(row.max));
+    RowSum<double> part{row.max > double(max) ? row.max : double(max), 0, 0};
+    const Real reference = Real(reference_of(part.max));
     Vector<Real> sum{}, weighted{};
     for (int64_t i = 0; i < length; i += kLanes) {
       const Vector<Real> y = exponent(block + i, reference, scale);
@@ -73,8 +73,9 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, V
       sum += e;
       weighted += e * maximum(lowest, y);
     }
-    row.sum += double(horizontal_sum<Real>(sum));
-    row.weighted += double(horizontal_sum<Real>(weighted)) * kLn2;
+    part.sum = double(horizontal_sum<Real>(sum));
+    part.weighted = double(horizontal_sum<Real>(weighted)) * kLn2;
+    row = merge(row, part);
     visit(block, begin, count, max);
   });
   return row;
@@ -117,14 +118,11 @@ inline DivergenceSum<double> divergence_sum(
     if (!first) part = block_divergence(s, t, length, row.student.max, row.teacher.max, scale);
     if (first || !(part.student.sum < kEnormous && part.teacher.sum < kEnormous)) {
       const double student_max = block_max(s, length), teacher_max = block_max(t, length);
-      row = rebase(
-          row, row.student.max > student_max ? row.student.max : student_max,
-          row.teacher.max > teacher_max ? row.teacher.max : teacher_max, double(b));
-      part = block_divergence(s, t, length, row.student.max, row.teacher.max, scale);
+      part = block_divergence(
+          s, t, length, row.student.max > student_max ? row.student.max : student_max,
+          row.teacher.max > teacher_max ? row.teacher.max : teacher_max, scale);
     }
-    row.student.sum += part.student.sum;
-    row.teacher.sum += part.teacher.sum;
-    row.teacher.weighted += part.teacher.weighted;
+    row = merge(row, part, double(b));
   });
   return row;
 }

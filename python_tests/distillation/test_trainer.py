@@ -219,6 +219,16 @@ def test_an_output_in_use_is_refused_unless_told_otherwise(job: Callable[..., Di
     assert "checkpoint-000001" not in {path.name for path in Path(config.output).iterdir()}
 
 
+@pytest.mark.parametrize("name", ["training.json", "loss.png", "config.json"])
+def test_files_of_another_run_are_not_overwritten(job: Callable[..., DistillConfig], name: str) -> None:
+    config = job(max_steps=1)
+    Path(config.output).mkdir(parents=True)
+    (Path(config.output) / name).write_text("precious")
+    with pytest.raises(FileExistsError):
+        distill(config)
+    assert (Path(config.output) / name).read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

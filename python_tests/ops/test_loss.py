@@ -323,6 +323,7 @@ def test_property_agrees_with_float64(
 
 ERRORS = [
     ({"delta": -1}, ValueError, "delta is -1"),
+    ({"delta": 8.5}, TypeError, "delta is 8.5, expected an integer"),
     ({"delta": 2, "temperature": 0.0}, ValueError, "temperature is 0"),
     ({"delta": 2, "ce_weight": float("nan")}, ValueError, "ce_weight is nan"),
     ({"delta": 2, "labels": torch.zeros(4)}, TypeError, "labels has dtype"),

@@ -27,7 +27,7 @@ from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
 from tad_ext.distillation.objectives import BatchTotals, TADObjective
 from tad_ext.files import atomic_path, output_folder, write_json
-from tad_ext.models.loading import load_model, load_tokenizer, resolve_device
+from tad_ext.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_device
 from tad_ext.models.lora import add_lora, save_adapter
 
 ADAPTER_FOLDER = "adapter"
@@ -75,7 +75,9 @@ def distill(config: DistillConfig) -> DistillResult:
     config.validate()
     device = resolve_device(config.device)
     output = Path(config.output)
-    earlier = _earlier_adapters(output)
+    if (output / "config.json").exists():
+        raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
+    earlier = _earlier_files(output)
     if earlier and not config.overwrite:
         raise FileExistsError(
             f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
@@ -92,6 +94,8 @@ def distill(config: DistillConfig) -> DistillResult:
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
     check_fits(metadata, right, model.config, tokenizer)
+    if metadata.model_revision != model_fingerprint(config.model):
+        accelerator.print(f"note: the trajectories were collected with other weights ({metadata.model})")
     states = TrajectoryStates(right, mask_token_id=metadata.mask_token_id)
     adapted = add_lora(
         model,
@@ -121,6 +125,7 @@ def distill(config: DistillConfig) -> DistillResult:
         # The adapter comes last: where it stands, the run is complete.
         save_adapter(adapted, output / ADAPTER_FOLDER)
     accelerator.wait_for_everyone()
+    accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
 
 
@@ -205,16 +210,19 @@ def _accumulate(
     return sums
 
 
-def _earlier_adapters(output: Path) -> list[Path]:
-    return [folder for folder in [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))] if folder.exists()]
+def _earlier_files(output: Path) -> list[Path]:
+    """What an earlier run left in the folder."""
+    folders = [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))]
+    return [path for path in [*folders, output / HISTORY_FILE, output / CURVE_FILE] if path.exists()]
 
 
 def _remove_earlier(output: Path) -> None:
     """What an earlier run left in the same folder must not be taken for this one's."""
-    for folder in _earlier_adapters(output):
-        shutil.rmtree(folder)
-    for name in (HISTORY_FILE, CURVE_FILE):
-        (output / name).unlink(missing_ok=True)
+    for path in _earlier_files(output):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:

@@ -46,7 +46,7 @@ class EvaluateConfig:
     )
     decoded_token_threshold: float = field(
         default=1.0,
-        metadata={"help": "revealed share of a block at which its successor counts as fully active (published: 0.95)"},
+        metadata={"help": "published setting (0.95); it changes nothing with the built-in policies"},
     )
     stop_at_eos: bool = field(default=True, metadata={"help": "finish a response at its first end-of-sequence token"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0: greedy"})

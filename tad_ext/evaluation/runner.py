@@ -122,7 +122,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError(
             f"trajectories in '{config.trajectories}' are of task '{metadata.task}'; expected '{config.task}'"
         )
-    output = output_folder(config.output)
+    if metadata is not None and not trajectories:
+        raise ValueError(f"trajectories in '{config.trajectories}' hold no trajectory; expected at least one")
+    if (Path(config.output) / "config.json").exists():
+        raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
 
     tokenizer = load_tokenizer(config.model)
     model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
@@ -130,6 +133,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     evaluation = evaluate_model(
         model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True
     )
+    output = output_folder(config.output)
+    (output / "confidence_decay.png").unlink(missing_ok=True)  # of an earlier evaluation
     report = evaluation.to_json(config.best_accuracy) | {
         "model_fingerprint": model_fingerprint(config.model),
         "settings": dataclasses.asdict(config)
@@ -150,6 +155,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _policies(config: EvaluateConfig) -> list[str]:
     """The policies to run; checks what only the sweep knows."""
+    if config.policy not in ("entropy", "confidence", "topk"):
+        raise ValueError(f"policy is '{config.policy}'; expected entropy, confidence or topk (its values: thresholds)")
     policies = [ONE_PER_STEP] if config.one_per_step else []
     policies += [str(parse_policy(f"{config.policy}:{threshold:g}")) for threshold in config.thresholds]
     policies = list(dict.fromkeys(policies))

@@ -1,7 +1,7 @@
 """Masked diffusion language models: their classes, loading, and LoRA adapters."""
 
 from .base import MaskedDiffusionMixin, MaskedDiffusionOutput
-from .loading import load_model, load_tokenizer, model_fingerprint
+from .loading import load_config, load_model, load_tokenizer, model_fingerprint
 from .lora import add_lora, base_model, load_adapter, merge_adapter, save_adapter, teacher
 from .tiny import TinyDiffusionConfig, TinyDiffusionLM
 
@@ -13,6 +13,7 @@ __all__ = [
     "add_lora",
     "base_model",
     "load_adapter",
+    "load_config",
     "load_model",
     "load_tokenizer",
     "merge_adapter",

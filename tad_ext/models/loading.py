@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tad_ext.files import atomic_folder
@@ -55,8 +55,7 @@ def load_model(
     """
     dtype, device = resolve_dtype(dtype), resolve_device(device)
     path = Path(path)
-    model_class = _model_class(path)
-    config = model_class.config_class.from_pretrained(path, local_files_only=True)
+    model_class, config = _model_class(path), load_config(path)
     _compare(_expected_shapes(model_class, config), stored_shapes(path), path)
     size = sum(file.stat().st_size for file in weight_files(path))
     with _bars_for_large_models(size):
@@ -66,12 +65,21 @@ def load_model(
     return model.to(device).eval()
 
 
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a checkpoint folder. ValueError if it is none, or of a model type we have no class for."""
+    return _model_class(Path(path)).config_class.from_pretrained(path, local_files_only=True)
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint folder (never running code from it). ValueError if there is none."""
+    load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
     path = Path(path)
     if not (path / "tokenizer_config.json").is_file() and not (path / "tokenizer.json").is_file():
-        raise ValueError(f"path must be a folder with a tokenizer (tokenizer.json), got {str(path)!r}")
-    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        raise ValueError(f"model must be a folder with a tokenizer (tokenizer.json), got path {str(path)!r}")
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (json.JSONDecodeError, KeyError, OSError) as error:
+        raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
 
 
 def save_model(
@@ -175,8 +183,8 @@ def resolve_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or dtype == "auto":
         return None
     resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-        raise ValueError(f"dtype must be 'auto' or a floating-point torch dtype such as 'bfloat16', got {dtype!r}")
+    if resolved not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"dtype must be auto, float32, bfloat16, float16 or float64, got {dtype!r}")
     return resolved
 
 
@@ -188,6 +196,8 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be 'auto' or a torch device such as 'cuda:0', got {device!r}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
     count = torch.cuda.device_count()
     if resolved.type == "cuda" and (resolved.index or 0) >= count:
         raise ValueError(f"device must be a device of this machine, got {device!r} ({count} GPU(s) found)")
@@ -196,9 +206,9 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
 
 def _read_config_bytes(path: Path) -> bytes:
     if not path.is_dir():
-        raise ValueError(f"path must be a checkpoint folder, got {str(path)!r}, which is no folder")
+        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which is no folder")
     if not (path / CONFIG_FILE).is_file():
-        raise ValueError(f"path must be a checkpoint folder, got {str(path)!r}, which holds no {CONFIG_FILE}")
+        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which holds no {CONFIG_FILE}")
     return (path / CONFIG_FILE).read_bytes()
 
 

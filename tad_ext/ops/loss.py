@@ -64,6 +64,7 @@ def fused_tad_loss(
     Raises:
         ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
     """
+    _check_delta(delta)
     loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
         student_logits,
         None if teacher_logits is None else teacher_logits.detach(),
@@ -120,6 +121,7 @@ def fused_linear_tad_loss(
     Under autocast the matrix products run in the autocast dtype, as `F.linear` would. Everything else is as in
     `fused_tad_loss`.
     """
+    _check_delta(delta)
     if torch.is_autocast_enabled(student_hidden.device.type):
         dtype = torch.get_autocast_dtype(student_hidden.device.type)
         student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
@@ -146,6 +148,11 @@ def fused_linear_tad_loss(
         training and lm_head_weight.requires_grad,
     )
     return TADLoss(loss, ce, kl, near, distant)
+
+
+def _check_delta(delta: int) -> None:
+    if isinstance(delta, (bool, float)):
+        raise TypeError(f"delta is {delta!r}, expected an integer >= 0")
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
