@@ -141,6 +141,6 @@ def test_an_earlier_demos_files_are_replaced_and_nothing_else(tmp_path):
 def test_wrong_settings_cost_no_earlier_demo(tmp_path, changes):
     (tmp_path / demo.MARKER).write_text("{}")
     (tmp_path / "base").mkdir()
-    with pytest.raises(ValueError, match="learning_rate|device"):
+    with pytest.raises(ValueError, match=r"learning_rate|device"):
         run_demo(DemoConfig(output=str(tmp_path), **SHORTEST, **changes))
     assert (tmp_path / "base").is_dir()

@@ -39,6 +39,7 @@ struct RowSum {
 /// Moves a part's sums to another maximum.
 template <class Real>
 TAD_HOST_DEVICE RowSum<Real> rebase(const RowSum<Real>& part, Real max, Real inverse_temperature) {
+  if (part.max == max) return part;  // by far the most frequent case
   RowSum<Real> moved{max, part.sum, part.weighted};
   const Real shift = inverse_temperature * (reference_of(part.max) - reference_of(max));
   if (shift < Real(kLowestExponent) && part.sum == part.sum) {  // nothing is left of it; a NaN stays
@@ -75,6 +76,7 @@ struct DivergenceSum {
 template <class Real>
 TAD_HOST_DEVICE DivergenceSum<Real> rebase(
     const DivergenceSum<Real>& part, Real student_max, Real teacher_max, Real inverse_temperature) {
+  if (part.student.max == student_max && part.teacher.max == teacher_max) return part;
   DivergenceSum<Real> moved{
       rebase(part.student, student_max, inverse_temperature), rebase(part.teacher, teacher_max, inverse_temperature)};
   const Real student_shift = inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));

@@ -109,7 +109,7 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path, checkpoint: Path) -> Non
         load_model(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load_model(tmp_path)
-    with pytest.raises(ValueError, match="model must be a checkpoint folder, got path .* holds no config.json"):
+    with pytest.raises(ValueError, match=r"model must be a checkpoint folder, got path .* holds no config\.json"):
         load_tokenizer(tmp_path)
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"holds no weights; expected model\.safetensors"):
