@@ -1,11 +1,11 @@
 // linear_tad_loss on the CPU: the loss of `hidden @ weight.T` without ever holding more than one chunk of logits.
-#include <ATen/autocast_mode.h>
 #include <torch/library.h>
 
 #include "../cpu/kernels.h"
 #include "checks.h"
 #include "parallel.h"
 #include "tad_entries.h"
+#include "tiled_mm.h"
 
 namespace tad {
 namespace {
@@ -26,8 +26,8 @@ void check_hidden(const at::Tensor& hidden, const char* name, const at::Tensor& 
 template <class Real>
 void visit_chunk(
     const TadEntries& entries, TadLossArguments arguments, const std::vector<int64_t>& teacher_of, int64_t begin,
-    const at::Tensor& logits, const at::Tensor& teacher_logits, double near_denominator, double distant_denominator,
-    bool with_gradient, double* losses) {
+    int64_t end, const at::Tensor& logits, const at::Tensor& teacher_logits, double near_denominator,
+    double distant_denominator, bool with_gradient, double* losses) {
   arguments.student = rows_view(logits);
   if (teacher_logits.defined()) arguments.teacher = rows_view(teacher_logits);
   arguments.vocabulary = logits.size(1);
@@ -36,7 +36,7 @@ void visit_chunk(
   arguments.teacher_rows = teacher_of.data();
   const MutableRows target = mutable_rows_view(logits);
   const auto& kernels = cpu_kernels().of<Real>();
-  parallel_rows(logits.size(0), [&](int64_t i) {
+  parallel_rows(end - begin, [&](int64_t i) {
     TadRowSums<Real> sums;
     kernels.tad_loss(arguments, i, losses + begin + i, &sums);
     if (!with_gradient) return;
@@ -53,8 +53,6 @@ LossResult linear_tad_loss(
     double temperature, const OptionalTensor& row_weight, const OptionalTensor& teacher_rows,
     const OptionalTensor& near_count, const OptionalTensor& distant_count, int64_t chunk_rows, bool hidden_grad,
     bool weight_grad) {
-  // The matrix products below run in the dtypes of their arguments, whatever autocast would make of them.
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   check_logits(lm_head_weight, "lm_head_weight");
   TORCH_CHECK_VALUE(
       lm_head_weight.dim() == 2, "lm_head_weight has shape ", lm_head_weight.sizes(), ", expected (vocabulary, D)");
@@ -81,8 +79,8 @@ LossResult linear_tad_loss(
                                        : at::empty({0}, lm_head_weight.options());
   for (int64_t begin = 0; begin < entries.size(); begin += chunk_rows) {
     const int64_t end = std::min(begin + chunk_rows, entries.size());
-    const at::Tensor hidden = student_hidden.slice(0, begin, end);
-    const at::Tensor logits = at::mm(hidden, lm_head_weight.t());
+    const at::Tensor hidden = pad_to_tiles(student_hidden.slice(0, begin, end));
+    const at::Tensor logits = tiled_mm(hidden, lm_head_weight.t());
     std::vector<int64_t> teacher_of(end - begin, 0), teacher_source;
     for (int64_t i = begin; teacher_hidden && i < end; ++i) {
       if (!entries.is_distant(i)) continue;
@@ -90,19 +88,18 @@ LossResult linear_tad_loss(
       teacher_source.push_back(entries.teacher_row(i));
     }
     at::Tensor teacher_logits;
-    if (!teacher_source.empty())
-      teacher_logits =
-          at::mm(teacher_hidden->index_select(0, at::tensor(teacher_source, labels.options())), lm_head_weight.t());
+    if (!teacher_source.empty()) {
+      const at::Tensor chosen = teacher_hidden->index_select(0, at::tensor(teacher_source, labels.options()));
+      teacher_logits = tiled_mm(pad_to_tiles(chosen), lm_head_weight.t());
+    }
     AT_DISPATCH_FLOATING_TYPES(real, "linear_tad_loss", [&] {
       visit_chunk<scalar_t>(
-          entries, entries.arguments(), teacher_of, begin, logits, teacher_logits, near_denominator,
+          entries, entries.arguments(), teacher_of, begin, end, logits, teacher_logits, near_denominator,
           distant_denominator, hidden_grad || weight_grad, losses.mutable_data_ptr<double>());
     });
-    if (hidden_grad) {
-      at::Tensor out = grad_hidden.slice(0, begin, end);
-      at::mm_out(out, logits, lm_head_weight);
-    }
-    if (weight_grad) grad_weight.add_(at::mm(logits.t(), hidden));
+    // The rows that pad the chunk are zero in `hidden` and so in `logits`: they add nothing.
+    if (hidden_grad) grad_hidden.slice(0, begin, end).copy_(tiled_mm(logits, lm_head_weight).narrow(0, 0, end - begin));
+    if (weight_grad) grad_weight.add_(tiled_mm(logits.t(), hidden));
   }
   auto [loss, ce, kl] = entries.reduce(losses, near_denominator, distant_denominator, real);
   return {

@@ -95,6 +95,37 @@ def test_compiles_without_graph_breaks() -> None:
     assert torch.equal(x.grad, y.grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_at_any_batch_size_chunk_and_thread_count(dtype: torch.dtype) -> None:
+    """Sizes at which a BLAS library left to itself takes other paths for other shapes and thread counts."""
+    student, teacher, _, steps = random_entries(50, 256, dtype, scale=1.0)
+    head = random_entries(5000, 256, dtype, seed=1, scale=0.1)[0]
+    labels = torch.arange(50) * 91
+
+    def run(chosen: slice, chunk_rows: int | None = None) -> tuple[Tensor, Tensor]:
+        x = student[chosen].detach().clone().requires_grad_()
+        loss = fused_linear_tad_loss(
+            x, teacher[chosen], head, labels[chosen], steps[chosen], delta=2, near_count=1, distant_count=1,
+            chunk_rows=chunk_rows,
+        ).loss  # fmt: skip
+        loss.backward()
+        assert x.grad is not None
+        return loss.detach(), x.grad
+
+    loss, gradient = run(slice(None))
+    try:
+        torch.set_num_threads(2)
+        threaded = run(slice(None))
+    finally:
+        torch.set_num_threads(1)
+    for other in (threaded, run(slice(None)), run(slice(None), chunk_rows=7)):
+        assert torch.equal(other[0], loss)
+        assert torch.equal(other[1], gradient)
+    for first in (0, 17, 33):
+        assert torch.equal(run(slice(first, first + 1))[1], gradient[first : first + 1])
+        assert torch.equal(run(slice(first, first + 9))[1], gradient[first : first + 9])
+
+
 def test_no_gradients_are_made_where_none_are_wanted() -> None:
     student, teacher, head, labels, steps = hidden_entries(torch.float32)
     assert not fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2).loss.requires_grad

@@ -105,8 +105,8 @@ def fused_linear_tad_loss(
     Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
     hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
     computed in forward, at loss scale 1 in the dtype of `student_hidden`, and only scaled in backward, so a loss scaler
-    cannot rescue float16 gradients from underflow: use bfloat16. The matrix products are the BLAS library's, so unlike
-    in `fused_tad_loss` the last bits may depend on the batch size and the number of threads.
+    cannot rescue float16 gradients from underflow: use bfloat16. Loss and hidden gradient have
+    the same bits at any batch size, chunk size and number of threads.
 
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.

@@ -1,0 +1,70 @@
+// Matrix products whose bits depend on nothing but the rows themselves.
+//
+// A BLAS library chooses kernels and splits work by the shapes it sees and by its number of threads, so a row's result
+// may change with the rows around it. Here every call it gets has the same shape, is made inside a parallel region,
+// where it uses one thread, and threads share the tiles instead.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+
+/// Intel MKL's, where PyTorch is built with it: the number of threads of calls from this thread; returns the earlier
+/// one.
+extern "C" int MKL_Set_Num_Threads_Local(int threads) __attribute__((weak));
+
+namespace tad {
+
+/// MKL called from this thread works alone. Inside a parallel region it does so anyway, but by another plan.
+class SequentialMkl {
+ public:
+  SequentialMkl() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  ~SequentialMkl() {
+    if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
+  }
+
+ private:
+  int before_;
+};
+
+constexpr int64_t kTileRows = 32;
+constexpr int64_t kTileColumns = 1024;
+
+/// `rows` followed by zero rows up to whole tiles.
+inline at::Tensor pad_to_tiles(const at::Tensor& rows) {
+  const int64_t padded = (rows.size(0) + kTileRows - 1) / kTileRows * kTileRows;
+  if (padded == rows.size(0)) return rows;
+  at::Tensor result = at::zeros({padded, rows.size(1)}, rows.options());
+  result.narrow(0, 0, rows.size(0)).copy_(rows);
+  return result;
+}
+
+/// a @ b for a (M, K) and b (K, N). With M in whole tiles, a row of the result depends on its row of `a` and on `b`
+/// only.
+inline at::Tensor tiled_mm(const at::Tensor& a, const at::Tensor& b) {
+  const int64_t rows = a.size(0), columns = b.size(1);
+  at::Tensor out = at::empty({rows, columns}, a.options());
+  const int64_t column_tiles = (columns + kTileColumns - 1) / kTileColumns;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows * column_tiles;
+  std::atomic<int64_t> next{0};
+  // A share for every thread even where there is a single tile: outside a parallel region BLAS would use its own
+  // threads.
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    const SequentialMkl sequential;
+    // Thread-local, so that a worker does not have the caller's.
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    for (int64_t tile; (tile = next.fetch_add(1)) < tiles;) {
+      const int64_t row = tile / column_tiles * kTileRows, column = tile % column_tiles * kTileColumns;
+      const int64_t height = std::min(kTileRows, rows - row), width = std::min(kTileColumns, columns - column);
+      at::Tensor target = out.narrow(0, row, height).narrow(1, column, width);
+      at::mm_out(target, a.narrow(0, row, height), b.narrow(1, column, width));
+    }
+  });
+  return out;
+}
+
+}  // namespace tad
