@@ -36,15 +36,31 @@ for dtype in (torch.bfloat16, torch.float16):  # every value of the dtype there 
 
 FORK = """
 import os, sys, torch
-from tad_ext.ops import token_statistics
+from tad_ext.ops import fused_linear_tad_loss, fused_tad_loss, masked_log_softmax, token_statistics
+
+def everything():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(8, 4000, generator=generator) for _ in range(2))
+    hidden, head = torch.randn(8, 32, generator=generator), torch.randn(4000, 32, generator=generator)
+    entries = torch.arange(8), torch.arange(8)
+    results = list(token_statistics(student))
+    for x, loss in (
+        (student, lambda x: fused_tad_loss(x, teacher, *entries, delta=2).loss),
+        (hidden, lambda x: fused_linear_tad_loss(x, hidden.flip(0), head, *entries, delta=2).loss),
+        (student, lambda x: masked_log_softmax(x).square().mean()),
+    ):
+        x = x.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        results += [value.detach(), x.grad]
+    return results
+
 torch.set_num_threads(2)
-logits = torch.randn(8, 4000)
-expected = token_statistics(logits)
+expected = everything()
 child = os.fork()
 if child == 0:
     torch.set_num_threads(1)  # as a DataLoader worker does
-    found = token_statistics(logits)
-    os._exit(0 if all(torch.equal(a, b) for a, b in zip(found, expected)) else 1)
+    os._exit(0 if all(torch.equal(a, b) for a, b in zip(everything(), expected)) else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

@@ -73,6 +73,18 @@ def test_gradcheck_in_float64() -> None:
     assert torch.autograd.gradcheck(lambda x: masked_log_softmax(x, rows=rows, temperature=1.4), (logits,))
 
 
+def test_autocast_changes_nothing() -> None:
+    results = []
+    for enabled in (False, True):
+        x = torch.linspace(-3, 3, 1800).reshape(3, 600).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            out = masked_log_softmax(x)
+        out[:, 7].sum().backward()
+        results.append((out, x.grad))
+    for a, b in zip(*results):
+        assert torch.equal(a, b)
+
+
 def test_opcheck() -> None:
     logits = torch.randn(4, 9, requires_grad=True)
     for rows in (None, torch.tensor([3, 1, 3])):

@@ -159,6 +159,14 @@ def test_same_bits_at_any_batch_size_and_thread_count() -> None:
         assert torch.equal(a[9:10], c)
 
 
+def test_autocast_changes_nothing() -> None:
+    logits = torch.randn(4, 600)
+    plain = token_statistics(logits)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = token_statistics(logits)
+    assert all(torch.equal(a, b) for a, b in zip(plain, under))
+
+
 def test_opcheck() -> None:
     logits = torch.randn(4, 30)
     ids = torch.tensor([1, 2])
