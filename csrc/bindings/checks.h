@@ -19,7 +19,11 @@ void check_count(const at::Tensor& tensor, const char* name, int64_t count);
 
 void check_same_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name);
 
-/// Every element of a CPU tensor lies in [low, high).
+/// Whether a check may look at a tensor's values. On the CPU always; on a GPU that would wait for the device, so only
+/// where the environment variable TAD_EXT_DEBUG is 1.
+bool values_may_be_read(const at::Tensor& tensor);
+
+/// Every element lies in [low, high), as far as values may be read.
 void check_range(const at::Tensor& tensor, const char* name, int64_t low, int64_t high, const char* of_what);
 
 /// Within 1e-6 and 1e6, where its square and its inverse are ordinary float32 numbers.

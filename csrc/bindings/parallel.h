@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../common/arguments.h"
+#include "../common/storage.h"
 
 namespace tad {
 
@@ -38,14 +38,14 @@ struct EntriesOfRow {
   }
 };
 
-/// Fills the rows of a gradient (row_count, row_bytes) from the entries that name them: write(entry, row, add) for each
-/// entry, in entry order, with `add` from a row's second entry on. Rows that no entry names become zero.
+/// Fills the contiguous rows of a gradient from the entries that name them: write(entry, row, add) for each entry, in
+/// entry order, with `add` from a row's second entry on. Rows that no entry names become zero.
 template <class Write>
 void write_gradient_rows(
-    const MutableRows& gradient, int64_t row_count, size_t row_bytes, const int64_t* rows, int64_t entry_count,
-    const Write& write) {
-  const EntriesOfRow of_row(rows, entry_count, row_count);
-  parallel_rows(row_count, [&](int64_t row) {
+    const MutableRows& gradient, int64_t vocabulary, const int64_t* rows, int64_t entry_count, const Write& write) {
+  const EntriesOfRow of_row(rows, entry_count, gradient.row_count);
+  const size_t row_bytes = vocabulary * TAD_ISA::element_size(gradient.dtype);
+  parallel_rows(gradient.row_count, [&](int64_t row) {
     const int64_t first = of_row.start[row], last = of_row.start[row + 1];
     if (first == last) std::memset(static_cast<char*>(gradient.data) + row * row_bytes, 0, row_bytes);
     for (int64_t k = first; k < last; ++k) write(of_row.entries[k], row, /*add=*/k > first);

@@ -1,20 +1,24 @@
 #include "tad_entries.h"
 
+#include "../common/entries.h"
+#include "backend.h"
 #include "checks.h"
 
 namespace tad {
 
 TadEntries::TadEntries(
-    const at::Tensor& labels, const at::Tensor& steps_to_reveal, const std::optional<at::Tensor>& row_weight,
-    const std::optional<at::Tensor>& student_rows, const std::optional<at::Tensor>& teacher_rows,
-    const TadWeights& weights)
+    const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
+    const std::optional<at::Tensor>& row_weight, const std::optional<at::Tensor>& student_rows,
+    const std::optional<at::Tensor>& teacher_rows, const TadWeights& weights)
     : weights_(weights) {
   TORCH_CHECK_VALUE(weights.delta >= 0, "delta is ", weights.delta, ", expected an integer >= 0");
   check_temperature(weights.temperature);
   TORCH_CHECK_VALUE(std::isfinite(weights.ce_weight), "ce_weight is ", weights.ce_weight, ", expected a finite number");
   TORCH_CHECK_VALUE(std::isfinite(weights.kl_weight), "kl_weight is ", weights.kl_weight, ", expected a finite number");
   check_int64(labels, "labels");
+  check_same_device(labels, "labels", like, like_name);
   check_int64(steps_to_reveal, "steps_to_reveal");
+  check_same_device(steps_to_reveal, "steps_to_reveal", like, like_name);
   TORCH_CHECK_VALUE(
       steps_to_reveal.sizes() == labels.sizes(), "steps_to_reveal has shape ", steps_to_reveal.sizes(), ", expected ",
       labels.sizes(), " like labels");
@@ -24,6 +28,7 @@ TadEntries::TadEntries(
        {std::pair{&student_rows, "student_rows"}, std::pair{&teacher_rows, "teacher_rows"}}) {
     if (!*rows) continue;
     check_int64(**rows, name);
+    check_same_device(**rows, name, like, like_name);
     check_count(**rows, name, labels.numel());
   }
   student_rows_ = flattened(student_rows);
@@ -32,92 +37,95 @@ TadEntries::TadEntries(
     TORCH_CHECK_TYPE(
         row_weight->is_floating_point(), "row_weight has dtype ", row_weight->scalar_type(),
         ", expected floating point");
+    check_same_device(*row_weight, "row_weight", like, like_name);
     check_count(*row_weight, "row_weight", labels.numel());
     row_weight_ = row_weight->reshape({-1}).to(at::kDouble).contiguous();
   }
-  for (int64_t i = 0; i < size(); ++i) {
-    near_ += is_near(i);
-    distant_ += is_distant(i);
-  }
 }
 
-void TadEntries::check_indices(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const {
-  const int64_t* labels = labels_.const_data_ptr<int64_t>();
-  const int64_t* students = this->student_rows();
+/// A denominator as one float64 on the entries' device.
+static at::Tensor denominator_tensor(const at::Tensor& given, const char* name, const at::Tensor& like) {
+  TORCH_CHECK_VALUE(given.numel() == 1, name, " has shape ", given.sizes(), ", expected a 0-d tensor");
+  if (values_may_be_read(given)) {
+    const double value = given.item<double>();
+    TORCH_CHECK_VALUE(value >= 0 && std::isfinite(value), name, " is ", value, ", expected a finite number >= 0");
+    if (given.device() != like.device()) return at::full({}, value, like.options().dtype(at::kDouble));
+  }
+  check_same_device(given, name, like, "labels");
+  return given.reshape({}).to(at::kDouble);
+}
+
+void TadEntries::set_denominators(
+    const std::optional<at::Tensor>& near_count, const std::optional<at::Tensor>& distant_count) {
+  if (near_count) near_denominator_ = denominator_tensor(*near_count, "near_count", labels_);
+  if (distant_count) distant_denominator_ = denominator_tensor(*distant_count, "distant_count", labels_);
+}
+
+void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const {
   TORCH_CHECK_VALUE(
-      students || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
+      student_rows_ || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
       ", one per label, unless student_rows says which");
   TORCH_CHECK_VALUE(
       teacher_rows_ || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
       " rows, expected ", size(), ", one per label, unless teacher_rows says which");
+  if (!values_may_be_read(labels_)) return;
+  TadEntries here = *this;
+  for (at::Tensor* tensor : {&here.labels_, &here.steps_}) *tensor = tensor->cpu();
+  for (std::optional<at::Tensor>* rows : {&here.student_rows_, &here.teacher_rows_})
+    if (*rows) *rows = (*rows)->cpu();
+  const TadLossArguments a = here.arguments();
   for (int64_t i = 0; i < size(); ++i) {
+    const auto kind = TAD_ISA::kind_of(a, i);
     TORCH_CHECK_VALUE(
-        !is_near(i) || (labels[i] >= 0 && labels[i] < vocabulary), "labels[", i, "] is ", labels[i],
-        ", expected 0 <= label < ", vocabulary, " (the vocabulary)");
+        kind != TAD_ISA::EntryKind::kNear || (a.labels[i] >= 0 && a.labels[i] < vocabulary), "labels[", i, "] is ",
+        a.labels[i], ", expected 0 <= label < ", vocabulary, " (the vocabulary)");
+    const int64_t student = TAD_ISA::row_of(a.student_rows, i), teacher = TAD_ISA::row_of(a.teacher_rows, i);
     TORCH_CHECK_VALUE(
-        !students || (students[i] >= 0 && students[i] < student_rows), "student_rows[", i, "] is ",
-        students ? students[i] : 0, ", expected 0 <= row < ", student_rows, " (rows of student_logits)");
-    const int64_t teacher = teacher_row(i);
+        student >= 0 && student < student_rows, "student_rows[", i, "] is ", student, ", expected 0 <= row < ",
+        student_rows, " (rows of student_logits)");
     TORCH_CHECK_VALUE(
-        !teacher_rows || !is_distant(i) || (teacher >= 0 && teacher < *teacher_rows), "teacher_rows[", i, "] is ",
-        teacher, ", expected 0 <= row < ", teacher_rows.value_or(0), " (rows of the teacher) because entry ", i,
-        " is distant");
+        !teacher_rows || kind != TAD_ISA::EntryKind::kDistant || (teacher >= 0 && teacher < *teacher_rows),
+        "teacher_rows[", i, "] is ", teacher, ", expected 0 <= row < ", teacher_rows.value_or(0),
+        " (rows of the teacher) because entry ", i, " is distant");
   }
-}
-
-const int64_t* TadEntries::student_rows() const {
-  return pointer_or_null<int64_t>(student_rows_);
-}
-
-double TadEntries::gradient_scale(int64_t entry, double near_denominator, double distant_denominator) const {
-  if (is_near(entry)) return weights_.ce_weight * weight(entry) / near_denominator;
-  if (is_distant(entry))
-    return weights_.kl_weight * weight(entry) * weights_.temperature * weights_.temperature / distant_denominator;
-  return 0;
 }
 
 TadLossArguments TadEntries::arguments() const {
   TadLossArguments a;
+  a.entries = size();
   a.labels = labels_.const_data_ptr<int64_t>();
   a.steps = steps_.const_data_ptr<int64_t>();
-  a.student_rows = student_rows();
+  a.row_weight = pointer_or_null<double>(row_weight_);
+  a.student_rows = pointer_or_null<int64_t>(student_rows_);
   a.teacher_rows = pointer_or_null<int64_t>(teacher_rows_);
+  a.near_denominator = pointer_or_null<double>(near_denominator_);
+  a.distant_denominator = pointer_or_null<double>(distant_denominator_);
   a.delta = weights_.delta;
+  a.ce_weight = weights_.ce_weight;
+  a.kl_weight = weights_.kl_weight;
   a.temperature = weights_.temperature;
   return a;
 }
 
-/// A part that is switched off adds nothing, even where it is infinite.
-static double weighted(double weight, double part) {
-  return weight == 0 ? 0 : weight * part;
+TadResult::TadResult(const at::Tensor& like) {
+  const auto reals = like.options().dtype(real_type(like)), ints = like.options().dtype(at::kLong);
+  for (at::Tensor* result : {&loss, &ce, &kl}) *result = at::empty({}, reals);
+  for (at::Tensor* result : {&near_count, &distant_count}) *result = at::empty({}, ints);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> TadEntries::reduce(
-    const at::Tensor& losses, double near_denominator, double distant_denominator, at::ScalarType dtype) const {
-  const double* loss_of = losses.const_data_ptr<double>();
-  double ce = 0, kl = 0;
-  for (int64_t i = 0; i < size(); ++i) {
-    if (is_near(i)) ce += weight(i) * loss_of[i];
-    if (is_distant(i)) kl += weight(i) * loss_of[i];
-  }
-  ce /= near_denominator;
-  kl *= weights_.temperature * weights_.temperature / distant_denominator;
-  const auto options = losses.options().dtype(dtype);
-  return {
-      at::full({}, weighted(weights_.ce_weight, ce) + weighted(weights_.kl_weight, kl), options),
-      at::full({}, ce, options), at::full({}, kl, options)};
+TadTotals TadResult::view() const {
+  TadTotals totals = counts();
+  totals.loss = loss.mutable_data_ptr();
+  totals.ce = ce.mutable_data_ptr();
+  totals.kl = kl.mutable_data_ptr();
+  return totals;
 }
 
-double denominator(const std::optional<at::Tensor>& given, const char* name, int64_t own) {
-  if (!given) return own > 0 ? double(own) : 1.0;
-  TORCH_CHECK_VALUE(given->numel() == 1, name, " has shape ", given->sizes(), ", expected a 0-d tensor");
-  const double value = given->item<double>();
-  TORCH_CHECK_VALUE(value >= 0 && std::isfinite(value), name, " is ", value, ", expected a finite number >= 0");
-  return value > 0 ? value : 1.0;
-}
-
-at::Tensor count_tensor(int64_t count) {
-  return at::full({}, count, at::TensorOptions().dtype(at::kLong));
+TadTotals TadResult::counts() const {
+  TadTotals totals;
+  totals.near_count = near_count.mutable_data_ptr<int64_t>();
+  totals.distant_count = distant_count.mutable_data_ptr<int64_t>();
+  return totals;
 }
 
 }  // namespace tad

@@ -1,4 +1,4 @@
-// The loss's entries as the bindings see them: checked arguments, kernels' view, counts and gradient scales.
+// The loss's entries as the bindings see them: checked arguments, and the kernels' view of them.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -16,49 +16,43 @@ struct TadWeights {
   int64_t delta;
 };
 
-/// Entries of one call on the CPU. Owns what the kernels' pointers refer to.
+/// Entries of one call. Owns what the kernels' pointers refer to.
 class TadEntries {
  public:
+  /// Checks shapes, dtypes, devices and numbers; `like` is a tensor on the device where everything is expected.
   TadEntries(
-      const at::Tensor& labels, const at::Tensor& steps_to_reveal, const std::optional<at::Tensor>& row_weight,
-      const std::optional<at::Tensor>& student_rows, const std::optional<at::Tensor>& teacher_rows,
-      const TadWeights& weights);
+      const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
+      const std::optional<at::Tensor>& row_weight, const std::optional<at::Tensor>& student_rows,
+      const std::optional<at::Tensor>& teacher_rows, const TadWeights& weights);
 
-  /// Row counts fit the entries, and every label and row index that is read lies in range. No teacher: nullopt.
-  void check_indices(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
+  /// Denominators other than this call's own counts.
+  void set_denominators(const std::optional<at::Tensor>& near_count, const std::optional<at::Tensor>& distant_count);
+
+  /// The rows there are fit the entries that read them; and, where values may be looked at, every label and row number
+  /// that is read lies in range. No teacher: nullopt.
+  void check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
 
   int64_t size() const { return labels_.numel(); }
-  int64_t near() const { return near_; }
-  int64_t distant() const { return distant_; }
-  int64_t steps(int64_t entry) const { return steps_.const_data_ptr<int64_t>()[entry]; }
-  double weight(int64_t entry) const { return row_weight_ ? row_weight_->const_data_ptr<double>()[entry] : 1.0; }
-  bool is_near(int64_t entry) const { return steps(entry) >= 1 && steps(entry) <= weights_.delta; }
-  bool is_distant(int64_t entry) const { return steps(entry) > weights_.delta; }
-  int64_t teacher_row(int64_t entry) const {
-    return teacher_rows_ ? teacher_rows_->const_data_ptr<int64_t>()[entry] : entry;
-  }
-  const int64_t* student_rows() const;
-
-  /// Entry i's d loss / d (unweighted loss of entry i), for given denominators.
-  double gradient_scale(int64_t entry, double near_denominator, double distant_denominator) const;
+  bool has_student_rows() const { return student_rows_.has_value(); }
+  const std::optional<at::Tensor>& teacher_rows() const { return teacher_rows_; }
 
   /// The kernels' view of all entries; logits are filled in by the caller.
   TadLossArguments arguments() const;
 
-  /// (loss, ce, kl) as 0-d tensors of `dtype` from the entries' unweighted losses (float64), added in entry order.
-  std::tuple<at::Tensor, at::Tensor, at::Tensor> reduce(
-      const at::Tensor& losses, double near_denominator, double distant_denominator, at::ScalarType dtype) const;
-
  private:
   TadWeights weights_;
   at::Tensor labels_, steps_;
-  std::optional<at::Tensor> row_weight_, student_rows_, teacher_rows_;
-  int64_t near_ = 0, distant_ = 0;
+  std::optional<at::Tensor> row_weight_, student_rows_, teacher_rows_, near_denominator_, distant_denominator_;
 };
 
-/// A given denominator, or this call's own count; one that is 0 counts as 1.
-double denominator(const std::optional<at::Tensor>& given, const char* name, int64_t own);
+/// loss, ce, kl, near_count and distant_count as 0-d tensors, to be filled through `view`.
+struct TadResult {
+  at::Tensor loss, ce, kl, near_count, distant_count;
 
-at::Tensor count_tensor(int64_t count);
+  /// On the device of `like`, whose dtype decides that of loss, ce and kl.
+  explicit TadResult(const at::Tensor& like);
+  TadTotals view() const;
+  TadTotals counts() const;
+};
 
 }  // namespace tad

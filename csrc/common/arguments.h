@@ -12,12 +12,14 @@ struct Rows {
   const void* data = nullptr;
   int64_t row_stride = 0;
   DType dtype = DType::kFloat32;
+  int64_t row_count = 0;
 };
 
 struct MutableRows {
   void* data = nullptr;
   int64_t row_stride = 0;
   DType dtype = DType::kFloat32;
+  int64_t row_count = 0;
 };
 
 /// The partitioned loss over a list of entries. Entry i reads logits row student_rows[i] (i where null), teacher row
@@ -26,11 +28,17 @@ struct TadLossArguments {
   Rows student;
   Rows teacher;  // data null: distant entries contribute nothing
   int64_t vocabulary = 0;
+  int64_t entries = 0;
   const int64_t* labels = nullptr;
   const int64_t* steps = nullptr;
+  const double* row_weight = nullptr;  // null: 1
   const int64_t* student_rows = nullptr;
   const int64_t* teacher_rows = nullptr;
+  const double* near_denominator = nullptr;  // null: the number of near entries
+  const double* distant_denominator = nullptr;
   int64_t delta = 0;
+  double ce_weight = 1.0;
+  double kl_weight = 1.0;
   double temperature = 1.0;
 };
 
@@ -41,9 +49,20 @@ struct TadRowSums {
   Real student_max, student_inverse_sum, teacher_max, teacher_inverse_sum;
 };
 
+/// Where the results of a whole call go, one number each; loss, ce and kl in float64 for float64 logits, otherwise in
+/// float32. A null `loss` asks for the counts alone.
+struct TadTotals {
+  void* loss = nullptr;
+  void* ce = nullptr;
+  void* kl = nullptr;
+  int64_t* near_count = nullptr;
+  int64_t* distant_count = nullptr;
+};
+
 struct TokenStatisticsArguments {
   Rows logits;
   int64_t vocabulary = 0;
+  int64_t entries = 0;
   const int64_t* rows = nullptr;        // null: entry i is row i; a negative entry is padding
   double temperature = 0.0;             // 0: the most probable token
   const int64_t* suppressed = nullptr;  // sorted ascending
@@ -62,20 +81,25 @@ struct TokenStatisticsArguments {
 struct LogSoftmaxArguments {
   Rows logits;
   int64_t vocabulary = 0;
+  int64_t entries = 0;
   const int64_t* rows = nullptr;  // null: entry i is row i
   double temperature = 1.0;
 };
 
+/// A kernel cannot read the host's memory, so the ids travel inside the arguments.
+constexpr int64_t kMaxEosTokens = 16;
+
 /// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `score`, `accept` and
-/// `revealed` are (batch, width).
+/// `revealed` are (batch, width). No row lists a position twice.
 struct RevealArguments {
+  int64_t batch = 0;
   int64_t gen_length = 0;
   int64_t width = 0;
   int64_t block_length = 0;
   double block_add_threshold = 1.0;
   double decoded_token_threshold = 1.0;
   int64_t mask_token_id = 0;
-  const int64_t* eos_token_ids = nullptr;
+  int64_t eos_token_ids[kMaxEosTokens] = {};
   int64_t eos_count = 0;
   int64_t* canvas = nullptr;
   int64_t* reveal_step = nullptr;

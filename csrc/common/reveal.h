@@ -1,7 +1,11 @@
 // One decoding step of one canvas: which entries are revealed, the end-of-sequence rule, and the block schedule.
 // The rules, numbered, are in the docstring of tad_ext.commit_reveal.
+//
+// Written once for a team of threads: on a GPU a warp, on the CPU one thread (OneThread). A team has rank(), size(),
+// sync(), and the reductions sum, any, min and best, which return the same value to every thread.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "arguments.h"
@@ -10,12 +14,34 @@
 namespace tad {
 namespace TAD_ISA {
 
+/// An entry and its score. The higher score is better; a tie goes to the lower entry; NaN ranks with -inf.
+struct Candidate {
+  float score = 0;
+  int64_t entry = -1;
+
+  TAD_HOST_DEVICE bool better_than(const Candidate& other) const {
+    return other.entry < 0 || (entry >= 0 && (score > other.score || (score == other.score && entry < other.entry)));
+  }
+};
+
+struct OneThread {
+  int64_t rank() const { return 0; }
+  int64_t size() const { return 1; }
+  void sync() const {}
+  int64_t sum(int64_t value) const { return value; }
+  bool any(bool value) const { return value; }
+  int64_t min(int64_t value) const { return value; }
+  Candidate best(const Candidate& value) const { return value; }
+};
+
 /// Revealed share of block `block`.
-TAD_HOST_DEVICE double revealed_share(const RevealArguments& a, const int64_t* canvas, int64_t block) {
+template <class Team>
+TAD_HOST_DEVICE double revealed_share(
+    const Team& team, const RevealArguments& a, const int64_t* canvas, int64_t block) {
   int64_t revealed = 0;
-  for (int64_t i = block * a.block_length; i < (block + 1) * a.block_length; ++i)
-    revealed += canvas[i] != a.mask_token_id;
-  return double(revealed) / double(a.block_length);
+  for (int64_t i = team.rank(); i < a.block_length; i += team.size())
+    revealed += canvas[block * a.block_length + i] != a.mask_token_id;
+  return double(team.sum(revealed)) / double(a.block_length);
 }
 
 TAD_HOST_DEVICE bool ends_sequence(const RevealArguments& a, int64_t token) {
@@ -24,63 +50,70 @@ TAD_HOST_DEVICE bool ends_sequence(const RevealArguments& a, int64_t token) {
   return false;
 }
 
-/// NaN ranks with -inf.
-TAD_HOST_DEVICE float ranked(float score) {
-  return score == score ? score : -__builtin_inff();
-}
-
 /// Marks in `revealed` the accepted entries of `block`; with `must_progress`, its best entry where none is accepted.
 /// The canvas is not written yet. Returns whether the block has eligible entries at all.
-TAD_HOST_DEVICE bool choose_in_block(const RevealArguments& a, int64_t row, int64_t block, bool must_progress) {
+template <class Team>
+TAD_HOST_DEVICE bool choose_in_block(
+    const Team& team, const RevealArguments& a, int64_t row, int64_t block, bool must_progress) {
   const int64_t* canvas = a.canvas + row * a.gen_length;
   const int64_t base = row * a.width;
-  int64_t best = -1;
-  bool accepted_any = false;
-  for (int64_t entry = base; entry < base + a.width; ++entry) {
+  Candidate mine;
+  bool accepted = false;
+  for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) {
     const int64_t position = a.positions[entry];
     const bool member = position >= 0 && position < a.gen_length && position / a.block_length == block;
     if (!member || canvas[position] != a.mask_token_id) continue;
-    if (a.accept[entry]) a.revealed[entry] = accepted_any = true;
-    if (best < 0 || ranked(a.score[entry]) > ranked(a.score[best])) best = entry;
+    if (a.accept[entry]) a.revealed[entry] = accepted = true;
+    const float score = a.score[entry];
+    const Candidate candidate{score == score ? score : -INFINITY, entry};
+    if (candidate.better_than(mine)) mine = candidate;
   }
-  if (must_progress && !accepted_any && best >= 0) a.revealed[best] = true;
-  return best >= 0;
+  const Candidate best = team.best(mine);
+  if (must_progress && !team.any(accepted) && best.entry == mine.entry && best.entry >= 0)
+    a.revealed[best.entry] = true;
+  return best.entry >= 0;
 }
 
-TAD_HOST_DEVICE void reveal_row(const RevealArguments& a, int64_t row) {
+template <class Team>
+TAD_HOST_DEVICE void reveal_row(const Team& team, const RevealArguments& a, int64_t row) {
   int64_t* canvas = a.canvas + row * a.gen_length;
   int64_t* reveal_step = a.reveal_step + row * a.gen_length;
   const int64_t base = row * a.width;
-  for (int64_t entry = 0; entry < a.width; ++entry) a.revealed[base + entry] = false;
+  for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) a.revealed[entry] = false;
   if (a.done[row]) return;
+  const int64_t step = a.forwards[row] + 1, blocks = a.gen_length / a.block_length;
+  const int64_t created = a.blocks[row] < 1 ? 1 : a.blocks[row] > blocks ? blocks : a.blocks[row];
 
-  const int64_t step = ++a.forwards[row];
-  const int64_t created = a.blocks[row];
   bool progress = false;
   for (int64_t block = 0; block < created; ++block) {
-    const bool fully_active = block == 0 || revealed_share(a, canvas, block - 1) >= a.decoded_token_threshold;
+    const bool fully_active = block == 0 || revealed_share(team, a, canvas, block - 1) >= a.decoded_token_threshold;
     const bool must_progress = fully_active && !progress;
-    if (choose_in_block(a, row, block, must_progress) && must_progress) progress = true;
+    if (choose_in_block(team, a, row, block, must_progress) && must_progress) progress = true;
   }
 
-  int64_t first_end = a.gen_length;
-  for (int64_t entry = 0; entry < a.width; ++entry) {
-    if (!a.revealed[base + entry]) continue;
-    const int64_t position = a.positions[base + entry];
-    canvas[position] = a.tokens[base + entry];
+  int64_t own_end = a.gen_length;
+  for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) {
+    if (!a.revealed[entry]) continue;
+    const int64_t position = a.positions[entry];
+    canvas[position] = a.tokens[entry];
     reveal_step[position] = step;
-    if (position < first_end && ends_sequence(a, canvas[position])) first_end = position;
+    if (position < own_end && ends_sequence(a, a.tokens[entry])) own_end = position;
   }
-  for (int64_t i = first_end + 1; i < a.gen_length; ++i) {
+  const int64_t first_end = team.min(own_end);
+  team.sync();  // the fill below may overwrite what another thread has just revealed, and copies its token
+  for (int64_t i = first_end + 1 + team.rank(); i < a.gen_length; i += team.size()) {
     canvas[i] = canvas[first_end];
     reveal_step[i] = step;
   }
+  team.sync();
 
-  const double newest = revealed_share(a, canvas, created - 1);
-  if ((newest >= a.block_add_threshold || newest == 1.0) && created * a.block_length < a.gen_length)
-    a.blocks[row] = created + 1;
-  bool complete = true;
-  for (int64_t i = 0; i < a.gen_length && complete; ++i) complete = canvas[i] != a.mask_token_id;
+  const double newest = revealed_share(team, a, canvas, created - 1);
+  int64_t masks = 0;
+  for (int64_t i = team.rank(); i < a.gen_length; i += team.size()) masks += canvas[i] == a.mask_token_id;
+  const bool complete = team.sum(masks) == 0;
+  if (team.rank() != 0) return;
+  a.forwards[row] = step;
+  if ((newest >= a.block_add_threshold || newest == 1.0) && created < blocks) a.blocks[row] = created + 1;
   a.done[row] = complete;
 }
 

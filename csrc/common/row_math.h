@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "platform.h"
 
@@ -13,7 +12,7 @@ namespace TAD_ISA {
 
 template <class Real>
 TAD_HOST_DEVICE Real negative_infinity() {
-  return -std::numeric_limits<Real>::infinity();
+  return Real(-INFINITY);
 }
 
 /// Exponents below this count as probability 0: exp would leave the normal numbers of float32.
@@ -36,27 +35,27 @@ struct RowSum {
   TAD_HOST_DEVICE Real entropy() const { return log_sum() - weighted / sum; }
 };
 
-/// Moves a part's sums to another maximum.
+/// How far the exponents of a part move when they become relative to another maximum.
 template <class Real>
-TAD_HOST_DEVICE RowSum<Real> rebase(const RowSum<Real>& part, Real max, Real inverse_temperature) {
-  if (part.max == max) return part;  // by far the most frequent case
-  RowSum<Real> moved{max, part.sum, part.weighted};
-  const Real shift = inverse_temperature * (reference_of(part.max) - reference_of(max));
-  if (shift < Real(kLowestExponent) && part.sum == part.sum) {  // nothing is left of it; a NaN stays
-    moved.sum = moved.weighted = 0;
-  } else if (shift != 0 && part.sum != 0) {
-    const Real scale = std::exp(shift);
-    moved.weighted = (part.weighted + part.sum * shift) * scale;
-    moved.sum = part.sum * scale;
-  }
-  return moved;
+TAD_HOST_DEVICE Real shift_to(Real max, const RowSum<Real>& part, Real inverse_temperature) {
+  return part.max == max ? Real(0) : inverse_temperature * (reference_of(part.max) - reference_of(max));
+}
+
+/// Moves a part's sums to another maximum; `weighted_shift` is how far the factor in `weighted` moves.
+template <class Real>
+TAD_HOST_DEVICE RowSum<Real> rebase(const RowSum<Real>& part, Real max, Real shift, Real weighted_shift) {
+  if (part.sum == 0) return {max, 0, 0};
+  if (shift < Real(kLowestExponent)) return {max, part.sum * 0, part.sum * 0};  // nothing is left of it; a NaN stays
+  const Real scale = shift == 0 ? Real(1) : std::exp(shift);
+  return {max, part.sum * scale, (part.weighted + part.sum * weighted_shift) * scale};
 }
 
 template <class Real>
 TAD_HOST_DEVICE RowSum<Real> merge(const RowSum<Real>& a, const RowSum<Real>& b, Real inverse_temperature = 1) {
   const Real max = a.max > b.max ? a.max : b.max;
-  RowSum<Real> left = rebase(a, max, inverse_temperature);
-  const RowSum<Real> right = rebase(b, max, inverse_temperature);
+  const Real left_shift = shift_to(max, a, inverse_temperature), right_shift = shift_to(max, b, inverse_temperature);
+  RowSum<Real> left = rebase(a, max, left_shift, left_shift);
+  const RowSum<Real> right = rebase(b, max, right_shift, right_shift);
   left.sum += right.sum;
   left.weighted += right.weighted;
   return left;
@@ -73,15 +72,16 @@ struct DivergenceSum {
   }
 };
 
+/// Moves a pair's sums to other maxima. Where both rows move alike `weighted` moves in proportion to the sum only, so
+/// it stays exactly 0 where student and teacher agree.
 template <class Real>
 TAD_HOST_DEVICE DivergenceSum<Real> rebase(
     const DivergenceSum<Real>& part, Real student_max, Real teacher_max, Real inverse_temperature) {
-  if (part.student.max == student_max && part.teacher.max == teacher_max) return part;
-  DivergenceSum<Real> moved{
-      rebase(part.student, student_max, inverse_temperature), rebase(part.teacher, teacher_max, inverse_temperature)};
-  const Real student_shift = inverse_temperature * (reference_of(part.student.max) - reference_of(student_max));
-  if (student_shift != 0 && moved.teacher.sum != 0) moved.teacher.weighted -= moved.teacher.sum * student_shift;
-  return moved;
+  const Real student_shift = shift_to(student_max, part.student, inverse_temperature);
+  const Real teacher_shift = shift_to(teacher_max, part.teacher, inverse_temperature);
+  return {
+      rebase(part.student, student_max, student_shift, student_shift),
+      rebase(part.teacher, teacher_max, teacher_shift, teacher_shift - student_shift)};
 }
 
 template <class Real>
@@ -126,19 +126,16 @@ TAD_HOST_DEVICE bool precedes(Real x, int64_t i, Real y, int64_t j) {
 
 template <class Real>
 TAD_HOST_DEVICE Top2<Real> merge(const Top2<Real>& a, const Top2<Real>& b) {
-  const bool a_first = precedes(a.value, a.index, b.value, b.index);
-  const Top2<Real>& first = a_first ? a : b;
-  const Top2<Real>& other = a_first ? b : a;
-  const bool inside = precedes(first.second_value, first.second_index, other.value, other.index);
-  return {
-      first.value, inside ? first.second_value : other.value, first.index, inside ? first.second_index : other.index};
-}
-
-enum class EntryKind { kSilent, kNear, kDistant };
-
-TAD_HOST_DEVICE EntryKind kind_of(int64_t steps_to_reveal, int64_t delta) {
-  if (steps_to_reveal <= 0) return EntryKind::kSilent;
-  return steps_to_reveal <= delta ? EntryKind::kNear : EntryKind::kDistant;
+  Top2<Real> first = a, other = b;  // copies, not references: on a GPU they stay in registers
+  if (!precedes(a.value, a.index, b.value, b.index)) {
+    first = b;
+    other = a;
+  }
+  if (!precedes(first.second_value, first.second_index, other.value, other.index)) {
+    first.second_value = other.value;
+    first.second_index = other.index;
+  }
+  return first;
 }
 
 /// -log softmax(x)[label] from the row's sums.

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "../common/arguments.h"
 #include "convert.h"
 #include "simd.h"
 
@@ -12,10 +11,6 @@ namespace tad {
 namespace TAD_ISA {
 
 constexpr int64_t kBlock = 512;  // elements; a multiple of every vector width
-
-inline int64_t element_size(DType dtype) {
-  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
-}
 
 template <class Real>
 constexpr DType native_dtype() {

@@ -1,21 +1,18 @@
 // The partitioned CE/KL loss of one entry, and its gradient with respect to the student's row.
 #pragma once
 
+#include "../common/entries.h"
 #include "row_sums.h"
 
 namespace tad {
 namespace TAD_ISA {
-
-inline int64_t row_of(const int64_t* rows, int64_t entry) {
-  return rows ? rows[entry] : entry;
-}
 
 /// Writes the entry's loss (not yet weighted; KL without temperature^2) and the sums that its gradient needs.
 template <class Real>
 void tad_loss_entry(const TadLossArguments& a, int64_t entry, double* loss, TadRowSums<Real>* sums) {
   *loss = 0;
   *sums = {0, 0, 0, 0};
-  const EntryKind kind = kind_of(a.steps[entry], a.delta);
+  const EntryKind kind = kind_of(a, entry);
   if (kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) return;
   RowReader<Real> student(a.student, row_of(a.student_rows, entry));
   if (kind == EntryKind::kNear) {
@@ -37,7 +34,7 @@ void tad_gradient_entry(
     const TadLossArguments& a, int64_t entry, const TadRowSums<Real>& sums, Real scale, const MutableRows& gradient,
     int64_t gradient_row, bool add) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  const EntryKind kind = kind_of(a.steps[entry], a.delta);
+  const EntryKind kind = kind_of(a, entry);
   const bool silent = kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data);
   RowWriter<Real> writer(gradient, gradient_row, add);
   RowReader<Real> student(a.student, row_of(a.student_rows, entry));

@@ -7,7 +7,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-import torch  # first: its libraries are what the compiled module links to
+import torch  # noqa: F401 - first: its libraries are what the compiled module links to
 
 use_reference = os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
 
@@ -41,7 +41,8 @@ def backend_info() -> dict[str, Any]:
     Returns:
         compiled: whether the compiled module is used. cpu_capability: the instruction set of its CPU kernels (avx512,
         avx2, portable; reference or none where nothing compiled is used). cuda_built: whether it holds CUDA kernels;
-        cuda_reason: why, or why not. error: why nothing compiled is used, else None.
+        cuda_reason: why, or why not; cuda_architectures: what they were compiled for, such as "sm_80, sm_90a".
+        error: why nothing compiled is used, else None.
     """
     if _module is None:
         return {
@@ -49,34 +50,14 @@ def backend_info() -> dict[str, Any]:
             "cpu_capability": "reference" if use_reference else "none",
             "cuda_built": False,
             "cuda_reason": "no compiled module",
+            "cuda_architectures": "",
             "error": _error,
         }
     return {
         "compiled": True,
         "cpu_capability": _module.cpu_instruction_set(),
-        "cuda_built": False,
+        "cuda_built": getattr(_module, "cuda_built", False),
         "cuda_reason": _module.cuda_reason,
+        "cuda_architectures": getattr(_module, "cuda_architectures", ""),
         "error": None,
     }
-
-
-def _no_cuda_kernel(*_: Any) -> Any:
-    """Stands in for every operator on CUDA tensors while there are no CUDA kernels."""
-    raise NotImplementedError(
-        f"tad_ext has no compiled operators for CUDA tensors ({backend_info()['cuda_reason']}). Set "
-        "TAD_EXT_REFERENCE=1 to run the plain-PyTorch reference on the GPU, or move the tensors to the CPU"
-    )
-
-
-if _module is not None:
-    for _name in (
-        "tad_loss",
-        "tad_loss_backward",
-        "linear_tad_loss",
-        "linear_tad_loss_backward",
-        "masked_log_softmax",
-        "masked_log_softmax_backward",
-        "token_statistics",
-        "commit_reveal",
-    ):
-        torch.library.impl(f"tad_ext::{_name}", "CUDA")(_no_cuda_kernel)

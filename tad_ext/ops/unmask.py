@@ -34,7 +34,7 @@ def unmask_step(
         (B, W) bool: the entries revealed by this step.
     """
     if isinstance(statistics, Tensor):
-        suppress = torch.tensor([mask_token_id], device=statistics.device)
+        suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
         statistics = token_statistics(statistics, suppress_tokens=suppress)
     score, accept = policy(statistics, state)
     return commit_reveal(

@@ -1,8 +1,7 @@
-// commit_reveal on the CPU.
-#include <torch/library.h>
-
-#include "../common/reveal.h"
+// commit_reveal.
+#include "backend.h"
 #include "checks.h"
+#include "operators.h"
 
 namespace tad {
 namespace {
@@ -16,6 +15,22 @@ void check_writable(const at::Tensor& tensor, const char* name, at::ScalarType d
   check_shape(tensor, name, dtype, shape);
   TORCH_CHECK_VALUE(tensor.is_contiguous(), name, " has strides ", tensor.strides(), ", expected it contiguous");
 }
+
+/// No row that is still decoded is given the mask token.
+void check_tokens(
+    const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& done, int64_t mask_token_id) {
+  if (!values_may_be_read(tokens)) return;
+  const at::Tensor position_rows = positions.cpu(), token_rows = tokens.cpu(), done_rows = done.cpu();
+  const int64_t* position = position_rows.const_data_ptr<int64_t>();
+  const int64_t* token = token_rows.const_data_ptr<int64_t>();
+  const bool* row_done = done_rows.const_data_ptr<bool>();
+  for (int64_t i = 0; i < tokens.numel(); ++i)
+    TORCH_CHECK_VALUE(
+        position[i] < 0 || row_done[i / tokens.size(1)] || token[i] != mask_token_id, "tokens[", i,
+        "] is the mask token ", mask_token_id, ", expected another: revealing a mask reveals nothing");
+}
+
+}  // namespace
 
 at::Tensor commit_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
@@ -41,6 +56,14 @@ at::Tensor commit_reveal(
   check_shape(tokens, "tokens", at::kLong, {batch, width});
   check_shape(score, "score", at::kFloat, {batch, width});
   check_shape(accept, "accept", at::kBool, {batch, width});
+  for (const auto& [tensor, name] :
+       {std::pair{&reveal_step, "reveal_step"}, std::pair{&forwards, "forwards"}, std::pair{&blocks, "blocks"},
+        std::pair{&done, "done"}, std::pair{&positions, "positions"}, std::pair{&tokens, "tokens"},
+        std::pair{&score, "score"}, std::pair{&accept, "accept"}})
+    check_same_device(*tensor, name, canvas, "canvas");
+  TORCH_CHECK_VALUE(
+      int64_t(eos_token_ids.size()) <= kMaxEosTokens, "eos_token_ids has ", eos_token_ids.size(),
+      " ids, expected at most ", kMaxEosTokens);
   check_range(positions, "positions", -1, gen_length, "columns of the canvas, -1 for padding");
   check_range(blocks, "blocks", 1, gen_length / block_length + 1, "created blocks");
 
@@ -48,14 +71,15 @@ at::Tensor commit_reveal(
   const at::Tensor score_rows = score.contiguous(), accept_rows = accept.contiguous();
   at::Tensor revealed = at::empty({batch, width}, accept.options());
   RevealArguments a;
+  a.batch = batch;
   a.gen_length = gen_length;
   a.width = width;
   a.block_length = block_length;
   a.block_add_threshold = block_add_threshold;
   a.decoded_token_threshold = decoded_token_threshold;
   a.mask_token_id = mask_token_id;
-  a.eos_token_ids = eos_token_ids.data();
   a.eos_count = int64_t(eos_token_ids.size());
+  std::copy(eos_token_ids.begin(), eos_token_ids.end(), a.eos_token_ids);
   a.canvas = canvas.mutable_data_ptr<int64_t>();
   a.reveal_step = reveal_step.mutable_data_ptr<int64_t>();
   a.forwards = forwards.mutable_data_ptr<int64_t>();
@@ -66,21 +90,12 @@ at::Tensor commit_reveal(
   a.score = score_rows.const_data_ptr<float>();
   a.accept = accept_rows.const_data_ptr<bool>();
   a.revealed = revealed.mutable_data_ptr<bool>();
-  for (int64_t i = 0; i < position_rows.numel(); ++i)
-    TORCH_CHECK_VALUE(
-        a.positions[i] < 0 || a.done[i / width] || a.tokens[i] != mask_token_id, "tokens[", i, "] is the mask token ",
-        mask_token_id, ", expected another: revealing a mask reveals nothing");
-  for (int64_t row = 0; row < batch; ++row) TAD_ISA::reveal_row(a, row);
+  check_tokens(position_rows, token_rows, done, mask_token_id);
+  backend_for(canvas)->commit_reveal(a);
   // What autograd saved of these tensors is no longer what they hold, and must be noticed.
   for (const at::Tensor& written : {canvas, reveal_step, forwards, blocks, done})
     if (!written.is_inference()) written.unsafeGetTensorImpl()->bump_version();
   return revealed;
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
-  m.impl("commit_reveal", commit_reveal);
 }
 
 }  // namespace tad

@@ -1,17 +1,10 @@
-// token_statistics on the CPU.
-#include <torch/library.h>
-
-#include "../cpu/kernels.h"
+// token_statistics.
+#include "backend.h"
 #include "checks.h"
-#include "parallel.h"
+#include "operators.h"
 
 namespace tad {
 namespace {
-
-using OptionalTensor = std::optional<at::Tensor>;
-
-using Statistics =
-    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 /// Logits of the queried ids, (entries, K); zero for padding entries.
 at::Tensor query_logits(
@@ -19,6 +12,7 @@ at::Tensor query_logits(
   std::vector<int64_t> result_shape = shape.vec();
   if (queries) {
     check_int64(*queries, "query_tokens");
+    check_same_device(*queries, "query_tokens", logits, "logits");
     TORCH_CHECK_VALUE(queries->dim() >= 1, "query_tokens has shape [], expected (..., K)");
   }
   result_shape.push_back(queries ? queries->size(-1) : 0);
@@ -27,12 +21,31 @@ at::Tensor query_logits(
   if (!queries || result.numel() == 0 || logits.size(0) == 0) return result;
   check_range(*queries, "query_tokens", 0, logits.size(1), "the vocabulary");
   const at::Tensor ids = queries->expand(result_shape).reshape({-1, result_shape.back()});
-  const at::Tensor source = rows ? *rows : at::arange(ids.size(0), ids.options());
-  const at::Tensor found = at::index(logits, {source.clamp_min(0).unsqueeze(1), ids});
-  return found.masked_fill(source.lt(0).unsqueeze(1), 0).reshape(result_shape);
+  const at::Tensor source = (rows ? *rows : at::arange(ids.size(0), ids.options())).unsqueeze(1);
+  const at::Tensor found = at::index(logits, {source.clamp(0, logits.size(0) - 1), ids.clamp(0, logits.size(1) - 1)});
+  const at::Tensor no_row = source.lt(0).logical_or_(source.ge(logits.size(0)));
+  const at::Tensor no_token = ids.lt(0).logical_or_(ids.ge(logits.size(1)));  // only where values may not be read
+  return found.masked_fill(no_token, NAN).masked_fill(no_row, 0).reshape(result_shape);
 }
 
-Statistics token_statistics(
+/// The suppressed ids, sorted for the kernels.
+at::Tensor sorted_ids(const at::Tensor& suppress_tokens, const at::Tensor& logits) {
+  check_int64(suppress_tokens, "suppress_tokens");
+  check_same_device(suppress_tokens, "suppress_tokens", logits, "logits");
+  check_range(suppress_tokens, "suppress_tokens", 0, logits.size(1), "the vocabulary");
+  const at::Tensor ids = suppress_tokens.reshape({-1});
+  const at::Tensor sorted = ids.numel() > 1 ? std::get<0>(at::sort(ids)) : ids.contiguous();
+  TORCH_CHECK_VALUE(
+      ids.numel() < logits.size(1) || !values_may_be_read(ids) ||
+          std::get<0>(at::_unique2(ids)).numel() < logits.size(1),
+      "suppress_tokens names all ", logits.size(1), " tokens of the vocabulary, expected to leave one to choose");
+  return sorted;
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+token_statistics(
     const at::Tensor& all_logits, const OptionalTensor& chosen, double temperature,
     const OptionalTensor& suppress_tokens, const OptionalTensor& query_tokens, const OptionalTensor& seeds,
     const OptionalTensor& offsets) {
@@ -43,6 +56,7 @@ Statistics token_statistics(
   const at::Tensor logits = as_rows(all_logits);
   if (chosen) {
     check_int64(*chosen, "rows");
+    check_same_device(*chosen, "rows", all_logits, "logits");
     check_range(*chosen, "rows", -1, logits.size(0), "rows of logits, -1 for padding");
   }
   const std::vector<int64_t> shape =
@@ -58,24 +72,21 @@ Statistics token_statistics(
   TokenStatisticsArguments a;
   a.logits = rows_view(logits);
   a.vocabulary = logits.size(1);
+  a.entries = token.numel();
   a.rows = pointer_or_null<int64_t>(rows);
   a.temperature = temperature;
   if (suppress_tokens) {
-    check_int64(*suppress_tokens, "suppress_tokens");
-    check_range(*suppress_tokens, "suppress_tokens", 0, a.vocabulary, "the vocabulary");
-    suppressed = std::get<0>(at::_unique2(suppress_tokens->reshape({-1})));
-    TORCH_CHECK_VALUE(
-        suppressed.numel() < a.vocabulary, "suppress_tokens names all ", a.vocabulary,
-        " tokens of the vocabulary, expected to leave one to choose");
+    suppressed = sorted_ids(*suppress_tokens, logits);
     a.suppressed = suppressed.const_data_ptr<int64_t>();
     a.suppressed_count = suppressed.numel();
   }
   if (temperature > 0) {
     TORCH_CHECK_VALUE(seeds && offsets, "seeds and offsets are expected because temperature is ", temperature);
-    check_int64(*seeds, "seeds");
-    check_int64(*offsets, "offsets");
-    check_expandable(*seeds, "seeds", shape);
-    check_expandable(*offsets, "offsets", shape);
+    for (const auto& [tensor, name] : {std::pair{&*seeds, "seeds"}, std::pair{&*offsets, "offsets"}}) {
+      check_int64(*tensor, name);
+      check_same_device(*tensor, name, all_logits, "logits");
+      check_expandable(*tensor, name, shape);
+    }
     seed_of = seeds->expand(shape).contiguous();
     offset_of = offsets->expand(shape).contiguous();
     a.seeds = seed_of.const_data_ptr<int64_t>();
@@ -88,17 +99,9 @@ Statistics token_statistics(
   a.entropy = entropy.mutable_data_ptr<float>();
   a.logsumexp = logsumexp.mutable_data_ptr<float>();
   a.valid = valid.mutable_data_ptr<bool>();
-  const auto entry_kernel = logits.scalar_type() == at::kDouble ? cpu_kernels().float64.token_statistics
-                                                                : cpu_kernels().float32.token_statistics;
-  parallel_rows(token.numel(), [&](int64_t entry) { entry_kernel(a, entry); });
+  backend_for(all_logits)->token_statistics(a);
   return {token,   confidence, second_token, margin,
           entropy, logsumexp,  valid,        query_logits(logits, rows, query_tokens, shape)};
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
-  m.impl("token_statistics", token_statistics);
 }
 
 }  // namespace tad

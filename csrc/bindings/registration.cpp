@@ -1,5 +1,5 @@
-// The operators: what each one takes and returns. Their meaning is in the docstrings of tad_ext/ops.
-#include <torch/library.h>
+// The operators: what each one takes and returns, and that the same functions serve every device.
+#include "operators.h"
 
 TORCH_LIBRARY(tad_ext, m) {
   m.def(
@@ -36,4 +36,13 @@ TORCH_LIBRARY(tad_ext, m) {
       "commit_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
       "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor score, Tensor accept, int block_length, "
       "float block_add_threshold, float decoded_token_threshold, int mask_token_id, int[] eos_token_ids) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
+  tad::implement_operators(m);
+}
+
+// Without compiled kernels these say how to get them.
+TORCH_LIBRARY_IMPL(tad_ext, CUDA, m) {
+  tad::implement_operators(m);
 }

@@ -1,0 +1,53 @@
+// What the operators ask of a device. They check and allocate; a backend computes.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+
+#include "../common/arguments.h"
+
+namespace tad {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// Whether the host can look at tensors' values without waiting for the device.
+  virtual bool host_reads_values() const = 0;
+
+  /// Each entry's own loss (not weighted; KL without temperature^2), and the TadRowSums that its gradient needs.
+  virtual void tad_loss(const TadLossArguments&, double* losses, void* row_sums) const = 0;
+
+  /// Counts and weighted sums, added in a fixed order. Without `losses`: the counts alone.
+  virtual void tad_totals(const TadLossArguments&, const double* losses, const TadTotals&) const = 0;
+
+  /// grad_loss * d loss / d student logits into every row of `gradient`, which may be the student's logits themselves
+  /// where each entry has its own row. Both denominators are given. A null `grad_loss` is 1.
+  virtual void tad_gradient(
+      const TadLossArguments&, const void* row_sums, const void* grad_loss, const MutableRows& gradient) const = 0;
+
+  /// The normalizers are two numbers per entry (see csrc/cpu/log_softmax.h).
+  virtual void log_softmax(const LogSoftmaxArguments&, const MutableRows& out, void* normalizers) const = 0;
+
+  virtual void log_softmax_gradient(
+      const LogSoftmaxArguments&, const void* normalizers, const Rows& grad_out, const MutableRows& gradient) const = 0;
+
+  virtual void token_statistics(const TokenStatisticsArguments&) const = 0;
+
+  virtual void commit_reveal(const RevealArguments&) const = 0;
+};
+
+/// The backend of a tensor's device, on its current stream; that device stays the current one while the backend lives.
+/// Throws NotImplementedError where nothing is compiled for the device.
+std::unique_ptr<Backend> backend_for(const at::Tensor& tensor);
+
+std::unique_ptr<Backend> cpu_backend();
+std::unique_ptr<Backend> cuda_backend(const at::Device& device);
+
+/// Sums, normalizers and results are float64 for float64 logits, otherwise float32.
+inline at::ScalarType real_type(const at::Tensor& logits) {
+  return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+}  // namespace tad

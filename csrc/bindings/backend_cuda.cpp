@@ -1,0 +1,101 @@
+// The CUDA backend: hands pointers to the kernels' launchers, on the current stream of the tensors' device.
+//
+// Needs no CUDA headers and no CUDA build of PyTorch to compile: the stream comes through the device guard interface,
+// the launchers through a table.
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "../cuda/kernels.h"
+#include "backend.h"
+
+namespace tad {
+namespace {
+
+#if defined(TAD_WITH_CUDA) || defined(TAD_CUDA_ON_HOST)
+constexpr const cuda::Kernels* kKernels = &cuda::kKernels;
+#else
+constexpr const cuda::Kernels* kKernels = nullptr;
+#endif
+
+/// The entries that name each row, made on the device: entry numbers sorted by row, in entry order within a row.
+struct SortedEntries {
+  at::Tensor rows, entries;
+  cuda::EntriesByRow view;
+
+  SortedEntries(const int64_t* named_rows, int64_t count, const at::Device& device) {
+    if (!named_rows || count == 0) return;
+    const auto options = at::TensorOptions().dtype(at::kLong).device(device);
+    const at::Tensor named = at::from_blob(const_cast<int64_t*>(named_rows), {count}, options);
+    std::tie(rows, entries) = at::sort(named, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+    view = {rows.const_data_ptr<int64_t>(), entries.const_data_ptr<int64_t>()};
+  }
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const at::Device& device) : guard_(device), device_(device) {
+    if (!device.is_cpu()) stream_ = c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
+  }
+
+  bool host_reads_values() const override { return false; }
+
+  void tad_loss(const TadLossArguments& a, double* losses, void* row_sums) const override {
+    check(kKernels->tad_loss(a, losses, row_sums, stream_), "tad_loss");
+  }
+
+  void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {
+    check(kKernels->tad_totals(a, losses, out, stream_), "tad_totals");
+  }
+
+  void tad_gradient(const TadLossArguments& a, const void* row_sums, const void* grad_loss, const MutableRows& gradient)
+      const override {
+    const SortedEntries sorted(a.student_rows, a.entries, device_);
+    check(kKernels->tad_gradient(a, row_sums, grad_loss, sorted.view, gradient, stream_), "tad_gradient");
+  }
+
+  void log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* normalizers) const override {
+    check(kKernels->log_softmax(a, out, normalizers, stream_), "log_softmax");
+  }
+
+  void log_softmax_gradient(
+      const LogSoftmaxArguments& a, const void* normalizers, const Rows& grad_out,
+      const MutableRows& gradient) const override {
+    const SortedEntries sorted(a.rows, a.entries, device_);
+    check(
+        kKernels->log_softmax_gradient(a, normalizers, grad_out, sorted.view, gradient, stream_),
+        "log_softmax_gradient");
+  }
+
+  void token_statistics(const TokenStatisticsArguments& a) const override {
+    const auto bytes = at::TensorOptions().dtype(at::kByte).device(device_);
+    const at::Tensor workspace = at::empty({kKernels->token_statistics_workspace(a)}, bytes);
+    check(kKernels->token_statistics(a, workspace.mutable_data_ptr(), stream_), "token_statistics");
+  }
+
+  void commit_reveal(const RevealArguments& a) const override {
+    check(kKernels->commit_reveal(a, stream_), "commit_reveal");
+  }
+
+ private:
+  static void check(cuda::Status status, const char* kernel) {
+    TORCH_CHECK(status == 0, "CUDA refused to launch ", kernel, ": ", kKernels->status_text(status));
+  }
+
+  c10::DeviceGuard guard_;
+  at::Device device_;
+  cuda::Stream stream_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> cuda_backend(const at::Device& device) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      kKernels,
+      "tad_ext was built without CUDA kernels (" TAD_CUDA_REASON
+      "). Install it again where nvcc and a CUDA build of PyTorch are there: `pip install --no-build-isolation .` "
+      "(TAD_CUDA=1 makes a missing one an error). TAD_EXT_REFERENCE=1 runs the plain-PyTorch reference on the GPU "
+      "instead");
+  return std::make_unique<CudaBackend>(device);
+}
+
+}  // namespace tad

@@ -1,0 +1,110 @@
+// Token statistics: which tokens may be chosen, sampling by Gumbel noise, and what a row's sums say in the end.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "arguments.h"
+#include "philox.h"
+#include "row_math.h"
+
+namespace tad {
+namespace TAD_ISA {
+
+TAD_HOST_DEVICE bool is_suppressed(const TokenStatisticsArguments& a, int64_t token) {
+  int64_t low = 0, high = a.suppressed_count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (a.suppressed[middle] < token)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < a.suppressed_count && a.suppressed[low] == token;
+}
+
+/// The lowest allowed token other than `taken`; -1 where there is none.
+TAD_HOST_DEVICE int64_t lowest_allowed(const TokenStatisticsArguments& a, int64_t taken) {
+  for (int64_t token = 0; token < a.vocabulary; ++token)
+    if (token != taken && !is_suppressed(a, token)) return token;
+  return -1;
+}
+
+/// The token that wins logit / T + Gumbel noise among those offered; a tie goes to the lower token.
+struct GumbelBest {
+  double key = -INFINITY;
+  double logit = -INFINITY;
+  int64_t token = -1;
+
+  /// Whether a logit could win at all: most need no noise.
+  TAD_HOST_DEVICE bool can_win(double candidate, double temperature) const {
+    return candidate / temperature + kGumbelBound > key;
+  }
+
+  /// Offers up to four logits, those of tokens 4 * quad, 4 * quad + 1, ...: one call of Philox makes noise for four.
+  template <class Real>
+  TAD_HOST_DEVICE void offer(
+      const TokenStatisticsArguments& a, int64_t entry, const Real* logits, int64_t quad, int64_t count) {
+    bool any = false;
+    for (int i = 0; i < 4; ++i) any = any || (i < count && can_win(double(logits[i]), a.temperature));
+    if (!any) return;
+    const PhiloxWords words = philox(uint64_t(a.seeds[entry]), uint64_t(a.offsets[entry]), uint32_t(quad));
+    for (int i = 0; i < 4; ++i) {
+      if (i >= count) break;
+      const double candidate = double(logits[i]);
+      if (!can_win(candidate, a.temperature) || is_suppressed(a, 4 * quad + i)) continue;
+      const double noisy = candidate / a.temperature + gumbel(words.word[i]);
+      if (noisy > key) {
+        key = noisy;
+        logit = candidate;
+        token = 4 * quad + i;
+      }
+    }
+  }
+};
+
+TAD_HOST_DEVICE GumbelBest merge(const GumbelBest& a, const GumbelBest& b) {
+  GumbelBest best = a;
+  if (!precedes(a.key, a.token, b.key, b.token)) best = b;
+  return best;
+}
+
+/// What an entry says that is padding, or whose row is not there.
+TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, int64_t entry) {
+  a.token[entry] = 0;
+  a.second_token[entry] = -1;
+  a.confidence[entry] = a.margin[entry] = 0;
+  a.entropy[entry] = INFINITY;
+  a.logsumexp[entry] = -INFINITY;
+  a.valid[entry] = false;
+}
+
+/// An entry's statistics from its row's sums at temperature 1, its two best allowed tokens, and its sample.
+template <class Real>
+TAD_HOST_DEVICE void write_statistics(
+    const TokenStatisticsArguments& a, int64_t entry, const RowSum<double>& row, Top2<Real> top,
+    const GumbelBest& sample) {
+  write_empty_statistics(a, entry);
+  if (top.index < 0) {
+    const int64_t token = lowest_allowed(a, -1);
+    top.index = token < 0 ? 0 : token;
+  }
+  if (top.second_index < 0) top.second_index = lowest_allowed(a, top.index);
+  const bool sampled = a.temperature > 0 && sample.token >= 0;
+  a.token[entry] = sampled ? sample.token : top.index;
+  a.second_token[entry] = top.second_index;
+  a.valid[entry] = row.sum == row.sum;
+  if (!a.valid[entry]) {
+    a.logsumexp[entry] = NAN;
+    return;
+  }
+  if (row.sum == 0) return;  // nothing is possible
+  const double top_probability = std::exp(double(top.value) - row.max) / row.sum;
+  a.confidence[entry] = float(sampled ? std::exp(sample.logit - row.max) / row.sum : top_probability);
+  a.margin[entry] = float(top_probability) - float(std::exp(double(top.second_value) - row.max) / row.sum);
+  a.entropy[entry] = float(row.entropy());
+  a.logsumexp[entry] = float(row.max + row.log_sum());
+}
+
+}  // namespace TAD_ISA
+}  // namespace tad

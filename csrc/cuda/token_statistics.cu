@@ -1,0 +1,116 @@
+// Token statistics in two launches. A decoding step asks for 32 to 96 rows, fewer than a GPU has multiprocessors, so
+// rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then a
+// thread per entry merges its slices from the left to the right.
+#include "platform.cuh"
+
+#include "../common/statistics.h"
+#include "row_sums.cuh"
+
+namespace tad {
+namespace cuda {
+
+constexpr int kSliceThreads = 256;
+constexpr int64_t kSliceColumns = 8192;
+constexpr int kMergeThreads = 32;
+
+/// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
+template <class Element>
+constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : 4;
+
+/// What is known about a slice.
+template <class Real>
+struct SliceStatistics {
+  RowSum<double> sum;
+  Top2<Real> top;
+  GumbelBest sample;
+};
+
+template <class Real>
+__device__ __forceinline__ SliceStatistics<Real> merge(const SliceStatistics<Real>& a, const SliceStatistics<Real>& b) {
+  return {merge(a.sum, b.sum), merge(a.top, b.top), merge(a.sample, b.sample)};
+}
+
+__host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
+  return (vocabulary + kSliceColumns - 1) / kSliceColumns;
+}
+
+/// The row that an entry reads; -1 for padding and for a row that is not there.
+__device__ __forceinline__ int64_t existing_row(const TokenStatisticsArguments& a, int64_t entry) {
+  const int64_t row = a.rows ? a.rows[entry] : entry;
+  return row >= 0 && row < a.logits.row_count ? row : -1;
+}
+
+/// Block (i, s): slice s of entry i.
+template <class Element, bool kSampled>
+__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
+    slice_statistics_kernel(TokenStatisticsArguments a, SliceStatistics<typename RealOf<Element>::type>* slices) {
+  using Real = typename RealOf<Element>::type;
+  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
+  if (row < 0) return;
+  const Element* logits = row_pointer<Element>(a.logits, row);
+  const int64_t begin = slice * kSliceColumns;
+  const int64_t end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : a.vocabulary;
+
+  SliceStatistics<Real> part;
+  for_each_group(begin, end, [&](int64_t column) {
+    const Group<Real> x = load_group<Real>(logits, column, end);
+    accumulate<true>(part.sum, x, 1.0);
+    const Real max = max_of(x);
+    if (max > part.top.second_value)  // rare after the first groups
+      for (int i = 0; i < kGroup; ++i)
+        if (x.value[i] > part.top.second_value && !is_suppressed(a, column + i)) part.top.push(x.value[i], column + i);
+    if (kSampled && part.sample.can_win(double(max), a.temperature))
+      for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
+        part.sample.offer(a, entry, x.value + i, (column + i) / 4, 4);
+  });
+
+  using Slice = SliceStatistics<Real>;
+  part = block_reduce(part, shared_memory<Slice>(), [](const Slice& x, const Slice& y) { return merge(x, y); });
+  if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
+}
+
+/// Thread i: entry i.
+template <class Real>
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_slices_kernel(TokenStatisticsArguments a, const SliceStatistics<Real>* slices, int64_t slice_count) {
+  const int64_t entry = int64_t(blockIdx.x) * kMergeThreads + threadIdx.x;
+  if (entry >= a.entries) return;
+  if (existing_row(a, entry) < 0) return write_empty_statistics(a, entry);
+  RowSum<double> sum;
+  Top2<Real> top;
+  GumbelBest sample;
+  for (int64_t slice = 0; slice < slice_count; ++slice) {
+    const SliceStatistics<Real>& part = slices[entry * slice_count + slice];
+    sum = merge(sum, part.sum);
+    top = merge(top, part.top);
+    sample = merge(sample, part.sample);
+  }
+  write_statistics(a, entry, sum, top, sample);
+}
+
+int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
+  const size_t bytes =
+      a.logits.dtype == DType::kFloat64 ? sizeof(SliceStatistics<double>) : sizeof(SliceStatistics<float>);
+  return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
+}
+
+Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stream stream) {
+  return with_element(a.logits.dtype, [&](auto element) {
+    using Element = decltype(element);
+    using Real = typename RealOf<Element>::type;
+    auto* slices = static_cast<SliceStatistics<Real>*>(workspace);
+    const int64_t slice_count = slices_of(a.vocabulary);
+    const auto kernel =
+        a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
+    const Status status = launch(
+        kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads,
+        kSliceThreads / kWarp * sizeof(SliceStatistics<Real>), stream, a, slices);
+    if (status != cudaSuccess) return status;
+    return launch(
+        merge_slices_kernel<Real>, dim3(unsigned((a.entries + kMergeThreads - 1) / kMergeThreads)), kMergeThreads, 0,
+        stream, a, slices, slice_count);
+  });
+}
+
+}  // namespace cuda
+}  // namespace tad

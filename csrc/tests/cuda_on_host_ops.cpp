@@ -1,0 +1,19 @@
+// A library that, once loaded, makes the CUDA kernels serve CPU tensors: the kernels, launchers and bindings are those
+// of csrc/cuda and csrc/bindings, run on the host by cuda_on_host.h. It lets the operators' Python tests run over them
+// where there is no GPU (`make test-cuda-on-host`). Linked with cuda_kernels_on_host.cpp.
+#define TAD_CUDA_ON_HOST
+#define TAD_CUDA_REASON "never asked"
+
+#include "../bindings/backend.cpp"
+#include "../bindings/backend_cuda.cpp"
+#include "../bindings/checks.cpp"
+#include "../bindings/commit_reveal.cpp"
+#include "../bindings/linear_tad_loss.cpp"
+#include "../bindings/log_softmax.cpp"
+#include "../bindings/tad_entries.cpp"
+#include "../bindings/tad_loss.cpp"
+#include "../bindings/token_statistics.cpp"
+
+TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
+  tad::implement_operators(m);
+}

@@ -1,0 +1,200 @@
+"""Compiles every CUDA kernel, warnings as errors, and compares what each one uses with csrc/cuda/resources.txt.
+
+A kernel that spills registers, or suddenly takes twice as many, still computes the right numbers; only its speed is
+gone, and no test on a machine without a GPU would notice. ptxas knows at compile time, so this does notice. Dynamic
+shared memory is chosen at launch and is not in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuda_toolkit import CHECKED_ARCHITECTURES, NVCC_FLAGS, WARNINGS_AS_ERRORS, Toolkit, find_toolkit
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "csrc" / "cuda" / "resources.txt"
+OBJECTS = ROOT / "build" / "cuda"
+ACCEPT = "python tools/cuda_resources.py --write"
+
+TITLE = f"""\
+# What each CUDA kernel uses, as ptxas reports it: registers per thread; bytes of stack and of register spills per
+# thread; bytes of static shared memory per block. "-" for registers: a device function of its own, not a kernel.
+# Checked in CI, written by `{ACCEPT}`.
+"""
+COLUMNS = "{:8}{:>9}{:>7}{:>14}{:>13}{:>8}  {}"
+HEADING = COLUMNS.format("arch", "registers", "stack", "spill_stores", "spill_loads", "shared", "kernel")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One kernel on one architecture: bytes, and registers (None for a device function that is no kernel)."""
+
+    kernel: str
+    architecture: str
+    registers: int | None
+    stack: int
+    spill_stores: int
+    spill_loads: int
+    shared: int
+
+    def line(self) -> str:
+        """The kernel's line of the table."""
+        registers = "-" if self.registers is None else self.registers
+        numbers = (registers, self.stack, self.spill_stores, self.spill_loads, self.shared)
+        return COLUMNS.format(self.architecture, *numbers, self.kernel)
+
+
+def short_name(demangled: str) -> str:
+    """`void tad::(anonymous namespace)::f<__nv_bfloat16, 4>(int)` -> `f<bf16, 4>`: what tells instances apart."""
+    name, depth = demangled.strip(), 0
+    for i in range(len(name) - 1, -1, -1):  # the argument list is the last balanced pair of parentheses
+        depth += (name[i] == ")") - (name[i] == "(")
+        if depth == 0:
+            name = name[:i] if i < len(name) - 1 else name
+            break
+    name = re.sub(r"(\w+|\(anonymous namespace\))::", "", name.removeprefix("void "))
+    return name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
+
+
+def demangle(report: str) -> str:
+    """The report with readable names (c++filt comes with every host compiler nvcc accepts on Linux)."""
+    return subprocess.run(["c++filt"], input=report, capture_output=True, text=True, check=True).stdout
+
+
+def parse(report: str, file: str, architecture: str) -> list[Usage]:
+    """The kernels in a demangled report of `ptxas -v` about one source file."""
+    entries = set(re.findall(r"Compiling entry function '(.+)' for", report))
+    blocks = re.split(r"Function properties for (.+)\n", report)[1:]
+    found: dict[str, Usage] = {}
+    for name, block in zip(blocks[::2], blocks[1::2]):
+        properties = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", block)
+        used = re.search(r"Used (\d+) registers.*", block) if name in entries else None
+        if properties is None or (name in entries and used is None):
+            raise ValueError(f"{file} for {architecture}: ptxas's report about {name} has an unknown form:\n{block}")
+        shared = re.search(r"(\d+) bytes smem", used[0]) if used else None
+        stack, stores, loads = map(int, properties.groups())
+        registers = int(used[1]) if used else None
+        kernel = f"{file}: {short_name(name)}"
+        usage = Usage(kernel, architecture, registers, stack, stores, loads, int(shared[1]) if shared else 0)
+        if kernel in found and (used or found[kernel] != usage):  # a device function may be reported once per caller
+            raise ValueError(f"{kernel} for {architecture}: two functions share this shortened name, rename one")
+        found[kernel] = usage
+    if missing := entries - set(blocks[::2]):
+        raise ValueError(f"{file} for {architecture}: ptxas reports no properties of {sorted(missing)}")
+    return list(found.values())
+
+
+def render(usages: Iterable[Usage], version: str) -> str:
+    """The table as text. The names come last, so that a new one does not move the columns of the others."""
+    lines = [usage.line() for usage in sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))]
+    return "\n".join([f"{TITLE}nvcc {version}", HEADING, *lines]) + "\n"
+
+
+def compare(committed: str, measured: str) -> tuple[list[str], bool]:
+    """The lines in which two tables differ, as a diff, and whether that is an error.
+
+    With another nvcc than the table's, other numbers are to be expected, and only other kernels are an error.
+    """
+    old, new = _rows(committed), _rows(measured)
+    diff = [line for line in difflib.ndiff(old[1:], new[1:]) if line[0] in "-+"]  # - committed, + measured
+    same_nvcc = old[:1] == new[:1]
+    return diff, bool(diff) and (same_nvcc or _kernels(old) != _kernels(new))
+
+
+def _rows(table: str) -> list[str]:
+    """The version line, the heading and the kernels."""
+    return [line for line in table.splitlines() if not line.startswith("#")]
+
+
+def _kernels(table: list[str]) -> set[tuple[str, str]]:
+    fields = [line.split(None, 6) for line in table[2:]]
+    return {(field[0], field[-1]) for field in fields}
+
+
+def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[Usage]:
+    """One source file for one architecture; a ValueError holds the compiler's messages."""
+    virtual = architecture.replace("sm_", "compute_")
+    target = OBJECTS / f"{source.stem}.{architecture}.o"
+    flags = [*NVCC_FLAGS, *WARNINGS_AS_ERRORS, f"-gencode=arch={virtual},code={architecture}", "-Xptxas", "-v"]
+    command = [str(toolkit.nvcc), *flags, "-c", str(source), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    report = demangle(result.stdout + result.stderr)
+    if result.returncode != 0:
+        messages = "\n".join(line for line in report.splitlines() if not line.startswith("ptxas info"))
+        raise ValueError(f"{source.name} does not compile for {architecture}:\n{messages}")
+    return parse(report, source.name, architecture)
+
+
+def compile_all(toolkit: Toolkit, sources: list[Path]) -> list[Usage]:
+    """Every source for every architecture, on all cores, saying what is done. A ValueError holds what failed."""
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    usages: list[Usage] = []
+    failures = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {
+            pool.submit(compile_kernels, toolkit, source, architecture): f"{source.name} for {architecture}"
+            for source in sources
+            for architecture in CHECKED_ARCHITECTURES
+        }
+        for count, job in enumerate(as_completed(jobs), 1):
+            print(f"[{count}/{len(jobs)}] {jobs[job]}", file=sys.stderr, flush=True)
+            try:
+                usages += job.result()
+            except ValueError as error:
+                failures.append(str(error))
+    if failures:
+        raise ValueError("\n\n".join(failures))
+    return usages
+
+
+def check(usages: list[Usage], version: str, *, write: bool) -> str | None:
+    """Compares with the committed table, or writes it. Returns what is wrong, None if nothing is."""
+    measured = render(usages, version)
+    print(*_rows(measured), sep="\n", flush=True)
+    if spilling := [usage.line() for usage in usages if usage.spill_stores or usage.spill_loads]:
+        return "\n".join(["these kernels spill registers, which no table may hold:", HEADING, *spilling])
+    if write:
+        TABLE.write_text(measured)
+        return None
+    committed = TABLE.read_text() if TABLE.exists() else ""
+    diff, wrong = compare(committed, measured)
+    if wrong:
+        report = "\n".join([HEADING, *diff])
+        title = f"{TABLE.relative_to(ROOT)} (-) differs from what was compiled (+)"
+        return f"{title}:\n{report}\nIf this is meant, accept it with `{ACCEPT}`."
+    if diff:
+        print("\n".join(["warning: the table was made with another nvcc (-), this one differs (+):", HEADING, *diff]))
+    return None
+
+
+def main() -> int:
+    """The command; 0 if all is well."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
+    parser.add_argument("--require", action="store_true", help="fail where there is no nvcc, instead of saying so")
+    arguments = parser.parse_args()
+    toolkit = find_toolkit()
+    if toolkit is None:
+        print("CUDA kernels NOT compiled and their resources NOT checked: no nvcc on the PATH or in CUDA_HOME")
+        return 1 if arguments.require or arguments.write else 0
+    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    try:
+        wrong = check(compile_all(toolkit, sources), toolkit.version, write=arguments.write)
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
