@@ -1,37 +1,60 @@
 # Everything here works in its own virtual environment, .venv, made on first use.
 #   make demo    the whole method on a tiny model, in minutes on a CPU
-#   make test    all tests: C++ and Python, with a short run of the demo's chain
-#   make bench   the benchmark tables
+#   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
+#   make bench   the benchmark tables;  make report  puts the committed results into the README
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
-# PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11").
+# PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
+# missing the check that needs it says so and passes; NVCC_CHECK=--require makes that an error.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+NVCC_CHECK ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path '*/__pycache__/*') setup.py pyproject.toml
-PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
-CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl')
+PYTHON_FOLDERS := tad_ext python_tests bench bench/h200 bench/report docs tools setup.py conftest.py
+CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-cpp test-python test-smoke bench lint format clean
+.PHONY: demo test test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
+.PHONY: bench report lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
 
-test: test-cpp test-python test-smoke
+test: test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
 
 test-cpp: $(VENV)/test-tools
 	$(BIN)/cmake -S . -B build/cmake -DTAD_SANITIZE=address,undefined
 	$(BIN)/cmake --build build/cmake --parallel 2
 	$(BIN)/ctest --test-dir build/cmake --output-on-failure
 
+test-races: $(VENV)/test-tools
+	$(BIN)/cmake -S . -B build/cmake-races -DTAD_SANITIZE=thread
+	$(BIN)/cmake --build build/cmake-races --parallel 2
+	$(BIN)/ctest --test-dir build/cmake-races --output-on-failure
+
+test-planted-bugs: $(VENV)/test-tools
+	$(BIN)/python tools/planted_bugs.py --cmake $(BIN)/cmake
+
+test-nvcc:
+	$(PYTHON) tools/cuda_resources.py $(NVCC_CHECK)
+
 test-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest
+
+# In a shuffled order of threads, in which a missing barrier shows most often.
+test-cuda-on-host: $(VENV)/test-tools
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/build_cuda_on_host.py
+	TAD_EXT_CUDA_ON_HOST=build/cuda_on_host/cuda_on_host_ops.so TAD_CUDA_ON_HOST_ORDER=shuffled:1 \
+		$(BIN)/python -m pytest -m "not gpu" python_tests/ops
 
 test-smoke: $(VENV)/installed
 	$(BIN)/tad demo --smoke --output build/smoke
 
 bench: $(VENV)/test-tools
 	$(BIN)/python -m pytest bench
+
+report: $(VENV)/installed
+	$(BIN)/python bench/report --update README.md --plot docs/roofline.svg
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check $(PYTHON_FOLDERS)

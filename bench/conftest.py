@@ -6,15 +6,16 @@ Options: `--bench-rows`, `--bench-vocabulary`, `--bench-threads` change the size
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from machine import processor
+from results import write_results
 from rich.console import Console
-from rich.table import Table
+from tables import group_table
 
 from tad_ext.ops import backend_info
 
@@ -39,7 +40,7 @@ def sizes(request: pytest.FixtureRequest) -> dict[str, int]:
 def describe_run(config: pytest.Config) -> dict[str, Any]:
     """The machine, the versions and the sizes that the numbers belong to."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": config.getoption("--bench-threads"),
         "instruction_set": backend_info()["cpu_capability"],
         "python": platform.python_version(),
@@ -47,15 +48,6 @@ def describe_run(config: pytest.Config) -> dict[str, Any]:
         "rows": config.getoption("--bench-rows"),
         "vocabulary": config.getoption("--bench-vocabulary"),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -72,23 +64,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     console = Console(file=terminalreporter._tw._file, width=130)
     console.print("\n" + ", ".join(f"{key} {value}" for key, value in run.items()), highlight=False)
     for group, lines in results.items():
-        console.print(_table(group, lines))
+        console.print(group_table(group, lines))
     if config.getoption("--bench-json"):
         document = {"run": run, "results": results}
-        config.getoption("--bench-json").write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _table(group: str, lines: list[dict[str, Any]]) -> Table:
-    """One line per benchmark; `baseline / this` for every line that is marked as a baseline."""
-    baselines = [line for line in lines if line.get("baseline")]
-    table = Table(title=group, title_justify="left")
-    table.add_column("path")
-    for header in ("median ms", "best ms", *(f"{line['path']} / this" for line in baselines), "memory"):
-        table.add_column(header, justify="right")
-    for line in lines:
-        ratios = [f"{baseline['median_ms'] / line['median_ms']:.1f}x" for baseline in baselines]
-        memory = f"{line['memory_share']:.2%}" if "memory_share" in line else ""
-        table.add_row(line["path"], f"{line['median_ms']:.2f}", f"{line['best_ms']:.2f}", *ratios, memory)
-    if any("memory_share" in line for line in lines):
-        table.caption = "memory: peak beyond inputs and gradient, as a share of the student logits' size"
-    return table
+        write_results(config.getoption("--bench-json"), document)

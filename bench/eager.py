@@ -10,28 +10,68 @@ from torch import Tensor
 def tad_loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, delta: int) -> Tensor:
     """Boolean gathers, F.cross_entropy on near rows, F.kl_div of log-softmaxes on distant ones."""
     near, distant = (steps >= 1) & (steps <= delta), steps > delta
-    ce = F.cross_entropy(student[near], labels[near])
-    log_q, log_p = student[distant].log_softmax(-1), teacher[distant].log_softmax(-1)
-    return ce + F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return _partitioned(student[near], student[distant], teacher[distant], labels[near])
 
 
-def statistics_float64(logits: Tensor) -> tuple[Tensor, ...]:
-    """The published decoders' arithmetic: softmax in float64, entropy, argmax, and the argmax's probability."""
-    p = torch.softmax(logits.to(torch.float64), dim=-1)
+def linear_tad_loss(
+    student: Tensor, teacher: Tensor, weight: Tensor, labels: Tensor, steps: Tensor, delta: int
+) -> Tensor:
+    """The loss of hidden states: the output head on near rows, and on distant ones for student and teacher."""
+    near, distant = (steps >= 1) & (steps <= delta), steps > delta
+    rows = (student[near], student[distant], teacher[distant])
+    return _partitioned(*(hidden @ weight.T for hidden in rows), labels[near])
+
+
+def _partitioned(near: Tensor, distant: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy plus mean KL, by sums: the mean of no rows is 0."""
+    ce = F.cross_entropy(near, labels, reduction="sum") / max(1, near.shape[0])
+    log_q, log_p = distant.log_softmax(-1), teacher.log_softmax(-1)
+    return ce + F.kl_div(log_q, log_p, reduction="sum", log_target=True) / max(1, distant.shape[0])
+
+
+def statistics_float64(logits: Tensor, temperature: float = 0.0) -> tuple[Tensor, ...]:
+    """The published decoders' arithmetic: softmax in float64, entropy, token, and the token's probability."""
+    x = logits.to(torch.float64)
+    p = torch.softmax(x, dim=-1)
     entropy = -(p * torch.log(p + 1e-12)).sum(-1)
-    token = logits.argmax(-1)
-    confidence = p.gather(-1, token[..., None])[..., 0]
-    return token, confidence, entropy
+    token = logits.argmax(-1) if temperature == 0 else _sample(x, temperature)
+    return token, p.gather(-1, token[..., None])[..., 0], entropy
 
 
-def statistics_float32(logits: Tensor) -> tuple[Tensor, ...]:
+def statistics_float32(logits: Tensor, temperature: float = 0.0) -> tuple[Tensor, ...]:
     """The same through one float32 log-softmax."""
     log_p = logits.float().log_softmax(-1)
     entropy = -(log_p.exp() * log_p).sum(-1)
-    best, token = log_p.max(-1)
-    return token, best.exp(), entropy
+    if temperature == 0:
+        best, token = log_p.max(-1)
+        return token, best.exp(), entropy
+    token = _sample(log_p, temperature)
+    return token, log_p.gather(-1, token[..., None])[..., 0].exp(), entropy
 
 
-def log_softmax_rows(logits: Tensor, mask: Tensor) -> Tensor:
-    """Gather, then log-softmax."""
-    return logits[mask].log_softmax(-1)
+def _sample(x: Tensor, temperature: float) -> Tensor:
+    """A sample of softmax(x / temperature) by Gumbel noise; the logarithm of an exponential variate is minus one."""
+    return (x / temperature - torch.empty_like(x).exponential_().log()).argmax(-1)
+
+
+def log_softmax_rows(logits: Tensor, chosen: Tensor) -> Tensor:
+    """Gather the rows of a mask or of a list of indices, then log-softmax."""
+    return logits[chosen].log_softmax(-1)
+
+
+def reveal_in_block(
+    canvas: Tensor, reveal_step: Tensor, forwards: Tensor, done: Tensor, positions: Tensor, token: Tensor,
+    confidence: Tensor, threshold: float, mask_token_id: int,
+) -> Tensor:  # fmt: skip
+    """One step of a block-by-block decoder: write every token from the threshold up, and the best one in any case."""
+    old = canvas.gather(1, positions)
+    masked = (old == mask_token_id) & ~done[:, None]
+    score = confidence.masked_fill(~masked, -torch.inf)
+    best = score.argmax(-1, keepdim=True)
+    accept = (score >= threshold).scatter(1, best, True) & masked
+    forwards += ~done
+    canvas.scatter_(1, positions, torch.where(accept, token, old))
+    step = torch.where(accept, forwards[:, None], reveal_step.gather(1, positions))
+    reveal_step.scatter_(1, positions, step)
+    done.copy_((canvas != mask_token_id).all(-1))
+    return accept

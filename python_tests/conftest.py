@@ -1,10 +1,44 @@
-"""Settings for every test: one thread (faster than two on a busy small machine), and hypothesis without deadlines."""
+"""Settings for every test, and the devices that operators are tested on.
+
+One thread (faster than two on a busy small machine), and hypothesis without deadlines.
+
+A test that takes `device` runs on the CPU and, marked `gpu`, on a GPU. With TAD_EXT_CUDA_ON_HOST=<library> the CPU runs
+the CUDA kernels: the library holds their own source, compiled for the host, and puts it in place of the CPU kernels.
+"""
 
 from __future__ import annotations
 
+import os
+
+import pytest
 import torch
 from hypothesis import settings
+from op_checks import CUDA_ON_HOST
+
+from tad_ext.ops import backend_info
 
 torch.set_num_threads(1)
 settings.register_profile("tad", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("tad")
+
+if CUDA_ON_HOST:
+    torch.ops.load_library(os.environ["TAD_EXT_CUDA_ON_HOST"])
+    os.environ["TAD_EXT_DEBUG"] = "1"  # indices out of range are errors, as on the CPU
+
+
+# For the whole session, because hypothesis refuses fixtures that are made anew for each test but not for each example.
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the operators' tensors live."""
+    return request.param
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU")
+        info = backend_info()
+        if not info["cuda_built"]:
+            pytest.skip(f"tad_ext was built without CUDA kernels: {info['cuda_reason']}")
+    if item.get_closest_marker("cpu_backend") and CUDA_ON_HOST:
+        pytest.skip("about the CPU kernels, which TAD_EXT_CUDA_ON_HOST replaces")

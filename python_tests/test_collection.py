@@ -24,6 +24,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problem_files import GSM8K_SAMPLE
 
 from tad_ext import collection, collection_plan
 from tad_ext.collection import CollectConfig, CollectSummary, collect
@@ -81,7 +82,7 @@ def make_model(path: Path, *, seed: int, positions: int = 128) -> str:
 
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection_plan, "get_task", lambda name: LenientTask())
+    monkeypatch.setattr(collection_plan, "get_task", lambda name, **_: LenientTask())
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     torch.set_num_threads(1)
@@ -204,6 +205,35 @@ def test_a_unit_without_a_right_answer_is_done_too(model: str, tmp_path: Path, m
     assert collect(config(model, tmp_path)).problems == 20
 
 
+def test_wrong_answers_are_kept_and_marked_if_asked_for(model: str, tmp_path: Path) -> None:
+    summary = collect(config(model, tmp_path / "all", keep="all"))
+    expected = collect(config(model, tmp_path / "correct"))
+    found = rows(tmp_path / "all")
+    assert [row.id for row in found] == [item.id for item in LenientTask().problems("train", limit=20, seed=0)]
+    assert [row for row in found if row.correct] == rows(tmp_path / "correct")
+    task, tokenizer = LenientTask(), arithmetic_tokenizer()
+    for row in found:
+        assert row.answer == (tokenizer.decode(row.response_ids).split("<eos>")[0].replace("<pad>", "") or None)
+        problem = Problem(row.id, "", row.reference, "")
+        assert row.correct == task.is_correct(problem, row.answer or "")
+    assert (summary.kept, summary.accuracy) == (20, expected.accuracy)
+    assert 0 < summary.accuracy < 1
+    pairs = zip(read_parts(tmp_path / "all"), read_parts(tmp_path / "correct"), strict=True)
+    assert all(one.problems == other.problems for one, other in pairs)
+
+
+@pytest.mark.parametrize(("before", "after", "found"), [("all", "correct", 2), ("correct", "all", 1)])
+def test_what_is_kept_does_not_change_in_between(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, found: int
+) -> None:
+    right = LenientTask().problems("train", limit=1, seed=0)[0].id
+    monkeypatch.setattr(LenientTask, "is_correct", lambda _, problem, text: problem.id == right)
+    collect(config(model, tmp_path, limit=2, keep=before))
+    message = rf"was not collected with keep = '{after}': it holds {found} trajectories of 2 problems, 1 of them right"
+    with pytest.raises(ValueError, match=message):
+        collect(config(model, tmp_path, limit=2, keep=after))
+
+
 def test_more_problems_continue_and_fewer_are_refused(model: str, tmp_path: Path) -> None:
     collect(config(model, tmp_path / "grown", limit=11))
     before = files(tmp_path / "grown")
@@ -297,6 +327,7 @@ def test_a_damaged_part_is_named_and_kept(model: str, tmp_path: Path) -> None:
         ({"seed": -1}, ValueError, r"seed must be .*, got -1"),
         ({"seed": 2**30}, ValueError, "seed must be"),
         ({"split": "dev"}, ValueError, "split must be one of train, test, got 'dev'"),
+        ({"keep": "wrong"}, ValueError, "keep must be one of correct, all, got 'wrong'"),
         ({"gen_length": 10}, ValueError, "gen_length must be a multiple of block_length"),
         ({"temperature": float("nan")}, ValueError, "temperature must be"),
         ({"temperature": -1.0}, ValueError, "temperature must be"),
@@ -343,6 +374,34 @@ def test_tasks_with_repeated_or_no_problems(model: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(LenientTask, "problems", lambda *_, **__: [], raising=False)
     with pytest.raises(ValueError, match="has no problems in split 'train'"):
         collect(config(model, tmp_path))
+
+
+def test_a_teacher_without_a_privilege_is_refused(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr(LenientTask, "teacher_prompt", LenientTask().student_prompt, raising=False)
+        with pytest.raises(ValueError, match="gives its teacher nothing that its student does not see"):
+            collect(config(model, tmp_path))
+    bare = [dataclasses.replace(one, reference="") for one in LenientTask().problems("train", limit=2, seed=0)]
+    monkeypatch.setattr(LenientTask, "problems", lambda *_, **__: bare, raising=False)
+    with pytest.raises(ValueError, match=r"problem 'arithmetic-.*' gives its teacher nothing"):
+        collect(config(model, tmp_path))
+
+
+def test_the_tasks_own_settings_reach_it(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection_plan, "get_task", get_task)
+    monkeypatch.setattr(collection, "load_model", None)
+    gsm8k = {"task": "gsm8k", "gen_length": GEN_LENGTH, "block_length": BLOCK_LENGTH}
+    refused: list[tuple[dict[str, Any], Any, str]] = [
+        ({"data": "file.jsonl"}, ValueError, "task 'arithmetic' has no option 'data', got 'file.jsonl'"),
+        (gsm8k, ValueError, "task 'gsm8k' needs data"),
+        (gsm8k | {"data": "file.jsonl"}, FileNotFoundError, "data is 'file.jsonl', which is not a file"),
+        (gsm8k | {"data": "file.jsonl", "teacher_prompt": "tutor"}, ValueError, "teacher_prompt must be one of user"),
+        (gsm8k | {"data": str(GSM8K_SAMPLE)}, ValueError, "the model's tokenizer has no chat template"),
+    ]
+    for settings, error, message in refused:
+        with pytest.raises(error, match=message):
+            collect(config(model, tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_this_ranks_leftovers_are_removed(model: str, tmp_path: Path) -> None:
@@ -454,7 +513,7 @@ def main() -> None:
     ``die_at = (moment, n)`` makes the run kill itself before or after its rename number n (from 0) of a finished file.
     """
     torch.set_num_threads(1)
-    collection_plan.get_task = lambda name: LenientTask()  # type: ignore[assignment]
+    collection_plan.get_task = lambda name, **_: LenientTask()  # type: ignore[assignment]
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -494,7 +553,7 @@ if __name__ == "__main__":
     main()
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llada"])
+@pytest.mark.parametrize("model_type", ["bert", "llada_moe"])
 def test_a_model_without_a_class_is_refused_by_name(tmp_path, model_type):
     folder = tmp_path / "model"
     folder.mkdir()

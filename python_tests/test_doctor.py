@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import json
 
-from tad_ext import doctor as doctor_module
-from tad_ext.doctor import DoctorConfig, Finding, doctor, examine, kernel_findings
+import pytest
 
-COMPILED = {"compiled": True, "cpu_capability": "avx2", "cuda_built": True, "cuda_reason": "", "error": None}
+from tad_ext import doctor as doctor_module
+from tad_ext.doctor import DoctorConfig, Finding, doctor, examine, kernel_findings, runs_on
+
+COMPILED = {
+    "compiled": True,
+    "cpu_capability": "avx2",
+    "cuda_built": True,
+    "cuda_reason": "",
+    "cuda_architectures": "sm_80, sm_90a",
+    "error": None,
+}
 
 
 def states(findings):
@@ -53,6 +62,38 @@ def test_missing_cuda_kernels_say_why():
     _, cuda = kernel_findings(COMPILED | {"cuda_built": False, "cuda_reason": "no nvcc found"})
     assert cuda.state == "missing"
     assert "no nvcc found" in cuda.note
+
+
+def test_cuda_kernels_say_what_they_were_compiled_for():
+    _, cuda = kernel_findings(COMPILED, [(9, 0), (8, 6)])
+    assert (cuda.state, cuda.value, cuda.note) == ("ok", "compiled for sm_80, sm_90a", "")
+
+
+def test_a_gpu_that_the_cuda_kernels_do_not_run_on_is_named():
+    _, cuda = kernel_findings(COMPILED, [(9, 0), (7, 5), (10, 0)])
+    assert cuda.state == "missing"
+    assert "compute capability 7.5, 10.0" in cuda.note
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "expected"),
+    [
+        ("sm_80", (8, 0), True),
+        ("sm_80", (8, 9), True),
+        ("sm_86", (8, 0), False),
+        ("sm_80", (9, 0), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_100a", (10, 3), False),
+        ("sm_100f", (10, 3), True),
+        ("sm_80, sm_120", (12, 1), True),
+        ("sm_80, compute_90", (12, 0), True),
+        ("compute_90a", (12, 0), False),
+        ("compute_90", (8, 9), False),
+        ("", (9, 0), False),
+    ],
+)
+def test_which_gpus_an_architecture_stands_for(architectures, capability, expected):
+    assert runs_on(architectures, capability) == expected
 
 
 def test_a_missing_package_says_what_it_is_for(monkeypatch, capsys):

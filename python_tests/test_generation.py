@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tad_ext.decoding import decode
 from tad_ext.generation import GenerateConfig, generate, read_prompts
 from tad_ext.merging import MergeConfig, load_merged, merge
 from tad_ext.models.loading import load_model, save_model
@@ -72,6 +74,41 @@ def test_a_file_of_prompts(checkpoint, tmp_path, name, content):
     lines = (tmp_path / "out" / "generations.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == responses
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["generations.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def instruct(checkpoint, tmp_path_factory):
+    """The same model with a chat template."""
+    folder = tmp_path_factory.mktemp("instruct") / "model"
+    shutil.copytree(checkpoint, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ 'one ' if message.role == 'user' else 'two ' }}{{ message.content }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ ' three' }}{% endif %}"
+    )
+    return folder
+
+
+def test_prompts_go_into_the_chat_template(checkpoint, instruct, monkeypatch):
+    seen = []
+
+    def spy(model, prompts, *arguments, **options):
+        seen.append(prompts)
+        return decode(model, prompts, *arguments, **options)
+
+    monkeypatch.setattr("tad_ext.decoding.decode", spy)
+    chat = generate(settings(instruct, prompt="two two"))
+    plain = generate(settings(instruct, prompt="one two two three", chat=False))
+    assert seen == [[[3, 4, 4, 5]]] * 2
+    assert chat[0]["prompt"] == "two two"
+    assert chat[0]["response"] == plain[0]["response"]
+    generate(settings(checkpoint, prompt="two two"))  # without a template there is nothing to put it into
+    assert seen[-1] == [[4, 4]]
+
+
+def test_a_template_that_refuses_is_named(instruct):
+    (instruct / "chat_template.jinja").write_text("{{ raise_exception('no users') }}")
+    with pytest.raises(ValueError, match="chat template refuses messages of the roles user: no users"):
+        generate(settings(instruct, prompt="two"))
 
 
 def test_decoding_settings_arrive(checkpoint):

@@ -50,8 +50,9 @@ COMMANDS = {
         "record how the teacher decodes: trajectories",
         """Step 1 of the method. The model answers the training problems one token per step, with the reference answer
         in its prompt (the privileged teacher). Right answers are kept as trajectories: the tokens, and the step at
-        which each was revealed. A run that was stopped goes on where it was when the same command is given again.""",
-        "tad collect --model runs/base --task arithmetic --limit 1500 --output runs/trajectories",
+        which each was revealed. A run that was stopped goes on where it was when the same command is given again. The
+        task gsm8k reads the original problem file (--data) and puts problems into the tokenizer's chat template.""",
+        "tad collect --model LLaDA-8B-Instruct --task gsm8k --data gsm8k_train.jsonl --output runs/trajectories",
     ),
     "distill": Command(
         "tad_ext.distillation:DistillConfig",
@@ -88,7 +89,7 @@ COMMANDS = {
         per forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
         evaluation.json, responses.jsonl and accuracy_curve.png. With --trajectories also the curve from which delta is
         chosen: the model's confidence in a token against the steps until the teacher revealed it.""",
-        "tad evaluate --model runs/distilled --task arithmetic --limit 400 --output runs/evaluation",
+        "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation",
     ),
     "demo": Command(
         "tad_ext.demo:DemoConfig",

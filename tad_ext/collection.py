@@ -1,4 +1,4 @@
-"""Collecting trajectories: the teacher decodes each problem one token per forward, and right answers are kept.
+"""Collecting trajectories: the teacher decodes each problem one token per forward, and right answers are kept (or all).
 
 The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
 reveals, and in which order, is what the student later learns to do from the plain prompt in fewer forwards (TAD,
@@ -34,8 +34,8 @@ class CollectSummary:
 
     problems: int  #: decoded so far, of `total`
     total: int  #: problems of the whole collection
-    kept: int  #: trajectories, each with a right answer
-    accuracy: float  #: of the teacher: kept / problems
+    kept: int  #: trajectories written: those with a right answer, or all
+    accuracy: float  #: of the teacher: right answers / problems
     mean_steps: float  #: forwards per kept trajectory
     seconds: float  #: of this call
 
@@ -47,7 +47,8 @@ class CollectSummary:
 
 
 def collect(config: CollectConfig) -> CollectSummary:
-    """Decodes the privileged prompt of each problem; writes trajectories with right answers to ``config.output``.
+    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``: those with right
+    answers, or all of them.
 
     Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
     off its own units and writes its own files; rank 0 shows progress and prints the summary.
@@ -55,6 +56,7 @@ def collect(config: CollectConfig) -> CollectSummary:
     Raises:
         ValueError, TypeError: naming the setting, its value and what was expected; or a file in the folder that is
             damaged, or that was made with other settings or from other problems.
+        FileNotFoundError: no such problem file.
         RuntimeError: another run, still alive, wrote the same problems meanwhile.
     """
     started = time.perf_counter()
@@ -80,13 +82,13 @@ def _work_off(plan: CollectionPlan, model: Any, units: Sequence[range]) -> None:
         for unit in units:
             rows = _decode_unit(plan, model, unit, progress=shown)
             _write_unit(plan, unit, rows)
-            right, done = right + len(rows), done + len(unit)
+            right, done = right + sum(row.correct for row in rows), done + len(unit)
             bar.set_postfix_str(f"accuracy {100 * right / done:.1f} %", refresh=False)
             bar.update(len(unit))
 
 
 def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: bool) -> list[Trajectory]:
-    """The trajectories of the unit's problems whose answers are right."""
+    """The unit's trajectories that are to be kept."""
     samples = plan.samples[unit.start : unit.stop]
     # decode gives its prompt number i the stream seed + i, so problem number n has the same stream in every unit.
     config = replace(plan.decoding, seed=plan.metadata.seed * 2**32 + unit.start)
@@ -96,7 +98,8 @@ def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: boo
         zip(samples, result.canvases(), result.responses(), strict=True)
     ):
         text = plan.tokenizer.decode(response, skip_special_tokens=True)
-        if plan.task.is_correct(sample.problem, text):
+        correct = plan.task.is_correct(sample.problem, text)
+        if correct or plan.keep == "all":
             rows.append(
                 Trajectory(
                     id=sample.problem.id,
@@ -106,7 +109,7 @@ def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: boo
                     response_ids=np.asarray(canvas),
                     reveal_step=result.reveal_step[index].numpy(),
                     num_steps=int(result.forwards[index]),
-                    correct=True,
+                    correct=correct,
                     answer=plan.task.extract_answer(text),
                     reference=sample.problem.reference,
                 )
@@ -123,19 +126,21 @@ def _write_unit(plan: CollectionPlan, unit: range, rows: Sequence[Trajectory]) -
             f"stop it, then start this one again"
         )
     digest = plan.digest(unit.start, unit.stop)
-    problems = ProblemRange(unit.start, unit.stop, right=len(rows), wrong=len(unit) - len(rows), digest=digest)
+    right = sum(row.correct for row in rows)
+    problems = ProblemRange(unit.start, unit.stop, right=right, wrong=len(unit) - right, digest=digest)
     write_part(plan.output / part_name(plan.rank, unit.start), plan.metadata, rows, problems=problems)
 
 
 def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
     parts = read_parts(plan.output)
     problems = sum(part.problems.count for part in parts if part.problems)
+    right = sum(part.problems.right for part in parts if part.problems)
     steps = [row.num_steps for part in parts for row in part.trajectories]
     return CollectSummary(
         problems=problems,
         total=len(plan.samples),
         kept=len(steps),
-        accuracy=len(steps) / problems if problems else 0.0,
+        accuracy=right / problems if problems else 0.0,
         mean_steps=sum(steps) / len(steps) if steps else 0.0,
         seconds=seconds,
     )

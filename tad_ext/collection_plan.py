@@ -28,6 +28,8 @@ from tad_ext.decoding.checks import check_integer
 from tad_ext.files import output_folder
 from tad_ext.models.loading import load_config, load_tokenizer, model_fingerprint, resolve_device, resolve_dtype
 
+KEEP = ("correct", "all")
+
 _MAX_SEED = 2**30 - 1  # seed * 2**32 + problem number is a sampling seed below 2**62
 
 
@@ -37,9 +39,24 @@ class CollectConfig:
 
     model: str = field(metadata={"help": "folder of the model's checkpoint; it is its own teacher"})
     output: str = field(metadata={"help": "folder for the trajectory files; give the same one again to continue"})
-    task: str = field(default="arithmetic", metadata={"help": "name of the task whose problems are decoded"})
+    task: str = field(default="arithmetic", metadata={"help": "task whose problems are decoded: arithmetic or gsm8k"})
+    data: str | None = field(
+        default=None, metadata={"help": "the task's original problem file, for a task that reads one; it is the split"}
+    )
     split: str = field(default="train", metadata={"help": "problems of which split: train or test"})
     limit: int | None = field(default=None, metadata={"help": "number of problems, may be raised later; none: all"})
+    teacher_prompt: str | None = field(
+        default=None,
+        metadata={
+            "help": "where the teacher sees the reference, here and in distillation: user (in the user's message, as "
+            "published for collection) or system (in a system message, as published for training); none: the task's "
+            "default (gsm8k: user)"
+        },
+    )
+    keep: str = field(
+        default="correct",
+        metadata={"help": "which trajectories to write: correct, as published, or all, with right and wrong marked"},
+    )
     gen_length: int | None = field(default=None, metadata={"help": "tokens of the response canvas; none: the task's"})
     block_length: int | None = field(default=None, metadata={"help": "tokens of a block; none: the task's"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0 is greedy"})
@@ -74,6 +91,7 @@ class CollectionPlan:
     decoding: DecodeConfig
     metadata: TrajectoryMetadata
     output: Path
+    keep: str
     device: str
     unit_size: int
     rank: int
@@ -89,7 +107,9 @@ class CollectionPlan:
         check_split(config.split, config.limit)
         check_integer("unit_size", config.unit_size, at_least=1, at_most=MAX_PART_ROWS)
         check_integer("seed", config.seed, at_least=0, at_most=_MAX_SEED)
-        task = get_task(config.task)
+        if config.keep not in KEEP:
+            raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {config.keep!r}")
+        task = get_task(config.task, data=config.data, teacher_prompt_form=config.teacher_prompt)
         decoding = DecodeConfig(
             gen_length=task.gen_length if config.gen_length is None else config.gen_length,
             block_length=task.block_length if config.block_length is None else config.block_length,
@@ -119,7 +139,19 @@ class CollectionPlan:
         )
         samples = _samples(task, tokenizer, config, model_config.max_position_embeddings - decoding.gen_length)
         output = output_folder(config.output)
-        return cls(task, tokenizer, samples, decoding, metadata, output, device, config.unit_size, rank, world_size)
+        return cls(
+            task,
+            tokenizer,
+            samples,
+            decoding,
+            metadata,
+            output,
+            config.keep,
+            device,
+            config.unit_size,
+            rank,
+            world_size,
+        )
 
     def finished_ranges(self) -> list[ProblemRange]:
         """What earlier runs have covered, in order, after checking that this run would have written the same.
@@ -163,6 +195,12 @@ class CollectionPlan:
             raise ValueError(
                 f"output: {part.path} was collected from other problems or prompts than the task gives now"
             )
+        if len(part.trajectories) != (problems.count if self.keep == "all" else problems.right):
+            raise ValueError(
+                f"output: {part.path} was not collected with keep = {self.keep!r}: it holds {len(part.trajectories)} "
+                f"trajectories of {problems.count} problems, {problems.right} of them right; choose another folder or "
+                f"the same settings"
+            )
         return problems
 
 
@@ -195,6 +233,11 @@ def _samples(task: Task, tokenizer: Any, config: CollectConfig, longest: int) ->
     ]
     seen: set[str] = set()
     for sample in samples:
+        if not sample.problem.reference or sample.teacher_prompt_ids == sample.prompt_ids:
+            raise ValueError(
+                f"problem {sample.problem.id!r} gives its teacher nothing that its student does not see, expected a "
+                f"reference in the teacher's prompt"
+            )
         if sample.problem.id in seen:
             raise ValueError(f"task {task.name!r} gives the problem id {sample.problem.id!r} twice, expected once")
         seen.add(sample.problem.id)

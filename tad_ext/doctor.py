@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,11 +118,11 @@ def _kernels() -> list[Finding]:
         info = backend_info()
     except Exception as error:
         return [Finding("compiled kernels", "unknown", "broken", f"{type(error).__name__}: {error}")]
-    return kernel_findings(info)
+    return kernel_findings(info, _capabilities())
 
 
-def kernel_findings(info: dict[str, Any]) -> list[Finding]:
-    """The findings that `tad_ext.ops.backend_info()` stands for."""
+def kernel_findings(info: dict[str, Any], capabilities: Sequence[tuple[int, int]] = ()) -> list[Finding]:
+    """The findings that `tad_ext.ops.backend_info()` stands for, on GPUs of these compute capabilities."""
     if info["compiled"]:
         cpu = Finding("C++ kernels", f"compiled, running as {info['cpu_capability']}")
     else:
@@ -129,10 +130,47 @@ def kernel_findings(info: dict[str, Any]) -> list[Finding]:
         reference = info["cpu_capability"] == "reference"
         cpu = Finding("C++ kernels", "not used", "missing" if reference else "broken", why)
     if info["cuda_built"]:
-        return [cpu, Finding("CUDA kernels", "compiled")]
+        return [cpu, _cuda_kernels(info["cuda_architectures"], capabilities)]
     why = info.get("cuda_reason") or "no reason recorded"
     note = f"{why}; on a GPU set TAD_EXT_REFERENCE=1: plain PyTorch does their work"
     return [cpu, Finding("CUDA kernels", "not compiled", "missing", note)]
+
+
+def _cuda_kernels(architectures: str, capabilities: Sequence[tuple[int, int]]) -> Finding:
+    value = f"compiled for {architectures}"
+    lost = [f"{major}.{minor}" for major, minor in capabilities if not runs_on(architectures, (major, minor))]
+    if not lost:
+        return Finding("CUDA kernels", value)
+    note = f"these do not run on a GPU of compute capability {', '.join(lost)}: install tad_ext again on this machine"
+    return Finding("CUDA kernels", value, "missing", note)
+
+
+def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether kernels compiled for `architectures`, such as "sm_80, sm_90a", run on a GPU of this compute capability.
+
+    sm_XY is machine code for X.Y and later minors of X; with an `a` for X.Y alone. compute_XY is compiled by the driver
+    for anything from X.Y on.
+    """
+    for kind, major, minor, suffix in re.findall(r"(sm|compute)_(\d+)(\d)([af]?)", architectures):
+        target = (int(major), int(minor))
+        if suffix == "a":
+            fits = capability == target
+        elif kind == "sm" or suffix == "f":
+            fits = capability[0] == target[0] and capability >= target
+        else:
+            fits = capability >= target
+        if fits:
+            return True
+    return False
+
+
+def _capabilities() -> list[tuple[int, int]]:
+    """The compute capability of each GPU here."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
 
 
 def _cpu() -> list[Finding]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tad_ext.data.jsonl import read_jsonl
+
 
 @dataclass
 class GenerateConfig:
@@ -103,37 +105,30 @@ def read_prompts(config: GenerateConfig) -> list[str]:
     if config.prompt is not None:
         return [config.prompt]
     path = Path(str(config.prompts))
+    if path.suffix == ".jsonl":
+        return [_prompt_of(place, row) for place, row in read_jsonl(path, argument="prompts")]
     if not path.is_file():
         raise FileNotFoundError(f"prompts is '{path}', which is not a file")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"prompts is '{path}', which is not UTF-8 text: {error}") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"prompts is '{path}', which holds no prompts")
-    if path.suffix != ".jsonl":
-        return [line for _, line in lines]
-    return [_prompt_of(path, number, line) for number, line in lines]
+    return lines
 
 
-def _prompt_of(path: Path, number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-    prompt = row.get("prompt") if isinstance(row, dict) else None
+def _prompt_of(place: str, row: dict[str, Any]) -> str:
+    prompt = row.get("prompt")
     if not isinstance(prompt, str):
-        raise ValueError(f'{path}, line {number}: expected {{"prompt": "..."}}, got {line.strip()[:80]}')
+        raise ValueError(f'{place}: expected {{"prompt": "..."}}, got {json.dumps(row)[:80]}')
     return prompt
 
 
 def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
-    template = chat and getattr(tokenizer, "chat_template", None)
-    if template:
-        message = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    try:
-        return list(tokenizer.encode(prompt, add_special_tokens=not template))
-    except Exception as error:  # the tokenizers library raises plain Exception for a character it has no token for
-        raise ValueError(f"prompt {prompt[:80]!r} cannot be written in the model's tokens: {error}") from error
+    from tad_ext.data.prompts import chat_ids, text_ids
+
+    if chat and getattr(tokenizer, "chat_template", None):
+        return chat_ids(tokenizer, [{"role": "user", "content": prompt}])
+    return text_ids(tokenizer, prompt, add_special_tokens=True)

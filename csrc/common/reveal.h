@@ -91,6 +91,7 @@ TAD_HOST_DEVICE void reveal_row(const Team& team, const RevealArguments& a, int6
     if (choose_in_block(team, a, row, block, must_progress) && must_progress) progress = true;
   }
 
+  team.sync();  // another thread may still be counting what is overwritten here
   int64_t own_end = a.gen_length;
   for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) {
     if (!a.revealed[entry]) continue;

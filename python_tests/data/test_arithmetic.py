@@ -199,12 +199,14 @@ def test_foreign_text_and_tokenizer_are_refused(tokenizer: PreTrainedTokenizerFa
 
 
 def test_get_task() -> None:
-    assert task_names() == ["arithmetic"]
+    assert task_names() == ["arithmetic", "gsm8k"]
     task = get_task("arithmetic", gen_length=56)
     assert (task.name, task.gen_length, task.block_length) == ("arithmetic", 56, 14)
-    with pytest.raises(ValueError, match="task must be one of arithmetic, got 'algebra'"):
+    with pytest.raises(ValueError, match="task must be one of arithmetic, gsm8k, got 'algebra'"):
         get_task("algebra")
-    with pytest.raises(ValueError, match="task 'arithmetic' has no option 'size'; expected one of gen_length, block"):
+    with pytest.raises(
+        ValueError, match="task 'arithmetic' has no option 'size', got 3; expected one of gen_length, block"
+    ):
         get_task("arithmetic", size=3)
 
 

@@ -1,4 +1,4 @@
-"""Small deterministic models with the interface that decoding is written against."""
+"""Small deterministic models with the interface that decoding is written against, on the device under test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ VOCABULARY, MASK, EOS, UNUSED = 12, 10, 9, 11
 
 
 class FakeModel:
-    """Calls `row_logits(tokens (n,) of one row without padding) -> (n, V)` for each row, so rows cannot touch."""
+    """Calls `row_logits(tokens (n,) of one row without padding) -> (n, V)` for each row, so rows cannot touch.
+
+    Takes and gives tensors on `device`, and computes on the CPU: the same bits everywhere.
+    """
 
     device = torch.device("cpu")
 
@@ -33,11 +36,12 @@ class FakeModel:
         assert max(real) == length, "columns that every row pads are wasted work"
         assert lengths is None or min(real) < length, "nothing is padded: lengths should be None"
         self.calls.append(SimpleNamespace(input_ids=input_ids.clone(), lengths=lengths, positions=positions.clone()))
+        assert input_ids.device.type == positions.device.type == self.device.type
         logits = torch.zeros(batch, length, VOCABULARY)
         for row, count in enumerate(real):
-            logits[row, :count] = self.row_logits(input_ids[row, :count])
+            logits[row, :count] = self.row_logits(input_ids[row, :count].cpu())
         assert ((positions >= -1) & (positions < batch * length)).all()
-        return SimpleNamespace(logits=logits.flatten(0, 1)[positions.clamp(min=0)])
+        return SimpleNamespace(logits=logits.flatten(0, 1)[positions.cpu().clamp(min=0)].to(self.device))
 
 
 class MixingModel(FakeModel):
@@ -78,10 +82,10 @@ class ScriptedModel(FakeModel):
 
 
 @pytest.fixture
-def mixing_model():
-    return MixingModel
+def mixing_model(device):
+    return type("MixingModel", (MixingModel,), {"device": torch.device(device)})
 
 
 @pytest.fixture
-def scripted_model():
-    return ScriptedModel
+def scripted_model(device):
+    return type("ScriptedModel", (ScriptedModel,), {"device": torch.device(device)})

@@ -79,24 +79,25 @@ def test_the_batch_size_changes_nothing(mixing_model, prompts, config, batch_siz
 
 @few
 @given(prompts_of_any_length, configs())
-def test_the_model_reproduces_the_trajectory(mixing_model, prompts, config):
+def test_the_model_reproduces_the_trajectory(device, mixing_model, prompts, config):
     """The state before forward s is where(reveal_step < s, canvas, MASK); the model's answer to it is what s adds."""
     config = replace(config, stop_at_eos=False)
     model = mixing_model()
     result = decode(model, prompts, config)
-    suppressed = torch.tensor([MASK, UNUSED])
+    suppressed = torch.tensor([MASK, UNUSED], device=device)
+    columns = torch.arange(config.gen_length, device=device)
     for number, (prompt, canvas) in enumerate(zip(prompts, torch.tensor(result.canvases()), strict=True)):
         reveal_step = result.reveal_step[number]
         for step in range(1, int(result.forwards[number]) + 1):
             state = canvas.masked_fill(reveal_step >= step, MASK)
             logits = model.row_logits(torch.cat([torch.tensor(prompt), state]))[len(prompt) :]
             tokens = token_statistics(
-                logits,
+                logits.to(device),
                 temperature=config.temperature,
                 suppress_tokens=suppressed,
-                seeds=torch.full_like(canvas, config.seed + number),
-                offsets=pack_offsets(step, torch.arange(len(canvas))),
-            ).token
+                seeds=torch.full_like(columns, config.seed + number),
+                offsets=pack_offsets(step, columns),
+            ).token.cpu()
             now = reveal_step == step
             assert torch.equal(tokens[now], canvas[now])
 

@@ -32,10 +32,10 @@ class HostSyncs(TorchFunctionMode):
 
 @pytest.mark.skipif(not backend_info()["compiled"], reason="the reference operators are written for reading")
 @pytest.mark.parametrize("policy", [TopK(2), ConfidenceThreshold(0.2), EntropyThreshold(2.0)])
-def test_one_sync_a_step(policy):
+def test_one_sync_a_step(device, policy):
     torch.manual_seed(0)
     config = TinyDiffusionConfig(vocab_size=12, num_hidden_layers=1, mask_token_id=10, eos_token_ids=[9])
-    model = TinyDiffusionLM(config)
+    model = TinyDiffusionLM(config).to(device)
     forwards = []
     model.register_forward_hook(lambda *_: forwards.append(1))
     settings = DecodeConfig(gen_length=12, block_length=4, policy=policy, block_add_threshold=0.5, temperature=1.0)

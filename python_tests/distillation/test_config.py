@@ -48,6 +48,7 @@ def test_every_setting_is_an_option_with_help() -> None:
         ("weight_decay", -1.0),
         ("warmup_steps", -1),
         ("lr_schedule", "cosine"),
+        ("keep", "wrong"),
         ("max_grad_norm", -1.0),
         ("epochs", 0),
         ("max_steps", 0),

@@ -38,7 +38,9 @@ def job(
 ) -> Callable[..., DistillConfig]:
     """Settings of a job whose model and trajectories (32 states) are on disk."""
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0"))
+        tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0")),
+        eos_token="22",
+        mask_token="23",
     )
     make_model().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -206,6 +208,9 @@ def test_wrong_trajectories_are_left_out(
     right, wrong = make_trajectories(1), make_trajectories(2, correct=False)[1:]
     history = distill(job([*right, *wrong], batch_size=8, accumulation=1)).history
     assert [record.near + record.distant for record in history] == [36]
+    settings = {"batch_size": 16, "accumulation": 1, "overwrite": True}
+    history = distill(job([*right, *wrong], keep="all", **settings)).history
+    assert [record.near + record.distant for record in history] == [72]
     with pytest.raises(ValueError, match="no trajectory with a correct answer"):
         distill(job(wrong, overwrite=True))
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from problem_files import GSM8K_SAMPLE
 
 from tad_ext.collection import CollectConfig
 from tad_ext.data.arithmetic import arithmetic_tokenizer
@@ -102,7 +103,10 @@ def test_a_sweep_of_another_policy(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "arithmatic"}, "task must be one of arithmetic, got 'arithmatic'"),
+        ({"task": "arithmatic"}, "task must be one of arithmetic, gsm8k, got 'arithmatic'"),
+        ({"task": "gsm8k"}, "task 'gsm8k' needs data"),
+        ({"data": "file"}, "task 'arithmetic' has no option 'data', got 'file'"),
+        ({"task": "gsm8k", "data": str(GSM8K_SAMPLE)}, "the model's tokenizer has no chat template"),
         ({"policy": "entropie"}, "entropie"),
         ({"thresholds": [-1.0]}, "EntropyThreshold.threshold"),
         ({"thresholds": [], "one_per_step": False}, "at least one decoding run"),

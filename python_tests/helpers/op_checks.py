@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor
+
+CUDA_ON_HOST = bool(os.environ.get("TAD_EXT_CUDA_ON_HOST"))  # CPU tensors run the CUDA kernels, slowly
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 EPSILON = {torch.float32: 2e-7, torch.bfloat16: 1e-3, torch.float16: 2e-4, torch.float64: 1e-13}
@@ -19,16 +22,21 @@ def assert_no_worse_than_eager(ours: Tensor, eager: Tensor, exact: Tensor, dtype
     assert error <= allowed + EPSILON[dtype] * scale, f"error {error:.3g}, eager's {allowed / 2:.3g}"
 
 
+def on(device: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the tensors among them on `device`."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
 def random_entries(
-    n: int, vocabulary: int, dtype: torch.dtype, *, seed: int = 0, scale: float = 3.0
+    n: int, vocabulary: int, dtype: torch.dtype, device: str, *, seed: int = 0, scale: float = 3.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(student, teacher, labels, steps): steps cover silent, near and distant entries for delta = 2."""
+    """(student, teacher, labels, steps), the same on every device; steps: silent, near and distant for delta = 2."""
     generator = torch.Generator().manual_seed(seed)
     student = torch.randn(n, vocabulary, generator=generator, dtype=torch.float64) * scale
     teacher = torch.randn(n, vocabulary, generator=generator, dtype=torch.float64) * scale
     labels = torch.randint(0, vocabulary, (n,), generator=generator)
     steps = torch.arange(n) % 6 - 1
-    return student.to(dtype), teacher.to(dtype), labels, steps
+    return student.to(device, dtype), teacher.to(device, dtype), labels.to(device), steps.to(device)
 
 
 def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:

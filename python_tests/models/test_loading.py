@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tad_ext.data.arithmetic import arithmetic_tokenizer
-from tad_ext.models import loading
-from tad_ext.models.loading import load_model, load_tokenizer, model_fingerprint, save_model, stored_shapes
+from tad_ext.models import checkpoint as checkpoint_files
+from tad_ext.models.checkpoint import stored_shapes, weight_files
+from tad_ext.models.loading import load_model, load_tokenizer, model_fingerprint, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 IDS = torch.tensor([[1, 2, 21, 21]])
@@ -54,7 +55,7 @@ def test_round_trip(checkpoint: Path) -> None:
 def test_shards_and_tied_weights(tmp_path: Path) -> None:
     model = make_model(tie_word_embeddings=True)
     model.save_pretrained(tmp_path, max_shard_size="3KB")
-    assert len(loading.weight_files(tmp_path)) > 1
+    assert len(weight_files(tmp_path)) > 1
     assert "lm_head.weight" not in stored_shapes(tmp_path)
     assert torch.equal(load_model(tmp_path)(IDS).logits, model(IDS).logits)
 
@@ -127,7 +128,7 @@ def test_pickle_is_refused(checkpoint: Path) -> None:
 def test_unknown_model_type(checkpoint: Path, content: str) -> None:
     (checkpoint / "config.json").write_text(content)
     expected = json.loads(content).get("model_type")
-    with pytest.raises(ValueError, match=f"model_type {expected!r}; supported are tad_tiny"):
+    with pytest.raises(ValueError, match=f"model_type {expected!r}; supported are Dream, llada, tad_tiny"):
         load_model(checkpoint)
 
 
@@ -203,7 +204,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 def test_fingerprint_samples_reach_the_whole_file(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = checkpoint / "model.safetensors"
     content = bytearray(file.read_bytes())
-    monkeypatch.setattr(loading, "_SAMPLE_BYTES", len(content) // 63 + 1)  # 64 samples just cover the file
+    monkeypatch.setattr(checkpoint_files, "_SAMPLE_BYTES", len(content) // 63 + 1)  # 64 samples just cover the file
     seen = {model_fingerprint(checkpoint)}
     for place in range(1, 24):
         content[-place * len(content) // 24] ^= 1

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tad_ext.ops import backend, reference
+from tad_ext.ops import backend, backend_info, reference
 
 WITHOUT_THE_MODULE = """
 import sys
@@ -31,3 +33,14 @@ def test_same_arguments_and_defaults(name: str) -> None:
 def test_the_reference_needs_no_compiled_module() -> None:
     result = subprocess.run([sys.executable, "-c", WITHOUT_THE_MODULE], capture_output=True, text=True, timeout=300)
     assert result.stdout.split() == ["True"], result.stderr
+
+
+@pytest.mark.skipif(backend_info()["cuda_built"], reason="tad_ext was built with CUDA kernels")
+def test_without_cuda_kernels_a_cuda_tensor_gets_a_clear_answer() -> None:
+    """A fake tensor says that it is on a GPU; redispatch skips what fake tensors do by themselves."""
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with FakeTensorMode():
+        logits = torch.empty(2, 4, device="cuda")
+        with pytest.raises(NotImplementedError, match="TAD_EXT_REFERENCE=1") as error:
+            torch.ops.tad_ext.masked_log_softmax.default.redispatch(keys, logits, None, 1.0, torch.float32)
+    assert backend_info()["cuda_reason"] in str(error.value)

@@ -15,18 +15,18 @@ LEVELS = [-torch.inf, -300.0, 0.0, 60.0, 300.0, 3e4]
 ORDERS = [order for order in itertools.permutations(LEVELS, 3) if max(order) > -torch.inf]
 
 
-def row(levels: tuple[float, ...], seed: int) -> torch.Tensor:
+def row(levels: tuple[float, ...], seed: int, device: str) -> torch.Tensor:
     """(1, 3 * BLOCK): standard normal logits, each block lifted to its level."""
     noise = torch.randn(1, len(levels) * BLOCK, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (noise + torch.tensor(levels, dtype=torch.float64).repeat_interleave(BLOCK)).float()
+    return (noise + torch.tensor(levels, dtype=torch.float64).repeat_interleave(BLOCK)).float().to(device)
 
 
 @pytest.mark.parametrize("levels", ORDERS)
-def test_any_order_of_levels(levels: tuple[float, ...]) -> None:
-    student, teacher = row(levels, 0), row(levels, 1)
+def test_any_order_of_levels(device: str, levels: tuple[float, ...]) -> None:
+    student, teacher = row(levels, 0, device), row(levels, 1, device)
     likely = int(student.argmax())
     for steps, other in ((1, None), (9, teacher)):
-        arguments = (torch.tensor([likely]), torch.tensor([steps]))
+        arguments = (torch.tensor([likely], device=device), torch.tensor([steps], device=device))
         options = {"delta": 4, "kl_weight": 0.0 if other is None else 1.0}
         ours, our_grad = loss_and_gradient(fused_tad_loss, student, other, *arguments, **options)
         exact, exact_grad = loss_and_gradient(
@@ -37,5 +37,29 @@ def test_any_order_of_levels(levels: tuple[float, ...]) -> None:
     log_p = masked_log_softmax(student).double()
     torch.testing.assert_close(log_p, student.double().log_softmax(-1), rtol=1e-6, atol=1e-5)
     ours, exact = token_statistics(student), reference.token_statistics(student.double())
+    for name in ("token", "second_token", "confidence", "margin", "entropy", "logsumexp", "valid"):
+        torch.testing.assert_close(getattr(ours, name), getattr(exact, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [(torch.float32, 1e34), (torch.bfloat16, 1e34), (torch.float16, 65504.0)]
+)
+def test_the_largest_numbers(device: str, dtype: torch.dtype, largest: float) -> None:
+    """One large token, one impossible one, nothing but small ones, and half of each; all differences are finite."""
+    logits = torch.randn(4, 3 * BLOCK + 5, device=device).to(dtype)
+    logits[0, 700], logits[1, 700], logits[2], logits[3, ::2], logits[3, 1::2] = (
+        largest, -largest, -largest, largest, -largest
+    )  # fmt: skip
+    labels, steps = torch.tensor([3, 700, 9, 1], device=device), torch.ones(4, device=device).long()
+    for kind in (steps, steps + 8):
+        ours, gradient = loss_and_gradient(fused_tad_loss, logits, logits.flip(0), labels, kind, delta=4)
+        exact, _ = loss_and_gradient(
+            reference.fused_tad_loss, logits.double(), logits.flip(0).double(), labels, kind, delta=4
+        )
+        torch.testing.assert_close(ours.loss.double(), exact.loss, rtol=1e-6, atol=0)
+        assert gradient.isfinite().all()
+    log_p = masked_log_softmax(logits, dtype=torch.float32).double()
+    torch.testing.assert_close(log_p, logits.double().log_softmax(-1), rtol=1e-6, atol=1e-5)
+    ours, exact = token_statistics(logits), reference.token_statistics(logits.double())
     for name in ("token", "second_token", "confidence", "margin", "entropy", "logsumexp", "valid"):
         torch.testing.assert_close(getattr(ours, name), getattr(exact, name), rtol=1e-5, atol=1e-5)

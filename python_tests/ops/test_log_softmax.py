@@ -6,21 +6,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from op_checks import assert_no_worse_than_eager
+from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, on
 
 from tad_ext.ops import masked_log_softmax, reference
 
 
-def logits_and_mask(dtype: torch.dtype, vocabulary: int = 700) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_mask(dtype: torch.dtype, device: str, vocabulary: int = 700) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(3, 5, vocabulary, generator=generator, dtype=torch.float64) * 4
-    return logits.to(dtype), torch.rand(3, 5, generator=generator) < 0.5
+    return logits.to(device, dtype), (torch.rand(3, 5, generator=generator) < 0.5).to(device)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
-def test_agrees_with_the_reference(dtype: torch.dtype, temperature: float) -> None:
-    logits, mask = logits_and_mask(dtype)
-    upstream = torch.randn(int(mask.sum()), 700, dtype=torch.float64)
+def test_agrees_with_the_reference(device: str, dtype: torch.dtype, temperature: float) -> None:
+    logits, mask = logits_and_mask(dtype, device)
+    upstream = torch.randn(int(mask.sum()), 700, dtype=torch.float64, device=device)
     results = []
     for function, x in (
         (masked_log_softmax, logits),
@@ -36,23 +36,23 @@ def test_agrees_with_the_reference(dtype: torch.dtype, temperature: float) -> No
         assert_no_worse_than_eager(ours, eager, exact, dtype)
 
 
-def test_rows_in_any_order_and_named_twice_add() -> None:
-    logits, _ = logits_and_mask(torch.float32)
-    rows = torch.tensor([4, 0, 4, 14])
+def test_rows_in_any_order_and_named_twice_add(device: str) -> None:
+    logits, _ = logits_and_mask(torch.float32, device)
+    rows = torch.tensor([4, 0, 4, 14], device=device)
     gradients = []
     for function in (masked_log_softmax, reference.masked_log_softmax):
         x = logits.clone().requires_grad_()
         out = function(x, rows=rows, temperature=0.7)
-        (out * torch.arange(out.numel()).reshape(out.shape) * 1e-3).sum().backward()
+        (out * torch.arange(out.numel(), device=device).reshape(out.shape) * 1e-3).sum().backward()
         gradients.append((out, x.grad))
     torch.testing.assert_close(gradients[0][0], gradients[1][0])
     torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-4, atol=1e-3)
 
 
-def test_gradient_far_from_zero() -> None:
+def test_gradient_far_from_zero(device: str) -> None:
     """A common offset changes nothing, although float32 holds the logsumexp only to 2e-4 there."""
-    logits = torch.randn(5, 40).round(decimals=2) + 3000
-    upstream = torch.randn(5, 40)
+    logits = torch.randn(5, 40, device=device).round(decimals=2) + 3000
+    upstream = torch.randn(5, 40, device=device)
     gradients = []
     for x in (logits, logits.double()):
         x = x.clone().requires_grad_()
@@ -61,23 +61,33 @@ def test_gradient_far_from_zero() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=3e-6, atol=3e-6)
 
 
-def test_result_dtype_may_be_wider() -> None:
-    logits, mask = logits_and_mask(torch.bfloat16)
+def test_result_dtype_may_be_wider(device: str) -> None:
+    logits, mask = logits_and_mask(torch.bfloat16, device)
     wide = masked_log_softmax(logits, mask, dtype=torch.float32)
     torch.testing.assert_close(wide, logits[mask].float().log_softmax(-1))
 
 
-def test_gradcheck_in_float64() -> None:
-    logits = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
-    rows = torch.tensor([3, 1, 3])
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_every_value_of_half_precision_there_and_back(device: str, half: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15, 64 if CUDA_ON_HOST else 1, device=device).to(torch.int16).view(half)
+    rows = torch.stack([every, torch.zeros_like(every)], -1)
+    finite = every.isfinite()
+    wide = masked_log_softmax(rows, dtype=torch.float32)[finite]
+    torch.testing.assert_close(wide, rows[finite].float().log_softmax(-1), rtol=1e-6, atol=1e-6)
+    assert torch.equal(masked_log_softmax(rows)[finite], wide.to(half))
+
+
+def test_gradcheck_in_float64(device: str) -> None:
+    logits = torch.randn(4, 9, dtype=torch.float64, requires_grad=True, device=device)
+    rows = torch.tensor([3, 1, 3], device=device)
     assert torch.autograd.gradcheck(lambda x: masked_log_softmax(x, rows=rows, temperature=1.4), (logits,))
 
 
-def test_autocast_changes_nothing() -> None:
+def test_autocast_changes_nothing(device: str) -> None:
     results = []
     for enabled in (False, True):
-        x = torch.linspace(-3, 3, 1800).reshape(3, 600).requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+        x = torch.linspace(-3, 3, 1800, device=device).reshape(3, 600).requires_grad_()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
             out = masked_log_softmax(x)
         out[:, 7].sum().backward()
         results.append((out, x.grad))
@@ -85,9 +95,9 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(a, b)
 
 
-def test_opcheck() -> None:
-    logits = torch.randn(4, 9, requires_grad=True)
-    for rows in (None, torch.tensor([3, 1, 3])):
+def test_opcheck(device: str) -> None:
+    logits = torch.randn(4, 9, requires_grad=True, device=device)
+    for rows in (None, torch.tensor([3, 1, 3], device=device)):
         arguments = (logits, rows, 1.5, torch.float32)
         torch.library.opcheck(torch.ops.tad_ext.masked_log_softmax.default, arguments)
         out, normalizers = torch.ops.tad_ext.masked_log_softmax(*arguments)
@@ -97,9 +107,9 @@ def test_opcheck() -> None:
         )
 
 
-def test_compiles_without_graph_breaks() -> None:
-    logits, _ = logits_and_mask(torch.float32)
-    rows = torch.tensor([4, 0, 14])
+def test_compiles_without_graph_breaks(device: str) -> None:
+    logits, _ = logits_and_mask(torch.float32, device)
+    rows = torch.tensor([4, 0, 14], device=device)
 
     def step(x: torch.Tensor) -> torch.Tensor:
         return masked_log_softmax(x * 2, rows=rows).square().sum()
@@ -110,25 +120,26 @@ def test_compiles_without_graph_breaks() -> None:
     assert torch.equal(x.grad, y.grad)
 
 
-def test_same_bits_at_any_batch_size_and_thread_count() -> None:
-    logits = torch.randn(16, 1537)
+def test_same_bits_at_any_batch_size_and_thread_count(device: str) -> None:
+    logits = torch.randn(16, 1537, device=device)
     whole = masked_log_softmax(logits)
     try:
         torch.set_num_threads(3)
         assert torch.equal(whole, masked_log_softmax(logits))
     finally:
         torch.set_num_threads(1)
-    assert torch.equal(whole[5:6], masked_log_softmax(logits, rows=torch.tensor([5])))
+    assert torch.equal(whole[5:6], masked_log_softmax(logits, rows=torch.tensor([5], device=device)))
 
 
 @given(n=st.integers(0, 6), vocabulary=st.integers(1, 1100), scale=st.sampled_from([0.0, 1.0, 100.0, 1e4]))
-def test_property_agrees_with_float64(n: int, vocabulary: int, scale: float) -> None:
-    logits = torch.randn(n, vocabulary) * scale
+def test_property_agrees_with_float64(device: str, n: int, vocabulary: int, scale: float) -> None:
+    logits = torch.randn(n, vocabulary, device=device) * scale
     torch.testing.assert_close(
         masked_log_softmax(logits).double(), logits.double().log_softmax(-1), rtol=2e-6, atol=2e-6
     )
 
 
+@pytest.mark.usefixtures("indices_are_checked")
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -141,6 +152,6 @@ def test_property_agrees_with_float64(n: int, vocabulary: int, scale: float) -> 
         ({"dtype": torch.int64}, TypeError, "dtype"),
     ],
 )
-def test_bad_arguments_are_named(arguments: dict, error: type[Exception], message: str) -> None:
+def test_bad_arguments_are_named(device: str, arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        masked_log_softmax(torch.zeros(4, 5), **arguments)
+        masked_log_softmax(torch.zeros(4, 5, device=device), **on(device, arguments))

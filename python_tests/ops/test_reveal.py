@@ -6,31 +6,35 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from op_checks import on
 
 from tad_ext.ops import DecodeState, TokenStatistics, commit_reveal, reference, unmask_step
 
 MASK = 99
 
 
-def step(canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), **thresholds):  # type: ignore[no-untyped-def]
+def step(device, canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), **thresholds):  # type: ignore[no-untyped-def]
     """One step of a single row; returns (canvas, reveal_step, blocks, done, revealed) as plain lists."""
-    canvas = torch.tensor([canvas])
+
+    def tensor(values: list) -> torch.Tensor:
+        return torch.tensor(values, device=device)
+
+    canvas = tensor([canvas])
     steps = torch.where(canvas == MASK, 0, 1)
     width = len(tokens)
-    positions = torch.tensor([list(range(width)) if positions is None else positions])
-    forwards, created = torch.tensor([4]), torch.tensor([blocks])
-    done = torch.tensor([False])
+    positions = tensor([list(range(width)) if positions is None else positions])
+    forwards, created, done = tensor([4]), tensor([blocks]), tensor([False])
     revealed = commit_reveal(
-        canvas, steps, forwards, created, done, positions, torch.tensor([tokens]), torch.tensor([score]),
-        torch.tensor([accept]), block_length=block_length, mask_token_id=MASK, eos_token_ids=eos, **thresholds,
+        canvas, steps, forwards, created, done, positions, tensor([tokens]), tensor([score]), tensor([accept]),
+        block_length=block_length, mask_token_id=MASK, eos_token_ids=eos, **thresholds,
     )  # fmt: skip
     assert forwards.item() == 5
     return canvas[0].tolist(), steps[0].tolist(), created.item(), done.item(), revealed[0].tolist()
 
 
-def test_accepted_entries_are_revealed() -> None:
+def test_accepted_entries_are_revealed(device: str) -> None:
     canvas, steps, blocks, done, revealed = step(
-        [MASK] * 4, [1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], [True, False, True, False], block_length=4
+        device, [MASK] * 4, [1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], [True, False, True, False], block_length=4
     )
     assert canvas == [1, MASK, 3, MASK]
     assert steps == [5, 0, 5, 0]
@@ -38,7 +42,7 @@ def test_accepted_entries_are_revealed() -> None:
     assert revealed == [True, False, True, False]
 
 
-def test_forced_progress_takes_the_best_and_ties_go_to_the_lowest_position() -> None:
+def test_forced_progress_takes_the_best_and_ties_go_to_the_lowest_position(device: str) -> None:
     nan = float("nan")
     for score, best in (
         ([0.1, 0.7, 0.7, 0.2], 1),
@@ -47,34 +51,42 @@ def test_forced_progress_takes_the_best_and_ties_go_to_the_lowest_position() -> 
         ([-torch.inf] * 4, 0),
         ([nan, -torch.inf, -torch.inf, nan], 0),
     ):
-        *_, revealed = step([MASK] * 4, [1, 2, 3, 4], score, [False] * 4, block_length=4)
+        *_, revealed = step(device, [MASK] * 4, [1, 2, 3, 4], score, [False] * 4, block_length=4)
         assert revealed == [i == best for i in range(4)]
 
 
-def test_positions_outside_created_blocks_already_revealed_or_padding_are_ignored() -> None:
+def test_positions_outside_created_blocks_already_revealed_or_padding_are_ignored(device: str) -> None:
     canvas, *_ = step(
-        [7, MASK, MASK, MASK], [1, 2, 3, 4, 5], [0.9] * 5, [True] * 5, block_length=2, positions=[0, 1, 2, -1, -1]
+        device,
+        [7, MASK, MASK, MASK],
+        [1, 2, 3, 4, 5],
+        [0.9] * 5,
+        [True] * 5,
+        block_length=2,
+        positions=[0, 1, 2, -1, -1],
     )
     assert canvas == [7, 2, MASK, MASK]
 
 
-def test_a_completed_block_creates_the_next_and_the_last_one_ends_the_row() -> None:
-    canvas, _, blocks, done, _ = step([7, MASK, MASK, MASK], [1, 2], [0.0, 0.0], [True, True], block_length=2)
+def test_a_completed_block_creates_the_next_and_the_last_one_ends_the_row(device: str) -> None:
+    canvas, _, blocks, done, _ = step(device, [7, MASK, MASK, MASK], [1, 2], [0.0, 0.0], [True, True], block_length=2)
     assert (canvas, blocks, done) == ([7, 2, MASK, MASK], 2, False)
-    canvas, _, blocks, done, _ = step([7, 7, 7, MASK], [0, 0, 0, 2], [0.0] * 4, [True] * 4, block_length=2, blocks=2)
+    canvas, _, blocks, done, _ = step(
+        device, [7, 7, 7, MASK], [0, 0, 0, 2], [0.0] * 4, [True] * 4, block_length=2, blocks=2
+    )
     assert (canvas, blocks, done) == ([7, 7, 7, 2], 2, True)
 
 
-def test_blocks_are_added_by_share_at_most_one_per_forward() -> None:
+def test_blocks_are_added_by_share_at_most_one_per_forward(device: str) -> None:
     accept = [True, False, False, False]
     for threshold, expected in ((0.25, 2), (0.3, 1), (0.0, 2)):
         _, _, blocks, _, _ = step(
-            [MASK] * 12, [1] * 4, [0.0] * 4, accept, block_length=4, block_add_threshold=threshold
+            device, [MASK] * 12, [1] * 4, [0.0] * 4, accept, block_length=4, block_add_threshold=threshold
         )
         assert blocks == expected
 
 
-def test_the_first_fully_active_block_with_masks_makes_progress() -> None:
+def test_the_first_fully_active_block_with_masks_makes_progress(device: str) -> None:
     canvas = [7, 7, 7, MASK, MASK, MASK, MASK, MASK]
     score = [0.0, 0, 0, 0, 0.1, 0.2, 0.9, 0.3]
     everywhere, second_block = list(range(8)), [-1] * 4 + [4, 5, 6, 7]
@@ -85,29 +97,31 @@ def test_the_first_fully_active_block_with_masks_makes_progress() -> None:
         (0.8, second_block, []),
     ):
         *_, revealed = step(
-            canvas, [1] * 8, score, [False] * 8, block_length=4, blocks=2, positions=positions,
+            device, canvas, [1] * 8, score, [False] * 8, block_length=4, blocks=2, positions=positions,
             decoded_token_threshold=threshold,
         )  # fmt: skip
         assert [i for i, yes in enumerate(revealed) if yes] == expected
 
 
-def test_an_accepted_entry_elsewhere_does_not_stand_for_the_first_block() -> None:
+def test_an_accepted_entry_elsewhere_does_not_stand_for_the_first_block(device: str) -> None:
     accept = [False] * 7 + [True]
-    *_, revealed = step([MASK] * 8, [1] * 8, [0.5] * 8, accept, block_length=4, blocks=2)
+    *_, revealed = step(device, [MASK] * 8, [1] * 8, [0.5] * 8, accept, block_length=4, blocks=2)
     assert [i for i, yes in enumerate(revealed) if yes] == [0, 7]
 
 
-def test_end_of_sequence_fills_what_follows() -> None:
+def test_end_of_sequence_fills_what_follows(device: str) -> None:
     canvas, steps, _, done, _ = step(
-        [MASK, 5, MASK, 6, MASK, MASK], [1, 0, 42, 0, 42, 3], [0.0] * 6, [False, True, True, False, True, True],
+        device, [MASK, 5, MASK, 6, MASK, MASK], [1, 0, 42, 0, 42, 3], [0.0] * 6, [False, True, True, False, True, True],
         block_length=6, eos=(41, 42),
     )  # fmt: skip
     assert canvas == [MASK, 5, 42, 42, 42, 42]
     assert steps == [0, 1, 5, 5, 5, 5]
     assert not done
-    canvas, *_, done, _ = step([7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3, eos=(42,))
+    canvas, *_, done, _ = step(
+        device, [7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3, eos=(42,)
+    )
     assert (canvas, done) == ([7, 42, 42], True)
-    canvas, *_ = step([7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3)
+    canvas, *_ = step(device, [7, MASK, MASK], [0, 42, 1], [0.0] * 3, [False, True, False], block_length=3)
     assert canvas == [7, 42, MASK]
 
 
@@ -122,6 +136,7 @@ def test_end_of_sequence_fills_what_follows() -> None:
     seed=st.integers(0, 2**31),
 )
 def test_property_whole_decodes_agree_with_the_reference(
+    device: str,
     batch: int,
     block_length: int,
     block_count: int,
@@ -136,17 +151,17 @@ def test_property_whole_decodes_agree_with_the_reference(
     runs = []
     for function in (commit_reveal, reference.commit_reveal):
         generator.manual_seed(seed)
-        canvas = torch.full((batch, length), MASK)
-        state = DecodeState.start(batch, length, block_length=block_length)
+        canvas = torch.full((batch, length), MASK, device=device)
+        state = DecodeState.start(batch, length, block_length=block_length, device=device)
         history = []
         for _ in range(length + 1):
-            positions = torch.arange(length).expand(batch, -1).clone()
-            positions[torch.rand(batch, length, generator=generator) < 0.1] = -1
+            positions = torch.arange(length, device=device).expand(batch, -1).clone()
+            positions[(torch.rand(batch, length, generator=generator) < 0.1).to(device)] = -1
             revealed = function(
                 canvas, state.reveal_step, state.forwards, state.blocks, state.done, positions,
-                torch.randint(0, 6, (batch, length), generator=generator),
-                torch.randint(0, 5, (batch, length), generator=generator) / 5,
-                torch.rand(batch, length, generator=generator) < accept_share,
+                torch.randint(0, 6, (batch, length), generator=generator).to(device),
+                (torch.randint(0, 5, (batch, length), generator=generator) / 5).to(device),
+                (torch.rand(batch, length, generator=generator) < accept_share).to(device),
                 block_length=block_length, block_add_threshold=add, decoded_token_threshold=decoded,
                 mask_token_id=MASK, eos_token_ids=eos,
             )  # fmt: skip
@@ -158,49 +173,54 @@ def test_property_whole_decodes_agree_with_the_reference(
             assert torch.equal(a, b)
 
 
-def test_unmask_step_never_accepts_invalid_statistics() -> None:
-    canvas = torch.full((1, 4), MASK)
-    state = DecodeState.start(1, 4, block_length=4)
-    logits = torch.randn(1, 4, 120)
+def test_unmask_step_never_accepts_invalid_statistics(device: str) -> None:
+    canvas = torch.full((1, 4), MASK, device=device)
+    state = DecodeState.start(1, 4, block_length=4, device=device)
+    logits = torch.randn(1, 4, 120, device=device)
     logits[0, 1] = torch.nan
 
     def accept_all(statistics: TokenStatistics, state: DecodeState) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.full((1, 4), 1.0), state.eligible
+        return torch.ones_like(statistics.confidence), state.eligible
 
     revealed = unmask_step(canvas, logits, state, accept_all, mask_token_id=MASK)
     assert revealed.tolist() == [[True, False, True, True]]
-    state.positions = torch.tensor([[1, -1]])
-    broken = torch.full((1, 2, 120), torch.nan)
-    assert unmask_step(canvas, broken, state, lambda *_: (torch.zeros(1, 2), torch.zeros(1, 2).bool()),
-                       mask_token_id=MASK).tolist() == [[True, False]]  # fmt: skip
+    state.positions = torch.tensor([[1, -1]], device=device)
+    broken = torch.full((1, 2, 120), torch.nan, device=device)
+
+    def accept_none(statistics: TokenStatistics, state: DecodeState) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros_like(statistics.confidence), torch.zeros_like(state.eligible)
+
+    assert unmask_step(canvas, broken, state, accept_none, mask_token_id=MASK).tolist() == [[True, False]]
     assert 0 <= canvas[0, 1] < 120
     assert state.done.item()
 
 
-def test_what_autograd_saved_is_noticed_when_the_canvas_is_written() -> None:
-    canvas = torch.full((1, 4), MASK)
-    weight = torch.randn(100, 3, requires_grad=True)
+def test_what_autograd_saved_is_noticed_when_the_canvas_is_written(device: str) -> None:
+    canvas = torch.full((1, 4), MASK, device=device)
+    weight = torch.randn(100, 3, requires_grad=True, device=device)
     embedded = torch.nn.functional.embedding(canvas, weight).sum()
-    state = DecodeState.start(1, 4, block_length=4)
+    state = DecodeState.start(1, 4, block_length=4, device=device)
+    ones = torch.ones(1, 4, device=device)
     commit_reveal(
-        canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions,
-        torch.ones(1, 4).long(), torch.zeros(1, 4), torch.ones(1, 4).bool(), block_length=4, mask_token_id=MASK,
+        canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions, ones.long(), ones,
+        ones.bool(), block_length=4, mask_token_id=MASK,
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         embedded.backward()
 
 
-def test_opcheck() -> None:
-    canvas = torch.full((2, 6), MASK)
-    state = DecodeState.start(2, 6, block_length=3)
+def test_opcheck(device: str) -> None:
+    canvas = torch.full((2, 6), MASK, device=device)
+    state = DecodeState.start(2, 6, block_length=3, device=device)
+    score = torch.rand(2, 3, device=device)
     arguments = (
-        canvas, state.reveal_step, state.forwards, state.blocks, state.done, torch.arange(3).expand(2, 3),
-        torch.ones(2, 3).long(), torch.rand(2, 3), torch.rand(2, 3) < 0.5, 3, 1.0, 1.0, MASK, [42],
+        canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions,
+        torch.ones_like(canvas)[:, :3], score, score < 0.5, 3, 1.0, 1.0, MASK, [42],
     )  # fmt: skip
     torch.library.opcheck(torch.ops.tad_ext.commit_reveal.default, arguments)
 
 
-def test_compiles_without_graph_breaks() -> None:
+def test_compiles_without_graph_breaks(device: str) -> None:
     def one(canvas, reveal_step, forwards, blocks, done, positions, tokens, score, accept):  # type: ignore[no-untyped-def]
         revealed = commit_reveal(
             canvas, reveal_step, forwards, blocks, done, positions, tokens, score + 1, accept, block_length=3,
@@ -210,18 +230,19 @@ def test_compiles_without_graph_breaks() -> None:
 
     results = []
     for function in (one, torch.compile(one, fullgraph=True, backend="aot_eager")):
-        canvas = torch.full((2, 6), MASK)
-        state = DecodeState.start(2, 6, block_length=3)
-        score = torch.tensor([[0.1, 0.2, 0.0], [0.5, 0.1, 0.1]])
+        canvas = torch.full((2, 6), MASK, device=device)
+        state = DecodeState.start(2, 6, block_length=3, device=device)
+        score = torch.tensor([[0.1, 0.2, 0.0], [0.5, 0.1, 0.1]], device=device)
         total = function(
-            canvas, state.reveal_step, state.forwards, state.blocks, state.done, torch.arange(3).repeat(2, 1),
-            torch.ones(2, 3).long(), score, score > 0.3,
+            canvas, state.reveal_step, state.forwards, state.blocks, state.done,
+            torch.arange(3, device=device).repeat(2, 1), torch.ones_like(score).long(), score, score > 0.3,
         )  # fmt: skip
         results.append((canvas, state.reveal_step, total))
     for a, b in zip(*results):
         assert torch.equal(a, b)
 
 
+@pytest.mark.usefixtures("indices_are_checked")
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -234,15 +255,17 @@ def test_compiles_without_graph_breaks() -> None:
         ({"tokens": torch.full((2, 3), MASK)}, ValueError, r"tokens\[0\] is the mask token 99"),
         ({"canvas": torch.zeros(6, 2).long().T}, ValueError, "canvas has strides"),
         ({"blocks": torch.tensor([1, 3])}, ValueError, r"blocks\[1\] is 3"),
+        ({"eos_token_ids": list(range(17))}, ValueError, "eos_token_ids has 17 ids, expected at most 16"),
     ],
 )
-def test_bad_arguments_are_named(changes: dict, error: type[Exception], message: str) -> None:
-    state = DecodeState.start(2, 6, block_length=3)
+def test_bad_arguments_are_named(device: str, changes: dict, error: type[Exception], message: str) -> None:
+    state = DecodeState.start(2, 6, block_length=3, device=device)
+    zeros = torch.zeros(2, 3, device=device)
     arguments = {
-        "canvas": torch.full((2, 6), MASK), "reveal_step": state.reveal_step, "forwards": state.forwards,
-        "blocks": state.blocks, "done": state.done, "positions": torch.zeros(2, 3).long(),
-        "tokens": torch.zeros(2, 3).long(), "score": torch.zeros(2, 3), "accept": torch.zeros(2, 3).bool(),
-        "block_length": 3, "mask_token_id": MASK, **changes,
+        "canvas": torch.full((2, 6), MASK, device=device), "reveal_step": state.reveal_step,
+        "forwards": state.forwards, "blocks": state.blocks, "done": state.done, "positions": zeros.long(),
+        "tokens": zeros.long(), "score": zeros, "accept": zeros.bool(), "block_length": 3, "mask_token_id": MASK,
+        **on(device, changes),
     }  # fmt: skip
     with pytest.raises(error, match=message):
         commit_reveal(**arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 Split = Literal["train", "test"]
 
 # Module and class of each task; a task's module is imported when it is asked for.
-_TASKS = {"arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask")}
+_TASKS = {
+    "arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask"),
+    "gsm8k": ("tad_ext.data.gsm8k", "Gsm8kTask"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ class Task(Protocol):
         """Recommended size of its blocks, in tokens."""
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
-        """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap."""
+        """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap,
+        unless the task reads a file: then that file is the split.
+        """
 
     def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids of the question alone."""
@@ -74,16 +80,26 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str, **options: Any) -> Task:
-    """The task called `name`, with its options (fields of its class). ValueError for an unknown name or option."""
+    """The task called `name`, with its options (fields of its class); None stands for an option's default.
+
+    Raises:
+        ValueError: an unknown name, an option that the task does not have, or one that it needs and was not given.
+    """
     if name not in _TASKS:
         raise ValueError(f"task must be one of {', '.join(task_names())}, got {name!r}")
     module, class_name = _TASKS[name]
     task_class = getattr(importlib.import_module(module), class_name)
-    known = [field for field in getattr(task_class, "__dataclass_fields__", {}) if field != "name"]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise ValueError(f"task {name!r} has no option {unknown[0]!r}; expected one of {', '.join(known) or '(none)'}")
-    return cast("Task", task_class(**options))
+    known = {field.name: field for field in dataclasses.fields(task_class)}
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in sorted(given.keys() - known.keys()):
+        raise ValueError(
+            f"task {name!r} has no option {option!r}, got {given[option]!r}; expected one of {', '.join(known)}"
+        )
+    for option, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and option not in given:
+            raise ValueError(f"task {name!r} needs {option}: {field.metadata['help']}; got none")
+    return cast("Task", task_class(**given))
 
 
 def check_split(split: str, limit: int | None) -> None:

@@ -22,6 +22,11 @@ class DistillConfig:
     trajectories: str = field(metadata=_help("folder of trajectory files written by tad collect"))
     output: str = field(metadata=_help("folder to write the adapter, the checkpoints and the loss curve into"))
 
+    keep: str = field(
+        default="correct",
+        metadata=_help("which trajectories to train on: correct, as published, or all that the folder holds"),
+    )
+
     delta: int = field(
         default=8, metadata=_help("entries revealed within this many steps are near (CE), later ones distant (KL)")
     )
@@ -110,6 +115,7 @@ class DistillConfig:
         if not self.target_modules:
             raise ValueError("target_modules must name at least one linear layer, got an empty list")
         choices = {
+            "keep": ("correct", "all"),
             "lr_schedule": LR_SCHEDULES,
             "device": ("auto", "cpu", "cuda"),
             "dtype": ("auto", "float32", "bfloat16"),

@@ -83,9 +83,10 @@ def distill(config: DistillConfig) -> DistillResult:
             f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
         )
     metadata, trajectories = read_trajectories(config.trajectories)
-    right = [trajectory for trajectory in trajectories if trajectory.correct]
-    if not right:
-        raise ValueError(f"trajectories {config.trajectories!r} hold no trajectory with a correct answer")
+    chosen = [trajectory for trajectory in trajectories if trajectory.correct or config.keep == "all"]
+    if not chosen:
+        wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
+        raise ValueError(f"trajectories {config.trajectories!r} hold no {wanted}")
     tokenizer = load_tokenizer(config.model)
 
     # Mixed precision is autocast around the objective, so that it depends on the model's dtype and on nothing else.
@@ -93,10 +94,10 @@ def distill(config: DistillConfig) -> DistillResult:
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-    check_fits(metadata, right, model.config, tokenizer)
+    check_fits(metadata, chosen, model.config, tokenizer)
     if metadata.model_revision != model_fingerprint(config.model):
         accelerator.print(f"note: the trajectories were collected with other weights ({metadata.model})")
-    states = TrajectoryStates(right, mask_token_id=metadata.mask_token_id)
+    states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
     adapted = add_lora(
         model,
         rank=config.rank,
@@ -108,8 +109,8 @@ def distill(config: DistillConfig) -> DistillResult:
     if accelerator.is_main_process:
         output_folder(output)
         _remove_earlier(output)
-    dropped = len(trajectories) - len(right)
-    accelerator.print(f"distilling {len(states)} states of {len(right)} trajectories ({dropped} wrong ones left out)")
+    dropped = len(trajectories) - len(chosen)
+    accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
 
     started = time.perf_counter()
     history: list[StepRecord] = []

@@ -17,7 +17,10 @@ class EvaluateConfig:
     adapter: str | None = field(
         default=None, metadata={"help": "folder of a LoRA adapter to apply (merged before decoding)"}
     )
-    task: str = field(default="arithmetic", metadata={"help": "task whose test problems are asked"})
+    task: str = field(default="arithmetic", metadata={"help": "task whose problems are asked: arithmetic or gsm8k"})
+    data: str | None = field(
+        default=None, metadata={"help": "the task's original problem file, for a task that reads one; it is the split"}
+    )
     split: str = field(default="test", metadata={"help": "problems to ask: test or train"})
     limit: int | None = field(default=None, metadata={"help": "ask only this many problems; none: all of the split"})
     prompt: str = field(

@@ -109,9 +109,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         ValueError, TypeError: a setting that is wrong, before the model is loaded; what `load_model` and the others
             raise.
+        FileNotFoundError: no such problem file.
     """
     policies = _policies(config)
-    task = get_task(config.task)
+    task = get_task(config.task, data=config.data)
     decoding = _decode_config(config, task)
     check_split(config.split, config.limit)
     problems = task.problems(cast("Split", config.split), limit=config.limit, seed=config.seed)

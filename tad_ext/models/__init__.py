@@ -1,11 +1,17 @@
 """Masked diffusion language models: their classes, loading, and LoRA adapters."""
 
 from .base import MaskedDiffusionMixin, MaskedDiffusionOutput
+from .dream import DreamConfig, DreamModel
+from .llada import LLaDAConfig, LLaDAModelLM
 from .loading import load_config, load_model, load_tokenizer, model_fingerprint
 from .lora import add_lora, base_model, load_adapter, merge_adapter, save_adapter, teacher
 from .tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 __all__ = [
+    "DreamConfig",
+    "DreamModel",
+    "LLaDAConfig",
+    "LLaDAModelLM",
     "MaskedDiffusionMixin",
     "MaskedDiffusionOutput",
     "TinyDiffusionConfig",

@@ -82,6 +82,16 @@ class MaskedDiffusionMixin:
             logits=self.lm_head(self.hidden_rows(input_ids, lengths=lengths, positions=positions))
         )
 
+    @classmethod
+    def original_name(cls, name: str) -> str:
+        """The name under which a weight stands in a checkpoint: its own, unless a model's authors call it otherwise."""
+        return name
+
+    @classmethod
+    def own_name(cls, name: str) -> str:
+        """The reverse of `original_name`."""
+        return name
+
     def _align(self, hidden: Tensor) -> Tensor:
         """(B, L, D) hidden states -> those that predict each position: themselves, unless a model predicts shifted."""
         return hidden

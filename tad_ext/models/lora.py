@@ -130,6 +130,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
     """Put a saved adapter on its base model, frozen and in eval mode. `model` is changed in place unless refused.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
+    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
 
     Raises:
         FileNotFoundError: no folder, or none of peft's two files in it (pickled weights are not read).
@@ -144,7 +145,11 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
                 f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft"
             )
     config = _read_config(folder / CONFIG_FILE)
-    shapes = _read_shapes(folder / WEIGHTS_FILE)
+    stored = _read_shapes(folder / WEIGHTS_FILE)
+    names = {name: base_model(model).own_name(name) for name in stored}
+    if any(name != own for name, own in names.items()):
+        config.target_modules = _translated_targets(config, names.values(), folder)
+    shapes = {own: stored[name] for name, own in names.items()}
     _check_targets(model, sorted(config.target_modules or []))
     origin = _read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
     for key, ours in _base_identity(model).items():
@@ -161,7 +166,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
         adapted.unload()
         raise ValueError(f"adapter {str(folder)!r} does not fit the model: {complaint}")
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-        set_peft_model_state_dict(adapted, {name: file.get_tensor(name) for name in shapes})
+        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for name, own in names.items()})
     adapted.requires_grad_(False)
     return adapted.eval()
 
@@ -212,6 +217,21 @@ def _check_targets(model: nn.Module, targets: Iterable[str]) -> Iterable[str]:
             f"target_modules {heads} name the output head, which cannot be adapted; choose among: {choices}"
         )
     return names
+
+
+def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
+    """Full names of the layers that an adapter's translated weights belong to.
+
+    They come from the weights, because the usual target names match only some layers of the original LLaDA, and peft
+    leaves the others out in silence.
+    """
+    for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
+        if getattr(config, option, None):
+            raise ValueError(
+                f"adapter {str(folder)!r} has original layer names and {option} {getattr(config, option)!r}; such an "
+                f"adapter is translated only without it"
+            )
+    return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
 
 
 def _base_identity(model: nn.Module) -> dict[str, str]:

@@ -41,7 +41,8 @@ def fused_tad_loss(
     Entries with s <= 0 contribute nothing; an empty side is exactly 0. The student's logits are read once for the loss
     and once for the gradient; nothing of their size is allocated but the gradient. (Only logits whose rows are not
     evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
-    Results have the same bits at any number of threads.
+    Results have the same bits at any number of threads, and run after run. On a GPU nothing waits for the device, so
+    indices are not checked: an entry whose label or row does not exist has a NaN loss. TAD_EXT_DEBUG=1 checks them.
 
     Args:
         student_logits: (..., V) float32, bfloat16, float16 or float64; gets the gradient, in its own shape and dtype.
@@ -105,8 +106,9 @@ def fused_linear_tad_loss(
     Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
     hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
     computed in forward, at loss scale 1 in the dtype of `student_hidden`, and only scaled in backward, so a loss scaler
-    cannot rescue float16 gradients from underflow: use bfloat16. Loss and hidden gradient have
-    the same bits at any batch size, chunk size and number of threads.
+    cannot rescue float16 gradients from underflow: use bfloat16. On the CPU loss and hidden gradient
+    have the same bits at any batch size, chunk size and number of threads; on a GPU the matrix products are PyTorch's, so
+    run after run, but not from one chunk size to another.
 
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.

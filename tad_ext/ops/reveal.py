@@ -46,10 +46,11 @@ def commit_reveal(
         reveal_step: (B, G) int64; written.
         forwards, blocks: (B,) int64; written.
         done: (B,) bool; written.
-        positions: (B, W) int64, the canvas column of each entry, -1 for padding.
+        positions: (B, W) int64, the canvas column of each entry, each at most once in a row, -1 for padding.
         tokens: (B, W) int64, never the mask token.
         score: (B, W) float32.
         accept: (B, W) bool.
+        eos_token_ids: at most 16.
 
     Returns:
         (B, W) bool: the entries that were revealed.

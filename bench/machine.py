@@ -1,0 +1,99 @@
+"""Names the machine that numbers belong to: processor, GPU and driver, versions, revision.
+
+`python bench/machine.py --result FILE` writes it as JSON. What a machine does not tell is null.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.limit")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Everything a reader needs to judge the numbers; `gpu` is null where PyTorch sees none."""
+    status = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    nvcc = re.search(r"release ([\d.]+)", _output("nvcc", "--version") or "")
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": _gpu(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "nvcc": nvcc.group(1) if nvcc else None,
+        "triton": _version("triton"),
+        "transformers": _version("transformers"),
+        "revision": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
+        "revision_is_clean": None if status is None else not status,
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def gpu_status() -> dict[str, str | None]:
+    """Driver, clocks in MHz, temperature and power limit of the first GPU, as nvidia-smi words them."""
+    line = _output("nvidia-smi", "--id=0", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader")
+    values = [value.strip() for value in (line or "").split(",")]
+    if len(values) != len(_SMI_FIELDS):
+        return dict.fromkeys(_SMI_FIELDS)
+    return dict(zip(_SMI_FIELDS, values))
+
+
+def _gpu() -> dict[str, Any] | None:
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "compute_capability": f"{found.major}.{found.minor}",
+        "memory_bytes": found.total_memory,
+        "multiprocessors": found.multi_processor_count,
+        "l2_bytes": getattr(found, "L2_cache_size", None),
+        **gpu_status(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it is missing, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    import argparse
+
+    from results import write_results
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--result", type=Path, required=True, help="file to write")
+    machine = describe_machine()
+    write_results(parser.parse_args().result, machine)
+    print(machine)

@@ -1,0 +1,200 @@
+// The CUDA kernels of log softmax and its gradient, run on the host, against float64 formulas.
+#include <algorithm>
+#include <numeric>
+
+#include "../cuda/kernels.h"
+#include "cuda_kernels_checks.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::checks;
+
+/// Chosen rows of logits; an empty list is every row. The upstream gradient has a row per entry.
+struct Problem {
+  Matrix logits, grad_out;
+  std::vector<int64_t> rows;
+  double temperature = 1;
+
+  LogSoftmaxArguments arguments() const {
+    return {
+        logits.view(), logits.columns(), grad_out.view().row_count, rows.empty() ? nullptr : rows.data(), temperature};
+  }
+  int64_t row(int64_t entry) const { return rows.empty() ? entry : rows[size_t(entry)]; }
+  bool exists(int64_t entry) const { return row(entry) >= 0 && row(entry) < logits.view().row_count; }
+};
+
+template <class Real>
+std::vector<Real> run_forward(const LogSoftmaxArguments& a, const MutableRows& out) {
+  std::vector<Real> normalizers = poisoned<Real>(2 * a.entries);
+  CHECK(cuda::log_softmax(a, out, normalizers.data(), nullptr) == 0);
+  return normalizers;
+}
+
+void run_gradient(
+    const LogSoftmaxArguments& a, const void* normalizers, const Rows& grad_out, const MutableRows& gradient) {
+  std::vector<int64_t> entries(size_t(a.entries)), sorted;
+  std::iota(entries.begin(), entries.end(), 0);
+  if (a.rows)
+    std::stable_sort(entries.begin(), entries.end(), [&](int64_t i, int64_t j) { return a.rows[i] < a.rows[j]; });
+  for (int64_t entry : entries) sorted.push_back(a.rows ? a.rows[entry] : entry);
+  const cuda::EntriesByRow named{sorted.data(), entries.data()};
+  CHECK(
+      cuda::log_softmax_gradient(a, normalizers, grad_out, a.rows ? named : cuda::EntriesByRow{}, gradient, nullptr) ==
+      0);
+}
+
+template <class Real>
+void check_forward(const Problem& problem, const Matrix& out, const std::vector<Real>& normalizers) {
+  const double arithmetic = arithmetic_error(problem.logits.dtype());
+  for (int64_t entry = 0; entry < out.view().row_count; ++entry) {
+    const bool exists = problem.exists(entry);
+    std::vector<double> expected(size_t(out.columns()), kNaN);
+    double log_sum = kNaN;
+    if (exists) {
+      const std::vector<double> x = problem.logits.row(problem.row(entry));
+      expected = log_softmax_of(x, problem.temperature);
+      log_sum = log_sum_exp(x, problem.temperature);
+    }
+    const double* e = expected.data();
+    for (int64_t column = 0; column < out.columns(); ++column, ++e)
+      CHECK_NEAR(out.get(entry, column), *e, arithmetic + stored_error(out.dtype()) * std::abs(*e));
+    const double rounded = double(normalizers[size_t(2 * entry)]), rest = double(normalizers[size_t(2 * entry + 1)]);
+    if (exists && std::isfinite(log_sum))
+      CHECK_NEAR(rounded / problem.temperature + rest, log_sum, arithmetic * (1 + std::abs(log_sum)) / 10);
+    else
+      CHECK(!std::isfinite(rounded) && !std::isfinite(rest));
+  }
+  CHECK(out.gaps_are_untouched());
+}
+
+void check_gradient(const Problem& problem, const Matrix& gradient) {
+  const DType dtype = gradient.dtype();
+  const int64_t entries = problem.grad_out.view().row_count;
+  for (int64_t row = 0; row < gradient.view().row_count; ++row) {
+    std::vector<double> sum(size_t(gradient.columns())), magnitude(sum.size());
+    int named = 0;
+    for (int64_t entry = 0; entry < entries; ++entry) {
+      if (problem.row(entry) != row) continue;
+      ++named;
+      const std::vector<double> log_p = log_softmax_of(problem.logits.row(row), problem.temperature);
+      const std::vector<double> g = problem.grad_out.row(entry);
+      double total = 0, total_magnitude = 0;
+      for (double value : g) total += value, total_magnitude += std::abs(value);
+      for (size_t i = 0; i < g.size(); ++i) {
+        sum[i] += (g[i] - std::exp(log_p[i]) * total) / problem.temperature;
+        magnitude[i] += (std::abs(g[i]) + std::exp(log_p[i]) * total_magnitude) / problem.temperature;
+      }
+    }
+    const double error = stored_error(dtype) * std::max(named, 1);  // rounded after every entry
+    for (size_t i = 0; i < sum.size(); ++i)
+      CHECK_NEAR(gradient.get(row, int64_t(i)), sum[i], error * magnitude[i] + subnormal_error(dtype));
+  }
+  CHECK(gradient.gaps_are_untouched());
+}
+
+template <class Real>
+void check_problem(const Problem& problem, DType out_dtype, int64_t gap, int64_t offset) {
+  const LogSoftmaxArguments a = problem.arguments();
+  under_every_schedule([&] {
+    Matrix out(out_dtype, a.entries, a.vocabulary, gap, offset);
+    const std::vector<Real> normalizers = run_forward<Real>(a, out.mutable_view());
+    check_forward(problem, out, normalizers);
+    Matrix gradient(problem.logits.dtype(), a.logits.row_count, a.vocabulary, offset, gap);
+    run_gradient(a, normalizers.data(), problem.grad_out.view(), gradient.mutable_view());
+    check_gradient(problem, gradient);
+    std::vector<unsigned char> bytes = out.bytes();
+    append(bytes, normalizers);
+    append(bytes, gradient.bytes());
+    return bytes;
+  });
+}
+
+void check(const Problem& problem, DType out_dtype, int64_t gap = 0, int64_t offset = 0) {
+  if (problem.logits.dtype() == DType::kFloat64)
+    check_problem<double>(problem, out_dtype, gap, offset);
+  else
+    check_problem<float>(problem, out_dtype, gap, offset);
+}
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
+
+/// Row 1 is named three times, rows 2 and 4 are not named.
+void test_sizes_and_dtypes() {
+  for (int64_t vocabulary : awkward_sizes()) {
+    for (int variant = 0; variant < (vocabulary < 1000 ? 8 : 4); ++variant) {
+      const DType dtype = kDTypes[variant % 4], other = kDTypes[variant / 2 % 4];
+      context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " to " + name_of(other);
+      const std::vector<int64_t> rows = {1, 3, 1, 0, 1};
+      Matrix logits(dtype, 5, vocabulary, variant % 3, variant % 2), grad_out(other, 5, vocabulary, variant % 2);
+      check(
+          {logits.randomize(1), grad_out.randomize(2, 1), variant % 4 < 3 ? rows : std::vector<int64_t>(),
+           variant % 3 ? 0.7 : 1.0},
+          other, variant % 3, variant % 2);
+      if (kThreads) return;
+    }
+  }
+}
+
+void test_rows_out_of_range() {
+  context = "rows out of range";
+  Matrix logits(DType::kFloat32, 3, 9), grad_out(DType::kFloat32, 4, 9);
+  check({logits.randomize(3), grad_out.randomize(4), {-1, 3, 2, 0}}, DType::kBFloat16, 2);
+}
+
+void test_infinite_and_missing_values() {
+  context = "infinite and missing values";
+  Matrix logits(DType::kFloat32, 6, 20), grad_out(DType::kFloat32, 6, 20);
+  logits.randomize(5);
+  grad_out.randomize(6);
+  for (int64_t column = 0; column < 20; ++column) {
+    logits.set(0, column, -kInfinity);
+    if (column > 11) logits.set(1, column, -kInfinity);
+    if (column < 9) logits.set(2, column, -kInfinity);
+    logits.set(5, column, column % 2 ? 1e30 : -1e30);
+  }
+  logits.set(3, 17, kNaN);
+  logits.set(4, 8, kInfinity);
+  check({logits, grad_out, {}}, DType::kFloat32);
+}
+
+void test_a_row_alone() {
+  context = "a row alone";
+  Matrix logits(DType::kBFloat16, 4, 515), together(DType::kBFloat16, 4, 515), alone(DType::kBFloat16, 1, 515);
+  run_forward<float>({logits.randomize(7).view(), 515, 4, nullptr, 0.7}, together.mutable_view());
+  for (int64_t row = 0; row < 4; ++row) {
+    run_forward<float>({logits.view(), 515, 1, &row, 0.7}, alone.mutable_view());
+    CHECK(alone.row(0) == together.row(row));
+  }
+}
+
+void test_rows_far_apart() {
+  context = "rows far apart";
+  constexpr int64_t kRows = DistantRows::kRows;
+  Matrix logits(DType::kBFloat16, kRows, 20), grad_out(DType::kBFloat16, kRows, 20),
+      result(DType::kBFloat16, kRows, 20);
+  DistantRows far_logits(20), far_grad_out(20), far_result(20);
+  far_logits.copy_from(logits.randomize(8));
+  far_grad_out.copy_from(grad_out.randomize(9));
+  const Problem problem{logits, grad_out, {}};
+  LogSoftmaxArguments a = problem.arguments();
+  a.logits = far_logits.view();
+  const std::vector<float> normalizers = run_forward<float>(a, far_result.mutable_view());
+  far_result.copy_to(result);
+  check_forward(problem, result, normalizers);
+  run_gradient(a, normalizers.data(), far_grad_out.view(), far_result.mutable_view());
+  far_result.copy_to(result);
+  check_gradient(problem, result);
+}
+
+}  // namespace
+
+int main() {
+  test_sizes_and_dtypes();
+  if (kThreads) return report();
+  test_rows_out_of_range();
+  test_infinite_and_missing_values();
+  test_a_row_alone();
+  test_rows_far_apart();
+  return report();
+}

@@ -1,0 +1,188 @@
+// The CUDA kernels of the partitioned loss, run on the host: entry losses, row sums and gradients against float64
+// formulas, on dtypes, sizes and row lists of every kind. cuda_tad_totals_test.cpp has the totals.
+#include "cuda_tad_problem.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::checks;
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
+
+/// Five entries, two near, two distant and a silent one; dtypes and layout vary with `variant`.
+Problem compact_problem(int64_t vocabulary, int variant) {
+  const int64_t gap = variant % 3, offset = variant % 2;  // rows that begin anywhere, and on 16-byte boundaries
+  Matrix student(kDTypes[variant % 4], 5, vocabulary, gap, offset);
+  Matrix teacher(kDTypes[variant / 2 % 4], 5, vocabulary, variant % 2 * 8);
+  Problem problem{student.randomize(1), teacher.randomize(2), {}, {1, 9, 0, 4, 5}, {}, {}, {}};
+  problem.labels = {vocabulary - 1, -1, -1, vocabulary / 2, vocabulary};
+  if (variant % 2) problem.weights = {0.5, 2, 7, 1.25, 3};
+  return problem;
+}
+
+void test_sizes_and_dtypes() {
+  for (int64_t vocabulary : awkward_sizes()) {
+    for (int variant = 0; variant < (vocabulary < 1000 ? 8 : 4); ++variant) {
+      const Problem problem = compact_problem(vocabulary, variant);
+      context = "V " + std::to_string(vocabulary) + ", " + name_of(problem.student.dtype()) + " and " +
+                name_of(problem.teacher.dtype());
+      check_problem(problem, variant % 3, variant % 2);
+      if (kThreads) return;
+    }
+  }
+}
+
+/// Rows named twice add, rows not named are zero, in a gradient of all rows.
+void test_row_lists() {
+  for (DType dtype : kDTypes) {
+    context = std::string("row lists, ") + name_of(dtype);
+    Matrix student(dtype, 5, 70, 3, 1), teacher(DType::kBFloat16, 4, 70);
+    Problem problem{student.randomize(3), teacher.randomize(4),   {5, 69, 0, 1, 7, 0},    {2, 1, 8, 3, 9, 0},
+                    {3, 1, 3, 3, 0, 1},   {-1, -1, 2, -1, 3, -1}, {1, 0.5, 3, 0.25, 2, 1}};
+    check_problem(problem, 5, 1);
+    if (kThreads) return;
+  }
+}
+
+/// 1 - 1 + 2^-10 in bfloat16 is 2^-10 in this order only.
+void test_entries_that_share_a_row_add_in_their_order() {
+  context = "order of entries";
+  Matrix logits(DType::kBFloat16, 1, 9);
+  logits.set_row(0, std::vector<double>(9));
+  Problem problem{logits, logits, {2, 2, 2}, {1, 1, 1}, {0, 0, 0}, {}, {9, -9, 9.0 / 1024}};
+  problem.ce_weight = problem.near_count = 1;
+  Losses forward = run_loss(problem.arguments());
+  Matrix gradient(DType::kBFloat16, 1, 9);
+  run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
+  CHECK_NEAR(gradient.get(0, 2), -8.0 / 1024, 1e-9);
+  CHECK_NEAR(gradient.get(0, 0), 1.0 / 1024, 1e-9);
+}
+
+/// An index out of range gives its entry NaN and touches nothing else; what an entry does not read may be anything.
+void test_indices_out_of_range() {
+  context = "indices out of range";
+  Matrix student(DType::kFloat32, 6, 9), teacher(DType::kFloat32, 2, 9);
+  Problem problem{
+      student.randomize(5),
+      teacher.randomize(6),
+      {-1, 9, 3, 0, -7, 2, 4},
+      {1, 1, 1, 7, 7, 0, 2},
+      {0, 1, 6, 2, 3, -1, 5},
+      {0, 0, 0, 2, -1, 0, 99},
+      {}};
+  check_problem(problem);
+}
+
+void test_infinite_and_missing_values() {
+  context = "infinite and missing values";
+  constexpr int64_t kColumns = 20;
+  Matrix logits(DType::kFloat32, 8, kColumns), other(DType::kFloat32, 8, kColumns);
+  logits.randomize(7);
+  other.randomize(8);
+  for (int64_t column = 0; column < kColumns; ++column) {
+    logits.set(0, column, -kInfinity);  // nothing is possible
+    if (column > 11) logits.set(1, column, -kInfinity);
+    if (column < 9) logits.set(2, column, -kInfinity);
+    logits.set(5, column, column % 2 ? 1e30 : -1e30);
+  }
+  logits.set(3, 17, kNaN);
+  logits.set(4, 8, kInfinity);
+  for (int64_t near = 0; near < 2; ++near) {
+    const std::vector<int64_t> steps(8, near ? 1 : 9), labels = {0, 3, 10, 1, 2, 7, 0, 0};
+    check_problem({logits, other, labels, steps, {}, {}, {}});
+    if (!near) check_problem({other, logits, labels, steps, {}, {}, {}});
+    if (kThreads) return;
+  }
+}
+
+void test_equal_rows_have_no_divergence() {
+  for (DType dtype : kDTypes) {
+    context = std::string("student is teacher, ") + name_of(dtype);
+    Matrix logits(dtype, 2, 515);
+    Problem problem{logits.randomize(9, 20), logits, {0, 0}, {9, 9}, {}, {}, {}};
+    problem.teacher = problem.student;
+    Losses forward = run_loss(problem.arguments());
+    CHECK(forward.losses == std::vector<double>({0, 0}));
+    Matrix gradient(dtype, 2, 515);
+    run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
+    for (int64_t column = 0; column < 515; ++column)
+      CHECK(gradient.get(0, column) == 0 && gradient.get(1, column) == 0);
+    if (kThreads) return;
+  }
+}
+
+void test_options() {
+  context = "no teacher";
+  Problem problem = compact_problem(100, 0);
+  TadLossArguments a = problem.arguments();
+  a.teacher.data = nullptr;
+  Losses forward = run_loss(a);
+  CHECK(forward.losses[1] == 0 && forward.losses[0] > 0);
+  Matrix gradient(DType::kFloat32, 5, 100);
+  run_gradient(a, forward, nullptr, gradient.mutable_view());
+  CHECK(gradient.row(1) == std::vector<double>(100) && gradient.get(0, 99) < 0);
+
+  context = "without grad_loss, and into the student's logits";
+  a = problem.arguments();
+  forward = run_loss(a);
+  gradient = Matrix(DType::kFloat32, 5, 100);
+  run_gradient(a, forward, nullptr, gradient.mutable_view());
+  check_gradient(problem, 1, gradient);
+  run_gradient(a, forward, nullptr, problem.student.mutable_view());
+  CHECK(problem.student.bytes() == gradient.bytes());
+
+  context = "no entries";
+  problem.steps.clear();
+  run_loss(problem.arguments());
+}
+
+/// Every entry on its own gives the bits it gives in company.
+void test_a_row_alone() {
+  context = "a row alone";
+  const Problem problem = compact_problem(515, 1);
+  const Losses together = run_loss(problem.arguments());
+  for (int64_t entry = 0; entry < 5; ++entry) {
+    TadLossArguments a = problem.arguments();
+    a.entries = 1;
+    a.labels += entry;
+    a.steps += entry;
+    a.student_rows = a.teacher_rows = &entry;
+    const Losses alone = run_loss(a);
+    CHECK(alone.losses[0] == together.losses[size_t(entry)]);
+    for (size_t i = 0; i < 4; ++i) CHECK(alone.sum(i) == together.sum(4 * size_t(entry) + i));
+  }
+}
+
+void test_rows_far_apart() {
+  context = "rows far apart";
+  Matrix student(DType::kBFloat16, DistantRows::kRows, 20), teacher(DType::kBFloat16, DistantRows::kRows, 20);
+  DistantRows far_student(20), far_teacher(20), far_gradient(20);
+  far_student.copy_from(student.randomize(10));
+  far_teacher.copy_from(teacher.randomize(11));
+  const Problem problem{student, teacher, {0, 19, 2, 3, 4, 5}, {1, 9, 2, 9, 3, 9}, {}, {}, {}};
+  TadLossArguments a = problem.arguments();
+  a.student = far_student.view();
+  a.teacher = far_teacher.view();
+  Losses forward = run_loss(a);
+  check_losses(problem, forward);
+  run_gradient(a, forward, nullptr, far_gradient.mutable_view());
+  Matrix gradient(DType::kBFloat16, DistantRows::kRows, 20);
+  far_gradient.copy_to(gradient);
+  check_gradient(problem, 1, gradient);
+}
+
+}  // namespace
+
+int main() {
+  test_sizes_and_dtypes();
+  test_row_lists();
+  test_entries_that_share_a_row_add_in_their_order();
+  test_equal_rows_have_no_divergence();
+  if (kThreads) return report();
+  test_indices_out_of_range();
+  test_infinite_and_missing_values();
+  test_options();
+  test_a_row_alone();
+  test_rows_far_apart();
+  return report();
+}

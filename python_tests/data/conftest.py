@@ -1,0 +1,38 @@
+"""A byte-level tokenizer without merges, with the chat template of LLaDA or of Dream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tiny_checkpoints import DREAM_CHAT_TEMPLATE, DREAM_SPECIAL_TOKENS, LLADA_CHAT_TEMPLATE, LLADA_SPECIAL_TOKENS
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+SHAPES = {
+    "llada": (LLADA_CHAT_TEMPLATE, LLADA_SPECIAL_TOKENS, "<|startoftext|>", "<|mdm_mask|>"),
+    "dream": (DREAM_CHAT_TEMPLATE, DREAM_SPECIAL_TOKENS, "<|beginoftext|>", "<|mask|>"),
+}
+
+
+@pytest.fixture
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    def make(shape: str, chat_template: str | None = "") -> PreTrainedTokenizerFast:
+        """`chat_template`: another one than the shape's, or None."""
+        template, special, bos, mask = SHAPES[shape]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, []))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens(list(special))
+        # Texts outside a template begin with the first token; the templates write it themselves.
+        first = processors.TemplateProcessing(f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))])
+        backend.post_processor = first
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token=bos, mask_token=mask, eos_token="<|endoftext|>",
+            clean_up_tokenization_spaces=False,
+        )  # fmt: skip
+        tokenizer.chat_template = template if chat_template == "" else chat_template
+        return tokenizer
+
+    return make

@@ -1,0 +1,122 @@
+"""Prompts: written out as the models see them, and a student that never sees what only the teacher may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tad_ext.data.prompts import (
+    chat_ids,
+    default_system_message,
+    student_prompt_ids,
+    teacher_messages,
+    teacher_prompt_ids,
+    text_ids,
+)
+
+QUESTION, REFERENCE = "What is 6 * 7?", "6 * 7 = 42\n#### 42"
+REQUEST = "Show your work, then give the final answer within \\boxed{}."
+OWN_WAY = (
+    "Make sure that you understand why this reference is right. Then solve the problem in your own way: write every "
+    "step out in detail, and give the final answer within \\boxed{}."
+)
+
+
+def llada(*turns: tuple[str, str]) -> str:
+    text = "".join(f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>" for role, content in turns)
+    return f"<|startoftext|>{text}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def dream(*turns: tuple[str, str]) -> str:
+    return "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns) + "<|im_start|>assistant\n"
+
+
+ASKED = ("user", f"{QUESTION}\n\n{REQUEST}")
+SHOWN = ("user", f"{QUESTION}\n\nReference Answer: {REFERENCE}\n\n{OWN_WAY}")
+DEFAULT = "You are a helpful assistant."
+STUDENT = {"llada": llada(ASKED), "dream": dream(("system", DEFAULT), ASKED)}
+TEACHER = {
+    ("llada", "user"): llada(SHOWN),
+    ("dream", "user"): dream(("system", DEFAULT), SHOWN),
+    ("llada", "system"): llada(("system", f"Reference Answer: {REFERENCE}"), ASKED),
+    ("dream", "system"): dream(("system", f"{DEFAULT}\n\nReference Answer: {REFERENCE}"), ASKED),
+}
+
+
+@pytest.mark.parametrize("shape", ["llada", "dream"])
+def test_the_students_prompt(shape: str, make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(shape)
+    ids = student_prompt_ids(tokenizer, QUESTION)
+    assert tokenizer.decode(ids) == STUDENT[shape]
+    assert "42" not in tokenizer.decode(ids)
+    assert "Reference" not in tokenizer.decode(ids)
+    assert ids.count(tokenizer.bos_token_id) == (shape == "llada")  # the template's own, and no second one
+    special = [token for token in ids if token in tokenizer.added_tokens_decoder]
+    assert len(special) == {"llada": 6, "dream": 5}[shape]
+
+
+@pytest.mark.parametrize(("shape", "form"), list(TEACHER))
+def test_the_teachers_prompt(shape: str, form: str, make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(shape)
+    assert tokenizer.decode(teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, form)) == TEACHER[shape, form]
+
+
+def test_the_system_message_of_a_template(make_tokenizer: Callable[..., Any]) -> None:
+    assert default_system_message(make_tokenizer("dream")) == DEFAULT
+    assert default_system_message(make_tokenizer("llada")) is None
+    # An empty system message is none.
+    empty = (
+        "{% if messages[0].role != 'system' %}[system][/]{% endif %}"
+        "{% for message in messages %}[{{ message.role }}]{{ message.content }}[/]{% endfor %}"
+    )
+    assert default_system_message(make_tokenizer("llada", empty)) is None
+
+
+def test_a_template_that_takes_no_system_message(make_tokenizer: Callable[..., Any]) -> None:
+    dropping = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    tokenizer = make_tokenizer("llada", dropping)
+    assert tokenizer.decode(teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, "user")) == SHOWN[1]
+    with pytest.raises(ValueError, match="drops system messages; expected 'user'"):
+        teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, "system")
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    with pytest.raises(ValueError, match="refuses messages of the roles system, user: no system role"):
+        teacher_prompt_ids(make_tokenizer("llada", refusing), QUESTION, REFERENCE, "system")
+
+
+def test_a_tokenizer_without_a_chat_template(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer("dream", None)
+    with pytest.raises(ValueError, match=r"no chat template.*instruction-tuned checkpoint.*chat_template\.jinja"):
+        student_prompt_ids(tokenizer, QUESTION)
+    for form in ("user", "system"):
+        with pytest.raises(ValueError, match="no chat template"):
+            teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, form)
+
+
+@pytest.mark.parametrize("form", ["user", "system"])
+@pytest.mark.parametrize("reference", ["", " \n"])
+def test_a_teacher_is_never_shown_an_empty_reference(form: str, reference: str) -> None:
+    with pytest.raises(ValueError, match=r"reference of the question 'What is 6 \* 7\?' is empty"):
+        teacher_messages(QUESTION, reference, form)
+
+
+def test_an_unknown_form() -> None:
+    with pytest.raises(ValueError, match="teacher_prompt must be one of user, system, got 'assistant'"):
+        teacher_messages(QUESTION, REFERENCE, "assistant")
+
+
+def test_text_without_tokens_is_named() -> None:
+    class Strict:
+        chat_template = "x"
+
+        def apply_chat_template(self, *_: object, **__: object) -> str:
+            return "x"
+
+        def encode(self, *_: object, **__: object) -> list[int]:
+            raise Exception("no token for x")
+
+    with pytest.raises(ValueError, match="prompt 'x' cannot be written in the model's tokens: no token for x"):
+        text_ids(Strict(), "x", add_special_tokens=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be written"):
+        chat_ids(Strict(), [{"role": "user", "content": "x"}])  # type: ignore[arg-type]

@@ -1,0 +1,28 @@
+"""Every operator, at sizes that fit no vector and no block, aligned in memory and not: for sanitizers."""
+
+from __future__ import annotations
+
+import torch
+from every_operator import every_operator
+from torch import Tensor
+
+VOCABULARIES = [1, 7, 515, 4099]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def misaligned(tensor: Tensor) -> Tensor:
+    """The same values, one element behind the beginning of their memory and ending with it."""
+    memory = torch.cat([tensor.new_zeros(1), tensor.flatten()])
+    return memory[1:].view(tensor.shape)
+
+
+def main(device: str) -> None:
+    for vocabulary in VOCABULARIES:
+        for dtype in DTYPES:
+            for case in every_operator(vocabulary, dtype):
+                inputs = [tensor.to(device) for tensor in case.inputs(0)]
+                case.run(*inputs)
+                case.run(*[misaligned(tensor) for tensor in inputs])
+    if device == "cuda":
+        torch.cuda.synchronize()
+    print("every operator was called", flush=True)

@@ -1,0 +1,191 @@
+"""bench/: what is compared computes the same, is counted right, and is timed in the right order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gpu_cases
+import gpu_forward
+import gpu_kernels
+import pytest
+import stopwatch
+import torch
+import workloads
+from gpu_cases import FULL, OPERATORS, QUICK, cases
+from stopwatch import Stopwatch
+from torch.utils.flop_counter import FlopCounterMode
+from workloads import Implementation, Workload
+
+CASES = [pytest.param(case, id=case.title) for operator in OPERATORS for case in cases(operator, QUICK, "cpu")]
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes seconds, and what it gives is PyTorch's business."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+
+
+def outcome(implementation: Implementation, title: str) -> list[torch.Tensor]:
+    """What is comparable of a run, in float32; a sampled token is not."""
+    if implementation.prepare:
+        implementation.prepare()
+    result = implementation.run()
+    if isinstance(result, torch.Tensor):
+        return [result.detach().float()]
+    named = hasattr(result, "entropy")
+    token, confidence, entropy = (result.token, result.confidence, result.entropy) if named else result
+    sampled = "temperature 0.7" in title
+    return [part.float() for part in ((entropy,) if sampled else (token, confidence, entropy))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_baselines_do_the_same_work(case: gpu_cases.Case) -> None:
+    work = case.build()
+    expected, *others = (outcome(one, case.title) for one in work.implementations.values())
+    tolerance = 3e-2 if "bfloat16" in case.title else 1e-4
+    assert any(part.abs().max() > 0 for part in expected)
+    for other in others:
+        for part, wanted in zip(other, expected, strict=True):
+            torch.testing.assert_close(part, wanted, rtol=tolerance, atol=tolerance)
+
+
+SAMPLED = [case for case in cases("statistics", QUICK, "cpu") if ", 64 rows" in case.title and "0.7" in case.title]
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_sampled_tokens_are_sampled(case: gpu_cases.Case) -> None:
+    torch.manual_seed(0)
+    for implementation in case.build().implementations.values():
+        result = implementation.run()
+        confidence = result.confidence if hasattr(result, "confidence") else result[1]
+        greedy = case.build.keywords | {"temperature": 0.0}
+        best = workloads.statistics(*case.build.args, **greedy).implementations["tad_ext"].run().confidence
+        assert (confidence < 0.9 * best).float().mean() > 0.5
+
+
+def test_every_size_that_was_asked_for_is_there() -> None:
+    titles = {operator: " / ".join(case.title for case in cases(operator, FULL, "cpu")) for operator in OPERATORS}
+    for rows in (32, 64, 512, 2048):
+        for dtype in ("bfloat16", "float32"):
+            assert f"{dtype}, {rows} rows of 126,464, near:distant 1:7" in titles["loss"]
+    for mix in ("1:0", "1:7", "1:1", "0:1"):
+        assert f"512 rows of 126,464, near:distant {mix}" in titles["loss"]
+    assert "512 of 2048 rows" in titles["loss"]
+    assert "152,064" in titles["loss"]
+    assert "512 rows of 4096 x 126,464" in titles["linear-loss"]
+    for rows in (32, 64, 512):
+        for temperature in ("0", "0.7"):
+            assert f"{rows} rows of 126,464, temperature {temperature}" in titles["statistics"]
+    for batch in (1, 32):
+        assert f"batch {batch}, 256 positions" in titles["unmask"]
+    for name in titles.values():
+        assert name.count(" / ") == len(set(name.split(" / "))) - 1, "every title stands for one case"
+
+
+def test_least_traffic_by_hand() -> None:
+    half, vocabulary = torch.bfloat16, 100
+    assert workloads.tad_loss(16, vocabulary, half).bytes == (2 * 2 + 14 * 3) * 200
+    assert workloads.tad_loss(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
+    assert workloads.tad_loss(16, vocabulary, half, positions=64).bytes == (2 * 2 + 14 * 3 + 48) * 200
+    assert workloads.statistics(16, vocabulary, torch.float32).bytes == 16 * 400
+    forward, backward, both = (
+        workloads.log_softmax(16, vocabulary, half, part=part).bytes
+        for part in ("forward", "backward", "forward + backward")
+    )
+    assert (forward, backward) == (2 * 16 * 200, (16 + 16 + 32) * 200)
+    assert both == forward + backward - 16 * 200  # the logits need to be read once only
+    assert workloads.copy(1000).bytes == 8000
+
+
+def test_matrix_products_are_counted_as_pytorch_counts_them() -> None:
+    work = workloads.linear_tad_loss(16, 24, 100, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        work.implementations["eager"].run()
+    assert work.flops == counter.get_total_flops()
+
+    model = gpu_forward.random_model(gpu_forward.TINY, "cpu")
+    model.set_attn_implementation("eager")  # the counter does not know the CPU's fused attention
+    ids = torch.arange(40)[None]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(ids, positions=torch.arange(8))
+    assert gpu_forward.flops(gpu_forward.TINY, 40, 8) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_kernels_are_timed_and_written(operator: str, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert gpu_kernels.main([operator, "--quick", "--device", "cpu", "--result", str(file)]) == 0
+    results = json.loads(file.read_text())["results"]
+    assert next(iter(results)) == gpu_kernels.COPY
+    assert len(results) == 3
+    for lines in list(results.values())[1:]:
+        assert lines[0]["path"] == "tad_ext"
+        assert [line["baseline"] for line in lines] == [False, *[True] * (len(lines) - 1)]
+        assert len(lines) >= 3
+        for line in lines:
+            assert 0 < line["best_ms"] <= line["median_ms"]
+            assert 0 < line["warm_best_ms"] <= line["warm_median_ms"]
+            assert line["peak_bytes"] > 0
+            assert line["bytes"] > 0
+
+
+def test_a_broken_baseline_costs_its_own_line_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> torch.Tensor:
+        raise RuntimeError("no such kernel\nand a long explanation")
+
+    monkeypatch.setattr(workloads.eager, "tad_loss", broken)
+    file = tmp_path / "result.json"
+    assert gpu_kernels.main(["loss", "--quick", "--device", "cpu", "--result", str(file)]) == 1
+    for lines in list(json.loads(file.read_text())["results"].values())[1:]:
+        own, *baselines = lines
+        assert own["median_ms"] > 0
+        assert [line["error"] for line in baselines] == ["RuntimeError: no such kernel"] * 2
+
+
+def test_the_forward_is_timed_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert gpu_forward.main(["--quick", "--device", "cpu", "--result", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert [line["rows"] for line in result["forwards"]] == [40, 8, 0]
+    assert all(line["median_ms"] > 0 for line in result["forwards"])
+
+
+def test_llada_has_its_published_number_of_parameters() -> None:
+    model = gpu_forward.random_model(gpu_forward.LLADA_8B, "meta")
+    assert model.num_parameters() == 8_015_581_184
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_events_enclose_the_run_alone(cold: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            happened.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 2.0
+
+    watch = Stopwatch("cpu", evict_bytes=64)
+    watch._cuda = True
+    monkeypatch.setattr(watch, "_evict", lambda: happened.append("evict"))
+    monkeypatch.setattr(stopwatch.torch.cuda, "Event", Event)
+    monkeypatch.setattr(stopwatch.torch.cuda, "synchronize", lambda: None)
+    work = Implementation(lambda: happened.append("run"), lambda: happened.append("prepare"))
+    timing = watch.time(work, cold=cold)
+    assert (timing.median_ms, timing.best_ms) == (2.0, 2.0)
+    one_round = ["prepare", *(["evict"] if cold else []), "event", "run", "event"]
+    assert happened[-len(one_round) * timing.rounds :] == one_round * timing.rounds
+
+
+def test_peak_memory_does_not_count_what_was_there() -> None:
+    kept = torch.zeros(1000)
+    work = Implementation(lambda: kept + 1 + 1)
+    assert 8000 <= Stopwatch("cpu", evict_bytes=64).peak_bytes(work) < 8100  # and the ones, as tensors
+    assert Workload({"tad_ext": work}, bytes=1, forget=lambda: None).elements is None

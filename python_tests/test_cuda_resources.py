@@ -1,0 +1,126 @@
+"""The reading of ptxas's report and the comparison with the committed table, on a report written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+import cuda_resources
+from cuda_resources import Usage, check, compare, main, parse, render, short_name
+
+REPORT = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'void tad::cuda::(anonymous namespace)::rows<float, 8>(tad::Args)' for 'sm_80'
+ptxas info    : Function properties for void tad::cuda::(anonymous namespace)::rows<float, 8>(tad::Args)
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem, 376 bytes cmem[0]
+ptxas info    : Compile time = 10.822 ms
+ptxas info    : Compiling entry function 'tad::cuda::plain(tad::Args)' for 'sm_80'
+ptxas info    : Function properties for tad::cuda::plain(tad::Args)
+    160 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 255 registers, used 0 barriers, 160 bytes cumulative stack size
+ptxas info    : Compile time = 2.326 ms
+ptxas info    : Function properties for tad::cuda::helper(float, int)
+    16 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+"""
+ROWS = Usage("a.cu: rows<float, 8>", "sm_80", registers=40, stack=0, spill_stores=0, spill_loads=0, shared=1024)
+PLAIN = Usage("a.cu: plain", "sm_80", registers=255, stack=160, spill_stores=8, spill_loads=12, shared=0)
+HELPER = Usage("a.cu: helper", "sm_80", registers=None, stack=16, spill_stores=0, spill_loads=0, shared=0)
+VERSION = "13.0.88"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cuda_resources, "ROOT", tmp_path)
+    monkeypatch.setattr(cuda_resources, "TABLE", tmp_path / "resources.txt")
+    return tmp_path / "resources.txt"
+
+
+def test_kernels_and_device_functions_are_read() -> None:
+    assert parse(REPORT, "a.cu", "sm_80") == [ROWS, PLAIN, HELPER]
+
+
+def test_names_keep_what_tells_instances_apart() -> None:
+    template = "void tad::portable::(anonymous namespace)::f<tad::Row<__nv_bfloat16, 8>, __half, (tad::Kind)1>({})"
+    for arguments in ("", "tad::Args, void*", "float (*)(int), int"):
+        assert short_name(template.format(arguments)) == "f<Row<bf16, 8>, fp16, (Kind)1>"
+    assert short_name("plain") == "plain"
+
+
+def test_a_report_in_another_form_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a.cu for sm_80: ptxas's report about .*rows.* has an unknown form"):
+        parse(REPORT.replace("Used 40 registers", "40 registers used"), "a.cu", "sm_80")
+    with pytest.raises(ValueError, match=r"reports no properties of .*plain"):
+        parse(REPORT.replace("Function properties for tad::cuda::plain", "Properties"), "a.cu", "sm_80")
+
+
+def test_two_kernels_of_one_short_name_are_refused() -> None:
+    first_kernel, rest = REPORT.split("ptxas info    : Compiling entry function 'tad::cuda::plain")
+    for twin in (REPORT.replace("tad::cuda::plain", "other::rows<float, 8>"), first_kernel * 2):
+        with pytest.raises(ValueError, match=r"a.cu: rows<float, 8> for sm_80: two functions"):
+            parse(twin, "a.cu", "sm_80")
+    helper = rest[rest.index("ptxas info    : Function properties for tad::cuda::helper") :]
+    assert parse(REPORT + helper, "a.cu", "sm_80") == [ROWS, PLAIN, HELPER]
+    with pytest.raises(ValueError, match=r"a.cu: helper for sm_80: two functions"):
+        parse(REPORT + helper.replace("16 bytes", "24 bytes"), "a.cu", "sm_80")
+
+
+def test_the_table_does_not_depend_on_the_order_of_compilation() -> None:
+    assert render([PLAIN, ROWS, HELPER], VERSION) == render([HELPER, ROWS, PLAIN], VERSION)
+
+
+@pytest.mark.parametrize("column", ["registers", "stack", "spill_stores", "spill_loads", "shared"])
+def test_a_change_in_any_column_is_an_error_that_shows_it(column: str) -> None:
+    changed = dataclasses.replace(ROWS, **{column: 7})
+    diff, wrong = compare(render([ROWS, HELPER], VERSION), render([changed, HELPER], VERSION))
+    assert wrong
+    assert diff == [f"- {ROWS.line()}", f"+ {changed.line()}"]
+
+
+def test_missing_and_new_kernels_are_errors_with_any_nvcc() -> None:
+    both, one = render([ROWS, HELPER], VERSION), render([ROWS], VERSION)
+    for other in (VERSION, "13.1.5"):
+        assert compare(both, one.replace(VERSION, other)) == ([f"- {HELPER.line()}"], True)
+        assert compare(one, both.replace(VERSION, other)) == ([f"+ {HELPER.line()}"], True)
+    assert compare("", one)[1]
+
+
+def test_another_nvcc_may_use_other_registers() -> None:
+    changed = dataclasses.replace(ROWS, registers=48)
+    diff, wrong = compare(render([ROWS], VERSION), render([changed], "13.1.5"))
+    assert len(diff) == 2
+    assert not wrong
+
+
+def test_write_then_check(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "resources.txt" in (check([ROWS], VERSION, write=False) or "")
+    assert check([ROWS], VERSION, write=True) is None
+    assert check([ROWS], VERSION, write=False) is None
+    changed = dataclasses.replace(ROWS, shared=2048)
+    error = check([changed], VERSION, write=False) or ""
+    assert changed.line() in error
+    assert "--write" in error
+    assert check([changed], "13.1.5", write=False) is None
+    assert "warning" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("column", ["spill_stores", "spill_loads"])
+def test_no_table_accepts_a_spill(column: str, write: bool, table: Path) -> None:
+    spilling = dataclasses.replace(ROWS, **{column: 4})
+    table.write_text(render([spilling], VERSION) + "# a comment\n")
+    before = table.read_bytes()
+    assert "spill" in (check([spilling], VERSION, write=write) or "")
+    assert table.read_bytes() == before
+
+
+def test_without_nvcc_only_require_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cuda_resources, "find_toolkit", lambda: None)
+    for arguments, status in (([], 0), (["--require"], 1)):
+        monkeypatch.setattr(sys, "argv", ["cuda_resources.py", *arguments])
+        assert main() == status
+        assert "NOT checked" in capsys.readouterr().out

@@ -1,0 +1,68 @@
+"""The table of planted bugs fits the sources, and the tool says what a test found."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+import planted_bugs
+from planted_bugs import ROOT, SANITIZERS, Bug, first_words, main, read_table
+
+BUGS = read_table()
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_every_bug_has_its_place_and_its_test(bug: Bug) -> None:
+    source = (ROOT / "csrc" / bug.file).read_text()
+    assert bug.planted(source) != source
+    assert (ROOT / "csrc" / "tests" / f"{bug.caught_by}.cpp").exists()
+    assert bug.sanitizer in SANITIZERS
+
+
+def test_names_are_different() -> None:
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 8
+
+
+def test_a_place_that_is_gone_or_not_the_only_one_is_refused() -> None:
+    bug = dataclasses.replace(BUGS[0], name="gone", old="a + b")
+    with pytest.raises(ValueError, match=r"bug gone: .*'a \+ b' 0 times, expected once"):
+        bug.planted("a - b")
+    with pytest.raises(ValueError, match="2 times"):
+        bug.planted("a + b; a + b")
+
+
+def test_an_unknown_bug_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "nothing"])
+    assert "argument --only: 'nothing', expected a name that --list prints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("x\na_test.cpp:7: failed: b is 1 [V 8]\na_test.cpp:8: failed: c", "a_test.cpp:7: failed: b is 1 [V 8]"),
+        ("=====\n==7==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x1 at pc", "ERROR: AddressSanitizer: "
+         "heap-buffer-overflow"),
+        ("/tmp/a/csrc/cuda/b.cuh:3:1: runtime error: load of", "csrc/cuda/b.cuh:3:1: runtime error: load of"),
+        ("one\ntwo", "a crash: one / two"),
+    ],
+)  # fmt: skip
+def test_the_first_words_of_a_failure(output: str, words: str) -> None:
+    assert first_words(output) == words
+
+
+def test_exit_status_says_whether_all_were_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def all_but_the_first_are_caught(bugs: list[Bug], jobs: int) -> int:
+        asked.append((len(bugs), jobs))
+        return len(BUGS) - len(bugs)
+
+    monkeypatch.setattr(planted_bugs, "plant", all_but_the_first_are_caught)
+    assert main([]) == 0
+    assert main(["--only", BUGS[0].name, "--jobs", "1"]) == 1
+    assert asked == [(len(BUGS), 2), (1, 1)]

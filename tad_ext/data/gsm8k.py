@@ -1,0 +1,101 @@
+r"""GSM8K (Cobbe et al., arXiv 2110.14168): school word problems whose answer is a number, from the original files.
+
+A line of ``train.jsonl`` or ``test.jsonl`` holds ``question`` and ``answer``. The answer is a worked solution with a
+calculator's annotations, ``48/2 = <<48/2=24>>24``, and ends with the line ``#### 72``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tad_ext.data.jsonl import read_jsonl
+from tad_ext.data.numeric_answers import extract_number, normalize_number
+from tad_ext.data.prompts import check_form, student_prompt_ids, teacher_prompt_ids
+from tad_ext.data.tasks import Problem, Split, check_split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+_FINAL = "\n#### "
+
+
+@dataclass(frozen=True)
+class Gsm8kTask:
+    """GSM8K from one original file. Implements `tad_ext.data.tasks.Task`.
+
+    Attributes:
+        data: path of the file. It IS the split: whichever split is asked for, the problems are the file's.
+        gen_length, block_length: the published sizes, in tokens.
+        teacher_prompt_form: where the teacher sees the reference, "user" or "system" (see `tad_ext.data.prompts`).
+    """
+
+    data: str = field(metadata={"help": "one of its original files, with question and answer in each line"})
+    gen_length: int = 256
+    block_length: int = 32
+    teacher_prompt_form: str = "user"
+
+    def __post_init__(self) -> None:
+        check_form(self.teacher_prompt_form)
+
+    @property
+    def name(self) -> str:
+        """The name that `get_task` knows it by."""
+        return "gsm8k"
+
+    def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
+        """Problems of the file in an order that the seed decides; a smaller `limit` gives the beginning of the list.
+
+        A problem's id is a hash of its question, so the file may be moved and renamed.
+
+        Raises:
+            ValueError: an unknown split, a limit below 1; or, naming file and line, a line that is not a problem.
+            FileNotFoundError: no such file.
+        """
+        check_split(split, limit)
+        problems: dict[str, Problem] = {}
+        for place, row in read_jsonl(self.data, argument="data"):
+            problem = _problem(place, row)
+            if problem.id in problems:
+                raise ValueError(f"{place}: the question stands in an earlier line, too: {problem.question[:80]!r}")
+            problems[problem.id] = problem
+        chosen = list(problems.values())
+        random.Random(seed).shuffle(chosen)
+        return chosen[:limit]
+
+    def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of the question in the tokenizer's chat template, which it must have."""
+        return student_prompt_ids(tokenizer, problem.question)
+
+    def teacher_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of the question and the reference in the tokenizer's chat template, which it must have."""
+        return teacher_prompt_ids(tokenizer, problem.question, problem.reference, self.teacher_prompt_form)
+
+    def extract_answer(self, text: str) -> str | None:
+        """The final number, in its normal form (see `tad_ext.data.numeric_answers`); None if there is none."""
+        return extract_number(text)
+
+    def is_correct(self, problem: Problem, text: str) -> bool:
+        """Whether the response's final number is exactly the right one."""
+        return self.extract_answer(text) == problem.answer
+
+
+def _problem(place: str, row: dict[str, Any]) -> Problem:
+    """The problem in one row. The reference is the whole worked solution, its final line included, without the
+    calculator's annotations: they are calls of a tool that the model does not have, and repeat what is written out.
+    """
+    for key in ("question", "answer"):
+        value = row.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{place}: {key!r} must be a text that is not empty, got {value!r}")
+    question, worked = row["question"].strip(), row["answer"].strip()
+    solution, final, number = worked.rpartition(_FINAL)
+    answer = normalize_number(number)
+    if not (solution and final) or answer is None:
+        raise ValueError(f"{place}: 'answer' must end with a line '#### <number>', got {worked[-80:]!r}")
+    digest = hashlib.sha256(question.encode()).hexdigest()[:16]
+    return Problem(f"gsm8k-{digest}", question, reference=_ANNOTATION.sub("", worked), answer=answer)

@@ -1,0 +1,123 @@
+"""The files of a checkpoint folder, read no further than their headers: what is there, and whether it is complete.
+
+A checkpoint is a folder with ``config.json``, ``model.safetensors`` (or shards and ``model.safetensors.index.json``)
+and the tokenizer's files. Weights in pickle are refused: reading one can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SAMPLES, _SAMPLE_BYTES = 64, 65536
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The fields of a folder's config.json. ValueError if there is no folder, no such file, or no JSON object in it."""
+    file = Path(path) / CONFIG_FILE
+    try:
+        fields = json.loads(_read_config_bytes(Path(path)))
+        if not isinstance(fields, dict):
+            raise TypeError(f"it holds a {type(fields).__name__}")
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{file} is not a JSON object: {error}") from error
+    return fields
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """The safetensors files of a checkpoint, in order of name; ValueError if there are none or one is missing."""
+    path = Path(path)
+    index = path / INDEX_FILE
+    if (path / WEIGHTS_FILE).is_file():
+        return [path / WEIGHTS_FILE]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is not a safetensors index: {error!r}") from error
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise ValueError(f"{index} names weight files outside the checkpoint's folder: {listed(outside)}")
+        absent = [name for name in names if not (path / name).is_file()]
+        if absent:
+            raise ValueError(f"checkpoint {path} is incomplete: {INDEX_FILE} names missing files {listed(absent)}")
+        return [path / name for name in names]
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLE_SUFFIXES)
+    if pickles:
+        raise ValueError(
+            f"checkpoint {path} holds its weights as pickle only ({listed(pickles)}), which can run code and is "
+            f"never loaded; expected {WEIGHTS_FILE} (convert it with safetensors)"
+        )
+    raise ValueError(f"checkpoint {path} holds no weights; expected {WEIGHTS_FILE} or {INDEX_FILE}")
+
+
+def stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight stored in a checkpoint folder, from the file headers alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as weights:
+                stored = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
+        twice = sorted(shapes.keys() & stored.keys())
+        if twice:
+            raise ValueError(f"{file} holds weights that an earlier shard holds, too: {listed(twice)}")
+        shapes |= stored
+    return shapes
+
+
+def compare_weights(expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: str | Path) -> None:
+    """Refuse weights that are missing, unexpected or of another shape: a ValueError that names them."""
+    shared = expected.keys() & stored.keys()
+    wrong = [f"{key} {stored[key]} instead of {expected[key]}" for key in shared if stored[key] != expected[key]]
+    problems = {
+        "missing weights": expected.keys() - stored.keys(),
+        "unexpected weights": stored.keys() - expected.keys(),
+        "weights of the wrong shape": wrong,
+    }
+    found = [f"{what}: {listed(sorted(keys))}" for what, keys in problems.items() if keys]
+    if found:
+        raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {'; '.join(found)}")
+
+
+def model_fingerprint(path: str | Path) -> str:
+    """16 hexadecimal digits that tell checkpoints apart: SHA-256 over config.json and the weight files.
+
+    Of a weight file: its name, its size and 64 evenly spaced samples of 64 KiB (files up to 4 MiB are read whole), so
+    that 16 GB take milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
+    """
+    path = Path(path)
+    digest = hashlib.sha256(_read_config_bytes(path))
+    for file in weight_files(path):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            for sample in range(_SAMPLES):
+                stream.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names for an error message, the list cut after `most` of them."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read_config_bytes(path: Path) -> bytes:
+    if not path.is_dir():
+        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which is no folder")
+    if not (path / CONFIG_FILE).is_file():
+        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which holds no {CONFIG_FILE}")
+    return (path / CONFIG_FILE).read_bytes()

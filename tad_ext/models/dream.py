@@ -1,0 +1,70 @@
+"""Dream (Ye et al., arXiv 2508.15487): Qwen2's layers, bidirectional, each position predicted one position earlier.
+
+Dream-7B was made from Qwen2.5 and kept its habit of predicting the NEXT token: the prediction for position i comes
+from the hidden state at position i - 1, and that for position 0 from its own. Weights have Qwen2's names, and queries
+and keys are rotated in the model's dtype, as in the original.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForMaskedLM, Qwen2Config, Qwen2ForCausalLM
+
+from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.original_config import OriginalConfig
+
+
+class DreamConfig(OriginalConfig, Qwen2Config):
+    """Configuration of :class:`DreamModel`: Qwen2's, with config.json in the fields of the original."""
+
+    model_type = "Dream"
+    mask_token = "<|mask|>"
+
+    NAMES: ClassVar[dict[str, str]] = {
+        name: name
+        for name in (
+            "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
+            "vocab_size", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "attention_dropout",
+            "initializer_range", "hidden_act", "mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id",
+        )
+    }  # fmt: skip
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "attention_dropout": 0.0, "bos_token_id": None, "hidden_act": "silu", "initializer_range": 0.02,
+        "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None,
+        "rope_theta": 10000.0, "tie_word_embeddings": False, "use_mrope": False, "use_sliding_window": False,
+    }  # fmt: skip
+    SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_act": ("silu",), "rope_scaling": (None,), "use_mrope": (False,), "use_sliding_window": (False,),
+        "tie_word_embeddings": (False, True), "quantization_config": (None,),
+    }  # fmt: skip
+    SIZES: ClassVar[tuple[str, ...]] = (
+        "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
+        "vocab_size", "max_position_embeddings",
+    )  # fmt: skip
+    END_OF_TURN: ClassVar[dict[int, int]] = {151643: 151645}  # <|endoftext|>: <|im_end|>
+
+    @classmethod
+    def resolve(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Every head has its own keys and values where the number of their heads is null."""
+        groups = fields["num_key_value_heads"]
+        return {**fields, "num_key_value_heads": fields.get("num_attention_heads") if groups is None else groups}
+
+
+class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
+    """Dream; its interface is `MaskedDiffusionMixin`'s, with the shift by one position inside."""
+
+    config_class = DreamConfig
+    config: DreamConfig
+
+    def _align(self, hidden: Tensor) -> Tensor:
+        return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
+
+    def _align_positions(self, positions: Tensor, length: int) -> Tensor:
+        return positions - (positions % length != 0).long()  # the first position of a row has none before it
+
+
+AutoConfig.register(DreamConfig.model_type, DreamConfig, exist_ok=True)
+AutoModelForMaskedLM.register(DreamConfig, DreamModel, exist_ok=True)

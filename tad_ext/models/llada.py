@@ -1,0 +1,193 @@
+"""LLaDA (Nie et al., arXiv 2502.09992): Llama's layers, bidirectional, under the names of the original checkpoints.
+
+LLaDA-8B and LLaDA-1.5 are Llama blocks written in OLMo's code. Three things differ from transformers' Llama: the names
+of configuration fields and weights, attention in both directions, and queries and keys that are rotated in float32
+whatever the model's dtype (``rope_full_precision``): rotated in bfloat16, 4 % of the predicted tokens change.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaForCausalLM
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
+
+from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.original_config import OriginalConfig
+
+
+class LLaDAConfig(OriginalConfig, LlamaConfig):
+    """Configuration of :class:`LLaDAModelLM`: Llama's names in memory, LLaDA's own in config.json."""
+
+    model_type = "llada"
+    mask_token = "<|mdm_mask|>"  # what the tokenizer calls it, without declaring it
+
+    NAMES: ClassVar[dict[str, str]] = {
+        "d_model": "hidden_size", "n_heads": "num_attention_heads", "n_kv_heads": "num_key_value_heads",
+        "n_layers": "num_hidden_layers", "mlp_hidden_size": "intermediate_size", "embedding_size": "vocab_size",
+        "max_sequence_length": "max_position_embeddings", "weight_tying": "tie_word_embeddings",
+        "rms_norm_eps": "rms_norm_eps", "attention_dropout": "attention_dropout", "init_std": "initializer_range",
+        "rope_full_precision": "rope_full_precision", "mask_token_id": "mask_token_id",
+        "eos_token_id": "eos_token_id", "pad_token_id": "pad_token_id",
+    }  # fmt: skip
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "activation_type": "swiglu", "alibi": False, "attention_dropout": 0.1, "attention_layer_norm": False,
+        "bias_for_layer_norm": None, "block_group_size": 1, "block_type": "sequential", "embedding_dropout": 0.1,
+        "embedding_size": None, "include_bias": False, "include_qkv_bias": False, "init_std": 0.02,
+        "input_emb_norm": False, "layer_norm_type": "default", "layer_norm_with_affine": True,
+        "mlp_hidden_size": None, "mlp_ratio": 4, "multi_query_attention": None, "n_kv_heads": None,
+        "residual_dropout": 0.1, "rms_norm_eps": 1e-5, "rope": False,
+        "rope_full_precision": True, "rope_theta": 10000.0, "scale_logits": False,
+        "weight_tying": True,
+    }  # fmt: skip
+    SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "block_type": ("llama",), "activation_type": ("silu",), "layer_norm_type": ("rms",), "rope": (True,),
+        "alibi": (False,), "attention_layer_norm": (False,), "input_emb_norm": (False,), "scale_logits": (False,),
+        "include_bias": (False,), "include_qkv_bias": (False, None), "bias_for_layer_norm": (False, None),
+        "layer_norm_with_affine": (True,), "residual_dropout": (0.0,), "embedding_dropout": (0.0,),
+        "block_group_size": (1,), "rope_full_precision": (True, False), "weight_tying": (False, True),
+        "rope_scaling": (None,), "quantization_config": (None,),
+    }  # fmt: skip
+    SIZES: ClassVar[tuple[str, ...]] = (
+        "d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size", "max_sequence_length",
+    )  # fmt: skip
+    END_OF_TURN: ClassVar[dict[int, int]] = {126081: 126348}  # <|endoftext|>: <|eot_id|>
+
+    rope_full_precision: bool = True
+    bos_token_id: int | None = None
+
+    @classmethod
+    def resolve(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Sizes that the original derives from others where they are null."""
+        fields = dict(fields)
+        if fields["embedding_size"] is None:
+            fields["embedding_size"] = fields.get("vocab_size")
+        if fields["mlp_hidden_size"] is None and "d_model" in fields:
+            fields["mlp_hidden_size"] = fields["mlp_ratio"] * fields["d_model"]
+        if fields["n_kv_heads"] is None:
+            fields["n_kv_heads"] = 1 if fields["multi_query_attention"] else fields.get("n_heads")
+        return fields
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds: the original fields."""
+        fields = super().to_diff_dict()
+        fields.setdefault("vocab_size", fields["embedding_size"])
+        return fields
+
+
+# Part of a weight's name here -> in an original checkpoint. The head comes first: a block's ff_out is another weight.
+_WEIGHT_NAMES = {
+    "lm_head.": "model.transformer.ff_out.",
+    "model.embed_tokens.": "model.transformer.wte.",
+    "model.norm.": "model.transformer.ln_f.",
+    "model.layers.": "model.transformer.blocks.",
+    ".input_layernorm.": ".attn_norm.",
+    ".post_attention_layernorm.": ".ff_norm.",
+    ".self_attn.q_proj.": ".q_proj.",
+    ".self_attn.k_proj.": ".k_proj.",
+    ".self_attn.v_proj.": ".v_proj.",
+    ".self_attn.o_proj.": ".attn_out.",
+    ".mlp.gate_proj.": ".ff_proj.",
+    ".mlp.up_proj.": ".up_proj.",
+    ".mlp.down_proj.": ".ff_out.",
+}
+
+
+class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
+    """LLaDA; its interface is `MaskedDiffusionMixin`'s. Saved and loaded under the original names of its weights."""
+
+    config_class = LLaDAConfig
+    config: LLaDAConfig
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__(config)
+        trunk: Any = self.model
+        # Llama would never train the padding token's embedding, and LLaDA pads with its end-of-sequence token.
+        trunk.embed_tokens.padding_idx = None
+        if config.rope_full_precision:
+            trunk.rotary_emb = Float32Rotation(config)
+            for layer in trunk.layers:
+                layer.self_attn.__class__ = Float32RotationAttention  # the same weights, another forward
+
+    @classmethod
+    def original_name(cls, name: str) -> str:
+        """The name of a weight in an original checkpoint."""
+        for ours, original in _WEIGHT_NAMES.items():
+            name = name.replace(ours, original)
+        return name
+
+    @classmethod
+    def own_name(cls, name: str) -> str:
+        """The name here of a weight (or of an adapter's weight) that has its original name; others are unchanged."""
+        if "model.transformer." in name:
+            for ours, original in _WEIGHT_NAMES.items():
+                name = name.replace(original, ours)
+        return name
+
+
+class Float32Rotation(nn.Module):
+    """Cosines and sines of rotary positions, in float32 whatever the model's dtype, (1, L, head_dim) each.
+
+    Computed from the configuration in every forward, not from a buffer, which `model.to(torch.bfloat16)` would round.
+    """
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.theta = config.rope_parameters["rope_theta"]
+        self.head_dim = config.head_dim
+
+    @torch.no_grad()
+    def forward(self, hidden_states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """For position_ids (1 or B, L), int64."""
+        pairs = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=hidden_states.device)
+        angles = position_ids[..., None].float() * (1.0 / self.theta ** (pairs / self.head_dim))
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
+
+
+class Float32RotationAttention(LlamaAttention):
+    """Llama's attention with queries and keys rotated in float32 and rounded to the model's dtype afterwards."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them."""
+        batch, length, _ = hidden_states.shape
+        query, key, value = (
+            project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        # Float32 cosines and sines promote the products, and so the whole rotation, to float32.
+        query, key = (rotated.to(value.dtype) for rotated in apply_rotary_pos_emb(query, key, *position_embeddings))
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(output.reshape(batch, length, -1)), weights
+
+
+def _renaming(ours: str, original: str) -> WeightRenaming:
+    anchor = "^" if original.startswith("model.") else ""
+    return WeightRenaming(anchor + re.escape(original), ours)
+
+
+# transformers applies these on loading and, reversed, on saving.
+register_checkpoint_conversion_mapping(
+    LLaDAModelLM.__name__, [_renaming(ours, original) for ours, original in _WEIGHT_NAMES.items()], overwrite=True
+)
+AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig, exist_ok=True)
+AutoModelForMaskedLM.register(LLaDAConfig, LLaDAModelLM, exist_ok=True)
