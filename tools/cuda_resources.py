@@ -27,7 +27,7 @@ ACCEPT = "python tools/cuda_resources.py --write"
 
 TITLE = f"""\
 # What each CUDA kernel uses, as ptxas reports it: registers per thread; bytes of stack and of register spills per
-# thread; bytes of static shared memory per block. "-" for registers: a device function of its own, not a kernel.
+# thread; bytes of shared memory per block. "-" for registers: a device function of its own, not a kernel.
 # Checked in CI, written by `{ACCEPT}`.
 """
 COLUMNS = "{:8}{:>9}{:>7}{:>14}{:>13}{:>8}  {}"

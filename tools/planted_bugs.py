@@ -12,7 +12,6 @@ and a C++20 compiler.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import re
 import shutil
@@ -61,19 +60,17 @@ def read_table(path: Path = TABLE) -> list[Bug]:
 class Copy:
     """A copy of the C++ sources, in which one bug after the other is planted and built."""
 
-    def __init__(self, folder: Path, sanitizer: str) -> None:
+    def __init__(self, folder: Path, sanitizer: str, cmake: str) -> None:
         """Copies and configures."""
-        self.folder, self.build_folder = folder, folder / "build"
+        self.folder, self.build_folder, self.cmake = folder, folder / "build", cmake
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         shutil.copy(ROOT / "CMakeLists.txt", folder)
         flags = [f"-DTAD_SANITIZE={SANITIZERS[sanitizer]}", "-DCMAKE_BUILD_TYPE=Release"]
-        self._run("cmake", "-S", folder, "-B", self.build_folder, *flags, "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
+        self._cmake("-S", folder, "-B", self.build_folder, *flags, "-DCMAKE_CXX_FLAGS_RELEASE=-Og")
 
     def finding(self, tests: list[str]) -> str | None:
         """Builds and runs some tests: what the first one that fails says, None where all pass."""
-        built = self._run("cmake", "--build", self.build_folder, "--target", *tests, seconds=BUILD_SECONDS)
-        if built.returncode != 0:
-            raise RuntimeError(f"{self.folder} does not compile:\n{built.stdout}")
+        self._cmake("--build", self.build_folder, "--target", *tests)
         for test in tests:
             try:
                 tested = self._run(self.build_folder / test, seconds=TEST_SECONDS)
@@ -93,9 +90,12 @@ class Copy:
         finally:
             path.write_text(source)
 
-    def _run(self, *command: str | Path, seconds: int = 60) -> subprocess.CompletedProcess[str]:
-        tools = str(Path(sys.executable).parent)  # a cmake that pip installed stands beside python
-        environment = {**os.environ, "PATH": tools + os.pathsep + os.environ.get("PATH", "")}
+    def _cmake(self, *arguments: str | Path) -> None:
+        ran = self._run(self.cmake, *arguments, seconds=BUILD_SECONDS)
+        if ran.returncode != 0:
+            raise RuntimeError(f"cmake {' '.join(map(str, arguments))} failed:\n{ran.stdout}")
+
+    def _run(self, *command: str | Path, seconds: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             stdout=subprocess.PIPE,
@@ -103,24 +103,23 @@ class Copy:
             text=True,
             errors="replace",
             timeout=seconds,
-            env=environment,
         )
 
 
 def first_words(output: str) -> str:
     """What a failed test said first: a failed check, or the report of a sanitizer or of the emulation."""
-    line = re.search(r"^.*(: failed: |Sanitizer: |runtime error: |cuda_on_host: ).*$", output, re.MULTILINE)
+    line = re.search(r"^.*(: failed: |runtime error: |cuda_on_host: |SUMMARY: ).*$", output, re.MULTILINE)
     if not line:
         return "a crash: " + " / ".join(output.strip().splitlines()[-3:])
-    return re.sub(r"^=*(\d+==)?|\S*/(?=csrc/)| on (unknown )?address.*| \(pid=\d+\)", "", line.group())
+    return re.sub(r"^SUMMARY: |\S*/(?=csrc/)|(?<=\d) in .*", "", line.group())  # no temporary paths, no signatures
 
 
 class Copies:
     """Copies to plant in: as many at a time as there are jobs, each first tested without any bug."""
 
-    def __init__(self, folder: Path, tests: dict[str, list[str]]) -> None:
+    def __init__(self, folder: Path, tests: dict[str, list[str]], cmake: str) -> None:
         """`tests`: for each sanitizer, those that some bug needs."""
-        self.folder, self.tests = folder, tests
+        self.folder, self.tests, self.cmake = folder, tests, cmake
         self.idle: dict[str, queue.SimpleQueue[Copy]] = {sanitizer: queue.SimpleQueue() for sanitizer in tests}
         self.lock = threading.Lock()
         self.count = 0
@@ -138,22 +137,27 @@ class Copies:
         with self.lock:
             self.count += 1
             number = self.count
-        copy = Copy(self.folder / str(number), sanitizer)
+        copy = Copy(self.folder / str(number), sanitizer, self.cmake)
         if finding := copy.finding(self.tests[sanitizer]):
-            raise RuntimeError(f"the tests fail without any bug: {finding}")
-        print(f"{sanitizer} sanitizer, without any bug: {', '.join(self.tests[sanitizer])} pass", flush=True)
+            raise RuntimeError(f"the tests fail without any bug, -fsanitize={SANITIZERS[sanitizer]}: {finding}")
+        tests = ", ".join(self.tests[sanitizer])
+        print(f"copy {number}, -fsanitize={SANITIZERS[sanitizer]}, without any bug: {tests} pass", flush=True)
         return copy
 
 
-def plant(bugs: list[Bug], jobs: int) -> int:
+def plant(bugs: list[Bug], jobs: int, cmake: str) -> int:
     """Plants all of `bugs`, `jobs` at a time, and prints a line for each; how many were not caught."""
     tests = {s: sorted({bug.caught_by for bug in bugs if bug.sanitizer == s}) for s in SANITIZERS}
     missed = 0
     with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder, ThreadPoolExecutor(jobs) as pool:
-        copies = Copies(Path(folder), tests)
+        copies = Copies(Path(folder), tests, cmake)
         running = {pool.submit(copies.finding_with, bug): bug for bug in bugs}
         for done in as_completed(running):
-            finding = done.result()
+            try:
+                finding = done.result()
+            except RuntimeError as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                sys.exit(f"error: {running[done].name}: {error}")
             missed += finding is None
             print(f"{running[done].name}: " + (f"caught by {finding}" if finding else "NOT CAUGHT"), flush=True)
     print(f"{len(bugs) - missed} of {len(bugs)} planted bugs caught")
@@ -166,6 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the bugs, their files and what must catch them")
     parser.add_argument("--only", action="append", metavar="NAME", help="plant this bug (may be repeated)")
     parser.add_argument("--jobs", type=int, default=2, help="bugs at a time (default: 2)")
+    parser.add_argument(
+        "--cmake", default="cmake", metavar="PATH", help="the cmake to build with (default: on the PATH)"
+    )
     options = parser.parse_args(arguments)
     bugs = read_table()
     if options.list:
@@ -177,9 +184,15 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"argument --only: {name!r}, expected a name that --list prints")
     if options.jobs < 1:
         parser.error(f"argument --jobs: {options.jobs}, expected at least 1")
-    for bug in bugs:
-        bug.planted((ROOT / "csrc" / bug.file).read_text())  # a table that is out of date ends here
-    return 1 if plant([bug for bug in bugs if not options.only or bug.name in options.only], options.jobs) else 0
+    try:
+        for bug in bugs:
+            bug.planted((ROOT / "csrc" / bug.file).read_text())
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if shutil.which(options.cmake) is None:
+        parser.error(f"argument --cmake: {options.cmake!r}, expected a program that can be run")
+    chosen = [bug for bug in bugs if not options.only or bug.name in options.only]
+    return 1 if plant(chosen, options.jobs, options.cmake) else 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ struct SortedEntries {
   SortedEntries(const int64_t* named_rows, int64_t count, const at::Device& device) {
     if (!named_rows || count == 0) return;
     const auto options = at::TensorOptions().dtype(at::kLong).device(device);
-    const at::Tensor named = at::from_blob(const_cast<int64_t*>(named_rows), {count}, options);
+    const at::Tensor named = at::for_blob(const_cast<int64_t*>(named_rows), {count})
+                                 .options(options)
+                                 .target_device(device)  // or else the driver is asked whose memory it is
+                                 .make_tensor();
     std::tie(rows, entries) = at::sort(named, /*stable=*/true, /*dim=*/0, /*descending=*/false);
     view = {rows.const_data_ptr<int64_t>(), entries.const_data_ptr<int64_t>()};
   }
@@ -78,7 +81,9 @@ class CudaBackend final : public Backend {
 
  private:
   static void check(cuda::Status status, const char* kernel) {
-    TORCH_CHECK(status == 0, "CUDA refused to launch ", kernel, ": ", kKernels->status_text(status));
+    TORCH_CHECK(
+        status == 0, "CUDA reports an error at the launch of ", kernel,
+        " (its own, or one of earlier work): ", kKernels->status_text(status));
   }
 
   c10::DeviceGuard guard_;

@@ -77,7 +77,9 @@ at::Tensor as_rows(const at::Tensor& tensor) {
 }
 
 Rows rows_view(const at::Tensor& rows) {
-  return {rows.const_data_ptr(), rows.stride(0), dtype_of(rows), rows.size(0)};
+  static const char nothing = 0;
+  const void* data = rows.size(0) == 0 ? &nothing : rows.const_data_ptr();
+  return {data, rows.stride(0), dtype_of(rows), rows.size(0)};
 }
 
 MutableRows mutable_rows_view(const at::Tensor& rows) {

@@ -37,7 +37,8 @@ DType dtype_of(const at::Tensor& tensor);
 /// The tensor as (rows, vocabulary) with contiguous rows; copies only where the layout forces it.
 at::Tensor as_rows(const at::Tensor& tensor);
 
-/// Views of `as_rows` tensors for the kernels.
+/// Views of `as_rows` tensors for the kernels. `data` of Rows is not null even where there are no rows, because null
+/// says that there is no tensor.
 Rows rows_view(const at::Tensor& rows);
 MutableRows mutable_rows_view(const at::Tensor& rows);
 

@@ -58,7 +58,7 @@ struct ChunkTeacher {
     const at::Tensor named = teacher_rows->slice(0, begin, end);
     const at::Tensor own = at::arange(end - begin, named.options());
     const at::Tensor exists = named.ge(0).logical_and_(named.lt(hidden.size(0)));
-    if (hidden.size(0) == 0) return {at::empty({1, weight.size(0)}, hidden.options()), own.fill_(-1)};
+    if (hidden.size(0) == 0) return {at::empty({0, weight.size(0)}, hidden.options()), own.fill_(-1)};
     const at::Tensor chosen = hidden.index_select(0, named.clamp(0, hidden.size(0) - 1));
     return {products.product(chosen, weight.t()), at::where(exists, own, -1)};
   }

@@ -56,6 +56,7 @@ at::Tensor masked_log_softmax_backward(
   TORCH_CHECK_VALUE(
       normalizers.numel() == 2 * chosen.count && normalizers.scalar_type() == real_type(logits),
       "normalizers has shape ", normalizers.sizes(), ", expected what masked_log_softmax returned for these rows");
+  check_same_device(normalizers, "normalizers", logits, "logits");
   const at::Tensor normalizer_rows = normalizers.contiguous();
   const at::Tensor gradient = at::empty(logits.sizes(), logits.options().memory_format(std::nullopt));
   backend_for(logits)->log_softmax_gradient(

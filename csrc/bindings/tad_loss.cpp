@@ -78,9 +78,12 @@ at::Tensor tad_loss_backward(
   entries.set_denominators(near_count, distant_count);
   const TadLossArguments a = logits.arguments(entries, labels, student_logits);
   TORCH_CHECK_VALUE(
-      row_sums.dim() == 2 && row_sums.size(0) == entries.size() && row_sums.size(1) == 4 && row_sums.is_contiguous(),
-      "row_sums has shape ", row_sums.sizes(), ", expected what tad_loss returned for these entries");
+      row_sums.dim() == 2 && row_sums.size(0) == entries.size() && row_sums.size(1) == 4 && row_sums.is_contiguous() &&
+          row_sums.scalar_type() == real_type(student_logits),
+      "row_sums has shape ", row_sums.sizes(), " and dtype ", row_sums.scalar_type(),
+      ", expected what tad_loss returned for these entries");
   check_same_device(row_sums, "row_sums", student_logits, "student_logits");
+  TORCH_CHECK_VALUE(grad_loss.numel() == 1, "grad_loss has shape ", grad_loss.sizes(), ", expected a 0-d tensor");
   check_same_device(grad_loss, "grad_loss", student_logits, "student_logits");
   const at::Tensor outer = grad_loss.to(real_type(student_logits));
   const auto backend = backend_for(student_logits);

@@ -26,7 +26,7 @@ struct MutableRows {
 /// teacher_rows[i] likewise, and is near (1 <= steps <= delta), distant (steps > delta) or silent (steps <= 0).
 struct TadLossArguments {
   Rows student;
-  Rows teacher;  // data null: distant entries contribute nothing
+  Rows teacher;  // data null: there is none, and distant entries contribute nothing
   int64_t vocabulary = 0;
   int64_t entries = 0;
   const int64_t* labels = nullptr;

@@ -10,6 +10,9 @@
 namespace tad {
 namespace TAD_ISA {
 
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+
 template <class Real>
 TAD_HOST_DEVICE Real negative_infinity() {
   return Real(-INFINITY);

@@ -98,9 +98,6 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
-constexpr double kLog2E = 1.4426950408889634;
-constexpr double kLn2 = 0.6931471805599453;
-
 /// 2^f for |f| <= 1/2 within 2e-8; exactly 1 for f = 0.
 inline Vector<float> exp2_fraction(Vector<float> f) {
   Vector<float> p = f * 1.53533605e-4f + 1.33988750e-3f;

@@ -22,25 +22,27 @@ __device__ __forceinline__ T shuffle_down(const T& value, int offset) {
   return other;
 }
 
-/// Lane 0 gets all lanes' values merged, lower lanes on the left.
+/// Lane 0 gets all lanes' values merged, in the fixed order 0, 16, 8, 24, 4, ..., on which no more than the last bits
+/// of a sum may depend.
 template <class T, class Merge>
 __device__ __forceinline__ T warp_reduce(T value, const Merge& merge) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value = merge(value, shuffle_down(value, offset));
   return value;
 }
 
-/// Every thread gets all threads' values merged, lower threads on the left. A T() changes nothing it is merged with.
-/// The number of threads is a multiple of 32; `scratch` is shared memory for one value per warp.
-template <class T, class Merge>
-__device__ __forceinline__ T block_reduce(T value, T* scratch, const Merge& merge) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+/// Every thread of a block of kThreads, a multiple of 32, gets all threads' values merged, lower threads on the left. A
+/// T() changes nothing it is merged with.
+template <int kThreads, class T, class Merge>
+__device__ __forceinline__ T block_reduce(T value, const Merge& merge) {
+  constexpr int kWarps = kThreads / kWarp;
+  T* scratch = shared_array<T, kWarps>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   value = warp_reduce(value, merge);
   __syncthreads();  // the result of an earlier reduction may still be read
   if (lane == 0) scratch[warp] = value;
   __syncthreads();
   if (warp == 0) {
-    value = warp_reduce(lane < warps ? scratch[lane] : T(), merge);
-    __syncwarp();  // every lane has read its value before the first one is overwritten
+    value = warp_reduce(lane < kWarps ? scratch[lane] : T(), merge);
     if (lane == 0) scratch[0] = value;
   }
   __syncthreads();

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kWarp) commit_reveal_kernel(RevealArguments a)
 }
 
 Status commit_reveal(const RevealArguments& a, Stream stream) {
-  return launch(commit_reveal_kernel, dim3(unsigned(a.batch)), kWarp, 0, stream, a);
+  return launch(commit_reveal_kernel, dim3(unsigned(a.batch)), kWarp, stream, a);
 }
 
 }  // namespace cuda

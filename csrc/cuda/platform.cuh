@@ -19,29 +19,28 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 
-/// The dynamic shared memory of the calling thread's block, the only shared memory that kernels use.
-template <class T>
-__device__ T* shared_memory() {
+/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type.
+template <class T, int kCount>
+__device__ __forceinline__ T* shared_array() {
 #if defined(TAD_CUDA_ON_HOST)
-  return static_cast<T*>(cuda_on_host::dynamic_shared_memory());
+  static const char key = 0;  // one for each T and kCount
+  return static_cast<T*>(cuda_on_host::shared_array(&key, kCount * sizeof(T)));
 #else
-  extern __shared__ __align__(16) unsigned char tad_shared_memory[];
-  return reinterpret_cast<T*>(tad_shared_memory);
+  __shared__ __align__(16) unsigned char array[kCount * sizeof(T)];  // bytes, because a T may have a constructor
+  return reinterpret_cast<T*>(array);
 #endif
 }
 
-/// kernel<<<blocks, threads, shared_bytes, stream>>>(arguments...). Nothing is launched for zero blocks.
+/// kernel<<<blocks, threads, 0, stream>>>(arguments...). Nothing is launched for zero blocks.
 template <class... Parameters, class... Arguments>
-Status launch(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, size_t shared_bytes, Stream stream,
-    const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), dim3 blocks, int threads, Stream stream, const Arguments&... arguments) {
   if (blocks.x == 0 || blocks.y == 0) return cudaSuccess;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
 #if defined(TAD_CUDA_ON_HOST)
-  cuda_on_host::launch(kernel, blocks, dim3(threads), shared_bytes, cuda_stream, arguments...);
+  cuda_on_host::launch(kernel, blocks, dim3(threads), 0, cuda_stream, arguments...);
 #else
   // clang-format off
-  kernel<<<blocks, threads, shared_bytes, cuda_stream>>>(arguments...);
+  kernel<<<blocks, threads, 0, cuda_stream>>>(arguments...);
   // clang-format on
 #endif
   return cudaGetLastError();

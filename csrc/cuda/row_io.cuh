@@ -106,6 +106,12 @@ struct MutableAnyRow {
   }
 };
 
+/// The row that an entry names in a list (null: its own number); -1 where there is no such row.
+__device__ __forceinline__ int64_t existing_row(const Rows& logits, const int64_t* rows, int64_t entry) {
+  const int64_t row = rows ? rows[entry] : entry;
+  return row >= 0 && row < logits.row_count ? row : -1;
+}
+
 /// Row `row` as elements of the compiled-in dtype.
 template <class Element>
 __device__ __forceinline__ const Element* row_pointer(const Rows& rows, int64_t row) {

@@ -22,9 +22,6 @@ constexpr int kRowThreads = sizeof(Element) == 8 ? 256 : 512;
 template <class Element>
 constexpr int kRowBlocks = sizeof(Element) == 8 ? 1 : 2;
 
-constexpr double kLog2E = 1.4426950408889634074;
-constexpr double kLn2 = 0.69314718055994530942;
-
 /// exp(x) for a base-2 exponent: y = x * log2(e).
 __device__ __forceinline__ float exp_base2(float y) {
   return exp2f(y);
@@ -104,11 +101,6 @@ __device__ __forceinline__ void accumulate(
   part.teacher.weighted += double(weighted) * (kGroup * kLn2);
 }
 
-/// Shared memory that the reductions below need.
-constexpr size_t sums_scratch_bytes(int threads) {
-  return threads / kWarp * sizeof(DivergenceSum<double>);
-}
-
 /// The sums of a whole row, for every thread of the block; without `weighted`.
 template <class Real, class Element>
 __device__ RowSum<double> softmax_sum(const Element* row, int64_t columns, double b) {
@@ -116,7 +108,7 @@ __device__ RowSum<double> softmax_sum(const Element* row, int64_t columns, doubl
   for_each_group(
       0, columns, [&](int64_t column) { accumulate<false>(part, load_group<Real>(row, column, columns), b); });
   const auto merge_at_b = [b](const RowSum<double>& x, const RowSum<double>& y) { return merge(x, y, b); };
-  return block_reduce(part, shared_memory<RowSum<double>>(), merge_at_b);
+  return block_reduce<kRowThreads<Element>>(part, merge_at_b);
 }
 
 /// The sums for KL(teacher || student) of a whole pair of rows, for every thread of the block.
@@ -129,7 +121,7 @@ __device__ DivergenceSum<double> divergence_sum(
     accumulate(part, load_group<Real>(student, column, columns), teacher.load<Real>(column, columns), b);
   });
   const auto merge_at_b = [b](const Sum& x, const Sum& y) { return merge(x, y, b); };
-  return block_reduce(part, shared_memory<Sum>(), merge_at_b);
+  return block_reduce<kRowThreads<Element>>(part, merge_at_b);
 }
 
 }  // namespace cuda

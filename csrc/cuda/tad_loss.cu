@@ -43,13 +43,13 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>)
   }
 }
 
-/// One block adds up all entries: each thread every 512th one, then the threads' sums in their order.
+/// One block adds up all entries: each thread every 512th one, then the threads' sums in a fixed order.
 template <class Real>
 __global__ void __launch_bounds__(kTotalsThreads)
     tad_totals_kernel(TadLossArguments a, const double* losses, TadTotals out) {
   TadSums sums;
   for (int64_t i = threadIdx.x; i < a.entries; i += kTotalsThreads) sums.add(a, i, losses ? losses[i] : 0);
-  sums = block_reduce(sums, shared_memory<TadSums>(), [](const TadSums& x, const TadSums& y) { return merge(x, y); });
+  sums = block_reduce<kTotalsThreads>(sums, [](const TadSums& x, const TadSums& y) { return merge(x, y); });
   if (threadIdx.x == 0) write_totals<Real>(a, sums, out);
 }
 
@@ -121,14 +121,14 @@ Status tad_loss(const TadLossArguments& a, double* losses, void* row_sums, Strea
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
     return launch(
-        tad_loss_kernel<Element>, dim3(unsigned(a.entries)), kRowThreads<Element>,
-        sums_scratch_bytes(kRowThreads<Element>), stream, a, losses, static_cast<TadRowSums<Real>*>(row_sums));
+        tad_loss_kernel<Element>, dim3(unsigned(a.entries)), kRowThreads<Element>, stream, a, losses,
+        static_cast<TadRowSums<Real>*>(row_sums));
   });
 }
 
 Status tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out, Stream stream) {
   const auto kernel = a.student.dtype == DType::kFloat64 ? tad_totals_kernel<double> : tad_totals_kernel<float>;
-  return launch(kernel, dim3(1), kTotalsThreads, kTotalsThreads / kWarp * sizeof(TadSums), stream, a, losses, out);
+  return launch(kernel, dim3(1), kTotalsThreads, stream, a, losses, out);
 }
 
 Status tad_gradient(
@@ -138,7 +138,7 @@ Status tad_gradient(
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
     return launch(
-        tad_gradient_kernel<Element>, dim3(unsigned(gradient.row_count)), kRowThreads<Element>, 0, stream, a,
+        tad_gradient_kernel<Element>, dim3(unsigned(gradient.row_count)), kRowThreads<Element>, stream, a,
         static_cast<const TadRowSums<Real>*>(row_sums), static_cast<const Real*>(grad_loss), by_row, gradient);
   });
 }

@@ -34,18 +34,12 @@ __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
 }
 
-/// The row that an entry reads; -1 for padding and for a row that is not there.
-__device__ __forceinline__ int64_t existing_row(const TokenStatisticsArguments& a, int64_t entry) {
-  const int64_t row = a.rows ? a.rows[entry] : entry;
-  return row >= 0 && row < a.logits.row_count ? row : -1;
-}
-
 /// Block (i, s): slice s of entry i.
 template <class Element, bool kSampled>
 __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
     slice_statistics_kernel(TokenStatisticsArguments a, SliceStatistics<typename RealOf<Element>::type>* slices) {
   using Real = typename RealOf<Element>::type;
-  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
+  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a.logits, a.rows, entry);
   if (row < 0) return;
   const Element* logits = row_pointer<Element>(a.logits, row);
   const int64_t begin = slice * kSliceColumns;
@@ -65,7 +59,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
   });
 
   using Slice = SliceStatistics<Real>;
-  part = block_reduce(part, shared_memory<Slice>(), [](const Slice& x, const Slice& y) { return merge(x, y); });
+  part = block_reduce<kSliceThreads>(part, [](const Slice& x, const Slice& y) { return merge(x, y); });
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
 }
 
@@ -75,7 +69,7 @@ __global__ void __launch_bounds__(kMergeThreads)
     merge_slices_kernel(TokenStatisticsArguments a, const SliceStatistics<Real>* slices, int64_t slice_count) {
   const int64_t entry = int64_t(blockIdx.x) * kMergeThreads + threadIdx.x;
   if (entry >= a.entries) return;
-  if (existing_row(a, entry) < 0) return write_empty_statistics(a, entry);
+  if (existing_row(a.logits, a.rows, entry) < 0) return write_empty_statistics(a, entry);
   RowSum<double> sum;
   Top2<Real> top;
   GumbelBest sample;
@@ -102,12 +96,11 @@ Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stre
     const int64_t slice_count = slices_of(a.vocabulary);
     const auto kernel =
         a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
-    const Status status = launch(
-        kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads,
-        kSliceThreads / kWarp * sizeof(SliceStatistics<Real>), stream, a, slices);
+    const Status status =
+        launch(kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads, stream, a, slices);
     if (status != cudaSuccess) return status;
     return launch(
-        merge_slices_kernel<Real>, dim3(unsigned((a.entries + kMergeThreads - 1) / kMergeThreads)), kMergeThreads, 0,
+        merge_slices_kernel<Real>, dim3(unsigned((a.entries + kMergeThreads - 1) / kMergeThreads)), kMergeThreads,
         stream, a, slices, slice_count);
   });
 }

@@ -8,9 +8,10 @@
 // kernel under all of cuda_on_host::kSchedules. Compiled with TAD_CUDA_ON_HOST_THREADS every CUDA thread is an OS
 // thread, so that ThreadSanitizer reports the missing barrier itself (slow: small blocks and grids).
 //
-// Not emulated: static __shared__ variables, partial warp masks, atomics, clusters, asynchronous copies. Not seen: two
-// branches that call the same helper function with a barrier in it, in different places. Threads that wait for each
-// other in memory instead of at a barrier hang. Kernels have 64 KiB of stack; a guard page follows.
+// Static shared memory is asked for by shared_array(). Not emulated: the keyword __shared__, partial warp masks,
+// atomics, clusters, asynchronous copies. Not seen: two branches that call the same helper function with a barrier in
+// it, in different places. Threads that wait for each other in memory instead of at a barrier hang. Kernels have 64 KiB
+// of stack; a guard page follows.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -236,6 +237,15 @@ inline cudaError_t check_launch(const void* kernel, dim3 grid, dim3 block, size_
 // The block's dynamic shared memory: as many bytes as the launch asked for, 16-byte aligned, 0xFF when a block begins.
 inline void* dynamic_shared_memory() {
   return current->block->shared_memory.get();
+}
+
+// Static shared memory: the block's array for this key, made, with 0xFF in it, by the first thread that asks for it.
+inline void* shared_array(const void* key, size_t bytes) {
+  const OrdersNothing scope;
+  const std::lock_guard lock(current->block->shared_arrays_mutex);
+  std::vector<unsigned char>& array = current->block->shared_arrays[key];
+  array.resize(bytes, 0xFF);
+  return array.data();
 }
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...), done when it returns; cudaGetLastError() tells whether

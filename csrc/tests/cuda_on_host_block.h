@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -113,7 +114,9 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   Barrier barrier;
-  std::unique_ptr<unsigned char[]> shared_memory;
+  std::unique_ptr<unsigned char[]> shared_memory;  // dynamic
+  std::map<const void*, std::vector<unsigned char>> shared_arrays;  // static, by key
+  Mutex shared_arrays_mutex;
   // Threads that have not exited, and those of them that do not wait. Relaxed: they order nothing.
   std::atomic<unsigned> living, running;
 

@@ -13,7 +13,7 @@ constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16,
 Problem compact_problem(int64_t vocabulary, int variant) {
   const int64_t gap = variant % 3, offset = variant % 2;  // rows that begin anywhere, and on 16-byte boundaries
   Matrix student(kDTypes[variant % 4], 5, vocabulary, gap, offset);
-  Matrix teacher(kDTypes[variant / 2 % 4], 5, vocabulary, variant % 2 * 8);
+  Matrix teacher(kDTypes[variant / 2 % 4], 5, vocabulary, variant % 2 * 8, variant / 4 % 2);
   Problem problem{student.randomize(1), teacher.randomize(2), {}, {1, 9, 0, 4, 5}, {}, {}, {}};
   problem.labels = {vocabulary - 1, -1, -1, vocabulary / 2, vocabulary};
   if (variant % 2) problem.weights = {0.5, 2, 7, 1.25, 3};
@@ -131,6 +131,14 @@ void test_options() {
   run_gradient(a, forward, nullptr, problem.student.mutable_view());
   CHECK(problem.student.bytes() == gradient.bytes());
 
+  context = "denominators of 0";
+  problem = compact_problem(100, 0);
+  problem.near_count = problem.distant_count = 0;  // count as 1
+  gradient = Matrix(DType::kFloat32, 5, 100);
+  run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
+  problem.near_count = problem.distant_count = 1;
+  check_gradient(problem, 1, gradient);
+
   context = "no entries";
   problem.steps.clear();
   run_loss(problem.arguments());
@@ -140,16 +148,23 @@ void test_options() {
 void test_a_row_alone() {
   context = "a row alone";
   const Problem problem = compact_problem(515, 1);
-  const Losses together = run_loss(problem.arguments());
+  Losses together = run_loss(problem.arguments());
+  Matrix gradient(problem.student.dtype(), 5, 515);
+  run_gradient(problem.arguments(), together, nullptr, gradient.mutable_view());
   for (int64_t entry = 0; entry < 5; ++entry) {
     TadLossArguments a = problem.arguments();
     a.entries = 1;
     a.labels += entry;
     a.steps += entry;
     a.student_rows = a.teacher_rows = &entry;
-    const Losses alone = run_loss(a);
+    if (a.row_weight) a.row_weight += entry;
+    Losses alone = run_loss(a);
     CHECK(alone.losses[0] == together.losses[size_t(entry)]);
     for (size_t i = 0; i < 4; ++i) CHECK(alone.sum(i) == together.sum(4 * size_t(entry) + i));
+    Matrix of_alone(problem.student.dtype(), 5, 515);
+    run_gradient(a, alone, nullptr, of_alone.mutable_view());
+    CHECK(of_alone.row(entry) == gradient.row(entry));
+    CHECK(of_alone.row((entry + 1) % 5) == std::vector<double>(515));
   }
 }
 

@@ -111,8 +111,7 @@ void check_entry(const Problem& problem, int64_t entry, const Results& results) 
     token = problem.best(-1, [&](int64_t t) { return x[size_t(t)]; });
     second = problem.best(token, [&](int64_t t) { return x[size_t(t)]; });
     const bool possible = std::any_of(x.begin(), x.end(), [](double value) { return value != -kInfinity; });
-    valid = !possible || log_p[0] == log_p[0] || x[0] == -kInfinity;
-    for (double value : x) valid = valid && value == value && value != kInfinity;
+    valid = std::none_of(x.begin(), x.end(), [](double value) { return value != value || value == kInfinity; });
     if (!valid) logsumexp = kNaN;
     if (valid && possible) {
       const auto probability = [&](int64_t t) { return t < 0 ? 0 : std::exp(log_p[size_t(t)]); };

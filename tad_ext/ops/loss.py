@@ -106,9 +106,10 @@ def fused_linear_tad_loss(
     Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
     hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
     computed in forward, at loss scale 1 in the dtype of `student_hidden`, and only scaled in backward, so a loss scaler
-    cannot rescue float16 gradients from underflow: use bfloat16. On the CPU loss and hidden gradient
-    have the same bits at any batch size, chunk size and number of threads; on a GPU the matrix products are PyTorch's, so
-    run after run, but not from one chunk size to another.
+    cannot rescue float16 gradients from underflow: use bfloat16.
+
+    On the CPU loss and hidden gradient have the same bits at any batch size, chunk size and number of threads. On a GPU
+    the matrix products are PyTorch's: the same bits run after run, but not from one chunk size to another.
 
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
