@@ -1,6 +1,6 @@
 // Token statistics in two launches. A decoding step asks for 32 to 96 rows, fewer than a GPU has multiprocessors, so
 // rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then a
-// thread per entry merges its slices from the left to the right.
+// warp per entry merges its slices.
 #include "platform.cuh"
 
 #include "../common/statistics.h"
@@ -11,7 +11,6 @@ namespace cuda {
 
 constexpr int kSliceThreads = 256;
 constexpr int64_t kSliceColumns = 8192;
-constexpr int kMergeThreads = 32;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element>
@@ -63,23 +62,21 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
 }
 
-/// Thread i: entry i.
+/// Block i, one warp: entry i. A lane merges every 32nd slice, then the lanes are merged.
 template <class Real>
-__global__ void __launch_bounds__(kMergeThreads)
+__global__ void __launch_bounds__(kWarp)
     merge_slices_kernel(TokenStatisticsArguments a, const SliceStatistics<Real>* slices, int64_t slice_count) {
-  const int64_t entry = int64_t(blockIdx.x) * kMergeThreads + threadIdx.x;
-  if (entry >= a.entries) return;
-  if (existing_row(a.logits, a.rows, entry) < 0) return write_empty_statistics(a, entry);
-  RowSum<double> sum;
-  Top2<Real> top;
-  GumbelBest sample;
-  for (int64_t slice = 0; slice < slice_count; ++slice) {
-    const SliceStatistics<Real>& part = slices[entry * slice_count + slice];
-    sum = merge(sum, part.sum);
-    top = merge(top, part.top);
-    sample = merge(sample, part.sample);
+  using Slice = SliceStatistics<Real>;
+  const int64_t entry = blockIdx.x;
+  if (existing_row(a.logits, a.rows, entry) < 0) {
+    if (threadIdx.x == 0) write_empty_statistics(a, entry);
+    return;
   }
-  write_statistics(a, entry, sum, top, sample);
+  Slice row;
+  for (int64_t slice = threadIdx.x; slice < slice_count; slice += kWarp)
+    row = merge(row, slices[entry * slice_count + slice]);
+  row = warp_reduce(row, [](const Slice& x, const Slice& y) { return merge(x, y); });
+  if (threadIdx.x == 0) write_statistics(a, entry, row.sum, row.top, row.sample);
 }
 
 int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
@@ -99,9 +96,7 @@ Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stre
     const Status status =
         launch(kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads, stream, a, slices);
     if (status != cudaSuccess) return status;
-    return launch(
-        merge_slices_kernel<Real>, dim3(unsigned((a.entries + kMergeThreads - 1) / kMergeThreads)), kMergeThreads,
-        stream, a, slices, slice_count);
+    return launch(merge_slices_kernel<Real>, dim3(unsigned(a.entries)), kWarp, stream, a, slices, slice_count);
   });
 }
 

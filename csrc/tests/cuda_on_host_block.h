@@ -114,7 +114,7 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   Barrier barrier;
-  std::unique_ptr<unsigned char[]> shared_memory;  // dynamic
+  std::unique_ptr<unsigned char[]> shared_memory;                   // dynamic
   std::map<const void*, std::vector<unsigned char>> shared_arrays;  // static, by key
   Mutex shared_arrays_mutex;
   // Threads that have not exited, and those of them that do not wait. Relaxed: they order nothing.
@@ -260,7 +260,7 @@ inline void Block::run(Schedule) {
 }
 #else
 inline void Block::run(Schedule schedule) {
-  static thread_local std::vector<std::unique_ptr<Fiber> > fibers;  // kept from launch to launch
+  static thread_local std::vector<std::unique_ptr<Fiber>> fibers;  // kept from launch to launch
   while (fibers.size() < threads.size())
     fibers.push_back(std::make_unique<Fiber>(run_current_thread, unsigned(fibers.size())));
 

@@ -51,6 +51,9 @@ def check_loss(device: str) -> None:
         wrong = call(labels, student_rows=rows, teacher_rows=with_value(rows, DISTANT, outside))
         assert [part.isnan().item() for part in wrong[:3]] == [True, False, True]
         assert torch.equal(wrong[1], ce)
+    # A teacher without rows is still a teacher.
+    none = fused_tad_loss(student, teacher[:0], labels, steps, delta=2, teacher_rows=rows)
+    assert [part.isnan().item() for part in none[:3]] == [True, False, True]
 
 
 def check_linear_loss(device: str) -> None:

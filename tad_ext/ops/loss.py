@@ -11,7 +11,9 @@ from .types import TADLoss
 
 Count = int | float | Tensor | None
 
-_CHUNK_ELEMENTS = 2**24  # logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise
+# Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU reads the whole head for every
+# chunk, and multiplies in tiles of 128 rows.
+_CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
 
 
 def fused_tad_loss(
@@ -119,7 +121,7 @@ def fused_linear_tad_loss(
         steps_to_reveal: (N,) int64.
         teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
             `teacher_hidden` need hold the distant rows only. Default: entry i reads row i.
-        chunk_rows: rows of logits alive at a time. Default: about 16 million logits.
+        chunk_rows: rows of logits alive at a time. Default: about 16 million logits, on a GPU 128 million.
 
     Under autocast the matrix products run in the autocast dtype, as `F.linear` would. Everything else is as in
     `fused_tad_loss`.
@@ -130,7 +132,7 @@ def fused_linear_tad_loss(
         student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
     if chunk_rows is None:
-        chunk_rows = max(1, _CHUNK_ELEMENTS // max(1, lm_head_weight.shape[0]))
+        chunk_rows = _default_chunk_rows(lm_head_weight)
     training = torch.is_grad_enabled()
     loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
         student_hidden,
@@ -151,6 +153,13 @@ def fused_linear_tad_loss(
         training and lm_head_weight.requires_grad,
     )
     return TADLoss(loss, ce, kl, near, distant)
+
+
+def _default_chunk_rows(lm_head_weight: Tensor) -> int:
+    vocabulary = max(1, lm_head_weight.shape[0])
+    if lm_head_weight.device.type == "cpu":
+        return max(1, _CPU_CHUNK_ELEMENTS // vocabulary)
+    return max(1, _GPU_CHUNK_ELEMENTS // vocabulary // _GPU_TILE_ROWS) * _GPU_TILE_ROWS
 
 
 def _check_delta(delta: int) -> None:
