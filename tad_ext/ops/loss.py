@@ -11,7 +11,7 @@ from .types import TADLoss
 
 Count = int | float | Tensor | None
 
-# Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU reads the whole head for every
+# Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU reads the whole head for each
 # chunk, and multiplies in tiles of 128 rows.
 _CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
 
