@@ -36,7 +36,7 @@ def sanitizer() -> str:
 def test_finds_nothing(tool: str, module: str) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path]),
         # Every tensor gets memory of its own: what lies beyond it in the allocator's pool would look allocated.
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
     }

@@ -22,7 +22,7 @@ out_of_range.main(sys.argv[1])
 def test_they_make_their_entry_nan_and_touch_nothing_else(device: str) -> None:
     if device == "cpu" and not CUDA_ON_HOST:
         pytest.skip("the CPU kernels' indices are always looked at")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
     environment.pop("TAD_EXT_DEBUG", None)
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, device], env=environment, capture_output=True, text=True, timeout=300
