@@ -59,9 +59,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>) log
   const int64_t row = blockIdx.x;
   Element* target = row_pointer<Element>(gradient, row);
   const NamedBy named = entries_of_row(by_row, a.entries, row);
-  if (named.first == named.last)
-    for_each_group(
-        0, a.vocabulary, [&](int64_t column) { store_group(Group<Real>{}, target, column, a.vocabulary, false); });
+  if (named.first == named.last) fill_row(Real(0), target, a.vocabulary, /*add=*/false);
 
   const Real b = Real(1 / a.temperature), log2_scale = Real(double(b) * kLog2E);
   const Element* source = row_pointer<Element>(a.logits, row);

@@ -129,6 +129,14 @@ __device__ __forceinline__ void for_each_group(int64_t begin, int64_t end, const
     visit(column);
 }
 
+/// Writes one number to all columns of a row; with `add`, adds it.
+template <class Real, class Element>
+__device__ __forceinline__ void fill_row(Real value, Element* row, int64_t columns, bool add) {
+  Group<Real> group;
+  for (int i = 0; i < kGroup; ++i) group.value[i] = value;
+  for_each_group(0, columns, [&](int64_t column) { store_group(group, row, column, columns, add); });
+}
+
 /// The type that arithmetic on elements is done in.
 template <class Element>
 struct RealOf {

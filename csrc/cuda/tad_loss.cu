@@ -62,9 +62,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>) tad
   const int64_t row = blockIdx.x;
   Element* target = row_pointer<Element>(gradient, row);
   const NamedBy named = entries_of_row(by_row, a.entries, row);
-  if (named.first == named.last)
-    for_each_group(
-        0, a.vocabulary, [&](int64_t column) { store_group(Group<Real>{}, target, column, a.vocabulary, false); });
+  if (named.first == named.last) fill_row(Real(0), target, a.vocabulary, /*add=*/false);
 
   const double outer = grad_loss ? double(*grad_loss) : 1.0;
   const double near_denominator = denominator(a.near_denominator, 0);
@@ -106,12 +104,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>) tad
         store_group(x, target, column, a.vocabulary, add);
       });
     } else {
-      const Real nothing = valid ? Real(0) : Real(NAN);
-      for_each_group(0, a.vocabulary, [&](int64_t column) {
-        Group<Real> x;
-        for (int i = 0; i < kGroup; ++i) x.value[i] = nothing;
-        store_group(x, target, column, a.vocabulary, add);
-      });
+      fill_row(valid ? Real(0) : Real(NAN), target, a.vocabulary, add);
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "cuda_on_host.h"
 #include "cuda_on_host_death.h"
 
@@ -24,16 +25,6 @@ using cuda_on_host::kSchedules;
 using cuda_on_host::launch;
 using cuda_on_host::Order;
 using cuda_on_host::set_schedule;
-
-int failures = 0;
-
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (0)
 
 // One thread passes a value to another; with or without the barriers that make it right. `earlier` barriers of the
 // block lie before, and `ahead` barriers of its own warp before what the receiver does.

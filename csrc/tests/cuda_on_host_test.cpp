@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "cuda_on_host.h"
 
 namespace {
@@ -17,16 +18,6 @@ using cuda_on_host::dynamic_shared_memory;
 using cuda_on_host::kSchedules;
 using cuda_on_host::launch;
 using cuda_on_host::set_schedule;
-
-int failures = 0;
-
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (0)
 
 #if defined(TAD_CUDA_ON_HOST_THREADS)
 constexpr unsigned kManyThreads = 128;

@@ -9,18 +9,9 @@
 #include "../common/philox.h"
 #include "../common/row_math.h"
 #include "../cpu/kernels.h"
+#include "check.h"
 
 namespace {
-
-int failures = 0;
-
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (0)
 
 bool close(double a, double b, double tolerance = 1e-9) {
   return std::abs(a - b) <= tolerance * (1 + std::abs(b));
