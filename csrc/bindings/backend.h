@@ -16,16 +16,15 @@ class Backend {
   /// Whether the host can look at tensors' values without waiting for the device.
   virtual bool host_reads_values() const = 0;
 
-  /// Each entry's own loss (not weighted; KL without temperature^2), and the TadRowSums that its gradient needs.
-  virtual void tad_loss(const TadLossArguments&, double* losses, void* row_sums) const = 0;
+  /// Each entry's own loss (not weighted; KL without temperature^2) unless `losses` is null, and in the same visit of
+  /// the logits the gradient unless that is null; it needs the arguments' counts.
+  virtual void tad_loss(const TadLossArguments&, double* losses, const TadGradient* gradient) const = 0;
 
   /// Counts and weighted sums, added in a fixed order. Without `losses`: the counts alone.
   virtual void tad_totals(const TadLossArguments&, const double* losses, const TadTotals&) const = 0;
 
-  /// grad_loss * d loss / d student logits into every row of `gradient`, which may be the student's logits themselves
-  /// where each entry has its own row. Both denominators are given. A null `grad_loss` is 1.
-  virtual void tad_gradient(
-      const TadLossArguments&, const void* row_sums, const void* grad_loss, const MutableRows& gradient) const = 0;
+  /// gradient *= factor, a 0-d tensor on its device; nothing is touched where it is 1.
+  virtual void scale(at::Tensor& gradient, const at::Tensor& factor) const = 0;
 
   /// The normalizers are two numbers per entry (see csrc/cpu/log_softmax.h).
   virtual void log_softmax(const LogSoftmaxArguments&, const MutableRows& out, void* normalizers) const = 0;

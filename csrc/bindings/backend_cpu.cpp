@@ -1,6 +1,7 @@
-// The CPU backend: rows over threads, each by a kernel of the best instruction set.
+// The CPU backend: rows, or slices of rows, over threads, each by a kernel of the best instruction set.
 #include "../common/entries.h"
 #include "../common/reveal.h"
+#include "../common/statistics.h"
 #include "../cpu/kernels.h"
 #include "backend.h"
 #include "parallel.h"
@@ -16,16 +17,47 @@ void with_real(DType dtype, const Work& work) {
     work(float());
 }
 
+/// Memory of the calling thread for the exponentials of a pair of rows: two rows of Real, kept from call to call, since
+/// fresh pages would cost more than the arithmetic on them.
+template <class Real>
+Exponentials<Real> own_exponentials(int64_t vocabulary) {
+  thread_local std::vector<Real> memory;
+  const size_t blocks = (vocabulary + kBlock - 1) / kBlock, columns = blocks * kBlock;
+  if (memory.size() < 2 * (columns + blocks)) memory.resize(2 * (columns + blocks));
+  Real* data = memory.data();
+  return {data, data + columns, data + 2 * columns, data + 2 * columns + blocks};
+}
+
 class CpuBackend final : public Backend {
  public:
   bool host_reads_values() const override { return true; }
 
-  void tad_loss(const TadLossArguments& a, double* losses, void* row_sums) const override {
+  void tad_loss(const TadLossArguments& a, double* losses, const TadGradient* gradient) const override {
     with_real(a.student.dtype, [&](auto real) {
       using Real = decltype(real);
-      auto* sums = static_cast<TadRowSums<Real>*>(row_sums);
       const auto& kernels = cpu_kernels().of<Real>();
-      parallel_rows(a.entries, [&](int64_t entry) { kernels.tad_loss(a, entry, losses + entry, sums + entry); });
+      const int64_t slices = slices_of(a.vocabulary);
+      const auto sums_of = [&](int64_t entry, const Exponentials<Real>* kept, const auto& each_slice) {
+        std::vector<SliceSums> sums(slices);
+        each_slice(slices, [&](int64_t slice) { kernels.tad_sums(a, entry, slice, kept, &sums[slice]); });
+        const double loss = kernels.tad_loss(a, entry, sums.data());
+        if (losses) losses[entry] = loss;
+        return sums[0];
+      };
+      if (!gradient)
+        return parallel_rows(
+            a.entries, [&](int64_t entry, const auto& each_slice) { sums_of(entry, nullptr, each_slice); });
+      const double outer = gradient->grad_loss ? double(*static_cast<const Real*>(gradient->grad_loss)) : 1.0;
+      write_gradient_rows(
+          gradient->rows, a.vocabulary, a.student_rows, a.entries,
+          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
+            const Exponentials<Real> kept = own_exponentials<Real>(a.vocabulary);
+            const SliceSums sums = sums_of(entry, &kept, each_slice);
+            const double scale = outer * TAD_ISA::gradient_scale(a, entry);
+            each_slice(slices, [&](int64_t slice) {
+              kernels.tad_gradient(a, entry, slice, kept, sums, scale, gradient->rows, row, add);
+            });
+          });
     });
   }
 
@@ -35,20 +67,8 @@ class CpuBackend final : public Backend {
     with_real(a.student.dtype, [&](auto real) { TAD_ISA::write_totals<decltype(real)>(a, sums, out); });
   }
 
-  void tad_gradient(const TadLossArguments& a, const void* row_sums, const void* grad_loss, const MutableRows& gradient)
-      const override {
-    with_real(a.student.dtype, [&](auto real) {
-      using Real = decltype(real);
-      const auto* sums = static_cast<const TadRowSums<Real>*>(row_sums);
-      const double outer = grad_loss ? double(*static_cast<const Real*>(grad_loss)) : 1.0;
-      const double near = TAD_ISA::denominator(a.near_denominator, 0);
-      const double distant = TAD_ISA::denominator(a.distant_denominator, 0);
-      const auto& kernels = cpu_kernels().of<Real>();
-      write_gradient_rows(gradient, a.vocabulary, a.student_rows, a.entries, [&](int64_t entry, int64_t row, bool add) {
-        const Real scale = Real(outer * TAD_ISA::gradient_scale(a, entry, near, distant));
-        kernels.tad_gradient(a, entry, sums[entry], scale, gradient, row, add);
-      });
-    });
+  void scale(at::Tensor& gradient, const at::Tensor& factor) const override {
+    if (factor.item<double>() != 1) gradient.mul_(factor);
   }
 
   void log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* normalizers) const override {
@@ -56,7 +76,13 @@ class CpuBackend final : public Backend {
       using Real = decltype(real);
       auto* of = static_cast<Real*>(normalizers);
       const auto& kernels = cpu_kernels().of<Real>();
-      parallel_rows(a.entries, [&](int64_t entry) { kernels.log_softmax(a, entry, out, of + 2 * entry); });
+      const int64_t slices = slices_of(a.vocabulary);
+      parallel_rows(a.entries, [&](int64_t entry, const auto& each_slice) {
+        std::vector<SliceSums> sums(slices);
+        each_slice(slices, [&](int64_t slice) { kernels.softmax_sums(a, entry, slice, &sums[slice]); });
+        kernels.softmax_normalizer(a, sums.data(), of + 2 * entry);
+        each_slice(slices, [&](int64_t slice) { kernels.log_softmax(a, entry, slice, of + 2 * entry, out); });
+      });
     });
   }
 
@@ -67,16 +93,31 @@ class CpuBackend final : public Backend {
       using Real = decltype(real);
       const auto* of = static_cast<const Real*>(normalizers);
       const auto& kernels = cpu_kernels().of<Real>();
-      write_gradient_rows(gradient, a.vocabulary, a.rows, a.entries, [&](int64_t entry, int64_t row, bool add) {
-        kernels.log_softmax_gradient(a, entry, of + 2 * entry, grad_out, gradient, row, add);
-      });
+      const int64_t slices = slices_of(a.vocabulary);
+      write_gradient_rows(
+          gradient, a.vocabulary, a.rows, a.entries,
+          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
+            std::vector<double> sums(slices);
+            each_slice(slices, [&](int64_t slice) { sums[slice] = kernels.gradient_sum(a, entry, slice, grad_out); });
+            double total = 0;
+            for (double sum : sums) total += sum;
+            each_slice(slices, [&](int64_t slice) {
+              kernels.log_softmax_gradient(a, entry, slice, of + 2 * entry, grad_out, total, gradient, row, add);
+            });
+          });
     });
   }
 
   void token_statistics(const TokenStatisticsArguments& a) const override {
     with_real(a.logits.dtype, [&](auto real) {
       const auto& kernels = cpu_kernels().of<decltype(real)>();
-      parallel_rows(a.entries, [&](int64_t entry) { kernels.token_statistics(a, entry); });
+      const int64_t slices = slices_of(a.vocabulary);
+      parallel_rows(a.entries, [&](int64_t entry, const auto& each_slice) {
+        if (a.rows && a.rows[entry] < 0) return TAD_ISA::write_empty_statistics(a, entry);
+        std::vector<SliceStatistics> found(slices);
+        each_slice(slices, [&](int64_t slice) { kernels.slice_statistics(a, entry, slice, &found[slice]); });
+        kernels.token_statistics(a, entry, found.data());
+      });
     });
   }
 

@@ -7,6 +7,7 @@
 
 #include "../cuda/kernels.h"
 #include "backend.h"
+#include "checks.h"
 
 namespace tad {
 namespace {
@@ -42,18 +43,20 @@ class CudaBackend final : public Backend {
 
   bool host_reads_values() const override { return false; }
 
-  void tad_loss(const TadLossArguments& a, double* losses, void* row_sums) const override {
-    check(kKernels->tad_loss(a, losses, row_sums, stream_), "tad_loss");
+  void tad_loss(const TadLossArguments& a, double* losses, const TadGradient* gradient) const override {
+    const SortedEntries sorted(gradient ? a.student_rows : nullptr, a.entries, device_);
+    check(kKernels->tad_loss(a, losses, gradient, sorted.view, stream_), "tad_loss");
   }
 
   void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {
     check(kKernels->tad_totals(a, losses, out, stream_), "tad_totals");
   }
 
-  void tad_gradient(const TadLossArguments& a, const void* row_sums, const void* grad_loss, const MutableRows& gradient)
-      const override {
-    const SortedEntries sorted(a.student_rows, a.entries, device_);
-    check(kKernels->tad_gradient(a, row_sums, grad_loss, sorted.view, gradient, stream_), "tad_gradient");
+  void scale(at::Tensor& gradient, const at::Tensor& factor) const override {
+    const DType dtype = dtype_of(gradient);
+    check(
+        kKernels->scale(gradient.mutable_data_ptr(), gradient.numel(), dtype, factor.const_data_ptr(), stream_),
+        "scale");
   }
 
   void log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* normalizers) const override {

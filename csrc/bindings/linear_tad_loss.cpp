@@ -107,13 +107,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   all.vocabulary = lm_head_weight.size(0);
   all.student.dtype = dtype_of(student_hidden);
   backend->tad_totals(all, nullptr, result.counts());
-  const at::Tensor own_near = result.near_count.to(at::kDouble), own_distant = result.distant_count.to(at::kDouble);
-  if (!all.near_denominator) all.near_denominator = own_near.const_data_ptr<double>();
-  if (!all.distant_denominator) all.distant_denominator = own_distant.const_data_ptr<double>();
+  all.near_count = result.near_count.const_data_ptr<int64_t>();
+  all.distant_count = result.distant_count.const_data_ptr<int64_t>();
 
   const at::Tensor losses = at::empty({entries.size()}, student_hidden.options().dtype(at::kDouble));
-  const at::Tensor row_sums =
-      at::empty({std::min(chunk_rows, entries.size()), 4}, student_hidden.options().dtype(real));
   at::Tensor grad_hidden = hidden_grad ? at::empty_like(student_hidden, at::MemoryFormat::Contiguous)
                                        : at::empty({0}, student_hidden.options());
   at::Tensor grad_weight = weight_grad ? at::zeros(lm_head_weight.sizes(), lm_head_weight.options().dtype(real))
@@ -132,10 +129,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     a.student = rows_view(logits);
     if (teacher.logits.defined()) a.teacher = rows_view(teacher.logits);
     if (teacher.rows.defined()) a.teacher_rows = teacher.rows.const_data_ptr<int64_t>();
-    backend->tad_loss(a, losses.mutable_data_ptr<double>() + begin, row_sums.mutable_data_ptr());
-    if (!hidden_grad && !weight_grad) continue;
+    double* const loss_of_entry = losses.mutable_data_ptr<double>() + begin;
+    if (!hidden_grad && !weight_grad) {
+      backend->tad_loss(a, loss_of_entry, nullptr);
+      continue;
+    }
     // The gradient takes the logits' place. Rows that pad the chunk to whole tiles become zero and add nothing.
-    backend->tad_gradient(a, row_sums.const_data_ptr(), nullptr, mutable_rows_view(logits));
+    const TadGradient in_place{mutable_rows_view(logits)};
+    backend->tad_loss(a, loss_of_entry, &in_place);
     if (hidden_grad)
       grad_hidden.slice(0, begin, end).copy_(products.product(logits, lm_head_weight).narrow(0, 0, end - begin));
     if (weight_grad) grad_weight.add_(products.product(logits.t(), hidden));

@@ -16,14 +16,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const at::Tensor& labels,
     const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight, double temperature,
     const OptionalTensor& row_weight, const OptionalTensor& student_rows, const OptionalTensor& teacher_rows,
-    const OptionalTensor& near_count, const OptionalTensor& distant_count);
+    const OptionalTensor& near_count, const OptionalTensor& distant_count, bool with_gradient);
 
-at::Tensor tad_loss_backward(
+at::Tensor tad_loss_gradient(
     const at::Tensor& grad_loss, const at::Tensor& student_logits, const OptionalTensor& teacher_logits,
-    const at::Tensor& labels, const at::Tensor& steps_to_reveal, const at::Tensor& row_sums, int64_t delta,
-    double ce_weight, double kl_weight, double temperature, const OptionalTensor& row_weight,
-    const OptionalTensor& student_rows, const OptionalTensor& teacher_rows, const at::Tensor& near_count,
-    const at::Tensor& distant_count);
+    const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
+    double temperature, const OptionalTensor& row_weight, const OptionalTensor& student_rows,
+    const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count);
+
+void scale_gradient(at::Tensor& gradient, const at::Tensor& grad_loss);
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_tad_loss(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
@@ -57,7 +58,8 @@ at::Tensor commit_reveal(
 /// Registers all of them as a device's kernels.
 inline void implement_operators(torch::Library& m) {
   m.impl("tad_loss", tad_loss);
-  m.impl("tad_loss_backward", tad_loss_backward);
+  m.impl("tad_loss_gradient", tad_loss_gradient);
+  m.impl("scale_gradient", scale_gradient);
   m.impl("linear_tad_loss", linear_tad_loss);
   m.impl("linear_tad_loss_backward", linear_tad_loss_backward);
   m.impl("masked_log_softmax", masked_log_softmax);

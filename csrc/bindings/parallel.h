@@ -1,4 +1,4 @@
-// Independent rows over PyTorch's CPU threads.
+// Independent rows over PyTorch's CPU threads; where rows are few, the slices of each row over all of them.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -12,15 +12,31 @@
 
 namespace tad {
 
-/// Calls work(row) for every row. Threads take the next row when they are free, so rows of unequal cost balance; no
-/// row's result may depend on another's, so results do not depend on the number of threads.
+/// Calls work(i) for every i < count. Threads take the next one when they are free, so unequal costs balance, and a
+/// thread that the system has put aside holds up one piece of work at most.
+template <class Work>
+void parallel_each(int64_t count, const Work& work) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(count, at::get_num_threads());
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t i; (i = next.fetch_add(1)) < count;) work(i);
+  });
+}
+
+/// Calls work(row, each_slice) for every row, where each_slice(slices, f) calls f(slice) for every slice of the row and
+/// returns when all are done. Nothing may depend on who computes what, so results do not depend on the number of threads.
 template <class Work>
 void parallel_rows(int64_t rows, const Work& work) {
-  std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(rows, at::get_num_threads());
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t row; (row = next.fetch_add(1)) < rows;) work(row);
-  });
+  if (rows < at::get_num_threads() && !at::in_parallel_region()) {
+    for (int64_t row = 0; row < rows; ++row)
+      work(row, [](int64_t slices, const auto& f) { parallel_each(slices, f); });
+  } else {
+    parallel_each(rows, [&](int64_t row) {
+      work(row, [](int64_t slices, const auto& f) {
+        for (int64_t slice = 0; slice < slices; ++slice) f(slice);
+      });
+    });
+  }
 }
 
 /// The entries that name each row, in entry order: those of row r are entries[start[r]] ... entries[start[r + 1] - 1].
@@ -38,17 +54,22 @@ struct EntriesOfRow {
   }
 };
 
-/// Fills the contiguous rows of a gradient from the entries that name them: write(entry, row, add) for each entry, in
-/// entry order, with `add` from a row's second entry on. Rows that no entry names become zero.
+/// Fills the contiguous rows of a gradient from the entries that name them: write(entry, row, add, each_slice) for each
+/// entry, in entry order, with `add` from a row's second entry on. Rows that no entry names become zero.
 template <class Write>
 void write_gradient_rows(
     const MutableRows& gradient, int64_t vocabulary, const int64_t* rows, int64_t entry_count, const Write& write) {
   const EntriesOfRow of_row(rows, entry_count, gradient.row_count);
+  std::vector<int64_t> named, unnamed;
+  for (int64_t row = 0; row < gradient.row_count; ++row)
+    (of_row.start[row] < of_row.start[row + 1] ? named : unnamed).push_back(row);
   const size_t row_bytes = vocabulary * TAD_ISA::element_size(gradient.dtype);
-  parallel_rows(gradient.row_count, [&](int64_t row) {
-    const int64_t first = of_row.start[row], last = of_row.start[row + 1];
-    if (first == last) std::memset(static_cast<char*>(gradient.data) + row * row_bytes, 0, row_bytes);
-    for (int64_t k = first; k < last; ++k) write(of_row.entries[k], row, /*add=*/k > first);
+  parallel_each(int64_t(unnamed.size()), [&](int64_t i) {
+    std::memset(static_cast<char*>(gradient.data) + unnamed[i] * row_bytes, 0, row_bytes);
+  });
+  parallel_rows(int64_t(named.size()), [&](int64_t i, const auto& each_slice) {
+    const int64_t row = named[i], first = of_row.start[row], last = of_row.start[row + 1];
+    for (int64_t k = first; k < last; ++k) write(of_row.entries[k], row, /*add=*/k > first, each_slice);
   });
 }
 

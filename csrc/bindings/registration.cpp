@@ -5,13 +5,13 @@ TORCH_LIBRARY(tad_ext, m) {
   m.def(
       "tad_loss(Tensor student_logits, Tensor? teacher_logits, Tensor labels, Tensor steps_to_reveal, int delta, "
       "float ce_weight, float kl_weight, float temperature, Tensor? row_weight, Tensor? student_rows, "
-      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count) "
-      "-> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, Tensor row_sums)");
+      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count, bool with_gradient) "
+      "-> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, Tensor gradient)");
   m.def(
-      "tad_loss_backward(Tensor grad_loss, Tensor student_logits, Tensor? teacher_logits, Tensor labels, "
-      "Tensor steps_to_reveal, Tensor row_sums, int delta, float ce_weight, float kl_weight, float temperature, "
-      "Tensor? row_weight, Tensor? student_rows, Tensor? teacher_rows, Tensor near_count, Tensor distant_count) "
-      "-> Tensor");
+      "tad_loss_gradient(Tensor grad_loss, Tensor student_logits, Tensor? teacher_logits, Tensor labels, "
+      "Tensor steps_to_reveal, int delta, float ce_weight, float kl_weight, float temperature, Tensor? row_weight, "
+      "Tensor? student_rows, Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count) -> Tensor");
+  m.def("scale_gradient(Tensor(a!) gradient, Tensor grad_loss) -> ()");
   m.def(
       "linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, Tensor labels, "
       "Tensor steps_to_reveal, int delta, float ce_weight, float kl_weight, float temperature, Tensor? row_weight, "

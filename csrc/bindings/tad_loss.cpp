@@ -1,4 +1,4 @@
-// tad_loss and tad_loss_backward.
+// tad_loss, tad_loss_gradient and scale_gradient.
 #include "backend.h"
 #include "checks.h"
 #include "operators.h"
@@ -42,13 +42,33 @@ struct Logits {
   }
 };
 
+/// A 0-d factor in the type of the sums.
+at::Tensor checked_factor(const at::Tensor& factor, const char* name, const at::Tensor& like, const char* like_name) {
+  TORCH_CHECK_VALUE(factor.numel() == 1, name, " has shape ", factor.sizes(), ", expected a 0-d tensor");
+  check_same_device(factor, name, like, like_name);
+  return factor.reshape({}).to(real_type(like));
+}
+
+/// Runs one visit of the logits and returns the gradient, in the shape and dtype of the student's logits.
+at::Tensor visit_with_gradient(
+    const Backend& backend, TadLossArguments a, const at::Tensor& student_logits, const TadResult& result,
+    double* losses, const void* grad_loss) {
+  backend.tad_totals(a, nullptr, result.counts());
+  a.near_count = result.near_count.const_data_ptr<int64_t>();
+  a.distant_count = result.distant_count.const_data_ptr<int64_t>();
+  const at::Tensor gradient = at::empty(student_logits.sizes(), student_logits.options().memory_format(std::nullopt));
+  const TadGradient target{mutable_rows_view(as_rows(gradient)), grad_loss};
+  backend.tad_loss(a, losses, &target);
+  return gradient;
+}
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> tad_loss(
     const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const at::Tensor& labels,
     const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight, double temperature,
     const OptionalTensor& row_weight, const OptionalTensor& student_rows, const OptionalTensor& teacher_rows,
-    const OptionalTensor& near_count, const OptionalTensor& distant_count) {
+    const OptionalTensor& near_count, const OptionalTensor& distant_count, bool with_gradient) {
   const Logits logits(student_logits, teacher_logits, kl_weight);
   TadEntries entries(
       student_logits, "student_logits", labels, steps_to_reveal, row_weight, student_rows, teacher_rows,
@@ -58,40 +78,41 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const auto backend = backend_for(student_logits);
 
   const TadResult result(logits.student);
-  const at::Tensor row_sums = at::empty({entries.size(), 4}, logits.student.options().dtype(real_type(student_logits)));
   const at::Tensor losses = at::empty({entries.size()}, logits.student.options().dtype(at::kDouble));
-  backend->tad_loss(a, losses.mutable_data_ptr<double>(), row_sums.mutable_data_ptr());
-  backend->tad_totals(a, losses.const_data_ptr<double>(), result.view());
-  return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, row_sums};
+  double* const loss_of_entry = losses.mutable_data_ptr<double>();
+  at::Tensor gradient;
+  if (with_gradient) {
+    gradient = visit_with_gradient(*backend, a, student_logits, result, loss_of_entry, nullptr);
+  } else {
+    gradient = at::empty({0}, student_logits.options().memory_format(std::nullopt));
+    backend->tad_loss(a, loss_of_entry, nullptr);
+  }
+  backend->tad_totals(a, loss_of_entry, result.view());
+  return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, gradient};
 }
 
-at::Tensor tad_loss_backward(
+at::Tensor tad_loss_gradient(
     const at::Tensor& grad_loss, const at::Tensor& student_logits, const OptionalTensor& teacher_logits,
-    const at::Tensor& labels, const at::Tensor& steps_to_reveal, const at::Tensor& row_sums, int64_t delta,
-    double ce_weight, double kl_weight, double temperature, const OptionalTensor& row_weight,
-    const OptionalTensor& student_rows, const OptionalTensor& teacher_rows, const at::Tensor& near_count,
-    const at::Tensor& distant_count) {
+    const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
+    double temperature, const OptionalTensor& row_weight, const OptionalTensor& student_rows,
+    const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count) {
   const Logits logits(student_logits, teacher_logits, kl_weight);
   TadEntries entries(
       student_logits, "student_logits", labels, steps_to_reveal, row_weight, student_rows, teacher_rows,
       {ce_weight, kl_weight, temperature, delta});
   entries.set_denominators(near_count, distant_count);
   const TadLossArguments a = logits.arguments(entries, labels, student_logits);
-  TORCH_CHECK_VALUE(
-      row_sums.dim() == 2 && row_sums.size(0) == entries.size() && row_sums.size(1) == 4 && row_sums.is_contiguous() &&
-          row_sums.scalar_type() == real_type(student_logits),
-      "row_sums has shape ", row_sums.sizes(), " and dtype ", row_sums.scalar_type(),
-      ", expected what tad_loss returned for these entries");
-  check_same_device(row_sums, "row_sums", student_logits, "student_logits");
-  TORCH_CHECK_VALUE(grad_loss.numel() == 1, "grad_loss has shape ", grad_loss.sizes(), ", expected a 0-d tensor");
-  check_same_device(grad_loss, "grad_loss", student_logits, "student_logits");
-  const at::Tensor outer = grad_loss.to(real_type(student_logits));
-  const auto backend = backend_for(student_logits);
+  const at::Tensor outer = checked_factor(grad_loss, "grad_loss", student_logits, "student_logits");
+  return visit_with_gradient(
+      *backend_for(student_logits), a, student_logits, TadResult(logits.student), nullptr, outer.const_data_ptr());
+}
 
-  const at::Tensor gradient = at::empty(student_logits.sizes(), student_logits.options().memory_format(std::nullopt));
-  const MutableRows target = mutable_rows_view(as_rows(gradient));
-  backend->tad_gradient(a, row_sums.const_data_ptr(), outer.const_data_ptr(), target);
-  return gradient;
+void scale_gradient(at::Tensor& gradient, const at::Tensor& grad_loss) {
+  check_logits(gradient, "gradient");
+  TORCH_CHECK_VALUE(
+      gradient.is_contiguous(), "gradient has strides ", gradient.strides(), ", expected contiguous memory");
+  const at::Tensor factor = checked_factor(grad_loss, "grad_loss", gradient, "gradient");
+  if (gradient.numel() > 0) backend_for(gradient)->scale(gradient, factor);
 }
 
 }  // namespace tad

@@ -36,17 +36,19 @@ struct TadLossArguments {
   const int64_t* teacher_rows = nullptr;
   const double* near_denominator = nullptr;  // null: the number of near entries
   const double* distant_denominator = nullptr;
+  const int64_t* near_count = nullptr;  // the number of near entries; only the gradient asks
+  const int64_t* distant_count = nullptr;
   int64_t delta = 0;
   double ce_weight = 1.0;
   double kl_weight = 1.0;
   double temperature = 1.0;
 };
 
-/// What forward leaves for backward, per entry: the softmax of a row is exp((x - max) / T) * inverse_sum, where T is
-/// the temperature for a distant entry and 1 for a near one, and max is a number near the row's maximum.
-template <class Real>
-struct TadRowSums {
-  Real student_max, student_inverse_sum, teacher_max, teacher_inverse_sum;
+/// grad_loss * d loss / d student logits, into every row. `rows` may be the student's logits themselves where each entry
+/// has its own row. A null `grad_loss` is 1; otherwise a float64 for float64 logits, a float32 for others.
+struct TadGradient {
+  MutableRows rows;
+  const void* grad_loss = nullptr;
 };
 
 /// Where the results of a whole call go, one number each; loss, ce and kl in float64 for float64 logits, otherwise in

@@ -43,12 +43,12 @@ TAD_HOST_DEVICE double denominator(const double* given, int64_t own) {
 }
 
 /// d loss / d (the entry's own loss, KL without temperature^2).
-TAD_HOST_DEVICE double gradient_scale(
-    const TadLossArguments& a, int64_t entry, double near_denominator, double distant_denominator) {
+TAD_HOST_DEVICE double gradient_scale(const TadLossArguments& a, int64_t entry) {
   switch (kind_of(a, entry)) {
-    case EntryKind::kNear: return a.ce_weight * weight_of(a, entry) / near_denominator;
+    case EntryKind::kNear: return a.ce_weight * weight_of(a, entry) / denominator(a.near_denominator, *a.near_count);
     case EntryKind::kDistant:
-      return a.kl_weight * weight_of(a, entry) * a.temperature * a.temperature / distant_denominator;
+      return a.kl_weight * weight_of(a, entry) * a.temperature * a.temperature /
+             denominator(a.distant_denominator, *a.distant_count);
     default: return 0;
   }
 }

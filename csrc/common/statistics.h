@@ -69,6 +69,19 @@ TAD_HOST_DEVICE GumbelBest merge(const GumbelBest& a, const GumbelBest& b) {
   return best;
 }
 
+/// What is known about a part of a row.
+template <class Real>
+struct RowStatistics {
+  RowSum<double> sum;
+  Top2<Real> top;
+  GumbelBest sample;
+};
+
+template <class Real>
+TAD_HOST_DEVICE RowStatistics<Real> merge(const RowStatistics<Real>& a, const RowStatistics<Real>& b) {
+  return {merge(a.sum, b.sum), merge(a.top, b.top), merge(a.sample, b.sample)};
+}
+
 /// What an entry says that is padding, or whose row is not there.
 TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, int64_t entry) {
   a.token[entry] = 0;
@@ -79,11 +92,13 @@ TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, i
   a.valid[entry] = false;
 }
 
-/// An entry's statistics from its row's sums at temperature 1, its two best allowed tokens, and its sample.
+/// An entry's statistics from those of its whole row.
 template <class Real>
 TAD_HOST_DEVICE void write_statistics(
-    const TokenStatisticsArguments& a, int64_t entry, const RowSum<double>& row, Top2<Real> top,
-    const GumbelBest& sample) {
+    const TokenStatisticsArguments& a, int64_t entry, const RowStatistics<Real>& found) {
+  const RowSum<double>& row = found.sum;
+  const GumbelBest& sample = found.sample;
+  Top2<Real> top = found.top;
   write_empty_statistics(a, entry);
   if (top.index < 0) {
     const int64_t token = lowest_allowed(a, -1);

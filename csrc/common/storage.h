@@ -67,6 +67,18 @@ TAD_HOST_DEVICE Real from_storage(Float16 x) {
 #endif
 }
 
+/// One element of a row.
+template <class Real>
+TAD_HOST_DEVICE Real element_of(const Rows& rows, int64_t row, int64_t column) {
+  const int64_t i = row * rows.row_stride + column;
+  switch (rows.dtype) {
+    case DType::kFloat32: return from_storage<Real>(static_cast<const float*>(rows.data)[i]);
+    case DType::kFloat64: return from_storage<Real>(static_cast<const double*>(rows.data)[i]);
+    case DType::kBFloat16: return from_storage<Real>(static_cast<const BFloat16*>(rows.data)[i]);
+    default: return from_storage<Real>(static_cast<const Float16*>(rows.data)[i]);
+  }
+}
+
 /// Rounds to nearest even, as PyTorch does.
 template <class Real>
 TAD_HOST_DEVICE void to_storage(Real x, float* out) {

@@ -13,7 +13,7 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
-#pragma GCC target("avx2,fma,f16c")
+#pragma GCC target("avx2,fma,f16c,tune=haswell")
 #endif
 #define TAD_ISA avx2
 #define TAD_VECTOR_BYTES 32

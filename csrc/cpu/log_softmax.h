@@ -6,57 +6,80 @@
 namespace tad {
 namespace TAD_ISA {
 
-/// out = (x - T * logsumexp(x / T)) / T. `normalizer` gets T * logsumexp in two parts, a rounded number and, in units
-/// of out, what rounding left: out = (x - normalizer[0]) / T - normalizer[1].
+inline int64_t logits_row(const LogSoftmaxArguments& a, int64_t entry) {
+  return a.rows ? a.rows[entry] : entry;
+}
+
 template <class Real>
-void log_softmax_entry(const LogSoftmaxArguments& a, int64_t entry, const MutableRows& out, Real* normalizer) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
-  RowReader<Real> reader(a.logits, a.rows ? a.rows[entry] : entry);
-  RowWriter<Real> writer(out, entry, false);
-  const Real b = Real(1 / a.temperature);
-  const RowSum<double> row = softmax_sum(reader, a.vocabulary, b);
+void softmax_sums(const LogSoftmaxArguments& a, int64_t entry, int64_t slice, SliceSums* sums) {
+  RowReader<Real> reader(a.logits, logits_row(a, entry));
+  write_plain(softmax_sum<Real>(reader, a.vocabulary, slice, 1 / a.temperature, nullptr, nullptr), sums);
+}
+
+template <class Real>
+void softmax_normalizer(const LogSoftmaxArguments& a, const SliceSums* slices, Real* normalizer) {
+  const double b = 1 / a.temperature;
+  RowSum<double> row;
+  for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
+    row = merge(row, read_plain<RowSum<double>>(slices[slice]), b);
   const double reference = reference_of(row.max);
-  const Real rounded = Real(reference + row.log_sum() / double(b));
-  const Real rest = Real((reference - double(rounded)) * double(b) + row.log_sum());
-  normalizer[0] = rounded;
-  normalizer[1] = rest;
-  for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* x = reader.block(begin, count);
-    Real* y = writer.block();
-    for (int64_t i = 0; i < padded<Real>(count); i += kLanes) store(y + i, (load(x + i) - rounded) * b - rest);
+  normalizer[0] = Real(reference + row.log_sum() / b);
+  normalizer[1] = Real((reference - double(normalizer[0])) * b + row.log_sum());
+}
+
+template <class Real>
+void log_softmax(
+    const LogSoftmaxArguments& a, int64_t entry, int64_t slice, const Real* normalizer, const MutableRows& out) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  RowReader<Real> reader(a.logits, logits_row(a, entry));
+  RowWriter<Real> writer(out, entry, a.vocabulary, false);
+  const Real b = Real(1 / a.temperature), rounded = normalizer[0], rest = normalizer[1];
+  for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(reader, begin, count, [&](auto x, int64_t length) {
+      Real* y = writer.block();
+      for (int64_t i = 0; i < length; i += kLanes) store(y + i, (load<Real>(x + i) - rounded) * b - rest);
+    });
     writer.finish(begin, count);
   });
 }
 
-/// Writes (or adds) d/dx = (g - softmax(x / T) * sum(g)) / T.
 template <class Real>
-void log_softmax_gradient_entry(
-    const LogSoftmaxArguments& a, int64_t entry, const Real* normalizer, const Rows& grad_out,
-    const MutableRows& gradient, int64_t gradient_row, bool add) {
+double gradient_sum(const LogSoftmaxArguments& a, int64_t entry, int64_t slice, const Rows& grad_out) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  RowReader<Real> reader(a.logits, a.rows ? a.rows[entry] : entry);
-  RowReader<Real> grad_reader(grad_out, entry);
-  RowWriter<Real> writer(gradient, gradient_row, add);
-  const Real b = Real(1 / a.temperature);
+  RowReader<Real> reader(grad_out, entry);
   double total = 0;
-  for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* g = grad_reader.block(begin, count);
-    Vector<Real> sum{};
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) sum += load(g + i);
-    for (; i < count; ++i) total += g[i];
-    total += horizontal_sum<Real>(sum);
+  for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(reader, begin, count, [&](auto g, int64_t) {
+      Vector<Real> sum{};
+      int64_t i = 0;
+      for (; i + kLanes <= count; i += kLanes) sum += load<Real>(g + i);
+      for (; i < count; ++i) total += from_storage<double>(g[i]);  // not what pads the last block
+      total += double(horizontal_sum<Real>(sum));
+    });
   });
-  const Real log2_scale = Real(double(b) * kLog2E);
-  const Real scale = Real(total * double(b) / std::exp(double(normalizer[1])));
-  for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* x = reader.block(begin, count);
-    const Real* g = grad_reader.block(begin, count);
-    Real* out = writer.block();
-    for (int64_t i = 0; i < padded<Real>(count); i += kLanes) {
-      const Vector<Real> p = exp2(exponent(x + i, normalizer[0], log2_scale));
-      store(out + i, load(g + i) * b - p * scale);
-    }
+  return total;
+}
+
+template <class Real>
+void log_softmax_gradient(
+    const LogSoftmaxArguments& a, int64_t entry, int64_t slice, const Real* normalizer, const Rows& grad_out,
+    double grad_sum, const MutableRows& gradient, int64_t gradient_row, bool add) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  RowReader<Real> reader(a.logits, logits_row(a, entry)), grad_reader(grad_out, entry);
+  RowWriter<Real> writer(gradient, gradient_row, a.vocabulary, add);
+  const Real b = Real(1 / a.temperature), log2_scale = Real(kLog2E / a.temperature), reference = normalizer[0];
+  const Real scale = Real(grad_sum / a.temperature / std::exp(double(normalizer[1])));
+  for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(reader, grad_reader, begin, count, [&](auto x, auto g, int64_t length) {
+      Real* out = writer.block();
+      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+        Vector<Real> p[vectors.value];
+        for (int k = 0; k < vectors.value; ++k) p[k] = load<Real>(x + i + k * kLanes) - reference;
+        exp2_scaled<vectors.value>(p, log2_scale);
+        for (int k = 0; k < vectors.value; ++k)
+          store(out + i + k * kLanes, load<Real>(g + i + k * kLanes) * b - p[k] * scale);
+      });
+    });
     writer.finish(begin, count);
   });
 }

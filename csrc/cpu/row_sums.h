@@ -1,128 +1,214 @@
-// Sums over the blocks of a row: vector arithmetic inside a block, float64 accumulators from block to block.
+// Sums over a slice of a row: vector arithmetic inside a block, float64 accumulators from block to block.
 //
-// Exponents are taken in base 2, relative to a reference near the row's maximum: y = (x - reference) * b * log2(e). The
-// reference is the maximum of the first block in which anything is possible. A later element may exceed it; only where
-// that makes a block's sum enormous is the block done again with its own maximum, so that most rows never look for one.
+// Exponents are relative to a reference near the maximum of what was seen, which stays the same until a block stands far
+// above it: so blocks are added without rescaling, and no exponential overflows.
 #pragma once
 
 #include "../common/row_math.h"
-#include "row_blocks.h"
+#include "rows.h"
 
 namespace tad {
 namespace TAD_ISA {
 
-/// Above this a block's sum calls for a new reference. NaN does, too.
-constexpr double kEnormous = 1e15;
-
-template <class Real>
-inline Vector<Real> exponent(const Real* x, Real reference, Real scale) {
-  return (load(x) - reference) * scale;
+/// An accumulator as the plain bytes of the kernels' interface, and back.
+template <class Plain, class Sum>
+inline void write_plain(const Sum& sum, Plain* plain) {
+  static_assert(sizeof(Sum) <= sizeof(Plain));
+  std::memcpy(plain, &sum, sizeof(sum));
+}
+template <class Sum, class Plain>
+inline Sum read_plain(const Plain& plain) {
+  Sum sum;
+  std::memcpy(static_cast<void*>(&sum), &plain, sizeof(sum));
+  return sum;
 }
 
-/// Sum of exp over a block.
+constexpr int kSide = 6;  // vectors that go through the exponential side by side
+
+/// The number that exponents are relative to.
 template <class Real>
-inline double block_sum(const Real* block, int64_t length, Real reference, Real scale) {
+class Reference {
+ public:
+  explicit Reference(double inverse_temperature) : headroom_(Real(20 / inverse_temperature)) {}
+
+  /// Takes a block's maximum into account: exponents stay below 20 (and a NaN stays a NaN).
+  void admit(Real max) {
+    if (!(max <= value_ + headroom_)) value_ = max;
+  }
+  Real value() const { return value_; }
+
+ private:
+  Real value_ = negative_infinity<Real>();
+  Real headroom_;
+};
+
+template <class Real, class Element>
+inline Real block_max(const Element* block, int64_t length) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  Vector<Real> a{}, b{};
+  Vector<Real> a = load<Real>(block), b = a;
   int64_t i = 0;
   for (; i + 2 * kLanes <= length; i += 2 * kLanes) {
-    a += exp2(exponent(block + i, reference, scale));
-    b += exp2(exponent(block + i + kLanes, reference, scale));
+    a = maximum(a, load<Real>(block + i));
+    b = maximum(b, load<Real>(block + i + kLanes));
   }
-  if (i < length) a += exp2(exponent(block + i, reference, scale));
-  return double(horizontal_sum<Real>(a + b));
+  if (i < length) a = maximum(a, load<Real>(block + i));
+  return horizontal_max<Real>(maximum(a, b));
 }
 
-/// The sums of a whole row at inverse temperature b; without `weighted`.
+/// Calls visit(i, count) with constant counts: for kCount vectors at a time, then for single ones.
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+template <class Real, int kCount, class Visit>
+TAD_ALWAYS_INLINE void for_each_vectors(int64_t length, const Visit& visit) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  int64_t i = 0;
+  for (; i + kCount * kLanes <= length; i += kCount * kLanes) visit(i, Count<kCount>());
+  for (; i < length; i += kLanes) visit(i, Count<1>());
+}
+
+/// The sum of some vectors, as a tree: few accumulators, which the registers then have room for.
+template <class Real, int kCount>
+inline Vector<Real> tree_sum(const Vector<Real>* v) {
+  if constexpr (kCount == 1) return v[0];
+  if constexpr (kCount > 1) return tree_sum<Real, kCount / 2>(v) + tree_sum<Real, kCount - kCount / 2>(v + kCount / 2);
+}
+
+/// Sum of exp over a block. `keep`, unless null, gets the exponentials.
+template <bool kKeep, class Real, class Element>
+inline double block_sum(const Element* block, int64_t length, Real reference, Real scale, Real* keep) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  Vector<Real> sum{};
+  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+    constexpr int kCount = vectors.value;
+    Vector<Real> e[kCount];
+    for (int k = 0; k < kCount; ++k) e[k] = load<Real>(block + i + k * kLanes) - reference;
+    exp2_scaled<kCount>(e, scale);
+    sum += tree_sum<Real, kCount>(e);
+    for (int k = 0; k < kCount; ++k)
+      if (kKeep) store(keep + i + k * kLanes, e[k]);
+  });
+  return double(horizontal_sum<Real>(sum));
+}
+
+/// The sum of a slice at inverse temperature b; without `weighted`. `keep` and `references` (of the whole row) get the
+/// exponentials, unless null.
 template <class Real>
-inline RowSum<double> softmax_sum(RowReader<Real>& reader, int64_t vocabulary, Real b) {
-  const Real scale = Real(double(b) * kLog2E);
+inline RowSum<double> softmax_sum(
+    RowReader<Real>& reader, int64_t vocabulary, int64_t slice, double b, Real* keep, Real* references) {
+  const Real scale = Real(b * kLog2E);
+  Reference<Real> reference(b);
   RowSum<double> row;
-  for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* block = reader.block(begin, count);
-    const int64_t length = padded<Real>(count);
-    RowSum<double> part{row.max, 0, 0};
-    if (row.max > -INFINITY) part.sum = block_sum(block, length, Real(row.max), scale);
-    if (row.max == -INFINITY || !(part.sum < kEnormous)) {
-      const double max = block_max(block, length);
-      part.max = row.max > max ? row.max : max;
-      part.sum = block_sum(block, length, Real(reference_of(part.max)), scale);
-    }
-    row = merge(row, part, double(b));
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(reader, begin, count, [&](auto block, int64_t length) {
+      reference.admit(block_max<Real>(block, length));
+      const Real relative_to = reference_of(reference.value());
+      const double sum = keep ? block_sum<true>(block, length, relative_to, scale, keep + begin)
+                              : block_sum<false>(block, length, relative_to, scale, keep);
+      if (references) references[begin / kBlock] = relative_to;
+      row = merge(row, {double(reference.value()), sum, 0}, b);
+    });
   });
   return row;
 }
 
-/// Sums and weighted sums of a whole row at temperature 1. `visit(block, begin, count, max)` sees every block as well.
+/// Sums and weighted sums of a slice at temperature 1. `visit(block, begin, length, max)` sees every block as well.
 template <class Real, class Visit>
-inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, Visit visit) {
+inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, int64_t slice, const Visit& visit) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  const Real scale = Real(kLog2E);
-  const Vector<Real> lowest = splat(Real(-1000));  // keeps 0 * -inf out of the sum
+  const Vector<Real> lowest = splat(kLowestPower<Real> / Real(kLog2E));  // keeps 0 * -inf out of the sum
+  Reference<Real> reference(1);
   RowSum<double> row;
-  for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* block = reader.block(begin, count);
-    const int64_t length = padded<Real>(count);
-    const Real max = block_max(block, length);
-    RowSum<double> part{row.max > double(max) ? row.max : double(max), 0, 0};
-    const Real reference = Real(reference_of(part.max));
-    Vector<Real> sum{}, weighted{};
-    for (int64_t i = 0; i < length; i += kLanes) {
-      const Vector<Real> y = exponent(block + i, reference, scale);
-      const Vector<Real> e = exp2(y);
-      sum += e;
-      weighted += e * maximum(lowest, y);
-    }
-    part.sum = double(horizontal_sum<Real>(sum));
-    part.weighted = double(horizontal_sum<Real>(weighted)) * kLn2;
-    row = merge(row, part);
-    visit(block, begin, count, max);
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(reader, begin, count, [&](auto block, int64_t length) {
+      const Real max = block_max<Real>(block, length);
+      reference.admit(max);
+      const Real relative_to = reference_of(reference.value());
+      Vector<Real> sum{}, weighted{};
+      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+        constexpr int kCount = vectors.value;
+        Vector<Real> e[kCount], a[kCount];
+        for (int k = 0; k < kCount; ++k)
+          e[k] = a[k] = maximum(lowest, load<Real>(block + i + k * kLanes) - relative_to);
+        exp2_scaled<kCount, true>(e, Real(kLog2E));
+        sum += tree_sum<Real, kCount>(e);
+        for (int k = 0; k < kCount; ++k) weighted += e[k] * a[k];
+      });
+      const double total = double(horizontal_sum<Real>(sum)), moment = double(horizontal_sum<Real>(weighted));
+      row = merge(row, {double(reference.value()), total, moment});
+      visit(block, begin, count, max);
+    });
   });
   return row;
 }
 
-/// The sums for KL(teacher || student) over a block.
-template <class Real>
-inline DivergenceSum<double> block_divergence(
-    const Real* s, const Real* t, int64_t length, double student_max, double teacher_max, Real scale) {
+/// Sums for KL(teacher || student) over a block, with differences of logits in `weighted`.
+struct BlockDivergence {
+  double student_sum, teacher_sum, weighted;
+};
+
+template <bool kKeep, class Real, class Element>
+inline BlockDivergence block_divergence(
+    const Element* s, const Element* t, int64_t length, Real student_reference, Real teacher_reference, Real scale,
+    Real* keep_student, Real* keep_teacher) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  const Real student_reference = Real(reference_of(student_max)), teacher_reference = Real(reference_of(teacher_max));
   const Vector<Real> zero{};
   Vector<Real> student_sum{}, teacher_sum{}, weighted{};
-  for (int64_t i = 0; i < length; i += kLanes) {
-    const Vector<Real> student_y = exponent(s + i, student_reference, scale);
-    const Vector<Real> teacher_y = exponent(t + i, teacher_reference, scale);
-    const Vector<Real> e = exp2(teacher_y);
-    student_sum += exp2(student_y);
-    teacher_sum += e;
-    // Where the teacher has no probability the term is 0, whatever the student says. NaN reaches the sums.
-    weighted += e > zero ? e * (teacher_y - student_y) : zero;
-  }
+  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) {
+    constexpr int kPairs = pairs.value;
+    Vector<Real> e[2 * kPairs], difference[kPairs];  // the student's, then the teacher's
+    for (int k = 0; k < kPairs; ++k) {
+      e[k] = load<Real>(s + i + k * kLanes) - student_reference;
+      e[kPairs + k] = load<Real>(t + i + k * kLanes) - teacher_reference;
+      difference[k] = e[kPairs + k] - e[k];
+    }
+    exp2_scaled<2 * kPairs>(e, scale);
+    student_sum += tree_sum<Real, kPairs>(e);
+    teacher_sum += tree_sum<Real, kPairs>(e + kPairs);
+    for (int k = 0; k < kPairs; ++k) {
+      const Vector<Real> teacher = e[kPairs + k];
+      // Where the teacher has no probability the term is 0, whatever the student says. NaN reaches the sums.
+      weighted += teacher > zero ? teacher * difference[k] : zero;
+      if (kKeep) {
+        store(keep_student + i + k * kLanes, e[k]);
+        store(keep_teacher + i + k * kLanes, teacher);
+      }
+    }
+  });
   return {
-      {student_max, double(horizontal_sum<Real>(student_sum)), 0},
-      {teacher_max, double(horizontal_sum<Real>(teacher_sum)), double(horizontal_sum<Real>(weighted)) * kLn2}};
+      double(horizontal_sum<Real>(student_sum)), double(horizontal_sum<Real>(teacher_sum)),
+      double(horizontal_sum<Real>(weighted))};
 }
 
-/// The sums for KL(teacher || student) of a whole pair of rows at inverse temperature b.
+/// The sums for KL(teacher || student) of a slice of a pair of rows at inverse temperature b. `kept`, unless null, gets
+/// the exponentials.
 template <class Real>
 inline DivergenceSum<double> divergence_sum(
-    RowReader<Real>& student, RowReader<Real>& teacher, int64_t vocabulary, Real b) {
-  const Real scale = Real(double(b) * kLog2E);
+    RowReader<Real>& student, RowReader<Real>& teacher, int64_t vocabulary, int64_t slice, double b,
+    const Exponentials<Real>* kept) {
+  const Real scale = Real(b * kLog2E);
+  Reference<Real> student_reference(b), teacher_reference(b);
   DivergenceSum<double> row;
-  for_each_block(vocabulary, [&](int64_t begin, int64_t count) {
-    const Real* s = student.block(begin, count);
-    const Real* t = teacher.block(begin, count);
-    const int64_t length = padded<Real>(count);
-    const bool first = row.student.max == -INFINITY || row.teacher.max == -INFINITY;
-    DivergenceSum<double> part;
-    if (!first) part = block_divergence(s, t, length, row.student.max, row.teacher.max, scale);
-    if (first || !(part.student.sum < kEnormous && part.teacher.sum < kEnormous)) {
-      const double student_max = block_max(s, length), teacher_max = block_max(t, length);
-      part = block_divergence(
-          s, t, length, row.student.max > student_max ? row.student.max : student_max,
-          row.teacher.max > teacher_max ? row.teacher.max : teacher_max, scale);
-    }
-    row = merge(row, part, double(b));
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
+    visit_block(student, teacher, begin, count, [&](auto s, auto t, int64_t length) {
+      student_reference.admit(block_max<Real>(s, length));
+      teacher_reference.admit(block_max<Real>(t, length));
+      const Real student_zero = reference_of(student_reference.value());
+      const Real teacher_zero = reference_of(teacher_reference.value());
+      BlockDivergence part;
+      if (kept) {
+        part = block_divergence<true>(
+            s, t, length, student_zero, teacher_zero, scale, kept->student + begin, kept->teacher + begin);
+        kept->student_references[begin / kBlock] = student_zero;
+        kept->teacher_references[begin / kBlock] = teacher_zero;
+      } else {
+        part = block_divergence<false, Real>(s, t, length, student_zero, teacher_zero, scale, nullptr, nullptr);
+      }
+      const RowSum<double> student_part{double(student_reference.value()), part.student_sum, 0};
+      const RowSum<double> teacher_part{double(teacher_reference.value()), part.teacher_sum, part.weighted * b};
+      row = merge(row, {student_part, teacher_part}, b);
+    });
   });
   return row;
 }

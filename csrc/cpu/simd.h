@@ -17,6 +17,9 @@
 #define TAD_VECTOR_BYTES 16
 #endif
 
+/// For what must not become a call in an inner loop, where vectors would travel through memory.
+#define TAD_ALWAYS_INLINE inline __attribute__((always_inline))
+
 namespace tad {
 namespace TAD_ISA {
 
@@ -41,35 +44,6 @@ template <class Real>
 using Vector = typename Simd<Real>::Vector;
 
 template <class Real>
-inline Vector<Real> load(const Real* p) {
-  Vector<Real> v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-template <class Real>
-inline void store(Real* p, Vector<Real> v) {
-  std::memcpy(p, &v, sizeof(v));
-}
-
-/// A store to aligned memory that nobody reads soon: where the processor can, it bypasses the caches.
-template <class Real>
-inline void stream(Real* p, Vector<Real> v) {
-#if defined(TAD_HAS_AVX512)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
-#else
-  store(p, v);
-#endif
-}
-
-/// Orders streamed stores before whatever another thread is told afterwards.
-inline void stream_fence() {
-#if defined(TAD_HAS_AVX512)
-  _mm_sfence();
-#endif
-}
-
-template <class Real>
 inline Vector<Real> splat(Real x) {
   return Vector<Real>{} + x;  // exact for every x but -0, which nothing here depends on
 }
@@ -78,6 +52,18 @@ inline Vector<Real> splat(Real x) {
 template <class V>
 inline V maximum(V a, V b) {
   return a > b ? a : b;
+}
+
+/// The product rounded by itself, not as a part of a fused multiply-add: equal products cancel to exactly 0.
+template <class V>
+inline V rounded_product(V a, V b) {
+  V product = a * b;
+#if defined(__x86_64__)
+  asm("" : "+x"(product));
+#elif defined(__aarch64__)
+  asm("" : "+w"(product));
+#endif
+  return product;
 }
 
 template <class Real>
@@ -98,37 +84,59 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
-/// 2^f for |f| <= 1/2 within 2e-8; exactly 1 for f = 0.
-inline Vector<float> exp2_fraction(Vector<float> f) {
-  Vector<float> p = f * 1.53533605e-4f + 1.33988750e-3f;
-  p = p * f + 9.61843692e-3f;
-  p = p * f + 5.55033237e-2f;
-  p = p * f + 2.40226477e-1f;
-  p = p * f + 6.93147182e-1f;
-  return p * f + 1.0f;
-}
+/// Exponents of two at and below this give 0 (or, with AVX-512, less than any normal number).
+template <class Real>
+constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
 
-/// 2^y within about 1 ulp for y < 127; 0 for -inf and below the normal numbers; NaN stays NaN.
-inline Vector<float> exp2(Vector<float> y) {
+/// exp2 of differences: x becomes 2^(x * scale), within about 1 ulp, for x * scale < 127; 0 for -inf and below the
+/// normal numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would wait for each of
+/// its ten dependent operations, and a processor's window is too short to find another in time. With kBounded none is
+/// below kLowestPower / scale.
+template <int kCount, bool kBounded = false>
+TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
+  Vector<float> power[kCount], p[kCount];
 #if defined(TAD_HAS_AVX512)
-  const Vector<float> f = _mm512_maskz_reduce_ps(0xffff, y, 8);  // y minus its nearest integer; 0 for infinities
-  return _mm512_maskz_scalef_ps(0xffff, exp2_fraction(f), y - f);
+  for (int k = 0; k < kCount; ++k) x[k] *= scale;
+  for (int k = 0; k < kCount; ++k) power[k] = x[k];
+  for (int k = 0; k < kCount; ++k) x[k] = _mm512_maskz_reduce_ps(0xffff, x[k], 8);  // minus its nearest integer
+  for (int k = 0; k < kCount; ++k) power[k] -= x[k];
 #else
+  // Adding 1.5 * 2^23 rounds to an integer, held in the low bits; with 127 more they are the exponent's bits. At the
+  // lowest exponent these are 0, and the power is, too.
   typedef Simd<float>::Mask Int;
-  const Vector<float> low = splat(-126.0f), high = splat(127.49f);
-  Vector<float> x = maximum(low, y);
-  x = high < x ? high : x;
-  const Vector<float> shifted = x + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
-  const Vector<float> fraction = exp2_fraction(x - (shifted - 12582912.0f));
-  const Vector<float> power = (Vector<float>)(((Int)shifted << 23) + 0x3f800000);
-  return y < low ? splat(0.0f) : fraction * power;  // a product, because adding to the bits would lose some NaNs
+  const float shift = 12582912.0f + 127.0f;
+  if (!kBounded) {
+    const Vector<float> lowest = splat(kLowestPower<float> / scale);
+    for (int k = 0; k < kCount; ++k) x[k] = maximum(lowest, x[k]);
+  }
+  for (int k = 0; k < kCount; ++k) power[k] = x[k] * scale + shift;
+  for (int k = 0; k < kCount; ++k) p[k] = power[k] - shift;
+  for (int k = 0; k < kCount; ++k) x[k] = x[k] * scale - p[k];
+  for (int k = 0; k < kCount; ++k) power[k] = (Vector<float>)((Int)power[k] << 23);
+#endif
+  // 2^f for |f| <= 1/2 within 2e-8; exactly 1 for f = 0.
+  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 1.53533605e-4f + 1.33988750e-3f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 9.61843692e-3f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 5.55033237e-2f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 2.40226477e-1f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147182e-1f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 1.0f;
+#if defined(TAD_HAS_AVX512)
+  for (int k = 0; k < kCount; ++k) x[k] = _mm512_maskz_scalef_ps(0xffff, p[k], power[k]);
+#else
+  for (int k = 0; k < kCount; ++k) x[k] = p[k] * power[k];  // a product: adding to the bits would lose some NaNs
 #endif
 }
 
 /// The float64 path serves gradient checks: exact, not fast.
-inline Vector<double> exp2(Vector<double> y) {
-  for (int64_t i = 0; i < Simd<double>::kLanes; ++i) y[i] = std::exp2(y[i]);
-  return y;
+template <int kCount, bool kBounded = false>
+TAD_ALWAYS_INLINE void exp2_scaled(Vector<double>* x, double scale) {
+  for (int k = 0; k < kCount; ++k) {
+    double lanes[Simd<double>::kLanes];
+    std::memcpy(lanes, x + k, sizeof(lanes));
+    for (double& lane : lanes) lane = std::exp2(lane * scale);
+    std::memcpy(x + k, lanes, sizeof(lanes));
+  }
 }
 
 }  // namespace TAD_ISA

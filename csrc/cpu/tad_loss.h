@@ -7,62 +7,82 @@
 namespace tad {
 namespace TAD_ISA {
 
-/// Writes the entry's loss (not yet weighted; KL without temperature^2) and the sums that its gradient needs.
-template <class Real>
-void tad_loss_entry(const TadLossArguments& a, int64_t entry, double* loss, TadRowSums<Real>* sums) {
-  *loss = 0;
-  *sums = {0, 0, 0, 0};
-  const EntryKind kind = kind_of(a, entry);
-  if (kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) return;
-  RowReader<Real> student(a.student, row_of(a.student_rows, entry));
-  if (kind == EntryKind::kNear) {
-    const RowSum<double> row = softmax_sum(student, a.vocabulary, Real(1));
-    *loss = cross_entropy(row, double(student.element(a.labels[entry])));
-    *sums = {Real(row.max), Real(1 / row.sum), 0, 0};
-  } else {
-    RowReader<Real> teacher(a.teacher, row_of(a.teacher_rows, entry));
-    const DivergenceSum<double> row = divergence_sum(student, teacher, a.vocabulary, Real(1 / a.temperature));
-    *loss = row.divergence();
-    *sums = {Real(row.student.max), Real(1 / row.student.sum), Real(row.teacher.max), Real(1 / row.teacher.sum)};
-  }
+/// Whether an entry reads any logits.
+inline bool takes_part(const TadLossArguments& a, EntryKind kind) {
+  return kind == EntryKind::kNear || (kind == EntryKind::kDistant && a.teacher.data);
 }
 
-/// Writes (or adds) scale * d loss / d student row, the loss as in tad_loss_entry: softmax - onehot for a near entry,
-/// (softmax_student - softmax_teacher) / temperature for a distant one. The output may be the student's row itself.
 template <class Real>
-void tad_gradient_entry(
-    const TadLossArguments& a, int64_t entry, const TadRowSums<Real>& sums, Real scale, const MutableRows& gradient,
-    int64_t gradient_row, bool add) {
+void tad_sums(
+    const TadLossArguments& a, int64_t entry, int64_t slice, const Exponentials<Real>* kept, SliceSums* sums) {
+  const EntryKind kind = kind_of(a, entry);
+  DivergenceSum<double> result;
+  if (takes_part(a, kind)) {
+    RowReader<Real> student(a.student, row_of(a.student_rows, entry));
+    if (kind == EntryKind::kNear) {
+      result.student = softmax_sum<Real>(
+          student, a.vocabulary, slice, 1, kept ? kept->student : nullptr, kept ? kept->student_references : nullptr);
+    } else {
+      RowReader<Real> teacher(a.teacher, row_of(a.teacher_rows, entry));
+      result = divergence_sum<Real>(student, teacher, a.vocabulary, slice, 1 / a.temperature, kept);
+    }
+  }
+  write_plain(result, sums);
+}
+
+template <class Real>
+double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
+  const EntryKind kind = kind_of(a, entry);
+  if (!takes_part(a, kind)) return 0;
+  DivergenceSum<double> row;
+  for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
+    row = merge(
+        row, read_plain<DivergenceSum<double>>(slices[slice]), kind == EntryKind::kNear ? 1 : 1 / a.temperature);
+  write_plain(row, slices);
+  if (kind == EntryKind::kDistant) return row.divergence();
+  const int64_t student = row_of(a.student_rows, entry);
+  return cross_entropy(row.student, element_of<double>(a.student, student, a.labels[entry]));
+}
+
+/// What turns a block's exponentials into probabilities times `scale`.
+inline double block_factor(double reference, const RowSum<double>& row, double b, double scale) {
+  return scale * std::exp(shift_to(row.max, {reference, 1, 0}, b)) / row.sum;
+}
+
+template <class Real>
+void tad_gradient(
+    const TadLossArguments& a, int64_t entry, int64_t slice, const Exponentials<Real>& kept, const SliceSums& sums,
+    double scale, const MutableRows& gradient, int64_t gradient_row, bool add) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   const EntryKind kind = kind_of(a, entry);
-  const bool silent = kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data);
-  RowWriter<Real> writer(gradient, gradient_row, add);
-  RowReader<Real> student(a.student, row_of(a.student_rows, entry));
-  RowReader<Real> teacher(a.teacher, kind == EntryKind::kDistant && !silent ? row_of(a.teacher_rows, entry) : 0);
-  const Real b = kind == EntryKind::kDistant ? Real(1 / a.temperature) : Real(1);
-  const Real log2_scale = Real(double(b) * kLog2E);
-  const Real student_scale = scale * sums.student_inverse_sum;
-  const Real teacher_scale = scale * b * sums.teacher_inverse_sum;
-  const Real ratio = sums.student_inverse_sum / sums.teacher_inverse_sum;
+  const bool takes_part_here = takes_part(a, kind);
+  const auto row = read_plain<DivergenceSum<double>>(sums);
+  const double b = kind == EntryKind::kDistant ? 1 / a.temperature : 1;
   const int64_t label = kind == EntryKind::kNear ? a.labels[entry] : -1;
+  RowWriter<Real> writer(gradient, gradient_row, a.vocabulary, add);
+  Real student_reference = NAN, teacher_reference = NAN, student_factor = 0, teacher_factor = 0;
 
-  for_each_block(a.vocabulary, [&](int64_t begin, int64_t count) {
+  for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
     const int64_t length = padded<Real>(count);
+    const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
     Real* out = writer.block();
-    if (silent) {
+    if (takes_part_here && kept.student_references[begin / kBlock] != student_reference) {
+      student_reference = kept.student_references[begin / kBlock];
+      student_factor = Real(block_factor(student_reference, row.student, b, scale * b));
+    }
+    if (!takes_part_here) {
       for (int64_t i = 0; i < length; i += kLanes) store(out + i, Vector<Real>{});
-    } else if (kind == EntryKind::kNear) {
-      const Real* s = student.block(begin, count);
-      for (int64_t i = 0; i < length; i += kLanes)
-        store(out + i, exp2(exponent(s + i, sums.student_max, log2_scale)) * student_scale);
-      if (label >= begin && label < begin + count) out[label - begin] -= scale;
-    } else {
-      const Real* s = student.block(begin, count);
-      const Real* t = teacher.block(begin, count);
+    } else if (kind == EntryKind::kNear) {  // softmax - onehot
+      for (int64_t i = 0; i < length; i += kLanes) store(out + i, load<Real>(student + i) * student_factor);
+      if (label >= begin && label < begin + count) out[label - begin] -= Real(scale);
+    } else {  // (softmax_student - softmax_teacher) / temperature
+      if (kept.teacher_references[begin / kBlock] != teacher_reference) {
+        teacher_reference = kept.teacher_references[begin / kBlock];
+        teacher_factor = Real(block_factor(teacher_reference, row.teacher, b, scale * b));
+      }
       for (int64_t i = 0; i < length; i += kLanes) {
-        const Vector<Real> q = exp2(exponent(s + i, sums.student_max, log2_scale));
-        const Vector<Real> p = exp2(exponent(t + i, sums.teacher_max, log2_scale));
-        store(out + i, (q * ratio - p) * teacher_scale);  // exactly 0 where student and teacher agree
+        const Vector<Real> q = rounded_product(load<Real>(student + i), splat(student_factor));
+        store(out + i, q - rounded_product(load<Real>(teacher + i), splat(teacher_factor)));
       }
     }
     writer.finish(begin, count);

@@ -22,11 +22,9 @@ struct EntriesByRow {
 };
 
 // What each does is said in csrc/bindings/backend.h.
-Status tad_loss(const TadLossArguments&, double* losses, void* row_sums, Stream);
+Status tad_loss(const TadLossArguments&, double* losses, const TadGradient*, const EntriesByRow&, Stream);
 Status tad_totals(const TadLossArguments&, const double* losses, const TadTotals&, Stream);
-Status tad_gradient(
-    const TadLossArguments&, const void* row_sums, const void* grad_loss, const EntriesByRow&,
-    const MutableRows& gradient, Stream);
+Status scale(void* data, int64_t count, DType, const void* factor, Stream);
 Status log_softmax(const LogSoftmaxArguments&, const MutableRows& out, void* normalizers, Stream);
 Status log_softmax_gradient(
     const LogSoftmaxArguments&, const void* normalizers, const Rows& grad_out, const EntriesByRow&,
@@ -40,7 +38,7 @@ const char* status_text(Status);
 struct Kernels {
   decltype(&cuda::tad_loss) tad_loss;
   decltype(&cuda::tad_totals) tad_totals;
-  decltype(&cuda::tad_gradient) tad_gradient;
+  decltype(&cuda::scale) scale;
   decltype(&cuda::log_softmax) log_softmax;
   decltype(&cuda::log_softmax_gradient) log_softmax_gradient;
   decltype(&cuda::token_statistics_workspace) token_statistics_workspace;

@@ -16,19 +16,6 @@ constexpr int64_t kSliceColumns = 8192;
 template <class Element>
 constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : 4;
 
-/// What is known about a slice.
-template <class Real>
-struct SliceStatistics {
-  RowSum<double> sum;
-  Top2<Real> top;
-  GumbelBest sample;
-};
-
-template <class Real>
-__device__ __forceinline__ SliceStatistics<Real> merge(const SliceStatistics<Real>& a, const SliceStatistics<Real>& b) {
-  return {merge(a.sum, b.sum), merge(a.top, b.top), merge(a.sample, b.sample)};
-}
-
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
 }
@@ -36,7 +23,7 @@ __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
 /// Block (i, s): slice s of entry i.
 template <class Element, bool kSampled>
 __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
-    slice_statistics_kernel(TokenStatisticsArguments a, SliceStatistics<typename RealOf<Element>::type>* slices) {
+    slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
   using Real = typename RealOf<Element>::type;
   const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a.logits, a.rows, entry);
   if (row < 0) return;
@@ -44,7 +31,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
   const int64_t begin = slice * kSliceColumns;
   const int64_t end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : a.vocabulary;
 
-  SliceStatistics<Real> part;
+  RowStatistics<Real> part;
   for_each_group(begin, end, [&](int64_t column) {
     const Group<Real> x = load_group<Real>(logits, column, end);
     accumulate<true>(part.sum, x, 1.0);
@@ -57,7 +44,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
         part.sample.offer(a, entry, x.value + i, (column + i) / 4, 4);
   });
 
-  using Slice = SliceStatistics<Real>;
+  using Slice = RowStatistics<Real>;
   part = block_reduce<kSliceThreads>(part, [](const Slice& x, const Slice& y) { return merge(x, y); });
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
 }
@@ -65,8 +52,8 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
 /// Block i, one warp: entry i. A lane merges every 32nd slice, then the lanes are merged.
 template <class Real>
 __global__ void __launch_bounds__(kWarp)
-    merge_slices_kernel(TokenStatisticsArguments a, const SliceStatistics<Real>* slices, int64_t slice_count) {
-  using Slice = SliceStatistics<Real>;
+    merge_slices_kernel(TokenStatisticsArguments a, const RowStatistics<Real>* slices, int64_t slice_count) {
+  using Slice = RowStatistics<Real>;
   const int64_t entry = blockIdx.x;
   if (existing_row(a.logits, a.rows, entry) < 0) {
     if (threadIdx.x == 0) write_empty_statistics(a, entry);
@@ -76,12 +63,12 @@ __global__ void __launch_bounds__(kWarp)
   for (int64_t slice = threadIdx.x; slice < slice_count; slice += kWarp)
     row = merge(row, slices[entry * slice_count + slice]);
   row = warp_reduce(row, [](const Slice& x, const Slice& y) { return merge(x, y); });
-  if (threadIdx.x == 0) write_statistics(a, entry, row.sum, row.top, row.sample);
+  if (threadIdx.x == 0) write_statistics(a, entry, row);
 }
 
 int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
   const size_t bytes =
-      a.logits.dtype == DType::kFloat64 ? sizeof(SliceStatistics<double>) : sizeof(SliceStatistics<float>);
+      a.logits.dtype == DType::kFloat64 ? sizeof(RowStatistics<double>) : sizeof(RowStatistics<float>);
   return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
 }
 
@@ -89,7 +76,7 @@ Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stre
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
-    auto* slices = static_cast<SliceStatistics<Real>*>(workspace);
+    auto* slices = static_cast<RowStatistics<Real>*>(workspace);
     const int64_t slice_count = slices_of(a.vocabulary);
     const auto kernel =
         a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;

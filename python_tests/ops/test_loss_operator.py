@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_checks import loss_and_gradient, on, random_entries
+from op_checks import DTYPES, loss_and_gradient, on, random_entries
 
-from tad_ext.ops import fused_tad_loss
+from tad_ext.ops import fused_tad_loss, reference
 
 
 @pytest.mark.parametrize("form", ["compact", "dense"])
@@ -17,26 +17,78 @@ def test_opcheck(device: str, form: str) -> None:
     count = torch.tensor(3.0, device=device)
     weight = torch.ones(6, device=device)
     arguments = (student, teacher, labels, steps, 2, 1.0, 0.5, 1.5, weight, rows, rows, count, None)
-    torch.library.opcheck(torch.ops.tad_ext.tad_loss.default, arguments)
-    near, distant, sums = torch.ops.tad_ext.tad_loss(*arguments)[3:]
-    one = torch.tensor(1.0, device=device)
-    backward = (one, student.detach(), *arguments[1:4], sums.detach(), *arguments[4:11], near, distant)
-    torch.library.opcheck(torch.ops.tad_ext.tad_loss_backward.default, backward)
+    for in_forward in (False, True):
+        torch.library.opcheck(torch.ops.tad_ext.tad_loss.default, (*arguments, in_forward))
+    half = torch.tensor(0.5, device=device)
+    torch.library.opcheck(torch.ops.tad_ext.tad_loss_gradient.default, (half, student.detach(), *arguments[1:]))
+    torch.library.opcheck(torch.ops.tad_ext.scale_gradient.default, (student.detach().clone(), half))
 
 
 def test_compiles_without_graph_breaks(device: str) -> None:
     student, teacher, labels, steps = random_entries(9, 33, torch.float32, device)
 
-    def step(x: torch.Tensor) -> torch.Tensor:
-        return fused_tad_loss(x * 2, teacher, labels, steps, delta=2, near_count=4).loss * 3
+    def step(x: torch.Tensor, recompute_gradient: bool | None = None) -> torch.Tensor:
+        loss = fused_tad_loss(
+            x * 2, teacher, labels, steps, delta=2, near_count=4, recompute_gradient=recompute_gradient
+        ).loss
+        return loss * 3
 
-    x = student.clone().requires_grad_()
+    x, y, z = (student.clone().requires_grad_() for _ in range(3))
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(x)
     compiled.backward()
-    y = student.clone().requires_grad_()
-    step(y).backward()
-    assert torch.equal(compiled, step(y))
+    recomputed = step(y, recompute_gradient=True)
+    recomputed.backward()
+    assert torch.equal(compiled, recomputed)
     assert torch.equal(x.grad, y.grad)
+    step(z).backward()
+    torch.testing.assert_close(x.grad, z.grad, rtol=1e-6, atol=0)  # multiplied by 3 after it was rounded
+
+
+@pytest.mark.parametrize("outer", [1.0, -0.375])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_recomputing_gives_the_same_loss_and_gradient(device: str, dtype: torch.dtype, outer: float) -> None:
+    """The bits differ only by when the factor was applied; a power of two times an odd number shows both cases."""
+    entries = random_entries(9, 1300, dtype, device)
+    rows = torch.tensor([0, 3, 3, 3, 10, 7, 1, 0, 5], device=device)
+    results = []
+    for recompute in (False, True):
+        x = torch.cat([entries[0]] * 2)[:12].detach().requires_grad_()
+        loss = fused_tad_loss(x, *entries[1:], delta=2, student_rows=rows, recompute_gradient=recompute).loss
+        (loss * outer).backward()
+        results.append((loss, x.grad))
+    (loss, kept), (loss_again, recomputed) = results
+    assert torch.equal(loss, loss_again)
+    if outer == 1.0:
+        assert torch.equal(kept, recomputed)
+    else:
+        rounding = torch.finfo(dtype).eps * 2
+        torch.testing.assert_close(kept, recomputed, rtol=rounding, atol=torch.finfo(dtype).smallest_normal * 64)
+
+
+def test_a_gradient_is_given_away_only_once(device: str) -> None:
+    """Whoever gets it may write into it, and a loss of another weight does not change it."""
+    student, teacher, labels, steps = random_entries(9, 33, torch.float32, device)
+    student.requires_grad_()
+    loss = fused_tad_loss(student, teacher, labels, steps, delta=2).loss
+    (first,) = torch.autograd.grad(loss * 2, student, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(loss * 0, student, retain_graph=True)
+    first.zero_()
+    (third,) = torch.autograd.grad(loss * 2, student)
+    assert torch.equal(second, torch.zeros_like(second))
+    assert torch.equal(third, kept)
+
+
+def test_float16_gradients_are_rounded_after_the_loss_scale(device: str) -> None:
+    """Scaled by 2^16 they are normal numbers; at scale 1 most of them would be zero."""
+    student, teacher, labels, steps = random_entries(9, 4000, torch.float16, device)
+    x = student.requires_grad_()
+    (fused_tad_loss(x, teacher, labels, steps, delta=2, near_count=4096, distant_count=4096).loss * 2**16).backward()
+    exact = student.detach().double().requires_grad_()
+    reference.fused_tad_loss(
+        exact, teacher.double(), labels, steps, delta=2, near_count=4096, distant_count=4096
+    ).loss.backward()
+    torch.testing.assert_close(x.grad.double() / 2**16, exact.grad, rtol=2e-3, atol=1e-11)
 
 
 def test_same_bits_at_any_batch_size_and_thread_count(device: str) -> None:
@@ -86,15 +138,21 @@ def test_retained_graph_repeats_the_gradient_and_double_backward_raises(device: 
 
 
 @pytest.mark.usefixtures("indices_are_checked")
-def test_indices_are_checked_again_in_backward(device: str) -> None:
+def test_indices_are_checked_again_where_the_logits_are_read_again(device: str) -> None:
     """A buffer rewritten behind autograd's back is an error, not a crash."""
     student, teacher, labels, steps = random_entries(6, 33, torch.float32, device)
-    rows = torch.arange(6, device=device)
     student.requires_grad_()
-    loss = fused_tad_loss(student, teacher, labels, steps, delta=2, student_rows=rows, teacher_rows=rows).loss
-    rows.data.fill_(10**9)
-    with pytest.raises(ValueError, match=r"student_rows\[0\] is 1000000000"):
-        loss.backward()
+    for recompute in (False, True):
+        rows = torch.arange(6, device=device)
+        loss = fused_tad_loss(
+            student, teacher, labels, steps, delta=2, student_rows=rows, teacher_rows=rows, recompute_gradient=recompute
+        ).loss
+        rows.data.fill_(10**9)
+        if recompute:
+            with pytest.raises(ValueError, match=r"student_rows\[0\] is 1000000000"):
+                loss.backward()
+        else:
+            loss.backward()
 
 
 def test_dynamic_shapes_compile_once(device: str) -> None:

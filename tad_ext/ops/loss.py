@@ -31,6 +31,7 @@ def fused_tad_loss(
     teacher_rows: Tensor | None = None,
     near_count: Count = None,
     distant_count: Count = None,
+    recompute_gradient: bool | None = None,
 ) -> TADLoss:
     """The TAD loss: cross-entropy on near entries, KL(teacher || student) on distant ones (arXiv 2605.09536).
 
@@ -40,9 +41,9 @@ def fused_tad_loss(
         kl   = sum over entries with s > delta of w * T^2 * KL(softmax(teacher/T) || softmax(student/T)) / distant_count
         loss = ce_weight * ce + kl_weight * kl
 
-    Entries with s <= 0 contribute nothing; an empty side is exactly 0. The student's logits are read once for the loss
-    and once for the gradient; nothing of their size is allocated but the gradient. (Only logits whose rows are not
-    evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
+    Entries with s <= 0 contribute nothing; an empty side is exactly 0. Loss and gradient come from one visit of the
+    logits; nothing of their size is allocated but the gradient. (Only logits whose rows are not evenly spaced in
+    memory, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
     Results have the same bits at any number of threads, and run after run. On a GPU nothing waits for the device, so
     indices are not checked: an entry whose label or row does not exist has a NaN loss. TAD_EXT_DEBUG=1 checks them.
 
@@ -59,15 +60,23 @@ def fused_tad_loss(
             entry i reads row i.
         teacher_rows: likewise for the teacher; -1 where an entry is not distant.
         near_count, distant_count: denominators, number or 0-d tensor; 0 counts as 1. Default: this call's own counts.
+        recompute_gradient: False: forward computes the gradient, for a loss of weight 1, and backward multiplies it by
+            the loss's own gradient where that is not 1. True: forward keeps nothing, and backward visits the logits
+            once more: the least memory between the two. Default: True for float16, whose small gradients a loss scaler
+            could not rescue any more, otherwise False. What torch.compile traces recomputes in any case.
 
     Returns:
-        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once; the gradient is recomputed
-        from the logits in backward, so these must not have been changed in between.
+        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once. The logits must not be
+        changed before backward.
 
     Raises:
         ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
     """
     _check_delta(delta)
+    if recompute_gradient is None:
+        recompute_gradient = student_logits.dtype == torch.float16
+    needs_gradient = torch.is_grad_enabled() and student_logits.requires_grad
+    in_forward = needs_gradient and not recompute_gradient and not torch.compiler.is_compiling()
     loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
         student_logits,
         None if teacher_logits is None else teacher_logits.detach(),
@@ -82,6 +91,7 @@ def fused_tad_loss(
         teacher_rows,
         _count_tensor(near_count, labels),
         _count_tensor(distant_count, labels),
+        in_forward,
     )
     return TADLoss(loss, ce, kl, near, distant)
 
@@ -184,14 +194,19 @@ def _fake_scalars(like: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.library.register_fake("tad_ext::tad_loss")
-def _(student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    row_sums = student_logits.new_empty((labels.numel(), 4), dtype=_real_dtype(student_logits))
-    return (*_fake_scalars(student_logits), row_sums)
+def _(student_logits: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    with_gradient = rest[-1]
+    return (*_fake_scalars(student_logits), student_logits.new_empty(student_logits.shape if with_gradient else (0,)))
 
 
-@torch.library.register_fake("tad_ext::tad_loss_backward")
+@torch.library.register_fake("tad_ext::tad_loss_gradient")
 def _(grad_loss: Tensor, student_logits: Tensor, *rest: Any) -> Tensor:
     return student_logits.new_empty(student_logits.shape)
+
+
+@torch.library.register_fake("tad_ext::scale_gradient")
+def _(gradient: Tensor, grad_loss: Tensor) -> None:
+    pass
 
 
 @torch.library.register_fake("tad_ext::linear_tad_loss")
@@ -208,27 +223,35 @@ def _(grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, *rest: Any) -
 
 
 def _tad_loss_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    student, teacher, labels, steps, delta, ce_weight, kl_weight, temperature, *tensors = inputs
-    row_weight, student_rows, teacher_rows, near_given, distant_given = tensors
-    _, ce, kl, near, distant, row_sums = output
-    ctx.mark_non_differentiable(ce, kl, near, distant, row_sums)
+    student, teacher, labels, steps, delta, ce_weight, kl_weight, temperature, *tensors, with_gradient = inputs
+    gradient = output[-1]
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    near = near if near_given is None else near_given
-    distant = distant if distant_given is None else distant_given
-    ctx.save_for_backward(
-        student, teacher, labels, steps, row_sums, row_weight, student_rows, teacher_rows, near, distant
-    )
+    ctx.save_for_backward(student, teacher, labels, steps, *tensors)
     ctx.numbers = (delta, ce_weight, kl_weight, temperature)
+    ctx.in_forward = with_gradient
+    ctx.gradient = gradient if with_gradient else None
 
 
 def _tad_loss_backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    gradient = None
-    if grad_loss is not None:
-        student, teacher, labels, steps, row_sums, *weights_and_rows = ctx.saved_tensors
-        gradient = torch.ops.tad_ext.tad_loss_backward(
-            grad_loss, student, teacher, labels, steps, row_sums, *ctx.numbers, *weights_and_rows
-        )
-    return (gradient, *[None] * 12)
+    if grad_loss is None:
+        return (None,) * 14
+    student, teacher, labels, steps, *tensors = ctx.saved_tensors
+
+    def recomputed(outer: Tensor) -> Tensor:
+        return torch.ops.tad_ext.tad_loss_gradient(outer, student, teacher, labels, steps, *ctx.numbers, *tensors)
+
+    if not ctx.in_forward or torch.is_grad_enabled():  # the latter: so that double backward is noticed
+        return (recomputed(grad_loss), *[None] * 13)
+    # The gradient that forward left is given away, once: whoever gets it may write into it. A retained graph computes
+    # it again, in the same way.
+    gradient, ctx.gradient = ctx.gradient, None
+    if gradient is None:
+        gradient = recomputed(torch.ones_like(grad_loss))
+    if type(gradient) is not Tensor:  # while a compiler traces; what it makes of it must not write into saved tensors
+        return (gradient * grad_loss, *[None] * 13)
+    torch.ops.tad_ext.scale_gradient(gradient, grad_loss)
+    return (gradient, *[None] * 13)
 
 
 def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -254,6 +277,6 @@ def no_double_backward(ctx: Any, *_: Any) -> None:
 
 
 torch.library.register_autograd("tad_ext::tad_loss", _tad_loss_backward, setup_context=_tad_loss_context)
-torch.library.register_autograd("tad_ext::tad_loss_backward", no_double_backward)
+torch.library.register_autograd("tad_ext::tad_loss_gradient", no_double_backward)
 torch.library.register_autograd("tad_ext::linear_tad_loss_backward", no_double_backward)
 torch.library.register_autograd("tad_ext::linear_tad_loss", _linear_backward, setup_context=_linear_context)

@@ -32,8 +32,12 @@ def fused_tad_loss(
     teacher_rows: Tensor | None = None,
     near_count: Count = None,
     distant_count: Count = None,
+    recompute_gradient: bool | None = None,
 ) -> TADLoss:
-    """Cross-entropy on near entries plus KL(teacher || student) on distant ones; see `tad_ext.fused_tad_loss`."""
+    """Cross-entropy on near entries plus KL(teacher || student) on distant ones; see `tad_ext.fused_tad_loss`.
+
+    `recompute_gradient` means nothing here: autograd keeps what it needs.
+    """
     student = student_logits.reshape(-1, student_logits.shape[-1])
     student = student.to(_compute_dtype(student))
     labels, steps = labels.reshape(-1), steps_to_reveal.reshape(-1)
