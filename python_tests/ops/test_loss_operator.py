@@ -62,7 +62,7 @@ def test_recomputing_gives_the_same_loss_and_gradient(device: str, dtype: torch.
         assert torch.equal(kept, recomputed)
     else:
         rounding = torch.finfo(dtype).eps * 2
-        torch.testing.assert_close(kept, recomputed, rtol=rounding, atol=torch.finfo(dtype).smallest_normal * 64)
+        torch.testing.assert_close(kept, recomputed, rtol=rounding, atol=rounding * kept.abs().max().item())
 
 
 def test_a_gradient_is_given_away_only_once(device: str) -> None:
