@@ -9,10 +9,12 @@
 
 namespace cuda_on_host {
 
-// The order in which the warps of a block, and the lanes of a warp, take their turns. A warp runs until all its lanes
-// wait for the block. Hence of any two warps, forward lets the lower one do first all that it does between two
-// __syncthreads(), and reverse the other one: if the result depends on a barrier that is not there, one of the two
-// shows it. Shuffled draws a new order for every turn, and also leaves warps in the middle.
+// The order in which the blocks of a cluster, the warps of a block and the lanes of a warp take their turns. A warp
+// runs until all its lanes wait for the block, and a block until all its warps wait for the cluster. Hence of any two
+// warps, forward lets the lower one do first all that it does between two __syncthreads(), and of any two blocks the
+// lower one all that it does between two barriers of the cluster; reverse the other one. If the result depends on a
+// barrier that is not there, one of the two shows it. Shuffled draws a new order for every turn, and also leaves blocks
+// and warps in the middle.
 enum class Order : uint32_t { forward, reverse, shuffled };
 struct Schedule {
   Order order = Order::forward;
