@@ -2,7 +2,7 @@
 #include "platform.cuh"
 
 #include "../common/reveal.h"
-#include "block_reduce.cuh"
+#include "reduce.cuh"
 
 namespace tad {
 namespace cuda {

@@ -1,91 +1,123 @@
-// log softmax of chosen rows at a temperature, and its gradient. One block works on one row, in two passes. The second
-// one finds the row in the L2 cache only where the rows that are worked on at a time fit into it: two or three for each
-// multiprocessor, which is more than the 50 MB of an H200 where a row has 100,000 columns.
+// log softmax of chosen rows at a temperature, and its gradient: a cluster of blocks works on a row, and keeps what it
+// needs twice (forward: the logits, backward: the result's gradient).
 #include "gradient_rows.cuh"
+#include "resident.cuh"
 #include "row_sums.cuh"
 
 namespace tad {
 namespace cuda {
 
-/// Block i: row i of the result, out = (x - normalizer[0]) / T - normalizer[1], where normalizer[0] is T * logsumexp(x
-/// / T) rounded and normalizer[1] what rounding left. NaN for a row that is out of range.
-template <class Element>
-__global__ void __launch_bounds__(kRowThreads<Element>)
+/// Cluster i: row i of the result, out = (x - normalizer[0]) / T - normalizer[1], where normalizer[0] is T *
+/// logsumexp(x / T) rounded and normalizer[1] what rounding left. NaN for a row that is out of range.
+template <class Element, bool kResident>
+__global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>)
     log_softmax_kernel(LogSoftmaxArguments a, MutableRows out, typename RealOf<Element>::type* normalizers) {
   using Real = typename RealOf<Element>::type;
-  const int64_t entry = blockIdx.x, row = existing_row(a.logits, a.rows, entry);
-  const MutableAnyRow target(out, entry);
-  const Real b = Real(1 / a.temperature);
-  const Element* source = row_pointer<Element>(a.logits, row < 0 ? 0 : row);
-  Real rounded = Real(NAN), rest = Real(NAN);
-  if (row >= 0) {
-    const RowSum<double> sums = softmax_sum<Real>(source, a.vocabulary, 1 / a.temperature);
-    const double reference = reference_of(sums.max);
-    rounded = Real(reference + sums.log_sum() * a.temperature);
-    rest = Real((reference - double(rounded)) / a.temperature + sums.log_sum());
+  Cluster cluster;
+  const ColumnRange range = columns_of_block(a.vocabulary, cluster.rank(), cluster.size());
+  const Exponent<Real> exponent(1 / a.temperature);
+  auto* kept = static_cast<RawGroup<Element>*>(kResident ? dynamic_shared_memory() : nullptr);
+
+  for (int64_t entry = blockIdx.x / cluster.size(); entry < a.entries; entry += gridDim.x / cluster.size()) {
+    const int64_t row = existing_row(a.logits, a.rows, entry);
+    const Element* data = row_pointer<Element>(a.logits, row < 0 ? 0 : row);
+    const Row<Element, kResident> source{data, a.vocabulary, range, kept};
+    const MutableAnyRow target(out, entry);
+    const Real b = Real(1 / a.temperature);
+    Real rounded = Real(NAN), rest = Real(NAN);
+    if (row >= 0) {
+      RowSum<double> part;
+      for_each_batch<Element, kBatch<Element>>(range, [&](int64_t first) {
+        Group<Real> x[kBatch<Element>];
+        source.load(first, x);
+        accumulate<false>(part, x, exponent);
+      });
+      const auto sums = cluster.template reduce<kRowThreads<Element>>(part, OfRowSums{exponent.b});
+      const double reference = reference_of(sums.max);
+      rounded = Real(reference + sums.log_sum() * a.temperature);
+      rest = Real((reference - double(rounded)) / a.temperature + sums.log_sum());
+    }
+    if (cluster.rank() == 0 && threadIdx.x == 0) {
+      normalizers[2 * entry] = rounded;
+      normalizers[2 * entry + 1] = rest;
+    }
+    for_each_group(range.begin, range.end, [&](int64_t column) {
+      Group<Real> x{};
+      if (row >= 0) x = source.template again<Real>(column);
+      for (int i = 0; i < kGroup; ++i) x.value[i] = (x.value[i] - rounded) * b - rest;
+      target.store(x, column, a.vocabulary);
+    });
   }
-  if (threadIdx.x == 0) {
-    normalizers[2 * entry] = rounded;
-    normalizers[2 * entry + 1] = rest;
-  }
-  for_each_group(0, a.vocabulary, [&](int64_t column) {
-    Group<Real> x{};
-    if (row >= 0) x = load_group<Real>(source, column, a.vocabulary);
-    for (int i = 0; i < kGroup; ++i) x.value[i] = (x.value[i] - rounded) * b - rest;
-    target.store(x, column, a.vocabulary);
-  });
+  cluster.leave();
 }
 
-/// The sum of a row, for every thread of the block.
-template <class Real, int kThreads>
-__device__ double sum_of(const AnyRow& row, int64_t columns) {
-  double sum = 0;
-  for_each_group(0, columns, [&](int64_t column) {
-    const Group<Real> g = row.load<Real>(column, columns);
-    Real part = 0;
-    for (int i = 0; i < kGroup; ++i)
-      if (column + i < columns) part += g.value[i];
-    sum += double(part);
-  });
-  return block_reduce<kThreads>(sum, [](double x, double y) { return x + y; });
-}
-
-/// Block r: row r of the gradient, (g - softmax(x / T) * sum(g)) / T, added up over the entries that name the row.
-template <class Element>
+/// Cluster r: row r of the gradient, (g - softmax(x / T) * sum(g)) / T, added up over the entries that name the row.
+template <class Element, bool kResident>
 __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>) log_softmax_gradient_kernel(
     LogSoftmaxArguments a, const typename RealOf<Element>::type* normalizers, Rows grad_out, EntriesByRow by_row,
     MutableRows gradient) {
   using Real = typename RealOf<Element>::type;
-  const int64_t row = blockIdx.x;
-  Element* target = row_pointer<Element>(gradient, row);
-  const NamedBy named = entries_of_row(by_row, a.entries, row);
-  if (named.first == named.last) fill_row(Real(0), target, a.vocabulary, /*add=*/false);
+  Cluster cluster;
+  const ColumnRange range = columns_of_block(a.vocabulary, cluster.rank(), cluster.size());
+  const Exponent<Real> exponent(1 / a.temperature);
+  auto* kept = static_cast<RawGroup<Element>*>(kResident ? dynamic_shared_memory() : nullptr);
 
-  const Real b = Real(1 / a.temperature), log2_scale = Real(double(b) * kLog2E);
-  const Element* source = row_pointer<Element>(a.logits, row);
-  for (int64_t position = named.first; position < named.last; ++position) {
-    const int64_t entry = entry_at(by_row, position);
-    const AnyRow upstream(grad_out, entry);
-    const double total = sum_of<Real, kRowThreads<Element>>(upstream, a.vocabulary);
-    const Real reference = normalizers[2 * entry];
-    const Real scale = Real(total * double(b) / std::exp(double(normalizers[2 * entry + 1])));
-    for_each_group(0, a.vocabulary, [&](int64_t column) {
-      const Group<Real> x = load_group<Real>(source, column, a.vocabulary);
-      Group<Real> g = upstream.load<Real>(column, a.vocabulary);
-      for (int i = 0; i < kGroup; ++i)
-        g.value[i] = g.value[i] * b - exp_base2((x.value[i] - reference) * log2_scale) * scale;
-      store_group(g, target, column, a.vocabulary, position > named.first);
+  const auto add_entry = [&](int64_t entry, const auto& upstream, const auto& logits, Element* target, bool add) {
+    double part = 0;
+    for_each_batch<Element, kBatch<Element>>(range, [&](int64_t first) {
+      Group<Real> g[kBatch<Element>];
+      upstream.load(first, g);
+      Real sum = 0;
+      for (int k = 0; k < kBatch<Element>; ++k)
+        for (int i = 0; i < kGroup; ++i)
+          if (first + k * kRowStep<Element> + i < range.end) sum += g[k].value[i];
+      part += double(sum);
     });
+    const double total = cluster.template reduce<kRowThreads<Element>>(part, by_pairs(Plus()));
+    const Real b = Real(1 / a.temperature), reference = normalizers[2 * entry];
+    const Real scale = Real(total / a.temperature / std::exp(double(normalizers[2 * entry + 1])));
+    for_each_batch<Element, kBatch<Element>>(range, [&](int64_t first) {
+      Group<Real> x[kBatch<Element>];
+      logits.load(first, x);
+#pragma unroll
+      for (int k = 0; k < kBatch<Element>; ++k) {
+        const int64_t column = first + k * kRowStep<Element>;
+        if (column < range.end) {
+          Group<Real> g = upstream.template again<Real>(column);
+          for (int i = 0; i < kGroup; ++i)
+            g.value[i] = g.value[i] * b - exponent.exp(x[k].value[i] - reference) * scale;
+          store_group(g, target, column, a.vocabulary, add);
+        }
+      }
+    });
+  };
+  for (int64_t row = blockIdx.x / cluster.size(); row < gradient.row_count; row += gridDim.x / cluster.size()) {
+    Element* target = row_pointer<Element>(gradient, row);
+    const Row<Element, false> logits{row_pointer<Element>(a.logits, row), a.vocabulary, range, nullptr};
+    const NamedBy named = entries_of_row(by_row, a.entries, row);
+    if (named.first == named.last) fill_columns(Real(0), target, range, a.vocabulary, /*add=*/false);
+    for (int64_t position = named.first; position < named.last; ++position) {
+      const int64_t entry = entry_at(by_row, position);
+      const bool add = position > named.first;
+      if (kResident || grad_out.dtype == a.logits.dtype) {
+        const Element* g = row_pointer<Element>(grad_out, entry);
+        add_entry(entry, Row<Element, kResident>{g, a.vocabulary, range, kept}, logits, target, add);
+      } else {
+        add_entry(entry, OtherRow<Element>{AnyRow(grad_out, entry), a.vocabulary, range}, logits, target, add);
+      }
+    }
   }
+  cluster.leave();
 }
 
 Status log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* normalizers, Stream stream) {
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
-    return launch(
-        log_softmax_kernel<Element>, dim3(unsigned(a.entries)), kRowThreads<Element>, stream, a, out,
-        static_cast<Real*>(normalizers));
+    const RowPlan plan = plan_rows(current_device(), a.vocabulary, sizeof(Element));
+    const LaunchShape shape = shape_of(plan, a.entries, kRowThreads<Element>, /*visited_twice=*/true);
+    const auto kernel = plan.resident ? log_softmax_kernel<Element, true> : log_softmax_kernel<Element, false>;
+    return launch(kernel, shape, stream, a, out, static_cast<Real*>(normalizers));
   });
 }
 
@@ -95,9 +127,13 @@ Status log_softmax_gradient(
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
+    RowPlan plan = plan_rows(current_device(), a.vocabulary, element_size(grad_out.dtype));
+    plan.resident = plan.resident && grad_out.dtype == a.logits.dtype;
+    const LaunchShape shape = shape_of(plan, gradient.row_count, kRowThreads<Element>, /*visited_twice=*/true);
+    const auto kernel =
+        plan.resident ? log_softmax_gradient_kernel<Element, true> : log_softmax_gradient_kernel<Element, false>;
     return launch(
-        log_softmax_gradient_kernel<Element>, dim3(unsigned(gradient.row_count)), kRowThreads<Element>, stream, a,
-        static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
+        kernel, shape, stream, a, static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
   });
 }
 

@@ -25,23 +25,41 @@ __device__ __forceinline__ bool is_aligned(const void* row) {
   return reinterpret_cast<uintptr_t>(row) % 16 == 0;
 }
 
+/// Eight columns as they are in memory.
+template <class Element>
+struct RawGroup {
+  Element value[kGroup];
+};
+
 /// Columns [column, column + 8) of a row; those from `columns` on are -inf.
-template <class Real, class Element>
-__device__ __forceinline__ Group<Real> load_group(const Element* row, int64_t column, int64_t columns) {
-  Group<Real> group;
+template <class Element>
+__device__ __forceinline__ RawGroup<Element> load_raw(const Element* row, int64_t column, int64_t columns) {
+  RawGroup<Element> group;
   if (is_aligned(row) && column + kGroup <= columns) {
-    constexpr int kWords = kGroup * int(sizeof(Element)) / 16;
+    constexpr int kWords = int(sizeof(group)) / 16;
     uint4 words[kWords];
     const uint4* source = reinterpret_cast<const uint4*>(row + column);
     for (int i = 0; i < kWords; ++i) words[i] = source[i];
-    Element elements[kGroup];
-    memcpy(elements, words, sizeof(elements));
-    for (int i = 0; i < kGroup; ++i) group.value[i] = from_storage<Real>(elements[i]);
+    memcpy(&group, words, sizeof(group));
   } else {
-    for (int i = 0; i < kGroup; ++i)
-      group.value[i] = column + i < columns ? from_storage<Real>(row[column + i]) : Real(-INFINITY);
+    for (int i = 0; i < kGroup; ++i) {
+      to_storage(-INFINITY, &group.value[i]);
+      if (column + i < columns) group.value[i] = row[column + i];
+    }
   }
   return group;
+}
+
+template <class Real, class Element>
+__device__ __forceinline__ Group<Real> as_numbers(const RawGroup<Element>& raw) {
+  Group<Real> group;
+  for (int i = 0; i < kGroup; ++i) group.value[i] = from_storage<Real>(raw.value[i]);
+  return group;
+}
+
+template <class Real, class Element>
+__device__ __forceinline__ Group<Real> load_group(const Element* row, int64_t column, int64_t columns) {
+  return as_numbers<Real>(load_raw(row, column, columns));
 }
 
 /// Writes columns [column, column + 8) of a row as far as there are so many; with `add`, adds to what is there, rounded
@@ -78,7 +96,7 @@ struct AnyRow {
         dtype(rows.dtype) {}
 
   template <class Real>
-  __device__ __forceinline__ Group<Real> load(int64_t column, int64_t columns) const {
+  __device__ Group<Real> load(int64_t column, int64_t columns) const {
     switch (dtype) {
       case DType::kFloat32: return load_group<Real>(reinterpret_cast<const float*>(data), column, columns);
       case DType::kFloat64: return load_group<Real>(reinterpret_cast<const double*>(data), column, columns);
@@ -129,12 +147,28 @@ __device__ __forceinline__ void for_each_group(int64_t begin, int64_t end, const
     visit(column);
 }
 
-/// Writes one number to all columns of a row; with `add`, adds it.
+/// The columns of a row that one block of a cluster works on: whole groups, but for the row's end.
+struct ColumnRange {
+  int64_t begin, end;
+};
+
+__host__ __device__ __forceinline__ int64_t columns_per_block(int64_t columns, int cluster_blocks) {
+  const int64_t groups = (columns + kGroup - 1) / kGroup;
+  return (groups + cluster_blocks - 1) / cluster_blocks * kGroup;
+}
+
+__device__ __forceinline__ ColumnRange columns_of_block(int64_t columns, int rank, int cluster_blocks) {
+  const int64_t each = columns_per_block(columns, cluster_blocks);
+  const int64_t begin = each * rank < columns ? each * rank : columns;
+  return {begin, begin + each < columns ? begin + each : columns};
+}
+
+/// Writes one number to a range of a row's columns; with `add`, adds it.
 template <class Real, class Element>
-__device__ __forceinline__ void fill_row(Real value, Element* row, int64_t columns, bool add) {
+__device__ __forceinline__ void fill_columns(Real value, Element* row, ColumnRange range, int64_t columns, bool add) {
   Group<Real> group;
   for (int i = 0; i < kGroup; ++i) group.value[i] = value;
-  for_each_group(0, columns, [&](int64_t column) { store_group(group, row, column, columns, add); });
+  for_each_group(range.begin, range.end, [&](int64_t column) { store_group(group, row, column, columns, add); });
 }
 
 /// The type that arithmetic on elements is done in.

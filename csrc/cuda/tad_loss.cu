@@ -1,138 +1,158 @@
-// The partitioned CE/KL loss: each entry's loss and sums, the totals of a call, and the gradient.
-//
-// One block works on one row. The forward kernel reads the row (KL: student and teacher row) once; the gradient kernel
-// reads it once more and needs only the four sums that forward left.
+// The partitioned CE/KL loss and its gradient, in one visit of the logits: a cluster of blocks reads a row (KL: a
+// student and a teacher row), reduces its sums, and writes its gradient from what it kept.
 #include "platform.cuh"
 
 #include "../common/entries.h"
 #include "gradient_rows.cuh"
+#include "resident.cuh"
 #include "row_sums.cuh"
 
 namespace tad {
 namespace cuda {
 
-constexpr int kTotalsThreads = 512;
+/// What a block knows while it works on the entries of a row.
+template <class Element, bool kResident>
+struct Visit {
+  using Real = typename RealOf<Element>::type;
+  static constexpr int kThreads = kRowThreads<Element>;
 
-/// Block i: entry i's loss and sums. An entry whose label or row is out of range gets NaN.
-template <class Element>
+  const TadLossArguments& a;
+  Cluster& cluster;
+  ColumnRange range;
+
+  __device__ Row<Element, kResident> row(const Rows& rows, int64_t row, int64_t kept_groups) const {
+    RawGroup<Element>* kept = nullptr;
+    if (kResident) kept = static_cast<RawGroup<Element>*>(dynamic_shared_memory()) + kept_groups;
+    return {row_pointer<Element>(rows, row), a.vocabulary, range, kept};
+  }
+
+  /// Whether the calling thread speaks for the cluster.
+  __device__ bool speaks() const { return cluster.rank() == 0 && threadIdx.x == 0; }
+
+  /// Cross-entropy, and unless `target` is null scale * (softmax - onehot).
+  __device__ double near(int64_t entry, int64_t student_row, Element* target, Real scale, bool add) const {
+    const auto student = row(a.student, student_row, 0);
+    const int64_t label = a.labels[entry];
+    // Read before the gradient may take its place.
+    const double label_logit = speaks() ? from_storage<double>(student.data[label]) : 0;
+    const Exponent<Real> exponent(1);
+    RowSum<double> part;
+    for_each_batch<Element, kBatch<Element>>(range, [&](int64_t first) {
+      Group<Real> x[kBatch<Element>];
+      student.load(first, x);
+      accumulate<false>(part, x, exponent);
+    });
+    const RowSum<double> sums = cluster.template reduce<kThreads>(part, OfRowSums{exponent.b});
+    if (target) {
+      const Real reference = Real(reference_of(sums.max)), factor = Real(scale / sums.sum);
+      for_each_group(range.begin, range.end, [&](int64_t column) {
+        Group<Real> x = student.template again<Real>(column);
+        for (int i = 0; i < kGroup; ++i) {
+          x.value[i] = exponent.exp(x.value[i] - reference) * factor;
+          if (column + i == label) x.value[i] -= scale;
+        }
+        store_group(x, target, column, a.vocabulary, add);
+      });
+    }
+    return cross_entropy(sums, label_logit);
+  }
+
+  /// KL(teacher || student), and unless `target` is null scale * (softmax_student - softmax_teacher) / temperature.
+  template <class TeacherRow>
+  __device__ double distant(
+      int64_t student_row, const TeacherRow& teacher, Element* target, Real scale, bool add) const {
+    const auto student = row(a.student, student_row, 0);
+    const Exponent<Real> exponent(1 / a.temperature);
+    DivergenceSum<double> part;
+    for_each_batch<Element, kPairBatch<Element>>(range, [&](int64_t first) {
+      Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
+      student.load(first, s);
+      teacher.load(first, t);
+      accumulate(part, s, t, exponent);
+    });
+    const DivergenceSum<double> sums = cluster.template reduce<kThreads>(part, OfDivergenceSums{exponent.b});
+    if (target) {
+      const Real student_reference = Real(reference_of(sums.student.max));
+      const Real teacher_reference = Real(reference_of(sums.teacher.max));
+      const Real ratio = Real(sums.teacher.sum / sums.student.sum);  // exactly 1 where student and teacher agree
+      const Real factor = Real(double(scale) * exponent.b / sums.teacher.sum);
+      for_each_group(range.begin, range.end, [&](int64_t column) {
+        Group<Real> x = student.template again<Real>(column);
+        const Group<Real> t = teacher.template again<Real>(column);
+        for (int i = 0; i < kGroup; ++i) {
+          const Real q = exponent.exp(x.value[i] - student_reference);
+          const Real p = exponent.exp(t.value[i] - teacher_reference);
+          x.value[i] = (q * ratio - p) * factor;
+        }
+        store_group(x, target, column, a.vocabulary, add);
+      });
+    }
+    return sums.divergence();
+  }
+};
+
+/// Cluster r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
+/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of the
+/// gradient belongs to have none.
+template <class Element, bool kResident>
 __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>)
-    tad_loss_kernel(TadLossArguments a, double* losses, TadRowSums<typename RealOf<Element>::type>* row_sums) {
+    tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
   using Real = typename RealOf<Element>::type;
-  const int64_t entry = blockIdx.x;
-  const EntryKind kind = kind_of(a, entry);
-  double loss = 0;
-  TadRowSums<Real> sums{0, 0, 0, 0};
-  if (!indices_are_valid(a, entry, kind)) {
-    loss = NAN;
-    sums = {Real(NAN), Real(NAN), Real(NAN), Real(NAN)};
-  } else if (kind == EntryKind::kNear) {
-    const Element* student = row_pointer<Element>(a.student, row_of(a.student_rows, entry));
-    const RowSum<double> row = softmax_sum<Real>(student, a.vocabulary, 1.0);
-    loss = cross_entropy(row, from_storage<double>(student[a.labels[entry]]));
-    sums = {Real(row.max), Real(1 / row.sum), 0, 0};
-  } else if (kind == EntryKind::kDistant && a.teacher.data) {
-    const Element* student = row_pointer<Element>(a.student, row_of(a.student_rows, entry));
-    const AnyRow teacher(a.teacher, row_of(a.teacher_rows, entry));
-    const DivergenceSum<double> row = divergence_sum<Real>(student, teacher, a.vocabulary, 1 / a.temperature);
-    loss = row.divergence();
-    sums = {Real(row.student.max), Real(1 / row.student.sum), Real(row.teacher.max), Real(1 / row.teacher.sum)};
-  }
-  if (threadIdx.x == 0) {
-    losses[entry] = loss;
-    row_sums[entry] = sums;
-  }
-}
+  Cluster cluster;
+  const Visit<Element, kResident> visit{a, cluster, columns_of_block(a.vocabulary, cluster.rank(), cluster.size())};
+  const int64_t kept_groups = columns_per_block(a.vocabulary, cluster.size()) / kGroup;
+  const bool has_gradient = gradient.rows.data != nullptr;
+  const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 
-/// One block adds up all entries: each thread every 512th one, then the threads' sums in a fixed order.
-template <class Real>
-__global__ void __launch_bounds__(kTotalsThreads)
-    tad_totals_kernel(TadLossArguments a, const double* losses, TadTotals out) {
-  TadSums sums;
-  for (int64_t i = threadIdx.x; i < a.entries; i += kTotalsThreads) sums.add(a, i, losses ? losses[i] : 0);
-  sums = block_reduce<kTotalsThreads>(sums, [](const TadSums& x, const TadSums& y) { return merge(x, y); });
-  if (threadIdx.x == 0) write_totals<Real>(a, sums, out);
-}
-
-/// Block r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
-template <class Element>
-__global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>) tad_gradient_kernel(
-    TadLossArguments a, const TadRowSums<typename RealOf<Element>::type>* row_sums,
-    const typename RealOf<Element>::type* grad_loss, EntriesByRow by_row, MutableRows gradient) {
-  using Real = typename RealOf<Element>::type;
-  const int64_t row = blockIdx.x;
-  Element* target = row_pointer<Element>(gradient, row);
-  const NamedBy named = entries_of_row(by_row, a.entries, row);
-  if (named.first == named.last) fill_row(Real(0), target, a.vocabulary, /*add=*/false);
-
-  const double outer = grad_loss ? double(*grad_loss) : 1.0;
-  const double near_denominator = denominator(a.near_denominator, 0);
-  const double distant_denominator = denominator(a.distant_denominator, 0);
-  for (int64_t position = named.first; position < named.last; ++position) {
-    const int64_t entry = entry_at(by_row, position);
-    const bool add = position > named.first;
-    const EntryKind kind = kind_of(a, entry);
-    const TadRowSums<Real> sums = row_sums[entry];
-    const bool valid = indices_are_valid(a, entry, kind);
-    const Real scale =
-        valid ? Real(outer * gradient_scale(a, entry, near_denominator, distant_denominator)) : Real(NAN);
-    const Element* student = row_pointer<Element>(a.student, row);
-
-    if (kind == EntryKind::kNear && valid) {  // softmax - onehot
-      const int64_t label = a.labels[entry];
-      const Real student_scale = scale * sums.student_inverse_sum;
-      for_each_group(0, a.vocabulary, [&](int64_t column) {
-        Group<Real> x = load_group<Real>(student, column, a.vocabulary);
-        for (int i = 0; i < kGroup; ++i) {
-          const Real y = (x.value[i] - sums.student_max) * Real(kLog2E);
-          x.value[i] = exp_base2(y) * student_scale - (column + i == label ? scale : Real(0));
-        }
-        store_group(x, target, column, a.vocabulary, add);
-      });
-    } else if (kind == EntryKind::kDistant && valid && a.teacher.data) {  // (softmax_student - softmax_teacher) / T
-      const AnyRow teacher(a.teacher, row_of(a.teacher_rows, entry));
-      const Real b = Real(1 / a.temperature), log2_scale = Real(double(b) * kLog2E);
-      const Real teacher_scale = scale * b * sums.teacher_inverse_sum;
-      const Real ratio = sums.student_inverse_sum / sums.teacher_inverse_sum;
-      for_each_group(0, a.vocabulary, [&](int64_t column) {
-        Group<Real> x = load_group<Real>(student, column, a.vocabulary);
-        const Group<Real> t = teacher.load<Real>(column, a.vocabulary);
-        for (int i = 0; i < kGroup; ++i) {
-          const Real q = exp_base2((x.value[i] - sums.student_max) * log2_scale);
-          const Real p = exp_base2((t.value[i] - sums.teacher_max) * log2_scale);
-          x.value[i] = (q * ratio - p) * teacher_scale;  // exactly 0 where student and teacher agree
-        }
-        store_group(x, target, column, a.vocabulary, add);
-      });
-    } else {
-      fill_row(valid ? Real(0) : Real(NAN), target, a.vocabulary, add);
+  for (int64_t item = blockIdx.x / cluster.size(); item < items; item += gridDim.x / cluster.size()) {
+    const NamedBy named = has_gradient ? entries_of_row(by_row, a.entries, item) : NamedBy{item, item + 1};
+    Element* target = has_gradient ? row_pointer<Element>(gradient.rows, item) : nullptr;
+    if (named.first == named.last) fill_columns(Real(0), target, visit.range, a.vocabulary, /*add=*/false);
+    for (int64_t position = named.first; position < named.last; ++position) {
+      const int64_t entry = has_gradient ? entry_at(by_row, position) : item;
+      const bool add = position > named.first;
+      const EntryKind kind = kind_of(a, entry);
+      const bool valid = indices_are_valid(a, entry, kind);
+      const int64_t student_row = row_of(a.student_rows, entry);
+      Real scale = 0;
+      if (has_gradient && valid) {
+        const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
+        scale = Real(outer * gradient_scale(a, entry));
+      }
+      double loss = valid ? 0 : NAN;
+      if (valid && kind == EntryKind::kNear) {
+        loss = visit.near(entry, student_row, target, scale, add);
+      } else if (valid && kind == EntryKind::kDistant && a.teacher.data) {
+        const int64_t teacher_row = row_of(a.teacher_rows, entry);
+        if (kResident || a.teacher.dtype == a.student.dtype)  // the former is known to the compiler
+          loss = visit.distant(student_row, visit.row(a.teacher, teacher_row, kept_groups), target, scale, add);
+        else
+          loss = visit.distant(
+              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), a.vocabulary, visit.range}, target, scale,
+              add);
+      } else if (target) {
+        fill_columns(valid ? Real(0) : Real(NAN), target, visit.range, a.vocabulary, add);
+      }
+      if (losses && visit.speaks()) losses[entry] = loss;
     }
   }
+  cluster.leave();
 }
 
-Status tad_loss(const TadLossArguments& a, double* losses, void* row_sums, Stream stream) {
+Status tad_loss(
+    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
+    Stream stream) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
-    using Real = typename RealOf<Element>::type;
-    return launch(
-        tad_loss_kernel<Element>, dim3(unsigned(a.entries)), kRowThreads<Element>, stream, a, losses,
-        static_cast<TadRowSums<Real>*>(row_sums));
-  });
-}
-
-Status tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out, Stream stream) {
-  const auto kernel = a.student.dtype == DType::kFloat64 ? tad_totals_kernel<double> : tad_totals_kernel<float>;
-  return launch(kernel, dim3(1), kTotalsThreads, stream, a, losses, out);
-}
-
-Status tad_gradient(
-    const TadLossArguments& a, const void* row_sums, const void* grad_loss, const EntriesByRow& by_row,
-    const MutableRows& gradient, Stream stream) {
-  return with_element(a.student.dtype, [&](auto element) {
-    using Element = decltype(element);
-    using Real = typename RealOf<Element>::type;
-    return launch(
-        tad_gradient_kernel<Element>, dim3(unsigned(gradient.row_count)), kRowThreads<Element>, stream, a,
-        static_cast<const TadRowSums<Real>*>(row_sums), static_cast<const Real*>(grad_loss), by_row, gradient);
+    const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
+    const int64_t column_bytes = element_size(a.student.dtype) + (a.teacher.data ? element_size(a.teacher.dtype) : 0);
+    RowPlan plan = plan_rows(current_device(), a.vocabulary, column_bytes);
+    plan.resident = plan.resident && same_dtype;
+    const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
+    const LaunchShape shape = shape_of(plan, rows, kRowThreads<Element>, /*visited_twice=*/gradient != nullptr);
+    const auto kernel =
+        gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
+    return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
   });
 }
 

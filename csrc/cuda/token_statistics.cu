@@ -4,6 +4,7 @@
 #include "platform.cuh"
 
 #include "../common/statistics.h"
+#include "reduce.cuh"
 #include "row_sums.cuh"
 
 namespace tad {
@@ -15,6 +16,16 @@ constexpr int64_t kSliceColumns = 8192;
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element>
 constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : 4;
+
+/// How the statistics of a warp's lanes become one.
+struct OfStatistics {
+  template <class Real>
+  __device__ __forceinline__ RowStatistics<Real> operator()(const RowStatistics<Real>& part) const {
+    const auto top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); });
+    const auto sample = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
+    return {OfRowSums{1.0}(part.sum), top(part.top), sample(part.sample)};
+  }
+};
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
@@ -31,21 +42,22 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
   const int64_t begin = slice * kSliceColumns;
   const int64_t end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : a.vocabulary;
 
+  const Exponent<Real> exponent(1);
   RowStatistics<Real> part;
   for_each_group(begin, end, [&](int64_t column) {
-    const Group<Real> x = load_group<Real>(logits, column, end);
-    accumulate<true>(part.sum, x, 1.0);
-    const Real max = max_of(x);
+    const Group<Real> x[1] = {load_group<Real>(logits, column, end)};
+    accumulate<true>(part.sum, x, exponent);
+    const Real max = max_of(x[0]);
     if (max > part.top.second_value)  // rare after the first groups
       for (int i = 0; i < kGroup; ++i)
-        if (x.value[i] > part.top.second_value && !is_suppressed(a, column + i)) part.top.push(x.value[i], column + i);
+        if (x[0].value[i] > part.top.second_value && !is_suppressed(a, column + i))
+          part.top.push(x[0].value[i], column + i);
     if (kSampled && part.sample.can_win(double(max), a.temperature))
       for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
-        part.sample.offer(a, entry, x.value + i, (column + i) / 4, 4);
+        part.sample.offer(a, entry, x[0].value + i, (column + i) / 4, 4);
   });
 
-  using Slice = RowStatistics<Real>;
-  part = block_reduce<kSliceThreads>(part, [](const Slice& x, const Slice& y) { return merge(x, y); });
+  part = block_reduce<kSliceThreads>(part, OfStatistics());
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
 }
 
@@ -53,16 +65,15 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
 template <class Real>
 __global__ void __launch_bounds__(kWarp)
     merge_slices_kernel(TokenStatisticsArguments a, const RowStatistics<Real>* slices, int64_t slice_count) {
-  using Slice = RowStatistics<Real>;
   const int64_t entry = blockIdx.x;
   if (existing_row(a.logits, a.rows, entry) < 0) {
     if (threadIdx.x == 0) write_empty_statistics(a, entry);
     return;
   }
-  Slice row;
+  RowStatistics<Real> row;
   for (int64_t slice = threadIdx.x; slice < slice_count; slice += kWarp)
     row = merge(row, slices[entry * slice_count + slice]);
-  row = warp_reduce(row, [](const Slice& x, const Slice& y) { return merge(x, y); });
+  row = OfStatistics()(row);
   if (threadIdx.x == 0) write_statistics(a, entry, row);
 }
 

@@ -4,4 +4,5 @@
 #include "../cuda/kernels.cu"
 #include "../cuda/log_softmax.cu"
 #include "../cuda/tad_loss.cu"
+#include "../cuda/tad_totals.cu"
 #include "../cuda/token_statistics.cu"
