@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from results import Line
 
@@ -23,7 +24,7 @@ def line_columns(lines: list[Line], copy_rate: float | None) -> dict[str, Callab
     }
     for line in lines:
         if line.get("baseline") and "error" not in line:
-            columns[f"{line['path']} / this"] = lambda this, baseline=line: f"{ratio(baseline, this):.2f}x"
+            columns[f"{line['path']} / this"] = partial(_ratio_text, line)
     columns["MiB"] = lambda line: _digits(line["peak_bytes"] / 2**20) if "peak_bytes" in line else ""
     measured = [line for line in lines if "error" not in line]
     return {header: cell for header, cell in columns.items() if any(cell(line) for line in measured)}
@@ -37,6 +38,10 @@ def ratio(baseline: Line, line: Line) -> float:
 def bytes_per_second(line: Line) -> float:
     """The least traffic over the time taken."""
     return line["bytes"] / line["median_ms"] * 1e3
+
+
+def _ratio_text(baseline: Line, line: Line) -> str:
+    return f"{ratio(baseline, line):.2f}x"
 
 
 def _digits(value: float | None) -> str:

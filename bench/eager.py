@@ -22,7 +22,7 @@ def dense_tad_loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tens
 
 def linear_tad_loss(near: Tensor, distant: Tensor, teacher: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """The output head first, on hidden states of near and distant rows."""
-    return tad_loss(*(hidden @ weight.T for hidden in (near, distant, teacher)), labels)
+    return tad_loss(near @ weight.T, distant @ weight.T, teacher @ weight.T, labels)
 
 
 def statistics_float64(logits: Tensor, temperature: float = 0.0) -> tuple[Tensor, ...]:

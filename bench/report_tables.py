@@ -102,9 +102,9 @@ def _kernel_rows(groups: Groups) -> Iterator[tuple[str, ...]]:
                 time_text(own["median_ms"], 2),
                 time_text(own["warm_median_ms"], 2) if "warm_median_ms" in own else "",
                 time_text(own["cold_median_ms"], 2) if "cold_median_ms" in own else "",
-                f"{rate / 1e9:,.0f}" if bound_by_bytes else _teraflops(own),
+                f"{rate / 1e9:,.{0 if rate >= 1e11 else 1}f}" if bound_by_bytes else _flops(own),
                 f"{rate / copy:.0%}" if bound_by_bytes and copy else "",
-                _mebibytes(own),
+                _memory(own),
                 _baselines(lines, own),
             )
 
@@ -118,9 +118,9 @@ def forward_table(result: dict[str, Any]) -> str:
             f"forward, {result.get('dtype')}, {_number(result.get('positions'))} positions, {line['path']}",
             time_text(line["median_ms"], 2),
             f"{1e3 / line['median_ms']:,.1f}",
-            _teraflops(line).removesuffix(" TFLOP/s"),
+            f"{line['flops'] / line['median_ms'] / 1e9:,.0f}" if line.get("flops") else "",
             NOT_MEASURED if without is None else f"{max(0.0, 1 - without / line['median_ms']):.1%}",
-            _mebibytes(line) or NOT_MEASURED,
+            _memory(line) or NOT_MEASURED,
         )
         for line in measured
     ]
@@ -166,12 +166,18 @@ def _status(step: dict[str, Any]) -> str:
     return f"{step['status']}: {plain(step['reason'])}" if step.get("reason") else step["status"]
 
 
-def _mebibytes(line: Line) -> str:
-    return f"{line['peak_bytes'] / 2**20:,.1f} MiB" if "peak_bytes" in line else ""
+def _memory(line: Line) -> str:
+    if "peak_bytes" not in line:
+        return ""
+    mebibytes = line["peak_bytes"] / 2**20
+    return f"{mebibytes:,.1f} MiB" if mebibytes >= 0.1 else f"{1024 * mebibytes:,.1f} KiB"
 
 
-def _teraflops(line: Line) -> str:
-    return f"{line['flops'] / line['median_ms'] / 1e9:,.0f} TFLOP/s" if line.get("flops") else ""
+def _flops(line: Line) -> str:
+    if not line.get("flops"):
+        return ""
+    rate = line["flops"] / line["median_ms"] * 1e3
+    return f"{rate / 1e12:,.0f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:,.0f} GFLOP/s"
 
 
 def time_text(milliseconds: float, digits: int) -> str:
