@@ -153,7 +153,7 @@ def _torch_linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) 
         return training_step([hidden], lambda: F.linear_cross_entropy(hidden, weight, labels, **options))
 
     paths = {"F.linear_cross_entropy": step()}
-    if hidden.is_cuda:
+    if hidden.is_cuda and hasattr(torch.nn, "LinearCrossEntropyOptions"):
         paths["F.linear_cross_entropy, chunked"] = step(options=torch.nn.LinearCrossEntropyOptions())
     return paths
 
