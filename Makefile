@@ -1,7 +1,7 @@
 # Everything here works in its own virtual environment, .venv, made on first use.
 #   make demo    the whole method on a tiny model, in minutes on a CPU
 #   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
-#   make bench   the benchmark tables;  make report  puts the committed results into the README
+#   make bench   the benchmark tables;  make report  puts the committed results into README.md and docs/
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
 # PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
 # missing the check that needs it says so and passes; NVCC_CHECK=--require makes that an error.
@@ -54,7 +54,7 @@ bench: $(VENV)/test-tools
 	$(BIN)/python -m pytest bench
 
 report: $(VENV)/installed
-	$(BIN)/python bench/report --update README.md --plot docs/roofline.svg
+	$(BIN)/python bench/report --update README.md --tables docs/benchmarks.md --plot docs/roofline.svg
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check $(PYTHON_FOLDERS)

@@ -7,26 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def tad_loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, delta: int) -> Tensor:
-    """Boolean gathers, F.cross_entropy on near rows, F.kl_div of log-softmaxes on distant ones."""
-    near, distant = (steps >= 1) & (steps <= delta), steps > delta
-    return _partitioned(student[near], student[distant], teacher[distant], labels[near])
-
-
-def linear_tad_loss(
-    student: Tensor, teacher: Tensor, weight: Tensor, labels: Tensor, steps: Tensor, delta: int
-) -> Tensor:
-    """The loss of hidden states: the output head on near rows, and on distant ones for student and teacher."""
-    near, distant = (steps >= 1) & (steps <= delta), steps > delta
-    rows = (student[near], student[distant], teacher[distant])
-    return _partitioned(*(hidden @ weight.T for hidden in rows), labels[near])
-
-
-def _partitioned(near: Tensor, distant: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy plus mean KL, by sums: the mean of no rows is 0."""
+def tad_loss(near: Tensor, distant: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """F.cross_entropy on near rows, F.kl_div of log-softmaxes on distant ones; by sums, so that no rows give 0."""
     ce = F.cross_entropy(near, labels, reduction="sum") / max(1, near.shape[0])
     log_q, log_p = distant.log_softmax(-1), teacher.log_softmax(-1)
     return ce + F.kl_div(log_q, log_p, reduction="sum", log_target=True) / max(1, distant.shape[0])
+
+
+def dense_tad_loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, delta: int) -> Tensor:
+    """Boolean gathers first."""
+    near, distant = (steps >= 1) & (steps <= delta), steps > delta
+    return tad_loss(student[near], student[distant], teacher[distant], labels[near])
+
+
+def linear_tad_loss(near: Tensor, distant: Tensor, teacher: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The output head first, on hidden states of near and distant rows."""
+    return tad_loss(near @ weight.T, distant @ weight.T, teacher @ weight.T, labels)
 
 
 def statistics_float64(logits: Tensor, temperature: float = 0.0) -> tuple[Tensor, ...]:

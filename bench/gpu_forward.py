@@ -16,7 +16,7 @@ from machine import gpu_status
 from results import write_results
 from stopwatch import Stopwatch
 from torch import Tensor
-from workloads import Implementation
+from work import Implementation
 
 from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import FULL, OPERATORS, QUICK, cases
+from cases import GPU, OPERATORS, QUICK, Case, cases, copy_case
+from lines import failed_line, in_order, line
 from machine import gpu_status
 from results import Groups, Line, write_results
 from rich.console import Console
 from stopwatch import Stopwatch
 from tables import group_table
-from workloads import Implementation, Workload, copy
+from work import Implementation, Workload
 
 from tad_ext import backend_info
 
-COPY = "device copy"
 _GIB = 2**30
 
 
@@ -34,28 +34,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="default cuda")
     options = parser.parse_args(arguments)
     console = Console(width=200, highlight=False)
-    quick = options.quick
-    stopwatch = Stopwatch(options.device, evict_bytes=_GIB // 256 if quick else _GIB)
+    sizes = QUICK if options.quick else GPU
+    stopwatch = Stopwatch(options.device, evict_bytes=_GIB // 256 if options.quick else _GIB)
     groups: Groups = {}
-    document: dict[str, Any] = {"backend": backend_info(), "results": groups}
+    document: dict[str, Any] = {"backend": backend_info(), "rows": list(sizes.rows), "results": groups}
 
-    def measure(title: str, workload: Workload) -> None:
-        groups[title] = [
-            _line(stopwatch, workload, path, work) for path, work in _in_order(workload.implementations).items()
-        ]
-        console.print(group_table(title, groups[title], beside=groups))
-        write_results(options.result, document)
+    def measure(case: Case) -> None:
+        workload = case.build()
+        paths = in_order(workload.implementations)
+        groups[case.title] = [_line(stopwatch, case, workload, path, work) for path, work in paths.items()]
+        console.print(group_table(case.title, groups[case.title], beside=groups))
 
-    measure(COPY, copy(2**20 if quick else 2**29, options.device))
-    all_cases = cases(options.operator, QUICK if quick else FULL, options.device)
-    for case in all_cases[:2] if quick else all_cases:
+    measure(copy_case(sizes, options.device))
+    all_cases = cases(options.operator, sizes, options.device)
+    for case in all_cases[:2] if options.quick else all_cases:
         torch.compiler.reset()  # each size is compiled for itself, and no limit on recompilations is met
         try:
-            measure(case.title, case.build())
+            measure(case)
         except Exception as error:
-            groups[case.title] = [_failed("tad_ext", error)]
+            groups[case.title] = [failed_line(case, "tad_ext", error)]
             console.print(f"{case.title}: {groups[case.title][0]['error']}", markup=False)
-            write_results(options.result, document)
+        write_results(options.result, document)
         if _device_is_lost(options.device):
             console.print("the GPU is in an error state: the rest is not measured")
             break
@@ -65,25 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any("error" in line for lines in groups.values() for line in lines) else 0
 
 
-def _in_order(implementations: dict[str, Implementation]) -> dict[str, Implementation]:
-    """tad_ext first: what is wanted most is measured even where a baseline breaks."""
-    return dict(sorted(implementations.items(), key=lambda item: item[0] != "tad_ext"))
-
-
-def _line(stopwatch: Stopwatch, workload: Workload, path: str, work: Implementation) -> Line:
-    line: Line = {"path": path, "baseline": path not in ("tad_ext", "copy"), "bytes": workload.bytes}
+def _line(stopwatch: Stopwatch, case: Case, workload: Workload, path: str, work: Implementation) -> Line:
     try:
         first_call = stopwatch.first_call_seconds(work)
         cold, warm = (stopwatch.time(work, cold=cold) for cold in (True, False))
-        workload.forget()
+        work.forget()
         peak = stopwatch.peak_bytes(work)
     except Exception as error:
-        return _failed(path, error)
+        return failed_line(case, path, error)
     finally:
-        workload.forget()
-    return line | {
-        "elements": workload.elements,
-        "flops": workload.flops,
+        work.forget()
+    return line(case, workload, path) | {
         "median_ms": cold.median_ms,
         "best_ms": cold.best_ms,
         "rounds": cold.rounds,
@@ -92,11 +83,6 @@ def _line(stopwatch: Stopwatch, workload: Workload, path: str, work: Implementat
         "first_call_s": first_call,
         "peak_bytes": peak,
     }
-
-
-def _failed(path: str, error: Exception) -> Line:
-    message = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    return {"path": path, "baseline": path != "tad_ext", "error": message}
 
 
 def _device_is_lost(device: str) -> bool:

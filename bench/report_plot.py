@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from results import Line, copy_bytes_per_second, groups_of
+from results import Line, copy_bytes_per_second, is_own, main_groups_of
 
 _COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#6b7280")
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # of a machine: its markers and its roof
@@ -35,11 +35,11 @@ def plot_roofline(documents: Mapping[str, dict[str, Any]], path: Path) -> None:
         drawn += points
         for operator, line, intensity, rate in points:
             colour = colours.setdefault(operator, _COLOURS[len(colours) % len(_COLOURS)])
-            filled = line["path"] == "tad_ext"
+            filled = is_own(line["path"])
             face, alpha = (colour, 1.0) if filled else ("none", 0.5)
             axes.plot(intensity, rate, marker, color=colour, markersize=6, markerfacecolor=face, alpha=alpha)
         axes.plot([], [], marker, color=_INK, label=_machine(document))
-        rates = [rate for rate in map(copy_bytes_per_second, groups_of(document)) if rate]
+        rates = [rate for rate in map(copy_bytes_per_second, main_groups_of(document)) if rate]
         if rates:
             ends = [0.7 * min(point[2] for point in points), 1.4 * max(point[2] for point in points)]
             roof = [max(rates) * end for end in ends]
@@ -62,8 +62,8 @@ def plot_roofline(documents: Mapping[str, dict[str, Any]], path: Path) -> None:
 
 
 def _points(document: dict[str, Any]) -> Iterator[Point]:
-    """Every line that was measured and is bound by bytes."""
-    for groups in groups_of(document):
+    """Every line that was measured at the main size and is bound by bytes."""
+    for groups in main_groups_of(document):
         for title, lines in groups.items():
             for line in lines:
                 if line.get("elements") and line.get("bytes") and "error" not in line:

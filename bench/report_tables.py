@@ -1,11 +1,16 @@
-"""Benchmark documents as Markdown: a paragraph and tables per machine."""
+"""Benchmark documents as Markdown, in short: a paragraph and a table of tad_ext's lines per machine.
+
+Where a document has several sizes, the table has the one at which everything was measured; report_details.py has all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from results import Groups, Line, copy_bytes_per_second, groups_of
+from columns import bytes_per_second, ratio
+from markdown_table import markdown_table, plain
+from results import Groups, Line, copy_bytes_per_second, groups_of, is_own, main_groups_of
 
 NOT_MEASURED = "not measured"
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
@@ -21,24 +26,42 @@ def report(documents: Mapping[str, dict[str, Any]]) -> str:
 
 def machine_section(document: dict[str, Any]) -> str:
     """The machine, and its tables."""
-    return _h200_section(document) if "steps" in document else _cpu_section(document)
+    return "\n\n".join([machine_paragraph(document), *_tables(document)])
+
+
+def machine_paragraph(document: dict[str, Any]) -> str:
+    """What the numbers belong to."""
+    return _h200_paragraph(document) if "steps" in document else _cpu_paragraph(document)
+
+
+def _tables(document: dict[str, Any]) -> Iterator[str]:
+    kernels = [cells for groups in main_groups_of(document) for cells in _kernel_rows(groups)]
+    if kernels:
+        yield _kernel_table(kernels)
+    steps = document.get("steps", {})
+    if steps.get("forward", {}).get("result", {}).get("forwards", []):
+        yield forward_table(steps["forward"]["result"])
+    missing = [f"{name} ({_status(step)})" for name, step in steps.items() if step["status"] != "ok"]
+    if missing:
+        yield f"Not complete: {', '.join(missing)}."
 
 
 def _gpu(document: dict[str, Any]) -> dict[str, Any]:
     return document.get("machine", {}).get("gpu") or {}
 
 
-def _cpu_section(document: dict[str, Any]) -> str:
-    run, results = document["run"], document["results"]
-    versions = f"torch {run.get('torch')}, Python {run.get('python')}"
-    sizes = f"{_number(run.get('rows'))} rows of {_number(run.get('vocabulary'))}"
-    head = f"**{run.get('processor')}, {run.get('threads')} threads, {run.get('instruction_set')}**: "
-    rows = [_row(title, _time(own["median_ms"], 2), _baselines(lines, own)) for title, lines, own in _own(results)]
-    text = f"{head}{sizes}; {versions}; medians of one run.{_copy_sentence([results])}"
-    return f"{text}\n\n{_table(('', 'tad_ext', 'baselines (their time / ours)'), rows)}"
+def _cpu_paragraph(document: dict[str, Any]) -> str:
+    run = document["run"]
+    one_size = not isinstance(run.get("rows"), list)  # of all cases, whose titles do not name it
+    sizes = f"{_number(run.get('rows'))} rows of {_number(run.get('vocabulary'))}; " if one_size else ""
+    return (
+        f"**{run.get('processor')}, {run.get('threads')} threads, {run.get('instruction_set')}**: "
+        f"{sizes}torch {run.get('torch')}, Python {run.get('python')}; medians "
+        f"of one run.{_copy_sentence([document['results']])}"
+    )
 
 
-def _h200_section(document: dict[str, Any]) -> str:
+def _h200_paragraph(document: dict[str, Any]) -> str:
     machine, steps = document["machine"], document["steps"]
     gpu = _gpu(document)
     versions = [f"{name} {machine[name]}" for name in ("torch", "nvcc", "transformers") if machine.get(name)]
@@ -47,69 +70,65 @@ def _h200_section(document: dict[str, Any]) -> str:
     if machine.get("revision"):
         versions.append(f"revision {machine['revision'][:10]}{'' if machine.get('revision_is_clean') else ', changed'}")
     quick = " A quick run: sizes too small to mean anything." if document.get("quick") else ""
-    groups = list(groups_of(document))
-    parts = [
-        f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{_copy_sentence(groups)} "
+    return (
+        f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{_copy_sentence(list(groups_of(document)))} "
         f"{_built(steps.get('build', {}))} {_tested(steps.get('tests', {}))}"
-    ]
-    if groups:
-        header = ("", "tad_ext", "warm", "GB/s", "of the copy", "memory", "baselines (their time / ours)")
-        parts.append(_table(header, [row for measured in groups for row in _kernel_rows(measured)]))
-    forwards = steps.get("forward", {}).get("result", {}).get("forwards", [])
-    if forwards:
-        parts.append(_forward_table(steps["forward"]["result"]))
-    missing = [f"{name} ({_status(step)})" for name, step in steps.items() if step["status"] != "ok"]
-    if missing:
-        parts.append(f"Not complete: {', '.join(missing)}.")
-    return "\n\n".join(parts)
+    )
 
 
-def _kernel_rows(groups: Groups) -> Iterable[str]:
+def _kernel_table(rows: list[tuple[str, ...]]) -> str:
+    """Without the columns for which nobody has anything."""
+    header = ("", "tad_ext", "warm", "cold", "GB/s", "of the copy", "memory", "baselines (their time / ours)")
+    used = [index for index in range(len(header)) if any(cells[index] for cells in rows)]
+    return markdown_table(
+        [header[index] for index in used], [[cells[index] for index in used] for cells in rows], wide_last=True
+    )
+
+
+def _kernel_rows(groups: Groups) -> Iterator[tuple[str, ...]]:
     copy = copy_bytes_per_second(groups)
-    for title, lines, own in _own(groups):
-        bandwidth = own.get("bytes", 0) / own["median_ms"] * 1e3
-        bound_by_bytes = bool(own.get("elements") and bandwidth)
-        yield _row(
-            title,
-            _time(own["median_ms"], 2),
-            _time(own["warm_median_ms"], 2) if "warm_median_ms" in own else NOT_MEASURED,
-            f"{bandwidth / 1e9:,.0f}" if bound_by_bytes else _teraflops(own),
-            f"{bandwidth / copy:.0%}" if bound_by_bytes and copy else "",
-            f"{own['peak_bytes'] / 2**20:,.1f} MiB" if "peak_bytes" in own else NOT_MEASURED,
-            _baselines(lines, own),
-        )
     for title, lines in groups.items():
-        for line in lines:
-            if line["path"] == "tad_ext" and "error" in line:
-                yield _row(title, f"{NOT_MEASURED}: {line['error']}", "", "", "", "", "")
+        for own in lines:
+            if not is_own(own["path"]):
+                continue
+            name = title + own["path"].removeprefix("tad_ext")
+            if "error" in own:
+                yield (name, f"{NOT_MEASURED}: {own['error']}", *6 * ("",))
+                continue
+            bound_by_bytes = bool(own.get("elements") and own.get("bytes"))
+            rate = bytes_per_second(own) if bound_by_bytes else 0.0
+            yield (
+                name,
+                time_text(own["median_ms"], 2),
+                time_text(own["warm_median_ms"], 2) if "warm_median_ms" in own else "",
+                time_text(own["cold_median_ms"], 2) if "cold_median_ms" in own else "",
+                f"{rate / 1e9:,.{0 if rate >= 1e11 else 1}f}" if bound_by_bytes else _flops(own),
+                f"{rate / copy:.0%}" if bound_by_bytes and copy else "",
+                _memory(own),
+                _baselines(lines, own),
+            )
 
 
-def _forward_table(result: dict[str, Any]) -> str:
+def forward_table(result: dict[str, Any]) -> str:
     """Forwards per second, and the share of the output head: what its absence saves."""
     measured = [line for line in result["forwards"] if "error" not in line]
     without = next((line["median_ms"] for line in measured if line.get("rows") == 0), None)
     rows = [
-        _row(
+        (
             f"forward, {result.get('dtype')}, {_number(result.get('positions'))} positions, {line['path']}",
-            _time(line["median_ms"], 2),
+            time_text(line["median_ms"], 2),
             f"{1e3 / line['median_ms']:,.1f}",
-            _teraflops(line).removesuffix(" TFLOP/s"),
+            f"{line['flops'] / line['median_ms'] / 1e9:,.0f}" if line.get("flops") else "",
             NOT_MEASURED if without is None else f"{max(0.0, 1 - without / line['median_ms']):.1%}",
-            f"{line['peak_bytes'] / 2**20:,.1f} MiB" if "peak_bytes" in line else NOT_MEASURED,
+            _memory(line) or NOT_MEASURED,
         )
         for line in measured
     ]
     shape = ", ".join(f"{name} {_number(value)}" for name, value in result.get("shape", {}).items())
     header = ("", "time", "forwards/s", "TFLOP/s", "of it the head", "memory")
-    return f"Random weights, {_number(result.get('parameters'))} parameters ({shape}):\n\n{_table(header, rows)}"
-
-
-def _own(groups: Groups) -> Iterable[tuple[str, list[Line], Line]]:
-    """(title, lines, tad_ext's line) of the groups where tad_ext was measured."""
-    for title, lines in groups.items():
-        for line in lines:
-            if line["path"] == "tad_ext" and "error" not in line:
-                yield title, lines, line
+    return (
+        f"Random weights, {_number(result.get('parameters'))} parameters ({shape}):\n\n{markdown_table(header, rows)}"
+    )
 
 
 def _baselines(lines: list[Line], own: Line) -> str:
@@ -118,8 +137,9 @@ def _baselines(lines: list[Line], own: Line) -> str:
         if line.get("baseline") and "error" in line:
             cells.append(f"{line['path']} failed")
         elif line.get("baseline"):
-            factor = line["median_ms"] / own["median_ms"]
-            cells.append(f"{line['path']} {_time(line['median_ms'], 1)} (**{factor:.1f}x**)")
+            factor = ratio(line, own)
+            digits = 1 if factor >= 2 else 2
+            cells.append(f"{line['path']} {time_text(line['median_ms'], 1)} (**{factor:.{digits}f}x**)")
     return ", ".join(cells) or NOT_MEASURED
 
 
@@ -143,14 +163,25 @@ def _tested(step: dict[str, Any]) -> str:
 
 
 def _status(step: dict[str, Any]) -> str:
-    return f"{step['status']}: {_plain(step['reason'])}" if step.get("reason") else step["status"]
+    return f"{step['status']}: {plain(step['reason'])}" if step.get("reason") else step["status"]
 
 
-def _teraflops(line: Line) -> str:
-    return f"{line['flops'] / line['median_ms'] / 1e9:,.0f} TFLOP/s" if line.get("flops") else ""
+def _memory(line: Line) -> str:
+    if "peak_bytes" not in line:
+        return ""
+    mebibytes = line["peak_bytes"] / 2**20
+    return f"{mebibytes:,.1f} MiB" if mebibytes >= 0.1 else f"{1024 * mebibytes:,.1f} KiB"
 
 
-def _time(milliseconds: float, digits: int) -> str:
+def _flops(line: Line) -> str:
+    if not line.get("flops"):
+        return ""
+    rate = line["flops"] / line["median_ms"] * 1e3
+    return f"{rate / 1e12:,.0f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:,.0f} GFLOP/s"
+
+
+def time_text(milliseconds: float, digits: int) -> str:
+    """Milliseconds, or microseconds where there is less than one."""
     if milliseconds >= 1:
         return f"{milliseconds:.{digits}f} ms"
     return f"{milliseconds * 1e3:.1f} us"
@@ -158,17 +189,3 @@ def _time(milliseconds: float, digits: int) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _plain(text: str, most: int = 200) -> str:
-    """On one line, and harmless inside a table."""
-    return " ".join(text.split()).replace("|", "\\|")[:most]
-
-
-def _row(title: str, *cells: str) -> str:
-    return f"| {' | '.join((_plain(title), *(_plain(cell) for cell in cells)))} |"
-
-
-def _table(header: tuple[str, ...], rows: Iterable[str]) -> str:
-    aligned = ["---", *("---:" if index < len(header) else "---" for index in range(2, len(header) + 1))]
-    return "\n".join([f"| {' | '.join(header)} |", f"| {' | '.join(aligned)} |", *rows]).replace("|  |", "| |", 1)

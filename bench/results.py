@@ -4,6 +4,10 @@ Two kinds. `python -m pytest bench --bench-json FILE` writes {"run": machine and
 writes {"machine": ..., "steps": {name: {"status": ..., "result": {"results": groups, ...}}}}. Groups are the same in
 both: title -> lines, and a line is {"path": who, "baseline": bool, "median_ms": ..., "best_ms": ..., "bytes": ...}, or
 has "error" instead of times.
+
+Every ratio and rate is of `median_ms`: on a CPU with warm caches, `cold_median_ms` being the other time; on a GPU with
+cold ones, `warm_median_ms` being the other. A line's "rows" are the rows of logits it was measured at; "rows" in "run",
+or beside "results", are those of the loss: whatever else was measured, it was at the first of them.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ Groups = dict[str, list[Line]]
 
 STATUSES = ("ok", "failed", "timed out", "skipped", "interrupted")
 OUTCOMES = ("passed", "failed", "errors", "skipped")
-_NUMBERS = ("median_ms", "best_ms", "warm_median_ms", "warm_best_ms", "bytes", "elements", "flops", "peak_bytes")
+_TIMES = tuple(f"{cache}{of}_ms" for cache in ("", "warm_", "cold_") for of in ("median", "best"))
+_NUMBERS = (*_TIMES, "rows", "bytes", "elements", "flops", "peak_bytes")
 
 
 def write_results(path: Path, document: dict[str, Any]) -> None:
@@ -47,13 +52,35 @@ def read_results(path: Path) -> dict[str, Any]:
     return document
 
 
+def is_own(path: str) -> bool:
+    """Whether a line is tad_ext's."""
+    return path.split(",")[0] == "tad_ext"
+
+
 def groups_of(document: dict[str, Any]) -> Iterator[Groups]:
     """The groups that were measured together, in one process."""
+    for groups, _ in _groups_and_rows(document):
+        yield groups
+
+
+def main_groups_of(document: dict[str, Any]) -> Iterator[Groups]:
+    """Of these, the ones of the size at which everything was measured. A file that has no sizes is shown whole."""
+    for groups, rows in _groups_and_rows(document):
+        first = rows[0] if isinstance(rows, list) and rows else rows
+        yield {title: lines for title, lines in groups.items() if _sizes(lines) <= {None, first}}
+
+
+def _groups_and_rows(document: dict[str, Any]) -> Iterator[tuple[Groups, Any]]:
     if "results" in document:
-        yield document["results"]
+        yield document["results"], document["run"].get("rows")
     for step in document.get("steps", {}).values():
-        if "results" in step.get("result", {}):
-            yield step["result"]["results"]
+        result = step.get("result", {})
+        if "results" in result:
+            yield result["results"], result.get("rows")
+
+
+def _sizes(lines: list[Line]) -> set[Any]:
+    return {line.get("rows") for line in lines}
 
 
 def copy_bytes_per_second(groups: Groups) -> float | None:
@@ -79,13 +106,19 @@ def _check_document(document: Any) -> None:
             result = _expect(step.get("result", {}), dict, f"{where}.result")
             for outcome in OUTCOMES if "passed" in result else ():
                 _check_number(result.get(outcome), f"{where}.result.{outcome}")
+            _check_rows(result.get("rows", []), f"{where}.result.rows")
             _check_groups(result.get("results", {}), f"{where}.result.results")
             _check_lines(result.get("forwards", []), f"{where}.result.forwards")
     elif "run" in document:
-        _expect(document["run"], dict, "run")
+        _check_rows(_expect(document["run"], dict, "run").get("rows", []), "run.rows")
         _check_groups(document.get("results"), "results")
     else:
         raise ValueError('has neither "steps" (of bench/h200) nor "run" (of pytest bench --bench-json)')
+
+
+def _check_rows(rows: Any, where: str) -> None:
+    for number in rows if isinstance(rows, list) else [rows]:
+        _check_number(number, where)
 
 
 def _check_groups(groups: Any, where: str) -> None:

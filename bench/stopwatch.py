@@ -13,7 +13,7 @@ from statistics import median
 
 import memory
 import torch
-from workloads import Implementation
+from work import Implementation
 
 _SECONDS, _FEWEST, _MOST = 0.15, 7, 50  # per timing: rounds until this long, but not fewer or more than these
 _WARM_UPS = 3
@@ -42,8 +42,20 @@ class Stopwatch:
         for _ in range(_WARM_UPS):
             self._once(work)
         rounds = min(_MOST, max(_FEWEST, int(_SECONDS / max(self._once(work), 1e-6))))
-        times = self._events(work, rounds, cold) if self._cuda else self._clock(work, rounds, cold)
+        times = (
+            self._events(work, rounds, cold) if self._cuda else [self.run_ms(work, cold=cold) for _ in range(rounds)]
+        )
         return Timing(median(times), min(times), rounds)
+
+    def run_ms(self, work: Implementation, *, cold: bool = False) -> float:
+        """One run on a CPU, by the clock."""
+        if work.prepare:
+            work.prepare()
+        if cold:
+            self._evict()
+        started = time.perf_counter()
+        work.run()
+        return (time.perf_counter() - started) * 1e3
 
     def first_call_seconds(self, work: Implementation) -> float:
         """How long the first run takes: for a compiled function, its compilation."""
@@ -84,18 +96,6 @@ class Stopwatch:
             end.record()
         torch.cuda.synchronize()
         return [start.elapsed_time(end) for start, end in pairs]
-
-    def _clock(self, work: Implementation, rounds: int, cold: bool) -> list[float]:
-        times = []
-        for _ in range(rounds):
-            if work.prepare:
-                work.prepare()
-            if cold:
-                self._evict()
-            started = time.perf_counter()
-            work.run()
-            times.append((time.perf_counter() - started) * 1e3)
-        return times
 
     def _evict(self) -> None:
         # Read, not written: dirty lines would be written back during the round and be counted as its traffic.

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from h200_steps import ROOT
+from report_details import details
 from report_plot import plot_roofline
 from report_tables import machine_section, report
+from results import main_groups_of
 
 SCRIPT = ROOT / "bench" / "report"
 
@@ -20,7 +22,7 @@ SCRIPT = ROOT / "bench" / "report"
 def line(path: str, median_ms: float, **more: Any) -> dict[str, Any]:
     return {
         "path": path,
-        "baseline": path not in ("tad_ext", "copy"),
+        "baseline": not path.startswith("tad_ext") and path != "copy",
         "median_ms": median_ms,
         "best_ms": median_ms,
     } | more
@@ -38,6 +40,27 @@ def cpu() -> dict[str, Any]:
             "a copy": [line("copy", 1.25, bytes=62_500_000)],
         },
     }  # fmt: skip
+
+
+def several_sizes() -> dict[str, Any]:
+    """A CPU document with the loss at two sizes, of which the first is the main one."""
+    document = cpu()
+    document["run"]["rows"] = [64, 32]
+    more = {"cold_median_ms": 8.0, "peak_bytes": 2**20, "bytes": 93e6, "elements": 8e6}
+    document["results"] = {
+        "a copy": [line("copy", 1.25, bytes=62_500_000, rows=None)],
+        "TAD loss, 64 rows": [
+            line("tad_ext", 4.0, rows=64, **more), line("eager", 40.0, rows=64, **more),
+            line("tad_ext, recomputed", 5.0, rows=64, **more),
+        ],
+        "TAD loss, 32 rows": [line("tad_ext", 2.0, rows=32, **more), line("eager", 20.0, rows=32, **more)],
+        "linear TAD loss": [
+            line("tad_ext", 10.0, rows=64, bytes=10, flops=2_000_000_000, peak_bytes=2**20),
+            line("its matrix products alone", 9.0, rows=64, bytes=10, flops=2_000_000_000, peak_bytes=2**20),
+            {"path": "Liger-Kernel", "baseline": True, "rows": 64, "error": "RuntimeError: a | b"},
+        ],
+    }  # fmt: skip
+    return document
 
 
 def h200() -> dict[str, Any]:
@@ -89,16 +112,43 @@ def test_cpu_table() -> None:
     text = machine_section(cpu())
     assert "**A Processor, 2 threads, avx2**: 64 rows of 126,464; torch 2.13.0" in text
     assert "A copy moves 50 GB/s" in text
-    assert "| | tad_ext | baselines (their time / ours) |\n| --- | ---: | --- |\n" in text
-    assert "| TAD loss, float32 | 3.88 ms | eager 59.4 ms (**15.3x**) |" in text
-    assert "| token statistics, float32 | 1.62 ms | that compiled 6.7 ms (**4.1x**) |" in text
+    header = "| | tad_ext | GB/s | of the copy | baselines (their time / ours) |\n| --- | ---: | ---: | ---: | --- |\n"
+    assert header in text, "no column that nobody has anything for"
+    assert "| TAD loss, float32 | 3.88 ms | 24.0 | 48% | eager 59.4 ms (**15.3x**) |" in text
+    assert "| token statistics, float32 | 1.62 ms | | | that compiled 6.7 ms (**4.1x**) |" in text
     assert "| a copy" not in text
+
+
+def test_of_several_sizes_the_short_table_has_the_first() -> None:
+    text = machine_section(several_sizes())
+    assert "avx2**: torch 2.13.0" in text, "sizes are in the titles"
+    assert "| TAD loss, 64 rows | 4.00 ms | 8.00 ms | 23.2 | 46% | 1.0 MiB | eager 40.0 ms (**10.0x**) |" in text
+    assert (
+        "| TAD loss, 64 rows, recomputed | 5.00 ms | 8.00 ms | 18.6 | 37% | 1.0 MiB | eager 40.0 ms (**8.0x**) |"
+        in text
+    )
+    assert "32 rows" not in text
+    linear = "its matrix products alone 9.0 ms (**0.90x**), Liger-Kernel failed |"
+    assert f"| linear TAD loss | 10.00 ms | | 200 GFLOP/s | | 1.0 MiB | {linear}" in text
+
+
+def test_the_page_has_every_case_and_every_path() -> None:
+    page = details({"a.json": several_sizes(), "b.json": h200()})
+    assert "## a\n\n**A Processor" in page
+    assert "## b\n\n**NVIDIA H200**" in page
+    for title in ("TAD loss, 64 rows", "TAD loss, 32 rows", "linear TAD loss", "a copy", "device copy", "unlucky"):
+        assert f"### {title}\n" in page
+    assert "| | median ms | best ms | cold ms | GB/s | of copy | eager / this | MiB |" in page
+    assert "| tad_ext | 4 | 4 | 8 | 23.25 | 46% | 10.00x | 1 |" in page
+    assert "| eager | 40 | 40 | 8 | 2.325 | 5% | 1.00x | 1 |" in page
+    assert "Liger-Kernel failed: RuntimeError: a \\| b" in page
 
 
 def test_h200_tables() -> None:
     text = machine_section(h200())
     assert "**NVIDIA H200**: driver 580, torch 2.11.0, revision aaaaaaaaaa. A copy moves 4,000 GB/s" in text
     assert "Built in 71 s. GPU tests: 800 passed, 2 failed, 3 skipped in 100 s." in text
+    assert "| | tad_ext | warm | GB/s | of the copy | memory | baselines (their time / ours) |" in text
     loss = "125.0 us | 100.0 us | 2,000 | 50% | 128.0 MiB | eager 1.0 ms (**8.0x**), torch.compile failed |"
     assert f"| TAD loss, bfloat16, 512 rows | {loss}" in text
     assert "| linear TAD loss | 2.00 ms | 2.00 ms | 700 TFLOP/s |" in text
@@ -109,7 +159,7 @@ def test_h200_tables() -> None:
 
 
 def test_every_table_row_has_the_columns_of_its_header() -> None:
-    for table in machine_section(h200()).split("\n\n"):
+    for table in f"{machine_section(h200())}\n\n{details({'a.json': several_sizes(), 'b.json': h200()})}".split("\n\n"):
         rows = [row for row in table.splitlines() if row.startswith("|")]
         assert len({row.replace("\\|", "").count("|") for row in rows}) <= 1
 
@@ -122,13 +172,14 @@ def test_what_is_absent_is_not_measured() -> None:
     assert "too small to mean anything" in machine_section(h200() | {"quick": True})
 
 
-def test_the_committed_results_give_the_tables(results: Path) -> None:
+def test_the_committed_results_give_the_tables() -> None:
     done = call()
     assert done.returncode == 0, done.stderr
     assert "**NVIDIA H200**" in done.stdout
     for file in (ROOT / "bench" / "results").glob("cpu*.json"):
-        for title in json.loads(file.read_text())["results"]:
-            assert title.startswith("a copy") or f"| {title} | " in done.stdout
+        for groups in main_groups_of(json.loads(file.read_text())):
+            for title in groups:
+                assert title.startswith("a copy") or f"| {title} | " in done.stdout
 
 
 def test_update_replaces_what_is_between_the_markers(results: Path, tmp_path: Path) -> None:
@@ -143,13 +194,14 @@ def test_update_replaces_what_is_between_the_markers(results: Path, tmp_path: Pa
         assert "old" not in text
 
 
-def test_the_readme_shows_the_committed_results(tmp_path: Path) -> None:
+def test_readme_and_page_show_the_committed_results(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(text, encoding="utf-8")
-    done = call("--update", copy)
+    readme, page = tmp_path / "README.md", tmp_path / "benchmarks.md"
+    readme.write_text(text, encoding="utf-8")
+    done = call("--update", readme, "--tables", page)
     assert done.returncode == 0, done.stderr
-    assert copy.read_text(encoding="utf-8") == text, "run bench/report --update README.md"
+    assert readme.read_text(encoding="utf-8") == text, "run make report"
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +247,8 @@ def broken(document: dict[str, Any], *keys: Any, to: Any) -> dict[str, Any]:
         (broken(cpu(), "results", "a copy", 0, "best_ms", to=float("inf")), "best_ms is inf, expected a number > 0"),
         (broken(cpu(), "results", "a copy", 0, "path", to=1), "results['a copy'][0].path is 1, expected a str"),
         (broken(cpu(), "results", "a copy", 0, to={"path": "copy"}), "results['a copy'][0] has no median_ms"),
+        (broken(cpu(), "run", "rows", to=[64, {}]), "run.rows is {}, expected a number >= 0"),
+        (broken(cpu(), "results", "a copy", 0, "rows", to=[]), "results['a copy'][0].rows is [], expected a number"),
         (broken(h200(), "steps", "loss", "status", to="fine"), "steps['loss'].status is 'fine', expected one of ok"),
         (broken(h200(), "steps", "tests", "result", "failed", to="1"), "steps['tests'].result.failed is '1'"),
         (broken(h200(), "machine", to=None), "machine is None, expected a dict"),
