@@ -15,6 +15,9 @@ void check_logits(const at::Tensor& logits, const char* name) {
   TORCH_CHECK_VALUE(
       logits.dim() >= 1 && logits.size(-1) >= 1, name, " has shape ", logits.sizes(),
       ", expected (..., vocabulary) with a vocabulary of at least 1");
+  TORCH_CHECK_VALUE(
+      logits.size(-1) <= kMaxVocabulary, name, " has shape ", logits.sizes(), ", expected a vocabulary of at most ",
+      kMaxVocabulary);
 }
 
 void check_int64(const at::Tensor& tensor, const char* name) {

@@ -106,6 +106,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   TadLossArguments all = entries.arguments();
   all.vocabulary = lm_head_weight.size(0);
   all.student.dtype = dtype_of(student_hidden);
+  all.student.row_count = entries.size();
   backend->tad_totals(all, nullptr, result.counts());
   all.near_count = result.near_count.const_data_ptr<int64_t>();
   all.distant_count = result.distant_count.const_data_ptr<int64_t>();

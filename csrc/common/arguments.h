@@ -7,6 +7,8 @@ namespace tad {
 
 enum class DType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
+constexpr int64_t kMaxVocabulary = int64_t(1) << 30;  // columns, and a little behind them, are numbered by an int
+
 /// Rows of `vocabulary` contiguous elements, `row_stride` elements apart.
 struct Rows {
   const void* data = nullptr;

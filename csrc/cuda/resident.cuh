@@ -19,19 +19,19 @@ constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>
 constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : kBatch<Element> / 2;
 
-/// Blocks per multiprocessor that registers must suffice for. Without this number ptxas guesses one, and spills to meet
-/// it.
-template <class Element>
-constexpr int kRowBlocks = sizeof(Element) == 2 ? 3 : 1;
+/// Blocks per multiprocessor that registers must suffice for: with half types, as many as shared memory has room for.
+/// Without this number ptxas guesses one, and spills to meet it.
+template <class Element, bool kResident>
+constexpr int kRowBlocks = sizeof(Element) > 2 ? 1 : kResident ? 3 : 2;
 
 template <class Element>
-constexpr int64_t kRowStep = int64_t(kRowThreads<Element>) * kGroup;
+constexpr int kRowStep = kRowThreads<Element> * kGroup;
 
 /// Calls visit(first) for each batch of kGroups groups of the calling thread: theirs begin at first, first + kRowStep, ...
 /// as far as the range goes. The same columns as of for_each_group.
 template <class Element, int kGroups, class Visit>
 __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
-  for (int64_t first = range.begin + int64_t(threadIdx.x) * kGroup; first < range.end;
+  for (int first = range.begin + int(threadIdx.x) * kGroup; first < range.end;
        first += kGroups * kRowStep<Element>)
     visit(first);
 }
@@ -40,22 +40,22 @@ __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const V
 template <class Element, bool kResident>
 struct Row {
   const Element* data;
-  int64_t columns;
+  int columns;
   ColumnRange range;
   RawGroup<Element>* kept;
 
   /// The first visit: a batch. Groups behind the range are -inf.
   template <class Real, int kGroups>
-  __device__ __forceinline__ void load(int64_t first, Group<Real> (&x)[kGroups]) const {
+  __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
     RawGroup<Element> raw[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int64_t column = first + g * kRowStep<Element>;
+      const int column = first + g * kRowStep<Element>;
       raw[g] = load_raw(data, column < range.end ? column : columns, columns);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int64_t column = first + g * kRowStep<Element>;
+      const int column = first + g * kRowStep<Element>;
       if (kResident && column < range.end) kept[(column - range.begin) / kGroup] = raw[g];
       x[g] = as_numbers<Real>(raw[g]);
     }
@@ -63,7 +63,7 @@ struct Row {
 
   /// The second visit, by the same thread: a group.
   template <class Real>
-  __device__ __forceinline__ Group<Real> again(int64_t column) const {
+  __device__ __forceinline__ Group<Real> again(int column) const {
     if (kResident) return as_numbers<Real>(kept[(column - range.begin) / kGroup]);
     return load_group<Real>(data, column, columns);
   }
@@ -73,19 +73,19 @@ struct Row {
 template <class Element>
 struct OtherRow {
   AnyRow row;
-  int64_t columns;
+  int columns;
   ColumnRange range;
 
   template <class Real, int kGroups>
-  __device__ __forceinline__ void load(int64_t first, Group<Real> (&x)[kGroups]) const {
+  __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int64_t column = first + g * kRowStep<Element>;
+      const int column = first + g * kRowStep<Element>;
       x[g] = row.load<Real>(column < range.end ? column : columns, columns);
     }
   }
   template <class Real>
-  __device__ __forceinline__ Group<Real> again(int64_t column) const {
+  __device__ __forceinline__ Group<Real> again(int column) const {
     return row.load<Real>(column, columns);
   }
 };
@@ -100,14 +100,14 @@ struct RowPlan {
 
 /// `row_bytes`: of everything that is visited twice for one row, a multiple of `column_bytes` per column. Depends on the
 /// sizes of one row only, so that its bits do not depend on how many there are.
-inline RowPlan plan_rows(const Device& device, int64_t columns, int64_t column_bytes) {
+inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes) {
   constexpr int64_t kReserved = 4 << 10;  // static shared memory, and what the system takes of every block
   const int64_t available = device.shared_bytes_per_block - kReserved;
   const int64_t third = device.shared_bytes_per_block / 3 - kReserved;  // three blocks on a multiprocessor take turns
   RowPlan plan;
   const auto bytes = [&] { return columns_per_block(columns, plan.cluster_blocks) * column_bytes; };
   while (device.clusters && plan.cluster_blocks < kMaxClusterBlocks && bytes() > third) plan.cluster_blocks *= 2;
-  plan.resident = device.clusters && bytes() <= available;
+  plan.resident = bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
   const int64_t cached = int64_t(device.l2_bytes) / 4 * 3 / (columns * column_bytes);
   plan.rows_at_a_time = cached > 1 ? cached : 1;

@@ -33,7 +33,7 @@ struct RawGroup {
 
 /// Columns [column, column + 8) of a row; those from `columns` on are -inf.
 template <class Element>
-__device__ __forceinline__ RawGroup<Element> load_raw(const Element* row, int64_t column, int64_t columns) {
+__device__ __forceinline__ RawGroup<Element> load_raw(const Element* row, int column, int columns) {
   RawGroup<Element> group;
   if (is_aligned(row) && column + kGroup <= columns) {
     constexpr int kWords = int(sizeof(group)) / 16;
@@ -58,7 +58,7 @@ __device__ __forceinline__ Group<Real> as_numbers(const RawGroup<Element>& raw) 
 }
 
 template <class Real, class Element>
-__device__ __forceinline__ Group<Real> load_group(const Element* row, int64_t column, int64_t columns) {
+__device__ __forceinline__ Group<Real> load_group(const Element* row, int column, int columns) {
   return as_numbers<Real>(load_raw(row, column, columns));
 }
 
@@ -66,7 +66,7 @@ __device__ __forceinline__ Group<Real> load_group(const Element* row, int64_t co
 /// to the row's dtype.
 template <class Real, class Element>
 __device__ __forceinline__ void store_group(
-    const Group<Real>& group, Element* row, int64_t column, int64_t columns, bool add) {
+    const Group<Real>& group, Element* row, int column, int columns, bool add) {
   Element elements[kGroup];
   Group<Real> sum = group;
   if (add) {
@@ -96,7 +96,7 @@ struct AnyRow {
         dtype(rows.dtype) {}
 
   template <class Real>
-  __device__ Group<Real> load(int64_t column, int64_t columns) const {
+  __device__ Group<Real> load(int column, int columns) const {
     switch (dtype) {
       case DType::kFloat32: return load_group<Real>(reinterpret_cast<const float*>(data), column, columns);
       case DType::kFloat64: return load_group<Real>(reinterpret_cast<const double*>(data), column, columns);
@@ -114,7 +114,7 @@ struct MutableAnyRow {
       : data(static_cast<char*>(rows.data) + row * rows.row_stride * element_size(rows.dtype)), dtype(rows.dtype) {}
 
   template <class Real>
-  __device__ __forceinline__ void store(const Group<Real>& group, int64_t column, int64_t columns) const {
+  __device__ __forceinline__ void store(const Group<Real>& group, int column, int columns) const {
     switch (dtype) {
       case DType::kFloat32: return store_group(group, reinterpret_cast<float*>(data), column, columns, false);
       case DType::kFloat64: return store_group(group, reinterpret_cast<double*>(data), column, columns, false);
@@ -142,33 +142,33 @@ __device__ __forceinline__ Element* row_pointer(const MutableRows& rows, int64_t
 
 /// Calls visit(column) with the first column of each group that belongs to the calling thread.
 template <class Visit>
-__device__ __forceinline__ void for_each_group(int64_t begin, int64_t end, const Visit& visit) {
-  for (int64_t column = begin + int64_t(threadIdx.x) * kGroup; column < end; column += int64_t(blockDim.x) * kGroup)
+__device__ __forceinline__ void for_each_group(int begin, int end, const Visit& visit) {
+  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += int(blockDim.x) * kGroup)
     visit(column);
 }
 
 /// The columns of a row that one block of a cluster works on: whole groups, but for the row's end.
 struct ColumnRange {
-  int64_t begin, end;
+  int begin, end;
 };
 
-__host__ __device__ __forceinline__ int64_t columns_per_block(int64_t columns, int cluster_blocks) {
-  const int64_t groups = (columns + kGroup - 1) / kGroup;
+__host__ __device__ __forceinline__ int columns_per_block(int columns, int cluster_blocks) {
+  const int groups = (columns + kGroup - 1) / kGroup;
   return (groups + cluster_blocks - 1) / cluster_blocks * kGroup;
 }
 
-__device__ __forceinline__ ColumnRange columns_of_block(int64_t columns, int rank, int cluster_blocks) {
-  const int64_t each = columns_per_block(columns, cluster_blocks);
-  const int64_t begin = each * rank < columns ? each * rank : columns;
+__device__ __forceinline__ ColumnRange columns_of_block(int columns, int rank, int cluster_blocks) {
+  const int each = columns_per_block(columns, cluster_blocks);
+  const int begin = each * rank < columns ? each * rank : columns;
   return {begin, begin + each < columns ? begin + each : columns};
 }
 
 /// Writes one number to a range of a row's columns; with `add`, adds it.
 template <class Real, class Element>
-__device__ __forceinline__ void fill_columns(Real value, Element* row, ColumnRange range, int64_t columns, bool add) {
+__device__ __forceinline__ void fill_columns(Real value, Element* row, ColumnRange range, int columns, bool add) {
   Group<Real> group;
   for (int i = 0; i < kGroup; ++i) group.value[i] = value;
-  for_each_group(range.begin, range.end, [&](int64_t column) { store_group(group, row, column, columns, add); });
+  for_each_group(range.begin, range.end, [&](int column) { store_group(group, row, column, columns, add); });
 }
 
 /// The type that arithmetic on elements is done in.

@@ -18,12 +18,13 @@ struct Visit {
 
   const TadLossArguments& a;
   Cluster& cluster;
+  int columns;
   ColumnRange range;
 
-  __device__ Row<Element, kResident> row(const Rows& rows, int64_t row, int64_t kept_groups) const {
+  __device__ Row<Element, kResident> row(const Rows& rows, int64_t row, int kept_groups) const {
     RawGroup<Element>* kept = nullptr;
     if (kResident) kept = static_cast<RawGroup<Element>*>(dynamic_shared_memory()) + kept_groups;
-    return {row_pointer<Element>(rows, row), a.vocabulary, range, kept};
+    return {row_pointer<Element>(rows, row), columns, range, kept};
   }
 
   /// Whether the calling thread speaks for the cluster.
@@ -32,12 +33,12 @@ struct Visit {
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot).
   __device__ double near(int64_t entry, int64_t student_row, Element* target, Real scale, bool add) const {
     const auto student = row(a.student, student_row, 0);
-    const int64_t label = a.labels[entry];
+    const int label = int(a.labels[entry]);
     // Read before the gradient may take its place.
     const double label_logit = speaks() ? from_storage<double>(student.data[label]) : 0;
     const Exponent<Real> exponent(1);
     RowSum<double> part;
-    for_each_batch<Element, kBatch<Element>>(range, [&](int64_t first) {
+    for_each_batch<Element, kBatch<Element>>(range, [&](int first) {
       Group<Real> x[kBatch<Element>];
       student.load(first, x);
       accumulate<false>(part, x, exponent);
@@ -45,13 +46,13 @@ struct Visit {
     const RowSum<double> sums = cluster.template reduce<kThreads>(part, OfRowSums{exponent.b});
     if (target) {
       const Real reference = Real(reference_of(sums.max)), factor = Real(scale / sums.sum);
-      for_each_group(range.begin, range.end, [&](int64_t column) {
+      for_each_group(range.begin, range.end, [&](int column) {
         Group<Real> x = student.template again<Real>(column);
         for (int i = 0; i < kGroup; ++i) {
           x.value[i] = exponent.exp(x.value[i] - reference) * factor;
           if (column + i == label) x.value[i] -= scale;
         }
-        store_group(x, target, column, a.vocabulary, add);
+        store_group(x, target, column, columns, add);
       });
     }
     return cross_entropy(sums, label_logit);
@@ -64,7 +65,7 @@ struct Visit {
     const auto student = row(a.student, student_row, 0);
     const Exponent<Real> exponent(1 / a.temperature);
     DivergenceSum<double> part;
-    for_each_batch<Element, kPairBatch<Element>>(range, [&](int64_t first) {
+    for_each_batch<Element, kPairBatch<Element>>(range, [&](int first) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       student.load(first, s);
       teacher.load(first, t);
@@ -76,7 +77,7 @@ struct Visit {
       const Real teacher_reference = Real(reference_of(sums.teacher.max));
       const Real ratio = Real(sums.teacher.sum / sums.student.sum);  // exactly 1 where student and teacher agree
       const Real factor = Real(double(scale) * exponent.b / sums.teacher.sum);
-      for_each_group(range.begin, range.end, [&](int64_t column) {
+      for_each_group(range.begin, range.end, [&](int column) {
         Group<Real> x = student.template again<Real>(column);
         const Group<Real> t = teacher.template again<Real>(column);
         for (int i = 0; i < kGroup; ++i) {
@@ -84,7 +85,7 @@ struct Visit {
           const Real p = exponent.exp(t.value[i] - teacher_reference);
           x.value[i] = (q * ratio - p) * factor;
         }
-        store_group(x, target, column, a.vocabulary, add);
+        store_group(x, target, column, columns, add);
       });
     }
     return sums.divergence();
@@ -95,19 +96,21 @@ struct Visit {
 /// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of the
 /// gradient belongs to have none.
 template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>)
+__global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kResident>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
   using Real = typename RealOf<Element>::type;
   Cluster cluster;
-  const Visit<Element, kResident> visit{a, cluster, columns_of_block(a.vocabulary, cluster.rank(), cluster.size())};
-  const int64_t kept_groups = columns_per_block(a.vocabulary, cluster.size()) / kGroup;
+  const int columns = int(a.vocabulary);
+  const Visit<Element, kResident> visit{
+      a, cluster, columns, columns_of_block(columns, cluster.rank(), cluster.size())};
+  const int kept_groups = columns_per_block(columns, cluster.size()) / kGroup;
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 
   for (int64_t item = blockIdx.x / cluster.size(); item < items; item += gridDim.x / cluster.size()) {
     const NamedBy named = has_gradient ? entries_of_row(by_row, a.entries, item) : NamedBy{item, item + 1};
     Element* target = has_gradient ? row_pointer<Element>(gradient.rows, item) : nullptr;
-    if (named.first == named.last) fill_columns(Real(0), target, visit.range, a.vocabulary, /*add=*/false);
+    if (named.first == named.last) fill_columns(Real(0), target, visit.range, columns, /*add=*/false);
     for (int64_t position = named.first; position < named.last; ++position) {
       const int64_t entry = has_gradient ? entry_at(by_row, position) : item;
       const bool add = position > named.first;
@@ -128,10 +131,10 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element>)
           loss = visit.distant(student_row, visit.row(a.teacher, teacher_row, kept_groups), target, scale, add);
         else
           loss = visit.distant(
-              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), a.vocabulary, visit.range}, target, scale,
+              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), columns, visit.range}, target, scale,
               add);
       } else if (target) {
-        fill_columns(valid ? Real(0) : Real(NAN), target, visit.range, a.vocabulary, add);
+        fill_columns(valid ? Real(0) : Real(NAN), target, visit.range, columns, add);
       }
       if (losses && visit.speaks()) losses[entry] = loss;
     }
@@ -146,7 +149,7 @@ Status tad_loss(
     using Element = decltype(element);
     const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
     const int64_t column_bytes = element_size(a.student.dtype) + (a.teacher.data ? element_size(a.teacher.dtype) : 0);
-    RowPlan plan = plan_rows(current_device(), a.vocabulary, column_bytes);
+    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes);
     plan.resident = plan.resident && same_dtype;
     const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
     const LaunchShape shape = shape_of(plan, rows, kRowThreads<Element>, /*visited_twice=*/gradient != nullptr);

@@ -11,7 +11,7 @@ namespace tad {
 namespace cuda {
 
 constexpr int kSliceThreads = 256;
-constexpr int64_t kSliceColumns = 8192;
+constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element>
@@ -39,12 +39,12 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
   const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a.logits, a.rows, entry);
   if (row < 0) return;
   const Element* logits = row_pointer<Element>(a.logits, row);
-  const int64_t begin = slice * kSliceColumns;
-  const int64_t end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : a.vocabulary;
+  const int begin = int(slice * kSliceColumns);
+  const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
 
   const Exponent<Real> exponent(1);
   RowStatistics<Real> part;
-  for_each_group(begin, end, [&](int64_t column) {
+  for_each_group(begin, end, [&](int column) {
     const Group<Real> x[1] = {load_group<Real>(logits, column, end)};
     accumulate<true>(part.sum, x, exponent);
     const Real max = max_of(x[0]);

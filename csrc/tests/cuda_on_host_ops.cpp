@@ -4,6 +4,8 @@
 #define TAD_CUDA_ON_HOST
 #define TAD_CUDA_REASON "never asked"
 
+#include "cuda_on_host_runtime.h"
+
 #include "../bindings/backend.cpp"
 #include "../bindings/backend_cuda.cpp"
 #include "../bindings/checks.cpp"
@@ -17,3 +19,9 @@
 TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
   tad::implement_operators(m);
 }
+
+// Little shared memory, so that the small vocabularies of the tests need clusters of every size, and some do not fit.
+static const bool device_is_small = [] {
+  cuda_on_host::device.shared_bytes_per_block = 18 << 10;
+  return true;
+}();
