@@ -73,7 +73,7 @@ def fused_tad_loss(
 def fused_linear_tad_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor | None,
-    lm_head_weight: Tensor,
+    lm_head_weight: Tensor | torch.nn.Module,
     labels: Tensor,
     steps_to_reveal: Tensor,
     *,
@@ -88,6 +88,8 @@ def fused_linear_tad_loss(
     chunk_rows: int | None = None,
 ) -> TADLoss:
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
+    if isinstance(lm_head_weight, torch.nn.Module):
+        lm_head_weight = lm_head_weight.weight
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ lm_head_weight.detach().T
     return fused_tad_loss(
         student_hidden @ lm_head_weight.T,
