@@ -4,6 +4,7 @@
 #include "../common/entries.h"
 #include "backend.h"
 #include "checks.h"
+#include "kept_memory.h"
 #include "operators.h"
 #include "tad_entries.h"
 #include "tiled_mm.h"
@@ -140,7 +141,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const at::Tensor weight_product = at::empty(grad_weight.sizes(), lm_head_weight.options());
   // The only logits: `chunk_rows` of them, student's and teacher's together, taken up by one chunk after the other.
   const int64_t most_rows = products.whole_tiles(std::max<int64_t>(2, std::min(chunk_rows, 2 * entries.size())));
-  const at::Tensor memory = at::empty({most_rows, lm_head_weight.size(0)}, options);
+  const at::Tensor memory = empty_kept({most_rows, lm_head_weight.size(0)}, options);
   const at::Tensor hidden_memory = at::empty({most_rows, lm_head_weight.size(1)}, options);
   for (int64_t begin = 0; begin < entries.size();) {
     const bool has_teacher = begin < order.may_be_distant;

@@ -134,8 +134,7 @@ Status log_softmax_gradient(
     const LaunchShape shape = shape_of(plan, gradient.row_count, kRowThreads<Element>, /*visited_twice=*/true);
     const auto kernel =
         plan.resident ? log_softmax_gradient_kernel<Element, true> : log_softmax_gradient_kernel<Element, false>;
-    return launch(
-        kernel, shape, stream, a, static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
+    return launch(kernel, shape, stream, a, static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
   });
 }
 

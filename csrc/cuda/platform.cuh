@@ -20,7 +20,8 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 
-/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this use.
+/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this
+/// use.
 template <class T, int kCount, int kUse = 0>
 __device__ __forceinline__ T* shared_array() {
 #if defined(TAD_CUDA_ON_HOST)
@@ -135,8 +136,7 @@ struct LaunchShape {
 
 /// Enqueues a kernel. Nothing is launched for zero blocks.
 template <class... Parameters, class... Arguments>
-Status launch(
-    void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   if (shape.shared_bytes > (48 << 10)) {
@@ -167,8 +167,7 @@ Status launch(
 }
 
 template <class... Parameters, class... Arguments>
-Status launch(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, Stream stream, const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), dim3 blocks, int threads, Stream stream, const Arguments&... arguments) {
   return launch(kernel, LaunchShape{blocks, threads}, stream, arguments...);
 }
 

@@ -73,8 +73,8 @@ struct Plus {
   __device__ __forceinline__ double operator()(double a, double b) const { return a + b; }
 };
 
-/// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to the
-/// largest, and these only add: one exponential instead of one at every step.
+/// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to
+/// the largest, and these only add: one exponential instead of one at every step.
 struct OfRowSums {
   double b;
 

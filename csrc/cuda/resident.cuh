@@ -22,17 +22,18 @@ constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : kBatch<Element> / 2;
 /// Blocks per multiprocessor that registers must suffice for: with half types, as many as shared memory has room for.
 /// Without this number ptxas guesses one, and spills to meet it.
 template <class Element, bool kResident>
-constexpr int kRowBlocks = sizeof(Element) > 2 ? 1 : kResident ? 3 : 2;
+constexpr int kRowBlocks = sizeof(Element) > 2 ? 1
+                           : kResident         ? 3
+                                               : 2;
 
 template <class Element>
 constexpr int kRowStep = kRowThreads<Element> * kGroup;
 
-/// Calls visit(first) for each batch of kGroups groups of the calling thread: theirs begin at first, first + kRowStep, ...
-/// as far as the range goes. The same columns as of for_each_group.
+/// Calls visit(first) for each batch of kGroups groups of the calling thread: theirs begin at first, first + kRowStep,
+/// ... as far as the range goes. The same columns as of for_each_group.
 template <class Element, int kGroups, class Visit>
 __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
-  for (int first = range.begin + int(threadIdx.x) * kGroup; first < range.end;
-       first += kGroups * kRowStep<Element>)
+  for (int first = range.begin + int(threadIdx.x) * kGroup; first < range.end; first += kGroups * kRowStep<Element>)
     visit(first);
 }
 
@@ -98,8 +99,8 @@ struct RowPlan {
   int64_t rows_at_a_time;   // that stay in a cache until their second visit
 };
 
-/// `row_bytes`: of everything that is visited twice for one row, a multiple of `column_bytes` per column. Depends on the
-/// sizes of one row only, so that its bits do not depend on how many there are.
+/// `row_bytes`: of everything that is visited twice for one row, a multiple of `column_bytes` per column. Depends on
+/// the sizes of one row only, so that its bits do not depend on how many there are.
 inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes) {
   constexpr int64_t kReserved = 4 << 10;  // static shared memory, and what the system takes of every block
   const int64_t available = device.shared_bytes_per_block - kReserved;
@@ -114,8 +115,8 @@ inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes
   return plan;
 }
 
-/// The launch of a kernel that works on `rows` rows by clusters, each taking every so-manieth row. Rows that are visited
-/// once, or kept, are all worked on at once.
+/// The launch of a kernel that works on `rows` rows by clusters, each taking every so-manieth row. Rows that are
+/// visited once, or kept, are all worked on at once.
 inline LaunchShape shape_of(const RowPlan& plan, int64_t rows, int threads, bool visited_twice) {
   const bool limited = visited_twice && !plan.resident && plan.rows_at_a_time < rows;
   LaunchShape shape;

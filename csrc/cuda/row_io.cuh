@@ -65,8 +65,7 @@ __device__ __forceinline__ Group<Real> load_group(const Element* row, int column
 /// Writes columns [column, column + 8) of a row as far as there are so many; with `add`, adds to what is there, rounded
 /// to the row's dtype.
 template <class Real, class Element>
-__device__ __forceinline__ void store_group(
-    const Group<Real>& group, Element* row, int column, int columns, bool add) {
+__device__ __forceinline__ void store_group(const Group<Real>& group, Element* row, int column, int columns, bool add) {
   Element elements[kGroup];
   Group<Real> sum = group;
   if (add) {
@@ -143,8 +142,7 @@ __device__ __forceinline__ Element* row_pointer(const MutableRows& rows, int64_t
 /// Calls visit(column) with the first column of each group that belongs to the calling thread.
 template <class Visit>
 __device__ __forceinline__ void for_each_group(int begin, int end, const Visit& visit) {
-  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += int(blockDim.x) * kGroup)
-    visit(column);
+  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += int(blockDim.x) * kGroup) visit(column);
 }
 
 /// The columns of a row that one block of a cluster works on: whole groups, but for the row's end.

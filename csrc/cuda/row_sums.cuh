@@ -1,6 +1,6 @@
 // Sums over a thread's columns of a row: the accumulators of csrc/common/row_math.h. As on the CPU, arithmetic inside a
-// few groups is in the logits' Real, sums from there on are float64: a handful of float64 operations per 32 columns, and
-// sums that neither lose digits nor overflow.
+// few groups is in the logits' Real, sums from there on are float64: a handful of float64 operations per 32 columns,
+// and sums that neither lose digits nor overflow.
 #pragma once
 
 #include "platform.cuh"

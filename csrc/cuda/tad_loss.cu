@@ -93,16 +93,15 @@ struct Visit {
 };
 
 /// Cluster r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
-/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of the
-/// gradient belongs to have none.
+/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of
+/// the gradient belongs to have none.
 template <class Element, bool kResident>
 __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kResident>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
   using Real = typename RealOf<Element>::type;
   Cluster cluster;
   const int columns = int(a.vocabulary);
-  const Visit<Element, kResident> visit{
-      a, cluster, columns, columns_of_block(columns, cluster.rank(), cluster.size())};
+  const Visit<Element, kResident> visit{a, cluster, columns, columns_of_block(columns, cluster.rank(), cluster.size())};
   const int kept_groups = columns_per_block(columns, cluster.size()) / kGroup;
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
@@ -131,8 +130,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kRes
           loss = visit.distant(student_row, visit.row(a.teacher, teacher_row, kept_groups), target, scale, add);
         else
           loss = visit.distant(
-              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), columns, visit.range}, target, scale,
-              add);
+              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), columns, visit.range}, target, scale, add);
       } else if (target) {
         fill_columns(valid ? Real(0) : Real(NAN), target, visit.range, columns, add);
       }
@@ -143,8 +141,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kRes
 }
 
 Status tad_loss(
-    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
-    Stream stream) {
+    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row, Stream stream) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
     const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
@@ -153,8 +150,7 @@ Status tad_loss(
     plan.resident = plan.resident && same_dtype;
     const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
     const LaunchShape shape = shape_of(plan, rows, kRowThreads<Element>, /*visited_twice=*/gradient != nullptr);
-    const auto kernel =
-        gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
+    const auto kernel = gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
     return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
   });
 }

@@ -78,8 +78,7 @@ __global__ void __launch_bounds__(kWarp)
 }
 
 int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
-  const size_t bytes =
-      a.logits.dtype == DType::kFloat64 ? sizeof(RowStatistics<double>) : sizeof(RowStatistics<float>);
+  const size_t bytes = a.logits.dtype == DType::kFloat64 ? sizeof(RowStatistics<double>) : sizeof(RowStatistics<float>);
   return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
 }
 
