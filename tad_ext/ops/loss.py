@@ -176,9 +176,11 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     if isinstance(head, Tensor):
         return head
     if type(head) is not torch.nn.Linear or head.bias is not None:
+        kind = f"{type(head).__module__}.{type(head).__qualname__}"
         raise ValueError(
-            f"lm_head_weight is {head}, expected a tensor or a plain torch.nn.Linear without bias: adapter or bias "
-            "would be left out of the loss (merge an adapter first, or do not adapt the head)"
+            f"lm_head_weight is a {kind}{' with a bias' if type(head) is torch.nn.Linear else ''}, expected a tensor or "
+            "a plain torch.nn.Linear without bias: adapter or bias would be left out of the loss (merge an adapter "
+            "first, or do not adapt the head)"
         )
     return head.weight
 
