@@ -115,10 +115,11 @@ def fused_linear_tad_loss(
 ) -> TADLoss:
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`, whose logits never exist as a whole.
 
-    Rows are worked through in chunks: logits of student and teacher in one product, then loss and, in the logits' place,
-    their gradient, which is multiplied back to the hidden size at once. Gradients flow to `student_hidden`, and to
-    `lm_head_weight` if it requires one; they are computed in forward, at loss scale 1 in the dtype of `student_hidden`,
-    and only scaled in backward, so a loss scaler cannot rescue float16 gradients from underflow: use bfloat16.
+    Rows are worked through in chunks: logits of student and teacher in one product, then loss and, in the logits'
+    place, their gradient, which is multiplied back to the hidden size at once. Gradients flow to `student_hidden`, and
+    to `lm_head_weight` if it requires one; they are computed in forward, at loss scale 1 in the dtype of
+    `student_hidden`, and only scaled in backward, so a loss scaler cannot rescue float16 gradients from underflow: use
+    bfloat16.
 
     On the CPU loss and hidden gradient have the same bits at any batch size, chunk size and number of threads. On a GPU
     the matrix products are PyTorch's: the same bits run after run, but not from one chunk size to another.
@@ -133,8 +134,8 @@ def fused_linear_tad_loss(
         steps_to_reveal: (N,) int64.
         teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
             `teacher_hidden` need hold the distant rows only. Default: entry i reads row i. On a GPU, where nobody can
-            look at the entries, teacher logits are made for min(M, N) entries: pass the distant rows alone, and no fewer
-            rows than there are distant entries (those without one have a NaN loss).
+            look at the entries, teacher logits are made for min(M, N) entries: pass the distant rows alone, and no
+            fewer rows than there are distant entries (those without one have a NaN loss).
         chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 16 million
             logits, on a GPU 33 million.
 
@@ -176,10 +177,10 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     if isinstance(head, Tensor):
         return head
     if type(head) is not torch.nn.Linear or head.bias is not None:
-        kind = f"{type(head).__module__}.{type(head).__qualname__}"
+        bias = " with a bias" if type(head) is torch.nn.Linear else ""
         raise ValueError(
-            f"lm_head_weight is a {kind}{' with a bias' if type(head) is torch.nn.Linear else ''}, expected a tensor or "
-            "a plain torch.nn.Linear without bias: adapter or bias would be left out of the loss (merge an adapter "
+            f"lm_head_weight is a {type(head).__module__}.{type(head).__qualname__}{bias}, expected a tensor or a "
+            "plain torch.nn.Linear without bias: adapter or bias would be left out of the loss (merge an adapter "
             "first, or do not adapt the head)"
         )
     return head.weight
