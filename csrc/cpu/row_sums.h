@@ -88,7 +88,7 @@ template <bool kKeep, class Real, class Element>
 inline double block_sum(const Element* block, int64_t length, Real reference, Real scale, Real* keep) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   Vector<Real> sum{};
-  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
     constexpr int kCount = vectors.value;
     prefetch_next(block + i, length, kCount * kLanes);
     Vector<Real> e[kCount];
@@ -135,7 +135,7 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, i
       reference.admit(max);
       const Real relative_to = reference_of(reference.value());
       Vector<Real> sum{}, weighted{};
-      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
         constexpr int kCount = vectors.value;
         prefetch_next(block + i, length, kCount * kLanes);
         Vector<Real> e[kCount], a[kCount];
@@ -165,7 +165,7 @@ inline BlockDivergence block_divergence(
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   const Vector<Real> zero{};
   Vector<Real> student_sum{}, teacher_sum{}, weighted{};
-  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) {
+  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) TAD_INLINED {
     constexpr int kPairs = pairs.value;
     prefetch_next(s + i, length, kPairs * kLanes);
     prefetch_next(t + i, length, kPairs * kLanes);

@@ -56,6 +56,7 @@ __device__ __forceinline__ void accumulate(
   if (!(double(max) <= part.max + exponent.headroom)) {
     const double shift = shift_to(double(max), part, exponent.b);
     part = rebase(part, double(max), shift, shift);
+    if (!kWeighted) part.weighted = 0;
   }
   const Real reference = Real(reference_of(part.max));
   Real sum = 0, weighted = 0;
