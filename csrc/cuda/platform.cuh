@@ -20,6 +20,13 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 
+/// Threads of a block that works on a row, at most. On the host a thread costs far more than its columns.
+#if defined(TAD_CUDA_ON_HOST)
+constexpr int kMostRowThreads = 64;
+#else
+constexpr int kMostRowThreads = 512;
+#endif
+
 /// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this use.
 template <class T, int kCount, int kUse = 0>
 __device__ __forceinline__ T* shared_array() {

@@ -13,7 +13,7 @@ namespace cuda {
 /// Threads of a block that works on a row, and groups of columns that one of them has in flight at a time: 64 bytes,
 /// and of each row of a pair half as many.
 template <class Element>
-constexpr int kRowThreads = sizeof(Element) == 4 ? 512 : 256;
+constexpr int kRowThreads = sizeof(Element) == 4 || kMostRowThreads < 256 ? kMostRowThreads : 256;
 template <class Element>
 constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>

@@ -10,7 +10,7 @@
 namespace tad {
 namespace cuda {
 
-constexpr int kSliceThreads = 256;
+constexpr int kSliceThreads = kMostRowThreads < 256 ? kMostRowThreads : 256;
 constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.

@@ -139,10 +139,11 @@ void check_entry(const Problem& problem, int64_t entry, const Results& results) 
 }
 
 void check(const Problem& problem) {
-  under_every_schedule([&] {
+  under_every_schedule([&](bool first) {
     Results results(problem.entries);
     run(problem, results);
-    for (int64_t entry = 0; entry < problem.entries; ++entry) check_entry(problem, entry, results);
+    if (first)
+      for (int64_t entry = 0; entry < problem.entries; ++entry) check_entry(problem, entry, results);
     return results.bytes();
   });
 }
@@ -212,6 +213,20 @@ void test_infinite_and_missing_values() {
   CHECK(results.token[0] == 0 && results.second_token[0] == -1 && results.valid[0] == 1 && results.confidence[0] == 0);
 }
 
+template <class Real>
+void run_on_cpu(const KernelsOf<Real>& kernels, const TokenStatisticsArguments& a) {
+  std::vector<SliceStatistics> found(size_t(slices_of(a.vocabulary)));
+  for (int64_t entry = 0; entry < a.entries; ++entry) {
+    if (a.rows[entry] < 0) {
+      a.token[entry] = 0;
+      continue;
+    }
+    for (size_t slice = 0; slice < found.size(); ++slice)
+      kernels.slice_statistics(a, entry, int64_t(slice), &found[slice]);
+    kernels.token_statistics(a, entry, found.data());
+  }
+}
+
 void test_samples() {
   for (int64_t vocabulary : {7, 515, 8195}) {
     for (DType dtype : kDTypes) {
@@ -232,9 +247,10 @@ void test_samples() {
       for (const CpuKernels* kernels : runnable_cpu_kernels()) {
         Results of_cpu(6);
         const TokenStatisticsArguments a = of_cpu.fill(problem.arguments());
-        const auto entry_on_cpu =
-            dtype == DType::kFloat64 ? kernels->float64.token_statistics : kernels->float32.token_statistics;
-        for (int64_t entry = 0; entry < 6; ++entry) entry_on_cpu(a, entry);
+        if (dtype == DType::kFloat64)
+          run_on_cpu(kernels->float64, a);
+        else
+          run_on_cpu(kernels->float32, a);
         CHECK(of_cpu.token == of_cuda.token);
       }
       if (kThreads) return;
