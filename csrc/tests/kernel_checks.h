@@ -61,7 +61,7 @@ inline const char* name_of(DType dtype) {
 
 /// Relative error of arithmetic on a dtype's elements: float32 for the half ones, with exponents of a few dozens.
 inline double arithmetic_error(DType dtype) {
-  return dtype == DType::kFloat64 ? 1e-12 : 5e-6;
+  return dtype == DType::kFloat64 ? 1e-12 : 8e-6;
 }
 
 /// Relative error of a result that is stored in a dtype.
