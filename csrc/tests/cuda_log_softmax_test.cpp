@@ -68,6 +68,7 @@ void test_sizes_and_dtypes() {
 /// On every path: the same dtypes, and a result's gradient of another dtype, which is never kept.
 void test_paths() {
   for (const Path& path : kPaths) {
+    if (is_left_out(path)) continue;
     for (int variant = 0; variant < 8; ++variant) {
       const DType dtype = kDTypes[variant % 4], other = kDTypes[variant < 4 ? variant : (variant + 1) % 4];
       const int64_t vocabulary = variant == 1 ? 5003 : variant % 2 ? 523 : 640;

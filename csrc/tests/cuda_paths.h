@@ -19,6 +19,11 @@ constexpr Path kPaths[] = {
     {"read again by 1 block", 1, false, 2},
 };
 
+/// Whether a path is left out where a CUDA thread is an OS thread: two blocks race as well as eight.
+inline bool is_left_out(const Path& path) {
+  return kThreads && path.cluster_blocks != 2;
+}
+
 /// While it lives rows of so many columns, and bytes per column, take a path. Then the device is as it was.
 class OnPath {
  public:
