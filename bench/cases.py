@@ -28,6 +28,7 @@ class Sizes:
     log_softmax_rows: tuple[int, ...]
     statistics_rows: tuple[int, ...]
     unmask_batches: tuple[int, ...]
+    linear_rows: int
     hidden_size: int
     copy_rows: int
     linear_dtypes: tuple[str, ...] = (BF16, FP32)
@@ -42,6 +43,7 @@ GPU = Sizes(
     log_softmax_rows=(512, 64, 2048),
     statistics_rows=(64, 32, 512),
     unmask_batches=(1, 32),
+    linear_rows=2048,
     hidden_size=4096,  # LLaDA-8B
     copy_rows=4096,
 )
@@ -50,6 +52,7 @@ QUICK = Sizes(
     log_softmax_rows=(64,),
     statistics_rows=(64, 8),
     unmask_batches=(1, 4),
+    linear_rows=64,
     hidden_size=32,
     copy_rows=1024,
     vocabulary=1024,
@@ -70,6 +73,7 @@ def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOC
         log_softmax_rows=first,
         statistics_rows=first,
         unmask_batches=(),
+        linear_rows=rows[0],
         hidden_size=64,
         copy_rows=rows[0],
         linear_dtypes=(FP32,),
@@ -110,7 +114,7 @@ def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
 
     def dense(rows: int, dtype: str) -> Case:
         build = partial(dense_tad_loss, rows, _DENSE * rows, sizes.vocabulary)
-        return case(build, rows, dtype, f"{rows} of {_DENSE * rows} rows of {sizes.vocabulary:,}", 1, 7)
+        return case(build, rows, dtype, f"{rows} of {_DENSE * rows} rows of {sizes.vocabulary:,}", 1, 1)
 
     first, *others = sizes.rows
     for dtype in (BF16, FP32):
@@ -126,8 +130,8 @@ def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
 
 
 def _linear_loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
-    rows, hidden, vocabulary = sizes.rows[0], sizes.hidden_size, sizes.vocabulary
-    for near, distant in ((1, 7), (1, 0)):
+    rows, hidden, vocabulary = sizes.linear_rows, sizes.hidden_size, sizes.vocabulary
+    for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
             size = f"{rows} rows of {hidden} x {vocabulary:,}, near:distant {near}:{distant}"
             build = partial(linear_tad_loss, rows, hidden, vocabulary, DTYPES[dtype], device)

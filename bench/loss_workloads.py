@@ -31,7 +31,9 @@ def compact_tad_loss(
     near: int = 1,
     distant: int = 7,
 ) -> Workload:
-    """Baselines get near and distant rows as tensors of their own, so that they have nothing to gather."""
+    """Baselines get near and distant rows as tensors of their own, so that they have nothing to gather; "by masks": in
+    one tensor, as tad_ext does.
+    """
     generator = torch.Generator(device).manual_seed(0)
     student, teacher = (normal(rows, vocabulary, generator, dtype) for _ in range(2))
     labels = torch.randint(vocabulary, (rows,), generator=generator, device=device)
@@ -48,7 +50,15 @@ def compact_tad_loss(
             [student], lambda: fused_tad_loss(student, teacher, labels, steps, delta=DELTA, **options).loss
         )
 
-    paths = {"eager": baseline(eager.tad_loss), "torch.compile": baseline(torch.compile(eager.tad_loss))}
+    def by_masks(loss: Callable[..., Tensor]) -> Implementation:
+        return training_step([student], lambda: loss(student, teacher, labels, steps, DELTA))
+
+    paths = {
+        "eager": baseline(eager.tad_loss),
+        "torch.compile": baseline(torch.compile(eager.tad_loss)),
+        "eager, by masks": by_masks(eager.dense_tad_loss),
+        "torch.compile, by masks": by_masks(torch.compile(eager.dense_tad_loss)),
+    }
     if distant == 0:
         paths |= peers.cross_entropy(student, labels)
     if near == 0:
@@ -115,6 +125,7 @@ def linear_tad_loss(
     near_rows = rows * near // (near + distant)
     steps = _steps(rows, near_rows, device)
     distant_teacher = teacher[near_rows:]
+    teacher_rows = torch.arange(rows, device=device) - near_rows  # negative where an entry is near: not read
     parts = [student[:near_rows].requires_grad_(), student[near_rows:].requires_grad_()]
     student.requires_grad_()
 
@@ -126,7 +137,12 @@ def linear_tad_loss(
         "torch.compile": baseline(torch.compile(eager.linear_tad_loss)),
         "its matrix products alone": _products(student.detach(), distant_teacher, weight),
         "tad_ext": training_step(
-            [student], lambda: fused_linear_tad_loss(student, teacher, weight, labels, steps, delta=DELTA).loss
+            [student],
+            lambda: (
+                fused_linear_tad_loss(
+                    student, distant_teacher, weight, labels, steps, delta=DELTA, teacher_rows=teacher_rows
+                ).loss
+            ),
         ),
     }
     if distant == 0:

@@ -82,10 +82,10 @@ def test_every_size_that_was_asked_for_is_there() -> None:
             assert f"{dtype}, {rows} rows of 126,464, near:distant 1:7" in found["loss"]
         for mix in ("1:0", "1:7", "1:1", "0:1"):
             assert f"{dtype}, 512 rows of 126,464, near:distant {mix}" in found["loss"]
-        assert f"{dtype}, 512 of 2048 rows of 126,464, near:distant 1:7" in found["loss"]
+        assert f"{dtype}, 512 of 2048 rows of 126,464, near:distant 1:1" in found["loss"]
         assert f"{dtype}, 512 rows of 152,064, near:distant 1:7" in found["loss"]
-        for mix in ("1:7", "1:0"):
-            assert f"{dtype}, 512 rows of 4096 x 126,464, near:distant {mix}" in found["linear-loss"]
+        for mix in ("1:1", "1:0"):
+            assert f"{dtype}, 2048 rows of 4096 x 126,464, near:distant {mix}" in found["linear-loss"]
     for rows in (32, 64, 512):
         for temperature in ("0", "0.7"):
             assert f"{rows} rows of 126,464, temperature {temperature}" in found["statistics"]
@@ -102,7 +102,7 @@ def test_a_cpu_has_the_same_cases_at_smaller_sizes() -> None:
             assert f"TAD loss, forward + backward, {dtype}, {rows} rows of 126,464, near:distant 1:7" in found["loss"]
         for mix in ("1:0", "1:1", "0:1"):
             assert f"TAD loss, forward + backward, {dtype}, 64 rows of 126,464, near:distant {mix}" in found["loss"]
-        assert f"TAD loss, forward + backward, {dtype}, 64 of 256 rows of 126,464, near:distant 1:7" in found["loss"]
+        assert f"TAD loss, forward + backward, {dtype}, 64 of 256 rows of 126,464, near:distant 1:1" in found["loss"]
         assert f"TAD loss, forward + backward, {dtype}, 64 rows of 152,064, near:distant 1:7" in found["loss"]
     assert not any("512" in title for of in found.values() for title in of)
     assert any("512 rows" in title for title in titles(cpu_sizes((512,)))["loss"])
@@ -161,7 +161,7 @@ def test_kernels_are_timed_and_written(operator: str, tmp_path: Path) -> None:
     assert len(results) == 3
     for lines in list(results.values())[1:]:
         assert lines[0]["path"] == "tad_ext"
-        assert [line["baseline"] for line in lines] == [False, *[True] * (len(lines) - 1)]
+        assert [line["baseline"] for line in lines] == [not line["path"].startswith("tad_ext") for line in lines]
         assert len(lines) >= 3
         for line in lines:
             assert 0 < line["best_ms"] <= line["median_ms"]
@@ -178,9 +178,11 @@ def test_a_broken_baseline_costs_its_own_line_only(tmp_path: Path, monkeypatch: 
     file = tmp_path / "result.json"
     assert gpu_kernels.main(["loss", "--quick", "--device", "cpu", "--result", str(file)]) == 1
     for lines in list(json.loads(file.read_text())["results"].values())[1:]:
-        own, *baselines = lines
-        assert own["median_ms"] > 0
-        assert [line["error"] for line in baselines] == ["RuntimeError: no such kernel"] * 2
+        for line in lines:
+            if line["path"].startswith("tad_ext"):
+                assert line["median_ms"] > 0
+            else:
+                assert line["error"] == "RuntimeError: no such kernel"
 
 
 def test_on_a_cpu_all_paths_are_timed_in_turn() -> None:

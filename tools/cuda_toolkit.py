@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What a wheel holds unless TORCH_CUDA_ARCH_LIST says otherwise: machine code for A100-class (sm_80, which sm_86 and
-# sm_89 run too) and Hopper GPUs. sm_90a code runs on Hopper alone, so PTX of 8.0 is there for every GPU after it.
-TORCH_CUDA_ARCH_LIST = "8.0+PTX 9.0a"
+# sm_89 run too) and Hopper GPUs, and PTX of 9.0, which knows clusters, for every GPU after them.
+TORCH_CUDA_ARCH_LIST = "8.0 9.0+PTX"
 CHECKED_ARCHITECTURES = ("sm_80", "sm_90a")
 
 # The first five are what torch.utils.cpp_extension gives to every extension's CUDA files. They stand here as well, so

@@ -95,8 +95,7 @@ class CpuBackend final : public Backend {
       const auto& kernels = cpu_kernels().of<Real>();
       const int64_t slices = slices_of(a.vocabulary);
       write_gradient_rows(
-          gradient, a.vocabulary, a.rows, a.entries,
-          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
+          gradient, a.vocabulary, a.rows, a.entries, [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
             std::vector<double> sums(slices);
             each_slice(slices, [&](int64_t slice) { sums[slice] = kernels.gradient_sum(a, entry, slice, grad_out); });
             double total = 0;

@@ -4,6 +4,7 @@
 #include "../common/entries.h"
 #include "backend.h"
 #include "checks.h"
+#include "kept_memory.h"
 #include "operators.h"
 #include "tad_entries.h"
 #include "tiled_mm.h"
@@ -27,40 +28,54 @@ struct Products {
   bool tiled;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
 
-  at::Tensor whole_tiles(const at::Tensor& rows) const { return tiled ? pad_to_tiles(rows) : rows; }
-  at::Tensor product(const at::Tensor& a, const at::Tensor& b) const { return tiled ? tiled_mm(a, b) : at::mm(a, b); }
+  int64_t whole_tiles(int64_t rows) const { return tiled ? (rows + kTileRows - 1) / kTileRows * kTileRows : rows; }
+
+  void into(at::Tensor out, const at::Tensor& a, const at::Tensor& b) const {
+    if (tiled)
+      tiled_mm_out(out, a, b);
+    else
+      at::mm_out(out, a, b);
+  }
 };
 
-/// The teacher's logits for entries [begin, end), and where each entry finds its row among them.
-struct ChunkTeacher {
-  at::Tensor logits, rows;
+/// The entries in the order they are worked through: those that may be distant come first, so that only chunks of them
+/// need the teacher.
+struct Order {
+  std::optional<at::Tensor> entries;  // nullopt: as they are
+  int64_t may_be_distant = 0;
 
-  /// For the distant entries alone, where the host can tell which they are.
-  static ChunkTeacher of_distant_entries(
-      const TadLossArguments& a, const at::Tensor& hidden, const at::Tensor& weight, const Products& products,
-      int64_t begin, int64_t end) {
-    std::vector<int64_t> row_of(end - begin, 0), sources;
-    for (int64_t i = begin; i < end; ++i) {
-      if (TAD_ISA::kind_of(a, i) != TAD_ISA::EntryKind::kDistant) continue;
-      row_of[i - begin] = int64_t(sources.size());
-      sources.push_back(TAD_ISA::row_of(a.teacher_rows, i));
-    }
-    if (sources.empty()) return {};
-    const at::Tensor chosen = hidden.index_select(0, at::tensor(sources, at::kLong));
-    return {products.product(products.whole_tiles(chosen), weight.t()), at::tensor(row_of, at::kLong)};
+  /// Where the host may not look at the entries, all may be distant, but no more than the teacher has rows.
+  static Order of(const TadEntries& entries, const std::optional<at::Tensor>& teacher_hidden, bool host_reads_values) {
+    Order order;
+    if (!teacher_hidden || entries.size() == 0) return order;
+    const at::Tensor near_or_silent = entries.steps().le(entries.delta());
+    order.may_be_distant = host_reads_values ? entries.size() - near_or_silent.sum().item<int64_t>()
+                                             : std::min(entries.size(), teacher_hidden->size(0));
+    if (order.may_be_distant < entries.size())
+      order.entries = std::get<1>(at::sort(near_or_silent, /*stable=*/true, /*dim=*/0, /*descending=*/false));
+    return order;
   }
 
-  /// For every entry, where finding the distant ones would wait for the device. A row that is not there is marked -1.
-  static ChunkTeacher of_all_entries(
-      const std::optional<at::Tensor>& teacher_rows, const at::Tensor& hidden, const at::Tensor& weight,
-      const Products& products, int64_t begin, int64_t end) {
-    if (!teacher_rows) return {products.product(hidden.slice(0, begin, end), weight.t()), {}};
-    const at::Tensor named = teacher_rows->slice(0, begin, end);
-    const at::Tensor own = at::arange(end - begin, named.options());
-    const at::Tensor exists = named.ge(0).logical_and_(named.lt(hidden.size(0)));
-    if (hidden.size(0) == 0) return {at::empty({0, weight.size(0)}, hidden.options()), own.fill_(-1)};
-    const at::Tensor chosen = hidden.index_select(0, named.clamp(0, hidden.size(0) - 1));
-    return {products.product(chosen, weight.t()), at::where(exists, own, -1)};
+  at::Tensor chosen(const at::Tensor& of_all, int64_t begin, int64_t end) const {
+    return entries ? of_all.index_select(0, entries->slice(0, begin, end)) : of_all.slice(0, begin, end);
+  }
+  void scatter(at::Tensor& to_all, int64_t begin, int64_t end, const at::Tensor& values) const {
+    if (entries)
+      to_all.index_copy_(0, entries->slice(0, begin, end), values);
+    else
+      to_all.slice(0, begin, end).copy_(values);
+  }
+};
+
+/// The teacher rows that a chunk's entries name, and each entry's place among them: its own, or -1 where it names none.
+struct ChunkTeacher {
+  at::Tensor hidden, places;
+
+  ChunkTeacher(const at::Tensor& named, const at::Tensor& teacher_hidden) {
+    const int64_t rows = teacher_hidden.size(0);
+    const at::Tensor exists = named.ge(0).logical_and_(named.lt(rows));
+    hidden = teacher_hidden.index_select(0, named.clamp(0, rows - 1));
+    places = at::where(exists, at::arange(named.size(0), named.options()), -1);
   }
 };
 
@@ -70,7 +85,7 @@ TadLossArguments part_of(TadLossArguments a, int64_t begin, int64_t end) {
   a.labels += begin;
   a.steps += begin;
   if (a.row_weight) a.row_weight += begin;
-  a.teacher_rows = nullptr;
+  a.student_rows = a.teacher_rows = nullptr;
   return a;
 }
 
@@ -103,44 +118,72 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const auto real = real_type(student_hidden);
 
   const TadResult result(student_hidden);
-  TadLossArguments all = entries.arguments();
-  all.vocabulary = lm_head_weight.size(0);
-  all.student.dtype = dtype_of(student_hidden);
-  all.student.row_count = entries.size();
+  const Order order = Order::of(entries, teacher_hidden, backend->host_reads_values());
+  const auto view_of = [&](const TadEntries& some) {
+    TadLossArguments a = some.arguments();
+    a.vocabulary = lm_head_weight.size(0);
+    a.student.dtype = dtype_of(student_hidden);
+    a.student.row_count = some.size();
+    a.near_count = result.near_count.const_data_ptr<int64_t>();
+    a.distant_count = result.distant_count.const_data_ptr<int64_t>();
+    return a;
+  };
+  const TadEntries ordered = order.entries ? entries.reordered(*order.entries) : entries;
+  const TadLossArguments all = view_of(entries), in_order = view_of(ordered);
   backend->tad_totals(all, nullptr, result.counts());
-  all.near_count = result.near_count.const_data_ptr<int64_t>();
-  all.distant_count = result.distant_count.const_data_ptr<int64_t>();
 
-  const at::Tensor losses = at::empty({entries.size()}, student_hidden.options().dtype(at::kDouble));
-  at::Tensor grad_hidden = hidden_grad ? at::empty_like(student_hidden, at::MemoryFormat::Contiguous)
-                                       : at::empty({0}, student_hidden.options());
+  const bool needs_gradient = hidden_grad || weight_grad;
+  const auto options = student_hidden.options();
+  at::Tensor losses = at::empty({entries.size()}, options.dtype(at::kDouble));
+  at::Tensor grad_hidden = at::empty(hidden_grad ? student_hidden.sizes() : at::IntArrayRef{0}, options);
   at::Tensor grad_weight = weight_grad ? at::zeros(lm_head_weight.sizes(), lm_head_weight.options().dtype(real))
                                        : at::empty({0}, lm_head_weight.options());
-  for (int64_t begin = 0; begin < entries.size(); begin += chunk_rows) {
-    const int64_t end = std::min(begin + chunk_rows, entries.size());
-    const at::Tensor hidden = products.whole_tiles(student_hidden.slice(0, begin, end));
-    const at::Tensor logits = products.product(hidden, lm_head_weight.t());
-    ChunkTeacher teacher;
-    if (teacher_hidden)
-      teacher = backend->host_reads_values()
-                    ? ChunkTeacher::of_distant_entries(all, *teacher_hidden, lm_head_weight, products, begin, end)
-                    : ChunkTeacher::of_all_entries(
-                          entries.teacher_rows(), *teacher_hidden, lm_head_weight, products, begin, end);
-    TadLossArguments a = part_of(all, begin, end);
-    a.student = rows_view(logits);
-    if (teacher.logits.defined()) a.teacher = rows_view(teacher.logits);
-    if (teacher.rows.defined()) a.teacher_rows = teacher.rows.const_data_ptr<int64_t>();
-    double* const loss_of_entry = losses.mutable_data_ptr<double>() + begin;
-    if (!hidden_grad && !weight_grad) {
-      backend->tad_loss(a, loss_of_entry, nullptr);
-      continue;
+  const at::Tensor weight_product = at::empty(grad_weight.sizes(), lm_head_weight.options());
+  // The only logits: `chunk_rows` of them, student's and teacher's together, taken up by one chunk after the other.
+  const int64_t most_rows = products.whole_tiles(std::max<int64_t>(2, std::min(chunk_rows, 2 * entries.size())));
+  const at::Tensor memory = empty_kept({most_rows, lm_head_weight.size(0)}, options);
+  const at::Tensor hidden_memory = at::empty({most_rows, lm_head_weight.size(1)}, options);
+  for (int64_t begin = 0; begin < entries.size();) {
+    const bool has_teacher = begin < order.may_be_distant;
+    const int64_t limit = has_teacher ? order.may_be_distant : entries.size();
+    const int64_t count = std::min(has_teacher ? std::max<int64_t>(1, chunk_rows / 2) : chunk_rows, limit - begin);
+    const int64_t end = begin + count, rows = has_teacher ? 2 * count : count;
+
+    // One product for student and teacher: the head is read once for both.
+    const at::Tensor hidden = hidden_memory.narrow(0, 0, products.whole_tiles(rows));
+    hidden.narrow(0, 0, count).copy_(order.chosen(student_hidden, begin, end));
+    std::optional<ChunkTeacher> teacher;
+    if (has_teacher) {
+      teacher.emplace(ordered.teacher_row_of_entries(begin, end), *teacher_hidden);
+      hidden.narrow(0, count, count).copy_(teacher->hidden);
     }
-    // The gradient takes the logits' place. Rows that pad the chunk to whole tiles become zero and add nothing.
-    const TadGradient in_place{mutable_rows_view(logits)};
-    backend->tad_loss(a, loss_of_entry, &in_place);
-    if (hidden_grad)
-      grad_hidden.slice(0, begin, end).copy_(products.product(logits, lm_head_weight).narrow(0, 0, end - begin));
-    if (weight_grad) grad_weight.add_(products.product(logits.t(), hidden));
+    hidden.narrow(0, rows, hidden.size(0) - rows).zero_();
+    products.into(memory.narrow(0, 0, hidden.size(0)), hidden, lm_head_weight.t());
+
+    const at::Tensor student_logits = memory.narrow(0, 0, count);
+    TadLossArguments a = part_of(in_order, begin, end);
+    a.student = rows_view(student_logits);
+    if (teacher) {
+      a.teacher = rows_view(memory.narrow(0, count, count));
+      a.teacher_rows = teacher->places.const_data_ptr<int64_t>();
+    } else if (teacher_hidden) {
+      a.teacher = rows_view(memory.narrow(0, 0, 0));  // an entry that is distant after all has no row
+    }
+    const at::Tensor losses_here = at::empty({count}, losses.options());
+    const TadGradient in_place{mutable_rows_view(student_logits)};
+    backend->tad_loss(a, losses_here.mutable_data_ptr<double>(), needs_gradient ? &in_place : nullptr);
+    order.scatter(losses, begin, end, losses_here);
+    // The gradient has taken the student's logits' place.
+    if (weight_grad) {
+      products.into(weight_product, student_logits.t(), hidden.narrow(0, 0, count));
+      grad_weight.add_(weight_product);
+    }
+    if (hidden_grad) {
+      const at::Tensor whole_tiles = memory.narrow(0, 0, products.whole_tiles(count));
+      products.into(hidden_memory.narrow(0, 0, whole_tiles.size(0)), whole_tiles, lm_head_weight);
+      order.scatter(grad_hidden, begin, end, hidden_memory.narrow(0, 0, count));
+    }
+    begin = end;
   }
   backend->tad_totals(all, losses.const_data_ptr<double>(), result.view());
   return {

@@ -1,6 +1,7 @@
 // masked_log_softmax and its backward.
 #include "backend.h"
 #include "checks.h"
+#include "kept_memory.h"
 #include "operators.h"
 
 namespace tad {
@@ -35,7 +36,7 @@ struct ChosenRows {
 std::tuple<at::Tensor, at::Tensor> masked_log_softmax(
     const at::Tensor& logits, const OptionalTensor& rows, double temperature, at::ScalarType dtype) {
   const ChosenRows chosen(logits, rows, temperature);
-  const at::Tensor out = at::empty({chosen.count, chosen.logits.size(1)}, logits.options().dtype(dtype));
+  const at::Tensor out = empty_kept({chosen.count, chosen.logits.size(1)}, logits.options().dtype(dtype));
   check_logits(out, "dtype: the result");
   const at::Tensor normalizers = at::empty({chosen.count, 2}, logits.options().dtype(real_type(logits)));
   backend_for(logits)->log_softmax(
@@ -58,7 +59,7 @@ at::Tensor masked_log_softmax_backward(
       "normalizers has shape ", normalizers.sizes(), ", expected what masked_log_softmax returned for these rows");
   check_same_device(normalizers, "normalizers", logits, "logits");
   const at::Tensor normalizer_rows = normalizers.contiguous();
-  const at::Tensor gradient = at::empty(logits.sizes(), logits.options().memory_format(std::nullopt));
+  const at::Tensor gradient = empty_kept(logits.sizes(), logits.options().memory_format(std::nullopt));
   backend_for(logits)->log_softmax_gradient(
       chosen.arguments(temperature), normalizer_rows.const_data_ptr(), rows_view(grad_rows),
       mutable_rows_view(as_rows(gradient)));

@@ -24,12 +24,12 @@ void parallel_each(int64_t count, const Work& work) {
 }
 
 /// Calls work(row, each_slice) for every row, where each_slice(slices, f) calls f(slice) for every slice of the row and
-/// returns when all are done. Nothing may depend on who computes what, so results do not depend on the number of threads.
+/// returns when all are done. Nothing may depend on who computes what, so results do not depend on the number of
+/// threads.
 template <class Work>
 void parallel_rows(int64_t rows, const Work& work) {
   if (rows < at::get_num_threads() && !at::in_parallel_region()) {
-    for (int64_t row = 0; row < rows; ++row)
-      work(row, [](int64_t slices, const auto& f) { parallel_each(slices, f); });
+    for (int64_t row = 0; row < rows; ++row) work(row, [](int64_t slices, const auto& f) { parallel_each(slices, f); });
   } else {
     parallel_each(rows, [&](int64_t row) {
       work(row, [](int64_t slices, const auto& f) {

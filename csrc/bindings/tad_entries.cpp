@@ -90,6 +90,21 @@ void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optio
   }
 }
 
+at::Tensor TadEntries::teacher_row_of_entries(int64_t begin, int64_t end) const {
+  return teacher_rows_ ? teacher_rows_->slice(0, begin, end) : at::arange(begin, end, labels_.options());
+}
+
+TadEntries TadEntries::reordered(const at::Tensor& order) const {
+  TadEntries result = *this;
+  if (!teacher_rows_) result.teacher_rows_ = order;
+  if (!student_rows_) result.student_rows_ = order;
+  for (at::Tensor* tensor : {&result.labels_, &result.steps_}) *tensor = tensor->index_select(0, order);
+  if (row_weight_) result.row_weight_ = row_weight_->index_select(0, order);
+  if (teacher_rows_) result.teacher_rows_ = teacher_rows_->index_select(0, order);
+  if (student_rows_) result.student_rows_ = student_rows_->index_select(0, order);
+  return result;
+}
+
 TadLossArguments TadEntries::arguments() const {
   TadLossArguments a;
   a.entries = size();

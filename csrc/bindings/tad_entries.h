@@ -33,8 +33,15 @@ class TadEntries {
   void check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
 
   int64_t size() const { return labels_.numel(); }
+  int64_t delta() const { return weights_.delta; }
+  const at::Tensor& steps() const { return steps_; }
   bool has_student_rows() const { return student_rows_.has_value(); }
-  const std::optional<at::Tensor>& teacher_rows() const { return teacher_rows_; }
+
+  /// The teacher's rows that entries [begin, end) name.
+  at::Tensor teacher_row_of_entries(int64_t begin, int64_t end) const;
+
+  /// The same entries in another order.
+  TadEntries reordered(const at::Tensor& order) const;
 
   /// The kernels' view of all entries; logits are filled in by the caller.
   TadLossArguments arguments() const;

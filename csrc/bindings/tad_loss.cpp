@@ -1,6 +1,7 @@
 // tad_loss, tad_loss_gradient and scale_gradient.
 #include "backend.h"
 #include "checks.h"
+#include "kept_memory.h"
 #include "operators.h"
 #include "tad_entries.h"
 
@@ -56,7 +57,7 @@ at::Tensor visit_with_gradient(
   backend.tad_totals(a, nullptr, result.counts());
   a.near_count = result.near_count.const_data_ptr<int64_t>();
   a.distant_count = result.distant_count.const_data_ptr<int64_t>();
-  const at::Tensor gradient = at::empty(student_logits.sizes(), student_logits.options().memory_format(std::nullopt));
+  const at::Tensor gradient = empty_kept(student_logits.sizes(), student_logits.options().memory_format(std::nullopt));
   const TadGradient target{mutable_rows_view(as_rows(gradient)), grad_loss};
   backend.tad_loss(a, losses, &target);
   return gradient;

@@ -33,20 +33,10 @@ class SequentialMkl {
 constexpr int64_t kTileRows = 32;
 constexpr int64_t kTileColumns = 1024;
 
-/// `rows` followed by zero rows up to whole tiles.
-inline at::Tensor pad_to_tiles(const at::Tensor& rows) {
-  const int64_t padded = (rows.size(0) + kTileRows - 1) / kTileRows * kTileRows;
-  if (padded == rows.size(0)) return rows;
-  at::Tensor result = at::zeros({padded, rows.size(1)}, rows.options());
-  result.narrow(0, 0, rows.size(0)).copy_(rows);
-  return result;
-}
-
-/// a @ b for a (M, K) and b (K, N). With M in whole tiles, a row of the result depends on its row of `a` and on `b`
-/// only.
-inline at::Tensor tiled_mm(const at::Tensor& a, const at::Tensor& b) {
+/// out = a @ b for a (M, K) and b (K, N). With M in whole tiles, a row of the result depends on its row of `a` and on
+/// `b` only.
+inline void tiled_mm_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   const int64_t rows = a.size(0), columns = b.size(1);
-  at::Tensor out = at::empty({rows, columns}, a.options());
   const int64_t column_tiles = (columns + kTileColumns - 1) / kTileColumns;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows * column_tiles;
   std::atomic<int64_t> next{0};
@@ -64,7 +54,6 @@ inline at::Tensor tiled_mm(const at::Tensor& a, const at::Tensor& b) {
       at::mm_out(target, a.narrow(0, row, height), b.narrow(1, column, width));
     }
   });
-  return out;
 }
 
 }  // namespace tad

@@ -46,8 +46,8 @@ struct TadLossArguments {
   double temperature = 1.0;
 };
 
-/// grad_loss * d loss / d student logits, into every row. `rows` may be the student's logits themselves where each entry
-/// has its own row. A null `grad_loss` is 1; otherwise a float64 for float64 logits, a float32 for others.
+/// grad_loss * d loss / d student logits, into every row. `rows` may be the student's logits themselves where each
+/// entry has its own row. A null `grad_loss` is 1; otherwise a float64 for float64 logits, a float32 for others.
 struct TadGradient {
   MutableRows rows;
   const void* grad_loss = nullptr;

@@ -71,7 +71,27 @@ inline void convert_to(const Real* in, Storage* out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to_storage(in[i], out + i);
 }
 
-#if defined(TAD_HAS_F16C)  // loops over the formula do not compile to it
+#if defined(TAD_HAS_F16C)
+/// Eight floats as bfloat16 bits in 32-bit lanes. As to_storage does it.
+inline __m256i rounded_to_bfloat16(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), nan);
+}
+inline void convert_to(const float* in, BFloat16* out, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i low = rounded_to_bfloat16(_mm256_loadu_ps(in + i));
+    const __m256i high = rounded_to_bfloat16(_mm256_loadu_ps(in + i + 8));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), packed);
+  }
+  for (; i < count; ++i) to_storage(in[i], out + i);
+}
+
+/// A loop over the formula does not compile to these.
 inline void convert_to(const float* in, Float16* out, int64_t count) {
   int64_t i = 0;
   for (; i + 8 <= count; i += 8)

@@ -72,7 +72,7 @@ void log_softmax_gradient(
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(reader, grad_reader, begin, count, [&](auto x, auto g, int64_t length) {
       Real* out = writer.block();
-      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
         Vector<Real> p[vectors.value];
         for (int k = 0; k < vectors.value; ++k) p[k] = load<Real>(x + i + k * kLanes) - reference;
         exp2_scaled<vectors.value>(p, log2_scale);

@@ -1,7 +1,7 @@
 // Sums over a slice of a row: vector arithmetic inside a block, float64 accumulators from block to block.
 //
-// Exponents are relative to a reference near the maximum of what was seen, which stays the same until a block stands far
-// above it: so blocks are added without rescaling, and no exponential overflows.
+// Exponents are relative to a reference near the maximum of what was seen, which stays the same until a block stands
+// far above it: so blocks are added without rescaling, and no exponential overflows.
 #pragma once
 
 #include "../common/row_math.h"
@@ -24,6 +24,14 @@ inline Sum read_plain(const Plain& plain) {
 }
 
 constexpr int kSide = 6;  // vectors that go through the exponential side by side
+
+/// Asks for what the next block will read where these `elements` of this one are, a block of `length` before it: its
+/// first reader does little else, and would wait for the memory.
+template <class Element>
+TAD_ALWAYS_INLINE void prefetch_next(const Element* elements, int64_t length, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(Element);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(elements + length + i);
+}
 
 /// The number that exponents are relative to.
 template <class Real>
@@ -80,8 +88,9 @@ template <bool kKeep, class Real, class Element>
 inline double block_sum(const Element* block, int64_t length, Real reference, Real scale, Real* keep) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   Vector<Real> sum{};
-  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
     constexpr int kCount = vectors.value;
+    prefetch_next(block + i, length, kCount * kLanes);
     Vector<Real> e[kCount];
     for (int k = 0; k < kCount; ++k) e[k] = load<Real>(block + i + k * kLanes) - reference;
     exp2_scaled<kCount>(e, scale);
@@ -126,8 +135,9 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, i
       reference.admit(max);
       const Real relative_to = reference_of(reference.value());
       Vector<Real> sum{}, weighted{};
-      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) {
+      for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
         constexpr int kCount = vectors.value;
+        prefetch_next(block + i, length, kCount * kLanes);
         Vector<Real> e[kCount], a[kCount];
         for (int k = 0; k < kCount; ++k)
           e[k] = a[k] = maximum(lowest, load<Real>(block + i + k * kLanes) - relative_to);
@@ -155,8 +165,10 @@ inline BlockDivergence block_divergence(
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   const Vector<Real> zero{};
   Vector<Real> student_sum{}, teacher_sum{}, weighted{};
-  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) {
+  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) TAD_INLINED {
     constexpr int kPairs = pairs.value;
+    prefetch_next(s + i, length, kPairs * kLanes);
+    prefetch_next(t + i, length, kPairs * kLanes);
     Vector<Real> e[2 * kPairs], difference[kPairs];  // the student's, then the teacher's
     for (int k = 0; k < kPairs; ++k) {
       e[k] = load<Real>(s + i + k * kLanes) - student_reference;

@@ -19,6 +19,7 @@
 
 /// For what must not become a call in an inner loop, where vectors would travel through memory.
 #define TAD_ALWAYS_INLINE inline __attribute__((always_inline))
+#define TAD_INLINED __attribute__((always_inline))  // of a lambda
 
 namespace tad {
 namespace TAD_ISA {
@@ -84,7 +85,7 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
-/// Exponents of two at and below this give 0 (or, with AVX-512, less than any normal number).
+/// Exponents of two at and below this give 0.
 template <class Real>
 constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
 
@@ -122,7 +123,10 @@ TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147182e-1f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 1.0f;
 #if defined(TAD_HAS_AVX512)
-  for (int k = 0; k < kCount; ++k) x[k] = _mm512_maskz_scalef_ps(0xffff, p[k], power[k]);
+  for (int k = 0; k < kCount; ++k) {  // 0 for what would be subnormal, which is slow, too
+    const __mmask16 normal = _mm512_cmp_ps_mask(power[k], _mm512_set1_ps(kLowestPower<float>), _CMP_NLE_UQ);
+    x[k] = _mm512_maskz_scalef_ps(normal, p[k], power[k]);
+  }
 #else
   for (int k = 0; k < kCount; ++k) x[k] = p[k] * power[k];  // a product: adding to the bits would lose some NaNs
 #endif

@@ -36,8 +36,8 @@ double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   if (!takes_part(a, kind)) return 0;
   DivergenceSum<double> row;
   for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
-    row = merge(
-        row, read_plain<DivergenceSum<double>>(slices[slice]), kind == EntryKind::kNear ? 1 : 1 / a.temperature);
+    row =
+        merge(row, read_plain<DivergenceSum<double>>(slices[slice]), kind == EntryKind::kNear ? 1 : 1 / a.temperature);
   write_plain(row, slices);
   if (kind == EntryKind::kDistant) return row.divergence();
   const int64_t student = row_of(a.student_rows, entry);

@@ -26,7 +26,10 @@ __device__ __forceinline__ int64_t lower_bound(const int64_t* sorted_rows, int64
 
 __device__ __forceinline__ NamedBy entries_of_row(const EntriesByRow& by_row, int64_t entries, int64_t row) {
   if (!by_row.sorted_rows) return {row, row < entries ? row + 1 : row};
-  return {lower_bound(by_row.sorted_rows, entries, row), lower_bound(by_row.sorted_rows, entries, row + 1)};
+  NamedBy named;
+  named.first = named.last = lower_bound(by_row.sorted_rows, entries, row);
+  while (named.last < entries && by_row.sorted_rows[named.last] == row) ++named.last;  // hardly ever more than once
+  return named;
 }
 
 __device__ __forceinline__ int64_t entry_at(const EntriesByRow& by_row, int64_t position) {

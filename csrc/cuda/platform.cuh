@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <type_traits>
 
 #define TAD_ISA cuda  // the shared mathematics is compiled into tad::cuda here
 
@@ -20,14 +22,8 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 
-/// Threads of a block that works on a row, at most. On the host a thread costs far more than its columns.
-#if defined(TAD_CUDA_ON_HOST)
-constexpr int kMostRowThreads = 64;
-#else
-constexpr int kMostRowThreads = 512;
-#endif
-
-/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this use.
+/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this
+/// use.
 template <class T, int kCount, int kUse = 0>
 __device__ __forceinline__ T* shared_array() {
 #if defined(TAD_CUDA_ON_HOST)
@@ -89,6 +85,17 @@ __device__ __forceinline__ void cluster_wait() {
 }
 #endif
 
+/// An arrive that says no more than that the block is there.
+#if defined(TAD_CUDA_ON_HOST)
+using cuda_on_host::cluster_arrive_relaxed;
+#else
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;");
+#endif
+}
+#endif
+
 /// Where a variable of this block's shared memory lies in that of another block of the cluster.
 template <class T>
 __device__ __forceinline__ T* in_block(T* own, int rank) {
@@ -105,30 +112,42 @@ __device__ __forceinline__ T* in_block(T* own, int rank) {
 
 /// What the launchers want to know about the current device.
 struct Device {
-  int multiprocessors, l2_bytes, shared_bytes_per_block;
-  bool clusters;
+  int multiprocessors = 1, l2_bytes = 1 << 20, shared_bytes_per_block = 48 << 10;
+  bool clusters = false;
 };
+
+/// Of a block: what the system takes, and the kernels' static arrays.
+constexpr int kReservedSharedBytes = 4 << 10;
+
+#if !defined(TAD_CUDA_ON_HOST)
+static __global__ void compiled_for_kernel() {}
+
+inline Device device_of(int number) {
+  Device device;
+  int clusters = 0;
+  cudaFuncAttributes code = {};
+  cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, number);
+  cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, number);
+  cudaDeviceGetAttribute(&device.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+  cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, number);
+  // A newer device may run code that was compiled for an older one, and does not know clusters.
+  device.clusters = clusters && cudaFuncGetAttributes(&code, compiled_for_kernel) == cudaSuccess && code.ptxVersion >= 90;
+  return device;
+}
+#endif
 
 inline Device current_device() {
 #if defined(TAD_CUDA_ON_HOST)
   const cuda_on_host::Device& d = cuda_on_host::device;
   return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, d.clusters};
 #else
-  constexpr int kMaxDevices = 64;
-  static Device known[kMaxDevices];  // filled by whoever asks first; who asks at the same time writes the same
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= kMaxDevices) return {1, 1 << 20, 48 << 10, false};
-  Device found = known[device];
-  if (found.multiprocessors == 0) {
-    int clusters = 0;
-    cudaDeviceGetAttribute(&found.l2_bytes, cudaDevAttrL2CacheSize, device);
-    cudaDeviceGetAttribute(&found.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device);
-    cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    found.clusters = clusters != 0;
-    known[device] = found;
-  }
-  return found;
+  constexpr int kMostDevices = 64;
+  static std::once_flag asked[kMostDevices];
+  static Device known[kMostDevices];
+  int number = 0;
+  if (cudaGetDevice(&number) != cudaSuccess || number >= kMostDevices) return {};
+  std::call_once(asked[number], [&] { known[number] = device_of(number); });
+  return known[number];
 #endif
 }
 
@@ -140,15 +159,15 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-/// Enqueues a kernel. Nothing is launched for zero blocks.
+/// Enqueues a kernel. Nothing is launched for zero blocks. A kernel that uses dynamic shared memory may from then on use
+/// all there is: the same number whatever the launch, so that launches on several threads agree.
 template <class... Parameters, class... Arguments>
-Status launch(
-    void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  if (shape.shared_bytes > (48 << 10)) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shape.shared_bytes));
+  if (shape.shared_bytes > 0) {
+    const int most = current_device().shared_bytes_per_block - kReservedSharedBytes;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) return error;
   }
 #if defined(TAD_CUDA_ON_HOST)
@@ -174,8 +193,7 @@ Status launch(
 }
 
 template <class... Parameters, class... Arguments>
-Status launch(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, Stream stream, const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), dim3 blocks, int threads, Stream stream, const Arguments&... arguments) {
   return launch(kernel, LaunchShape{blocks, threads}, stream, arguments...);
 }
 

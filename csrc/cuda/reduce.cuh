@@ -73,8 +73,10 @@ struct Plus {
   __device__ __forceinline__ double operator()(double a, double b) const { return a + b; }
 };
 
-/// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to the
-/// largest, and these only add: one exponential instead of one at every step.
+/// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to
+/// the largest, and these only add: one exponential instead of one at every step.
+/// Without kWeighted `weighted` is not used.
+template <bool kWeighted>
 struct OfRowSums {
   double b;
 
@@ -82,7 +84,7 @@ struct OfRowSums {
     const double max = by_pairs(Larger())(part.max), shift = shift_to(max, part, b);
     RowSum<double> sum = rebase(part, max, shift, shift);
     sum.sum = by_pairs(Plus())(sum.sum);
-    sum.weighted = by_pairs(Plus())(sum.weighted);
+    sum.weighted = kWeighted ? by_pairs(Plus())(sum.weighted) : 0;
     return sum;
   }
 };
@@ -124,7 +126,7 @@ __device__ __forceinline__ T block_reduce(T value, const OfWarp& of_warp) {
 class Cluster {
  public:
   __device__ Cluster() : rank_(cluster_rank()), size_(cluster_size()) {
-    if (size_ > 1) cluster_arrive();  // until all have, a peer's shared memory may not be there yet
+    if (size_ > 1) cluster_arrive_relaxed();  // until all have, a peer's shared memory may not be there yet
   }
 
   __device__ int rank() const { return rank_; }

@@ -1,7 +1,6 @@
 // Rows that a cluster of blocks visits twice, once for their sums and once for what follows from them, and reads from
-// global memory once: in between each thread keeps its columns in its block's shared memory. Where rows do not fit, or
-// there are no clusters, the second visit reads them again, from the second-level cache as long as few enough are
-// worked on at a time.
+// global memory once: in between each thread keeps its columns in its block's shared memory. Where rows do not fit, the
+// second visit reads them again, from the second-level cache as long as few enough are worked on at a time.
 #pragma once
 
 #include "reduce.cuh"
@@ -10,120 +9,181 @@
 namespace tad {
 namespace cuda {
 
-/// Threads of a block that works on a row, and groups of columns that one of them has in flight at a time: 64 bytes,
-/// and of each row of a pair half as many.
-template <class Element>
-constexpr int kRowThreads = sizeof(Element) == 4 || kMostRowThreads < 256 ? kMostRowThreads : 256;
+/// Threads of a block that works on a row. On the host a thread costs far more than its columns.
+#if defined(TAD_CUDA_ON_HOST)
+constexpr int kRowThreads = 64;
+#else
+constexpr int kRowThreads = 256;
+#endif
+
+/// Groups of columns that a thread has in flight at a time: 64 bytes, and of a pair of rows as much in all, but that the
+/// registers of float32 suffice for twice that.
 template <class Element>
 constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>
-constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : kBatch<Element> / 2;
+constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : 2;
 
 /// Blocks per multiprocessor that registers must suffice for: with half types, as many as shared memory has room for.
 /// Without this number ptxas guesses one, and spills to meet it.
 template <class Element, bool kResident>
-constexpr int kRowBlocks = sizeof(Element) > 2 ? 1 : kResident ? 3 : 2;
+constexpr int kRowBlocks = sizeof(Element) == 8 ? 1 : sizeof(Element) == 2 && kResident ? 3 : 2;
 
-template <class Element>
-constexpr int kRowStep = kRowThreads<Element> * kGroup;
+/// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
+struct ColumnRange {
+  int begin, groups;
+};
 
-/// Calls visit(first) for each batch of kGroups groups of the calling thread: theirs begin at first, first + kRowStep, ...
-/// as far as the range goes. The same columns as of for_each_group.
-template <class Element, int kGroups, class Visit>
-__device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
-  for (int first = range.begin + int(threadIdx.x) * kGroup; first < range.end;
-       first += kGroups * kRowStep<Element>)
-    visit(first);
+__host__ __device__ __forceinline__ int groups_per_block(int columns, int cluster_blocks) {
+  const int groups = (columns + kGroup - 1) / kGroup;
+  return (groups + cluster_blocks - 1) / cluster_blocks;
 }
 
-/// One block's columns of a row of the compiled-in dtype. `kept`: its place in shared memory.
-template <class Element, bool kResident>
+__device__ __forceinline__ ColumnRange columns_of_block(int columns, const Cluster& cluster) {
+  const int all = (columns + kGroup - 1) / kGroup, each = groups_per_block(columns, cluster.size());
+  const int left = all - each * cluster.rank();
+  return {each * cluster.rank() * kGroup, left < 0 ? 0 : left < each ? left : each};
+}
+
+/// Calls visit(group) for each group of the range that belongs to the calling thread.
+template <class Visit>
+__device__ __forceinline__ void for_each_group(const ColumnRange& range, const Visit& visit) {
+  for (int group = int(threadIdx.x); group < range.groups; group += kRowThreads) visit(group);
+}
+
+/// Calls visit(first) for each batch of kGroups of them: first, first + kRowThreads, ... as far as the range goes.
+template <int kGroups, class Visit>
+__device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
+  for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads) visit(first);
+}
+
+/// One block's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A thread that reads
+/// a row twice finds its groups in `kept`, a place in shared memory of kept_groups for each word of a group, so that
+/// neighbouring threads use neighbouring words.
+template <class Element, bool kWhole, bool kResident>
 struct Row {
-  const Element* data;
-  int columns;
-  ColumnRange range;
-  RawGroup<Element>* kept;
+  const Element* data;  // at the range's beginning
+  int columns;          // from there to the row's end
+  int groups;           // of the range
+  uint4* kept;
+  int kept_groups;
+
+  __device__ __forceinline__ RawGroup<Element> raw(int group) const {
+    if (kWhole) return load_whole(data + group * kGroup);
+    return load_raw(data, group * kGroup, columns);
+  }
 
   /// The first visit: a batch. Groups behind the range are -inf.
   template <class Real, int kGroups>
   __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
-    RawGroup<Element> raw[kGroups];
+    RawGroup<Element> of_group[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int column = first + g * kRowStep<Element>;
-      raw[g] = load_raw(data, column < range.end ? column : columns, columns);
+      of_group[g] = nothing<Element>();
+      if (first + g * kRowThreads < groups) of_group[g] = raw(first + g * kRowThreads);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int column = first + g * kRowStep<Element>;
-      if (kResident && column < range.end) kept[(column - range.begin) / kGroup] = raw[g];
-      x[g] = as_numbers<Real>(raw[g]);
+      if (kResident && first + g * kRowThreads < groups) {
+#pragma unroll
+        for (int i = 0; i < RawGroup<Element>::kWords; ++i)
+          kept[i * kept_groups + first + g * kRowThreads] = of_group[g].word[i];
+      }
+      x[g] = as_numbers<Real>(of_group[g]);
     }
   }
 
   /// The second visit, by the same thread: a group.
   template <class Real>
-  __device__ __forceinline__ Group<Real> again(int column) const {
-    if (kResident) return as_numbers<Real>(kept[(column - range.begin) / kGroup]);
-    return load_group<Real>(data, column, columns);
+  __device__ __forceinline__ Group<Real> again(int group) const {
+    if (!kResident) return as_numbers<Real>(raw(group));
+    RawGroup<Element> of_group;
+#pragma unroll
+    for (int i = 0; i < RawGroup<Element>::kWords; ++i) of_group.word[i] = kept[i * kept_groups + group];
+    return as_numbers<Real>(of_group);
   }
 };
 
 /// The same for a row whose dtype is known only when the kernel runs, and which is never kept.
-template <class Element>
 struct OtherRow {
   AnyRow row;
-  int columns;
-  ColumnRange range;
+  int begin, columns, groups;
 
   template <class Real, int kGroups>
   __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int column = first + g * kRowStep<Element>;
-      x[g] = row.load<Real>(column < range.end ? column : columns, columns);
+      const int group = first + g * kRowThreads;
+      x[g] = row.load<Real>(group < groups ? begin + group * kGroup : columns, columns);
     }
   }
   template <class Real>
-  __device__ __forceinline__ Group<Real> again(int column) const {
-    return row.load<Real>(column, columns);
+  __device__ __forceinline__ Group<Real> again(int group) const {
+    return row.load<Real>(begin + group * kGroup, columns);
   }
 };
+
+/// One block's columns of a row that is written.
+template <class Element, bool kWhole>
+struct TargetRow {
+  Element* data;  // at the range's beginning
+  int columns;    // from there to the row's end
+  bool add;
+
+  template <class Real>
+  __device__ __forceinline__ void store(const Group<Real>& x, int group) const {
+    if (kWhole && !add) return store_whole(as_elements<Element>(x), data + group * kGroup);
+    store_group(x, data, group * kGroup, columns, add);
+  }
+};
+
+/// Writes one number to a range of a row's columns; with `add`, adds it.
+template <class Real, class Element>
+__device__ __forceinline__ void fill_columns(
+    Real value, Element* row, const ColumnRange& range, int columns, bool add) {
+  Group<Real> group;
+  for (int i = 0; i < kGroup; ++i) group.value[i] = value;
+  for_each_group(range, [&](int g) { store_group(group, row, range.begin + g * kGroup, columns, add); });
+}
 
 /// Who works on a row, and where it stays meanwhile.
 struct RowPlan {
   int cluster_blocks = 1;
   bool resident = false;
-  size_t shared_bytes = 0;  // of a block
-  int64_t rows_at_a_time;   // that stay in a cache until their second visit
+  size_t shared_bytes = 0;   // of a block
+  int64_t rows_at_a_time = 1;  // that stay in a cache until their second visit, but one for each multiprocessor
 };
 
-/// `row_bytes`: of everything that is visited twice for one row, a multiple of `column_bytes` per column. Depends on the
-/// sizes of one row only, so that its bits do not depend on how many there are.
+/// `column_bytes`: of all that is visited twice. Depends on the sizes of one row only, so that its bits do not depend on
+/// how many there are.
 inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes) {
-  constexpr int64_t kReserved = 4 << 10;  // static shared memory, and what the system takes of every block
-  const int64_t available = device.shared_bytes_per_block - kReserved;
-  const int64_t third = device.shared_bytes_per_block / 3 - kReserved;  // three blocks on a multiprocessor take turns
+  const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;
+  const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
   RowPlan plan;
-  const auto bytes = [&] { return columns_per_block(columns, plan.cluster_blocks) * column_bytes; };
+  const auto bytes = [&] { return groups_per_block(columns, plan.cluster_blocks) * kGroup * column_bytes; };
   while (device.clusters && plan.cluster_blocks < kMaxClusterBlocks && bytes() > third) plan.cluster_blocks *= 2;
   plan.resident = bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
   const int64_t cached = int64_t(device.l2_bytes) / 4 * 3 / (columns * column_bytes);
-  plan.rows_at_a_time = cached > 1 ? cached : 1;
+  plan.rows_at_a_time = cached > device.multiprocessors ? cached : device.multiprocessors;
   return plan;
 }
 
-/// The launch of a kernel that works on `rows` rows by clusters, each taking every so-manieth row. Rows that are visited
-/// once, or kept, are all worked on at once.
-inline LaunchShape shape_of(const RowPlan& plan, int64_t rows, int threads, bool visited_twice) {
+/// The launch of a kernel in which cluster i works on rows i, i + clusters, ... Rows that are visited once, or kept, are
+/// all worked on at once.
+inline LaunchShape shape_of(const RowPlan& plan, int64_t rows, bool visited_twice) {
   const bool limited = visited_twice && !plan.resident && plan.rows_at_a_time < rows;
   LaunchShape shape;
   shape.blocks = dim3(unsigned((limited ? plan.rows_at_a_time : rows) * plan.cluster_blocks));
-  shape.threads = threads;
+  shape.threads = kRowThreads;
   shape.cluster_blocks = plan.cluster_blocks;
   shape.shared_bytes = visited_twice && plan.resident ? plan.shared_bytes : 0;
   return shape;
+}
+
+/// f(true or false, as a constant) as `value` says.
+template <class F>
+__device__ __forceinline__ auto with_constant(bool value, const F& f) {
+  return value ? f(std::true_type()) : f(std::false_type());
 }
 
 }  // namespace cuda

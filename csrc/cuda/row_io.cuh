@@ -25,36 +25,83 @@ __device__ __forceinline__ bool is_aligned(const void* row) {
   return reinterpret_cast<uintptr_t>(row) % 16 == 0;
 }
 
-/// Eight columns as they are in memory.
+/// Eight columns as they are in memory, as the words that one thread moves at a time.
 template <class Element>
 struct RawGroup {
-  Element value[kGroup];
+  static constexpr int kWords = kGroup * int(sizeof(Element)) / 16;
+  uint4 word[kWords];
 };
+
+/// Eight columns that lie whole and aligned in memory.
+template <class Element>
+__device__ __forceinline__ RawGroup<Element> load_whole(const Element* group) {
+  RawGroup<Element> raw;
+  const uint4* source = reinterpret_cast<const uint4*>(group);
+#pragma unroll
+  for (int i = 0; i < raw.kWords; ++i) raw.word[i] = source[i];
+  return raw;
+}
+
+template <class Element>
+__device__ __forceinline__ void store_whole(const RawGroup<Element>& raw, Element* group) {
+  uint4* target = reinterpret_cast<uint4*>(group);
+#pragma unroll
+  for (int i = 0; i < raw.kWords; ++i) target[i] = raw.word[i];
+}
+
+template <class Element>
+__device__ __forceinline__ RawGroup<Element> raw_of(const Element (&elements)[kGroup]) {
+  RawGroup<Element> raw;
+  memcpy(raw.word, elements, sizeof(raw.word));
+  return raw;
+}
+
+/// Eight times -inf.
+template <class Element>
+__device__ __forceinline__ RawGroup<Element> nothing() {
+  Element elements[kGroup];
+  for (int i = 0; i < kGroup; ++i) to_storage(-INFINITY, &elements[i]);
+  return raw_of(elements);
+}
 
 /// Columns [column, column + 8) of a row; those from `columns` on are -inf.
 template <class Element>
 __device__ __forceinline__ RawGroup<Element> load_raw(const Element* row, int column, int columns) {
-  RawGroup<Element> group;
-  if (is_aligned(row) && column + kGroup <= columns) {
-    constexpr int kWords = int(sizeof(group)) / 16;
-    uint4 words[kWords];
-    const uint4* source = reinterpret_cast<const uint4*>(row + column);
-    for (int i = 0; i < kWords; ++i) words[i] = source[i];
-    memcpy(&group, words, sizeof(group));
-  } else {
-    for (int i = 0; i < kGroup; ++i) {
-      to_storage(-INFINITY, &group.value[i]);
-      if (column + i < columns) group.value[i] = row[column + i];
-    }
+  if (is_aligned(row) && column + kGroup <= columns) return load_whole(row + column);
+  Element elements[kGroup];
+  for (int i = 0; i < kGroup; ++i) {
+    to_storage(-INFINITY, &elements[i]);
+    if (column + i < columns) elements[i] = row[column + i];
   }
-  return group;
+  return raw_of(elements);
 }
 
 template <class Real, class Element>
 __device__ __forceinline__ Group<Real> as_numbers(const RawGroup<Element>& raw) {
+  Element elements[kGroup];
+  memcpy(elements, raw.word, sizeof(elements));
   Group<Real> group;
-  for (int i = 0; i < kGroup; ++i) group.value[i] = from_storage<Real>(raw.value[i]);
+  for (int i = 0; i < kGroup; ++i) group.value[i] = from_storage<Real>(elements[i]);
   return group;
+}
+
+/// Two bfloat16 of a word are its halves followed by zeros: one operation each.
+template <class Real>
+__device__ __forceinline__ Group<Real> as_numbers(const RawGroup<BFloat16>& raw) {
+  const uint32_t words[] = {raw.word[0].x, raw.word[0].y, raw.word[0].z, raw.word[0].w};
+  Group<Real> group;
+  for (int i = 0; i < kGroup / 2; ++i) {
+    group.value[2 * i] = Real(bits_to_float(words[i] << 16));
+    group.value[2 * i + 1] = Real(bits_to_float(words[i] & 0xffff0000u));
+  }
+  return group;
+}
+
+template <class Element, class Real>
+__device__ __forceinline__ RawGroup<Element> as_elements(const Group<Real>& group) {
+  Element elements[kGroup];
+  for (int i = 0; i < kGroup; ++i) to_storage(group.value[i], &elements[i]);
+  return raw_of(elements);
 }
 
 template <class Real, class Element>
@@ -67,23 +114,14 @@ __device__ __forceinline__ Group<Real> load_group(const Element* row, int column
 template <class Real, class Element>
 __device__ __forceinline__ void store_group(
     const Group<Real>& group, Element* row, int column, int columns, bool add) {
-  Element elements[kGroup];
   Group<Real> sum = group;
   if (add) {
     const Group<Real> before = load_group<Real>(row, column, columns);
     for (int i = 0; i < kGroup; ++i) sum.value[i] += before.value[i];
   }
-  for (int i = 0; i < kGroup; ++i) to_storage(sum.value[i], &elements[i]);
-  if (is_aligned(row) && column + kGroup <= columns) {
-    constexpr int kWords = kGroup * int(sizeof(Element)) / 16;
-    uint4 words[kWords];
-    memcpy(words, elements, sizeof(elements));
-    uint4* target = reinterpret_cast<uint4*>(row + column);
-    for (int i = 0; i < kWords; ++i) target[i] = words[i];
-  } else {
-    for (int i = 0; i < kGroup; ++i)
-      if (column + i < columns) row[column + i] = elements[i];
-  }
+  if (is_aligned(row) && column + kGroup <= columns) return store_whole(as_elements<Element>(sum), row + column);
+  for (int i = 0; i < kGroup; ++i)
+    if (column + i < columns) to_storage(sum.value[i], &row[column + i]);
 }
 
 /// A row whose dtype is known only when the kernel runs: the second operand, next to one whose dtype is compiled in.
@@ -106,24 +144,6 @@ struct AnyRow {
   }
 };
 
-struct MutableAnyRow {
-  char* data;
-  DType dtype;
-
-  __device__ MutableAnyRow(const MutableRows& rows, int64_t row)
-      : data(static_cast<char*>(rows.data) + row * rows.row_stride * element_size(rows.dtype)), dtype(rows.dtype) {}
-
-  template <class Real>
-  __device__ __forceinline__ void store(const Group<Real>& group, int column, int columns) const {
-    switch (dtype) {
-      case DType::kFloat32: return store_group(group, reinterpret_cast<float*>(data), column, columns, false);
-      case DType::kFloat64: return store_group(group, reinterpret_cast<double*>(data), column, columns, false);
-      case DType::kBFloat16: return store_group(group, reinterpret_cast<BFloat16*>(data), column, columns, false);
-      default: return store_group(group, reinterpret_cast<Float16*>(data), column, columns, false);
-    }
-  }
-};
-
 /// The row that an entry names in a list (null: its own number); -1 where there is no such row.
 __device__ __forceinline__ int64_t existing_row(const Rows& logits, const int64_t* rows, int64_t entry) {
   const int64_t row = rows ? rows[entry] : entry;
@@ -140,37 +160,6 @@ __device__ __forceinline__ Element* row_pointer(const MutableRows& rows, int64_t
   return static_cast<Element*>(rows.data) + row * rows.row_stride;
 }
 
-/// Calls visit(column) with the first column of each group that belongs to the calling thread.
-template <class Visit>
-__device__ __forceinline__ void for_each_group(int begin, int end, const Visit& visit) {
-  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += int(blockDim.x) * kGroup)
-    visit(column);
-}
-
-/// The columns of a row that one block of a cluster works on: whole groups, but for the row's end.
-struct ColumnRange {
-  int begin, end;
-};
-
-__host__ __device__ __forceinline__ int columns_per_block(int columns, int cluster_blocks) {
-  const int groups = (columns + kGroup - 1) / kGroup;
-  return (groups + cluster_blocks - 1) / cluster_blocks * kGroup;
-}
-
-__device__ __forceinline__ ColumnRange columns_of_block(int columns, int rank, int cluster_blocks) {
-  const int each = columns_per_block(columns, cluster_blocks);
-  const int begin = each * rank < columns ? each * rank : columns;
-  return {begin, begin + each < columns ? begin + each : columns};
-}
-
-/// Writes one number to a range of a row's columns; with `add`, adds it.
-template <class Real, class Element>
-__device__ __forceinline__ void fill_columns(Real value, Element* row, ColumnRange range, int columns, bool add) {
-  Group<Real> group;
-  for (int i = 0; i < kGroup; ++i) group.value[i] = value;
-  for_each_group(range.begin, range.end, [&](int column) { store_group(group, row, column, columns, add); });
-}
-
 /// The type that arithmetic on elements is done in.
 template <class Element>
 struct RealOf {
@@ -181,9 +170,9 @@ struct RealOf<double> {
   using type = double;
 };
 
-/// launch(Element()) with the element type of a dtype.
+/// launch(Element()) with the element type of a dtype; a row_pointer's type is compiled in.
 template <class Launch>
-Status with_element(DType dtype, const Launch& launch) {
+__host__ __device__ __forceinline__ auto with_element(DType dtype, const Launch& launch) {
   switch (dtype) {
     case DType::kFloat32: return launch(float());
     case DType::kFloat64: return launch(double());

@@ -1,6 +1,6 @@
 // Sums over a thread's columns of a row: the accumulators of csrc/common/row_math.h. As on the CPU, arithmetic inside a
-// few groups is in the logits' Real, sums from there on are float64: a handful of float64 operations per 32 columns, and
-// sums that neither lose digits nor overflow.
+// few groups is in the logits' Real, sums from there on are float64: a handful of float64 operations per 32 columns,
+// and sums that neither lose digits nor overflow.
 #pragma once
 
 #include "platform.cuh"
@@ -56,6 +56,7 @@ __device__ __forceinline__ void accumulate(
   if (!(double(max) <= part.max + exponent.headroom)) {
     const double shift = shift_to(double(max), part, exponent.b);
     part = rebase(part, double(max), shift, shift);
+    if (!kWeighted) part.weighted = 0;
   }
   const Real reference = Real(reference_of(part.max));
   Real sum = 0, weighted = 0;

@@ -14,81 +14,121 @@ namespace cuda {
 template <class Element, bool kResident>
 struct Visit {
   using Real = typename RealOf<Element>::type;
-  static constexpr int kThreads = kRowThreads<Element>;
 
   const TadLossArguments& a;
+  const TadGradient& gradient;
   Cluster& cluster;
-  int columns;
   ColumnRange range;
 
-  __device__ Row<Element, kResident> row(const Rows& rows, int64_t row, int kept_groups) const {
-    RawGroup<Element>* kept = nullptr;
-    if (kResident) kept = static_cast<RawGroup<Element>*>(dynamic_shared_memory()) + kept_groups;
-    return {row_pointer<Element>(rows, row), columns, range, kept};
+  __device__ int columns() const { return int(a.vocabulary); }
+  __device__ int kept_groups() const { return groups_per_block(columns(), cluster.size()); }
+
+  /// The block's part of row `row`; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
+  template <bool kWhole>
+  __device__ Row<Element, kWhole, kResident> part_of(const Rows& rows, int64_t row, int pair) const {
+    uint4* kept = nullptr;
+    if (kResident)
+      kept = static_cast<uint4*>(dynamic_shared_memory()) + pair * kept_groups() * RawGroup<Element>::kWords;
+    return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept, kept_groups()};
   }
 
   /// Whether the calling thread speaks for the cluster.
   __device__ bool speaks() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
-  /// Cross-entropy, and unless `target` is null scale * (softmax - onehot).
-  __device__ double near(int64_t entry, int64_t student_row, Element* target, Real scale, bool add) const {
-    const auto student = row(a.student, student_row, 0);
+  /// d (the call's loss times its own gradient) / d (the entry's loss).
+  __device__ Real scale(int64_t entry) const {
+    const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
+    return Real(outer * gradient_scale(a, entry));
+  }
+
+  /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
+  template <bool kWhole>
+  __device__ double near(int64_t entry, int64_t student_row, Element* target, bool add) const {
+    const auto student = part_of<kWhole>(a.student, student_row, 0);
     const int label = int(a.labels[entry]);
-    // Read before the gradient may take its place.
-    const double label_logit = speaks() ? from_storage<double>(student.data[label]) : 0;
+    Element label_element{};  // read before the gradient may take its place; looked at when there is time
+    if (speaks()) label_element = row_pointer<Element>(a.student, student_row)[label];
     const Exponent<Real> exponent(1);
     RowSum<double> part;
-    for_each_batch<Element, kBatch<Element>>(range, [&](int first) {
+    for_each_batch<kBatch<Element>>(range, [&](int first) {
       Group<Real> x[kBatch<Element>];
       student.load(first, x);
       accumulate<false>(part, x, exponent);
     });
-    const RowSum<double> sums = cluster.template reduce<kThreads>(part, OfRowSums{exponent.b});
+    const RowSum<double> sums = cluster.template reduce<kRowThreads>(part, OfRowSums<false>{exponent.b});
     if (target) {
-      const Real reference = Real(reference_of(sums.max)), factor = Real(scale / sums.sum);
-      for_each_group(range.begin, range.end, [&](int column) {
-        Group<Real> x = student.template again<Real>(column);
-        for (int i = 0; i < kGroup; ++i) {
-          x.value[i] = exponent.exp(x.value[i] - reference) * factor;
-          if (column + i == label) x.value[i] -= scale;
-        }
-        store_group(x, target, column, columns, add);
+      const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
+      const Real of_label = scale(entry), reference = Real(reference_of(sums.max)), factor = Real(of_label / sums.sum);
+      for_each_group(range, [&](int group) {
+        Group<Real> x = student.template again<Real>(group);
+        for (int i = 0; i < kGroup; ++i) x.value[i] = exponent.exp(x.value[i] - reference) * factor;
+        const int label_in_group = label - range.begin - group * kGroup;
+        if (label_in_group >= 0 && label_in_group < kGroup)
+          for (int i = 0; i < kGroup; ++i) x.value[i] -= i == label_in_group ? of_label : Real(0);
+        out.store(x, group);
       });
     }
-    return cross_entropy(sums, label_logit);
+    return cross_entropy(sums, from_storage<double>(label_element));
   }
 
   /// KL(teacher || student), and unless `target` is null scale * (softmax_student - softmax_teacher) / temperature.
-  template <class TeacherRow>
+  template <bool kWhole, class TeacherRow>
   __device__ double distant(
-      int64_t student_row, const TeacherRow& teacher, Element* target, Real scale, bool add) const {
-    const auto student = row(a.student, student_row, 0);
+      int64_t entry, int64_t student_row, const TeacherRow& teacher, Element* target, bool add) const {
+    const auto student = part_of<kWhole>(a.student, student_row, 0);
     const Exponent<Real> exponent(1 / a.temperature);
     DivergenceSum<double> part;
-    for_each_batch<Element, kPairBatch<Element>>(range, [&](int first) {
+    for_each_batch<kPairBatch<Element>>(range, [&](int first) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       student.load(first, s);
       teacher.load(first, t);
       accumulate(part, s, t, exponent);
     });
-    const DivergenceSum<double> sums = cluster.template reduce<kThreads>(part, OfDivergenceSums{exponent.b});
+    const DivergenceSum<double> sums = cluster.template reduce<kRowThreads>(part, OfDivergenceSums{exponent.b});
     if (target) {
+      const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
       const Real student_reference = Real(reference_of(sums.student.max));
       const Real teacher_reference = Real(reference_of(sums.teacher.max));
       const Real ratio = Real(sums.teacher.sum / sums.student.sum);  // exactly 1 where student and teacher agree
-      const Real factor = Real(double(scale) * exponent.b / sums.teacher.sum);
-      for_each_group(range.begin, range.end, [&](int column) {
-        Group<Real> x = student.template again<Real>(column);
-        const Group<Real> t = teacher.template again<Real>(column);
+      const Real factor = Real(double(scale(entry)) * exponent.b / sums.teacher.sum);
+      for_each_group(range, [&](int group) {
+        Group<Real> x = student.template again<Real>(group);
+        const Group<Real> t = teacher.template again<Real>(group);
         for (int i = 0; i < kGroup; ++i) {
           const Real q = exponent.exp(x.value[i] - student_reference);
           const Real p = exponent.exp(t.value[i] - teacher_reference);
           x.value[i] = (q * ratio - p) * factor;
         }
-        store_group(x, target, column, columns, add);
+        out.store(x, group);
       });
     }
     return sums.divergence();
+  }
+
+  /// An entry's loss; its gradient goes into `target` unless that is null.
+  __device__ double entry(int64_t entry, Element* target, bool add) const {
+    const EntryKind kind = kind_of(a, entry);
+    const bool valid = indices_are_valid(a, entry, kind);
+    if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
+      if (target) fill_columns(valid ? Real(0) : Real(NAN), target, range, columns(), add);
+      return valid ? 0 : NAN;
+    }
+    const int64_t student_row = row_of(a.student_rows, entry);
+    const bool whole = columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) &&
+                       is_aligned(target);
+    if (kind == EntryKind::kNear)
+      return with_constant(
+          whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
+    const int64_t teacher_row = row_of(a.teacher_rows, entry);
+    if (!kResident && a.teacher.dtype != a.student.dtype) {
+      const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
+      return distant<false>(entry, student_row, teacher, target, add);
+    }
+    const bool both_whole = whole && is_aligned(row_pointer<Element>(a.teacher, teacher_row));
+    return with_constant(both_whole, [&](auto is_whole) {
+      const auto teacher = part_of<is_whole.value>(a.teacher, teacher_row, 1);
+      return distant<is_whole.value>(entry, student_row, teacher, target, add);
+    });
   }
 };
 
@@ -96,46 +136,20 @@ struct Visit {
 /// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of the
 /// gradient belongs to have none.
 template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kResident>)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
-  using Real = typename RealOf<Element>::type;
   Cluster cluster;
-  const int columns = int(a.vocabulary);
-  const Visit<Element, kResident> visit{
-      a, cluster, columns, columns_of_block(columns, cluster.rank(), cluster.size())};
-  const int kept_groups = columns_per_block(columns, cluster.size()) / kGroup;
+  const Visit<Element, kResident> visit{a, gradient, cluster, columns_of_block(int(a.vocabulary), cluster)};
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 
   for (int64_t item = blockIdx.x / cluster.size(); item < items; item += gridDim.x / cluster.size()) {
     const NamedBy named = has_gradient ? entries_of_row(by_row, a.entries, item) : NamedBy{item, item + 1};
     Element* target = has_gradient ? row_pointer<Element>(gradient.rows, item) : nullptr;
-    if (named.first == named.last) fill_columns(Real(0), target, visit.range, columns, /*add=*/false);
+    if (named.first == named.last) fill_columns(0.0f, target, visit.range, visit.columns(), /*add=*/false);
     for (int64_t position = named.first; position < named.last; ++position) {
       const int64_t entry = has_gradient ? entry_at(by_row, position) : item;
-      const bool add = position > named.first;
-      const EntryKind kind = kind_of(a, entry);
-      const bool valid = indices_are_valid(a, entry, kind);
-      const int64_t student_row = row_of(a.student_rows, entry);
-      Real scale = 0;
-      if (has_gradient && valid) {
-        const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
-        scale = Real(outer * gradient_scale(a, entry));
-      }
-      double loss = valid ? 0 : NAN;
-      if (valid && kind == EntryKind::kNear) {
-        loss = visit.near(entry, student_row, target, scale, add);
-      } else if (valid && kind == EntryKind::kDistant && a.teacher.data) {
-        const int64_t teacher_row = row_of(a.teacher_rows, entry);
-        if (kResident || a.teacher.dtype == a.student.dtype)  // the former is known to the compiler
-          loss = visit.distant(student_row, visit.row(a.teacher, teacher_row, kept_groups), target, scale, add);
-        else
-          loss = visit.distant(
-              student_row, OtherRow<Element>{AnyRow(a.teacher, teacher_row), columns, visit.range}, target, scale,
-              add);
-      } else if (target) {
-        fill_columns(valid ? Real(0) : Real(NAN), target, visit.range, columns, add);
-      }
+      const double loss = visit.entry(entry, target, /*add=*/position > named.first);
       if (losses && visit.speaks()) losses[entry] = loss;
     }
   }
@@ -143,8 +157,7 @@ __global__ void __launch_bounds__(kRowThreads<Element>, kRowBlocks<Element, kRes
 }
 
 Status tad_loss(
-    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
-    Stream stream) {
+    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row, Stream stream) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
     const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
@@ -152,9 +165,8 @@ Status tad_loss(
     RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes);
     plan.resident = plan.resident && same_dtype;
     const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
-    const LaunchShape shape = shape_of(plan, rows, kRowThreads<Element>, /*visited_twice=*/gradient != nullptr);
-    const auto kernel =
-        gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
+    const LaunchShape shape = shape_of(plan, rows, /*visited_twice=*/gradient != nullptr);
+    const auto kernel = gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
     return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
   });
 }

@@ -36,9 +36,10 @@ __global__ void __launch_bounds__(kScaleThreads)
   const int64_t thread = int64_t(blockIdx.x) * kScaleThreads + threadIdx.x;
   const int64_t step = int64_t(gridDim.x) * kScaleThreads * kGroup;
   for (int64_t i = thread * kGroup; i < count; i += step) {
-    Group<Real> x = load_group<Real>(data, i, count);
+    const int columns = int(count - i < kGroup ? count - i : kGroup);  // count may exceed an int
+    Group<Real> x = load_group<Real>(data + i, 0, columns);
     for (int k = 0; k < kGroup; ++k) x.value[k] *= by;
-    store_group(x, data, i, count, /*add=*/false);
+    store_group(x, data + i, 0, columns, /*add=*/false);
   }
 }
 

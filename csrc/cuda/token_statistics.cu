@@ -4,13 +4,13 @@
 #include "platform.cuh"
 
 #include "../common/statistics.h"
-#include "reduce.cuh"
+#include "resident.cuh"
 #include "row_sums.cuh"
 
 namespace tad {
 namespace cuda {
 
-constexpr int kSliceThreads = kMostRowThreads < 256 ? kMostRowThreads : 256;
+constexpr int kSliceThreads = kRowThreads;
 constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
@@ -23,7 +23,7 @@ struct OfStatistics {
   __device__ __forceinline__ RowStatistics<Real> operator()(const RowStatistics<Real>& part) const {
     const auto top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); });
     const auto sample = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
-    return {OfRowSums{1.0}(part.sum), top(part.top), sample(part.sample)};
+    return {OfRowSums<true>{1.0}(part.sum), top(part.top), sample(part.sample)};
   }
 };
 
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
 
   const Exponent<Real> exponent(1);
   RowStatistics<Real> part;
-  for_each_group(begin, end, [&](int column) {
+  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += kSliceThreads * kGroup) {
     const Group<Real> x[1] = {load_group<Real>(logits, column, end)};
     accumulate<true>(part.sum, x, exponent);
     const Real max = max_of(x[0]);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
     if (kSampled && part.sample.can_win(double(max), a.temperature))
       for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
         part.sample.offer(a, entry, x[0].value + i, (column + i) / 4, 4);
-  });
+  }
 
   part = block_reduce<kSliceThreads>(part, OfStatistics());
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
@@ -78,8 +78,7 @@ __global__ void __launch_bounds__(kWarp)
 }
 
 int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
-  const size_t bytes =
-      a.logits.dtype == DType::kFloat64 ? sizeof(RowStatistics<double>) : sizeof(RowStatistics<float>);
+  const size_t bytes = a.logits.dtype == DType::kFloat64 ? sizeof(RowStatistics<double>) : sizeof(RowStatistics<float>);
   return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
 }
 

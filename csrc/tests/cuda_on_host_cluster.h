@@ -28,7 +28,7 @@ inline Thread at_arrival(Thread thread) {
 
 // Tells the cluster that the thread has come here; what it does from here to its cluster_wait() is not ordered with
 // what other threads do.
-inline void cluster_arrive(std::source_location at = std::source_location::current()) {
+inline void cluster_arrive(std::source_location at = std::source_location::current(), bool releases = true) {
   Thread& self = *current;
   ClusterBarrier& barrier = self.block->cluster.barrier;
   self.place = {"cluster_arrive", at};
@@ -37,7 +37,8 @@ inline void cluster_arrive(std::source_location at = std::source_location::curre
     fail("cluster_arrive twice without cluster_wait", {&self, &earlier});
   }
   self.arrival = self.place;
-  barrier.memory_order[self.round % 2].fetch_add(1, std::memory_order_release);
+  barrier.memory_order[self.round % 2].fetch_add(
+      1, releases ? std::memory_order_release : std::memory_order_relaxed);
   const OrdersNothing scope;
   {
     const std::lock_guard lock(barrier.mutex);
@@ -52,6 +53,11 @@ inline void cluster_arrive(std::source_location at = std::source_location::curre
     if (++barrier.arrived == barrier.expected) release(barrier);
   }
   end_turn();
+}
+
+// The same, but what the thread did before is not made visible to those who wait.
+inline void cluster_arrive_relaxed(std::source_location at = std::source_location::current()) {
+  cluster_arrive(at, /*releases=*/false);
 }
 
 // Waits until every living thread of the cluster has arrived as often as this one. Comes after all that they did

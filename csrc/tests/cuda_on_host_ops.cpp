@@ -10,6 +10,7 @@
 #include "../bindings/backend_cuda.cpp"
 #include "../bindings/checks.cpp"
 #include "../bindings/commit_reveal.cpp"
+#include "../bindings/kept_memory.cpp"
 #include "../bindings/linear_tad_loss.cpp"
 #include "../bindings/log_softmax.cpp"
 #include "../bindings/tad_entries.cpp"

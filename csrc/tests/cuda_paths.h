@@ -34,7 +34,10 @@ class OnPath {
     cuda_on_host::Device& device = cuda_on_host::device;
     device.clusters = path.kept || path.cluster_blocks > 1;
     device.shared_bytes_per_block = int(path.kept ? 3 * (block_bytes + kReserved) : kReserved);  // three take turns
-    if (path.rows_at_a_time > 0) device.l2_bytes = int((path.rows_at_a_time * columns * column_bytes / 3 + 1) * 4);
+    if (path.rows_at_a_time > 0) {
+      device.multiprocessors = int(path.rows_at_a_time);  // one row for each
+      device.l2_bytes = 1;
+    }
     outer_context_ = context;
     context += std::string(", ") + path.name;
   }

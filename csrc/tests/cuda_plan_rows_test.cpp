@@ -37,40 +37,46 @@ void test_shared_memory_is_that_of_a_block() {
   CHECK(plan_rows(kA100, kLlada, 2).shared_bytes == 0);
 }
 
-void test_rows_at_a_time_fit_the_cache() {
-  const int64_t cache = kA100.l2_bytes;
-  for (int64_t column_bytes : {2, 4, 16}) {
-    const int64_t rows = plan_rows(kA100, kLlada, column_bytes).rows_at_a_time, bytes = kLlada * column_bytes;
-    CHECK(rows * bytes <= cache && rows * bytes > cache / 2);
-  }
-  CHECK(plan_rows({1, 1 << 10, 48 << 10, false}, kLlada, 16).rows_at_a_time == 1);  // there is no less
+/// As many as stay in three quarters of the cache, but one for each multiprocessor.
+void test_rows_at_a_time() {
+  const int64_t cache = kA100.l2_bytes / 4 * 3;
+  CHECK(plan_rows(kA100, kLlada, 2).rows_at_a_time == cache / (kLlada * 2));
+  CHECK(plan_rows(kA100, kLlada, 2).rows_at_a_time > kA100.multiprocessors);
+  CHECK(plan_rows(kA100, kLlada, 16).rows_at_a_time == kA100.multiprocessors);
 }
 
 void test_shapes() {
-  const RowPlan kept = plan_rows(kH100, kLlada, 4), read_again = plan_rows(kA100, kLlada, 4);
-  LaunchShape shape = shape_of(kept, 1000, 256, /*visited_twice=*/true);
+  const RowPlan kept = plan_rows(kH100, kLlada, 4), read_again = plan_rows(kA100, kLlada, 2);
+  LaunchShape shape = shape_of(kept, 1000, /*visited_twice=*/true);
   CHECK(shape.blocks.x == 8000 && shape.cluster_blocks == 8 && shape.shared_bytes == kept.shared_bytes);
-  shape = shape_of(kept, 1000, 256, /*visited_twice=*/false);
+  shape = shape_of(kept, 1000, /*visited_twice=*/false);
   CHECK(shape.blocks.x == 8000 && shape.cluster_blocks == 8 && shape.shared_bytes == 0);
-  shape = shape_of(read_again, 1000, 256, /*visited_twice=*/true);
+  shape = shape_of(read_again, 1000, /*visited_twice=*/true);
   CHECK(shape.blocks.x == read_again.rows_at_a_time && shape.cluster_blocks == 1 && shape.shared_bytes == 0);
-  CHECK(shape_of(read_again, 1000, 256, /*visited_twice=*/false).blocks.x == 1000);
-  CHECK(shape_of(read_again, 3, 256, /*visited_twice=*/true).blocks.x == 3);
+  CHECK(shape_of(read_again, 1000, /*visited_twice=*/false).blocks.x == 1000);
+  CHECK(shape_of(read_again, 3, /*visited_twice=*/true).blocks.x == 3);
 }
 
-/// Every column belongs to one block, and none behind the row's end to any.
+void columns_of_block_kernel(int columns, ColumnRange* ranges) {
+  Cluster cluster;
+  ranges[cluster.rank()] = columns_of_block(columns, cluster);
+  cluster.leave();
+}
+
+/// Every group belongs to one block, as far as the row goes.
 void test_columns_of_blocks() {
   for (int columns : {1, 8, 9, 63, 64, 65, 523, kLlada, kDream + 1})
     for (int blocks : {1, 2, 4, 8}) {
-      int next = 0;
+      ColumnRange ranges[8];
+      const LaunchShape shape{dim3(unsigned(blocks)), 1, blocks};
+      CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, ranges) == 0);
+      int group = 0;
       for (int rank = 0; rank < blocks; ++rank) {
-        const ColumnRange range = columns_of_block(columns, rank, blocks);
-        CHECK(range.begin == next && range.end >= range.begin && range.end <= columns);
-        CHECK(range.begin % kGroup == 0 || range.begin == columns);
-        CHECK(range.end - range.begin <= columns_per_block(columns, blocks));
-        next = range.end;
+        CHECK(ranges[rank].groups == 0 || ranges[rank].begin == group * kGroup);
+        CHECK(ranges[rank].groups >= 0 && ranges[rank].groups <= groups_per_block(columns, blocks));
+        group += ranges[rank].groups;
       }
-      CHECK(next == columns);
+      CHECK(group == (columns + kGroup - 1) / kGroup);
     }
 }
 
@@ -79,7 +85,7 @@ void test_columns_of_blocks() {
 int main() {
   test_blocks();
   test_shared_memory_is_that_of_a_block();
-  test_rows_at_a_time_fit_the_cache();
+  test_rows_at_a_time();
   test_shapes();
   test_columns_of_blocks();
   std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);

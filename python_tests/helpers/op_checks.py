@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import memory
 import torch
 from torch import Tensor
 
@@ -45,3 +47,14 @@ def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any)
     result.loss.backward()
     assert student.grad is not None
     return result, student.grad
+
+
+def peak_bytes(work: Callable[[], object], device: str) -> int:
+    """The most bytes that `work` had allocated at a time, beyond what was there before it."""
+    if device == "cpu":
+        return memory.peak_bytes(work)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

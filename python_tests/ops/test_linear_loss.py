@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import peft
 import pytest
 import torch
-from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, on, random_entries
+from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, on, peak_bytes, random_entries
 from torch import Tensor
 
 from tad_ext.ops import fused_linear_tad_loss, fused_tad_loss, reference
@@ -60,6 +63,69 @@ def test_teacher_hidden_may_hold_the_distant_rows_only(device: str) -> None:
     )
     for a, b in zip((whole[0].loss, *whole[1:]), (packed[0].loss, *packed[1:])):
         assert_same_products(device, a, b)
+
+
+def test_more_distant_entries_than_teacher_rows(device: str) -> None:
+    """Rows may be shared as far as there are no fewer than distant entries. On a GPU, where nobody looks, the others
+    have none."""
+    student, teacher, head, labels, steps = hidden_entries(torch.float32, device)
+    rows = torch.zeros(N, dtype=torch.int64, device=device)
+    shared = fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2, teacher_rows=rows)
+    expected = fused_linear_tad_loss(student, teacher[:1].expand(N, D), head, labels, steps, delta=2)
+    torch.testing.assert_close(shared.kl, expected.kl)
+    assert torch.equal(shared.ce, expected.ce)
+    too_few = fused_linear_tad_loss(student, teacher[:1], head, labels, steps, delta=2, teacher_rows=rows)
+    if device == "cpu" and not CUDA_ON_HOST:
+        torch.testing.assert_close(too_few.kl, expected.kl)
+    else:
+        assert too_few.kl.isnan()
+        assert torch.equal(too_few.ce, expected.ce)
+
+
+def test_the_head_itself(device: str) -> None:
+    student, teacher, weight, labels, steps = hidden_entries(torch.float32, device)
+    head = torch.nn.Linear(D, VOCABULARY, bias=False, device=device)
+    head.weight.data = weight
+    by_weight = gradients(fused_linear_tad_loss, student, teacher, weight, labels, steps, delta=2)
+    student.requires_grad_()
+    result = fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2)
+    result.loss.backward()
+    assert torch.equal(result.loss, by_weight[0].loss)
+    assert torch.equal(student.grad, by_weight[1])
+    assert torch.equal(head.weight.grad, by_weight[2])
+
+
+def test_a_head_that_is_more_than_its_weight_is_refused(device: str) -> None:
+    student, teacher, _, labels, steps = hidden_entries(torch.float32, device)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lm_head = torch.nn.Linear(D, VOCABULARY, bias=False, device=device)
+
+    adapted = peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["lm_head"]), Model()).lm_head
+    assert isinstance(adapted.weight, Tensor)  # the base's, so that a weight alone cannot tell
+    for head in (adapted, torch.nn.Linear(D, VOCABULARY, device=device)):
+        with pytest.raises(ValueError, match=r"lm_head_weight is .*Linear.*would be left out of the loss"):
+            fused_linear_tad_loss(student, teacher, head, labels, steps, delta=2)
+
+
+def test_no_more_than_one_chunk_of_logits_is_alive(device: str) -> None:
+    rows, hidden, vocabulary, chunk = 96, 8, 20_000, 8
+    student, teacher, _, steps = random_entries(rows, hidden, torch.float32, device)
+    head = random_entries(vocabulary, hidden, torch.float32, device, seed=1)[0]
+    student.requires_grad_()
+    labels = torch.zeros(rows, dtype=torch.int64, device=device)
+
+    def peak(chunk_rows: int) -> int:
+        student.grad = None
+        loss = partial(fused_linear_tad_loss, student, teacher, head, labels, steps, delta=2, chunk_rows=chunk_rows)
+        return peak_bytes(lambda: loss().loss.backward(), device)
+
+    tile = 32 if device == "cpu" and not CUDA_ON_HOST else chunk  # the CPU multiplies whole tiles
+    logits = 4 * vocabulary
+    assert peak(chunk) < 1.1 * max(chunk, tile) * logits
+    assert peak(rows) > 0.9 * rows * logits  # the measurement sees what a chunk takes
 
 
 def test_gradcheck_in_float64(device: str) -> None:

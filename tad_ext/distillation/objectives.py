@@ -112,7 +112,7 @@ class TADObjective(nn.Module):
         result = fused_linear_tad_loss(
             student_hidden,
             teacher_hidden,
-            self.lm_head_weight,
+            base_model(self.model).lm_head,
             batch.labels,
             batch.steps_to_reveal,
             delta=settings.delta,
@@ -126,17 +126,10 @@ class TADObjective(nn.Module):
         )
         return Contribution(result.loss * share, result.ce * share, result.kl * share)
 
-    @property
-    def lm_head_weight(self) -> Tensor:
-        """(V, D): the output head, shared by student and teacher, never adapted."""
-        weight = base_model(self.model).lm_head.weight
-        assert isinstance(weight, Tensor)
-        return weight
-
     def _teacher_rows(self, batch: TADBatch) -> Tensor:
         """(M, D) hidden rows of the distant entries; no forward where there are none."""
         if batch.teacher_positions.numel() == 0:
-            head = self.lm_head_weight
+            head = base_model(self.model).lm_head.weight
             return head.new_empty(0, head.shape[1])
         with teacher(self.model):
             return base_model(self.model).hidden_rows(

@@ -12,8 +12,8 @@ from .types import TADLoss
 Count = int | float | Tensor | None
 
 # Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU reads the whole head for each
-# chunk, and multiplies in tiles of 128 rows.
-_CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
+# chunk: from about 200 rows on, multiplying takes longer than that. Its tiles have 128 rows.
+_CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**25, 128
 
 
 def fused_tad_loss(
@@ -99,7 +99,7 @@ def fused_tad_loss(
 def fused_linear_tad_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor | None,
-    lm_head_weight: Tensor,
+    lm_head_weight: Tensor | torch.nn.Module,
     labels: Tensor,
     steps_to_reveal: Tensor,
     *,
@@ -115,10 +115,11 @@ def fused_linear_tad_loss(
 ) -> TADLoss:
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`, whose logits never exist as a whole.
 
-    Rows are worked through in chunks: logits, loss and, in place, their gradient, which is multiplied back to the
-    hidden size at once. Gradients flow to `student_hidden`, and to `lm_head_weight` if it requires one; they are
-    computed in forward, at loss scale 1 in the dtype of `student_hidden`, and only scaled in backward, so a loss scaler
-    cannot rescue float16 gradients from underflow: use bfloat16.
+    Rows are worked through in chunks: logits of student and teacher in one product, then loss and, in the logits'
+    place, their gradient, which is multiplied back to the hidden size at once. Gradients flow to `student_hidden`, and
+    to `lm_head_weight` if it requires one; they are computed in forward, at loss scale 1 in the dtype of
+    `student_hidden`, and only scaled in backward, so a loss scaler cannot rescue float16 gradients from underflow: use
+    bfloat16.
 
     On the CPU loss and hidden gradient have the same bits at any batch size, chunk size and number of threads. On a GPU
     the matrix products are PyTorch's: the same bits run after run, but not from one chunk size to another.
@@ -126,17 +127,23 @@ def fused_linear_tad_loss(
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
         teacher_hidden: (M, D), a constant; read at distant entries only. None if `kl_weight` is 0.
-        lm_head_weight: (V, D).
+        lm_head_weight: (V, D), or the head itself, a `torch.nn.Linear` without bias. A head that is anything else, an
+            adapted one above all, is refused: only its weight would be used. (Of a weight nobody can tell where it is
+            from: pass the head where it might carry an adapter.)
         labels: (N,) int64.
         steps_to_reveal: (N,) int64.
         teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
-            `teacher_hidden` need hold the distant rows only. Default: entry i reads row i.
-        chunk_rows: rows of logits alive at a time. Default: about 16 million logits, on a GPU 128 million.
+            `teacher_hidden` need hold the distant rows only. Default: entry i reads row i. On a GPU, where nobody can
+            look at the entries, teacher logits are made for min(M, N) entries: pass the distant rows alone, and no
+            fewer rows than there are distant entries (those without one have a NaN loss).
+        chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 16 million
+            logits, on a GPU 33 million.
 
     Under autocast the matrix products run in the autocast dtype, as `F.linear` would. Everything else is as in
     `fused_tad_loss`.
     """
     _check_delta(delta)
+    lm_head_weight = _weight_of_head(lm_head_weight)
     if torch.is_autocast_enabled(student_hidden.device.type):
         dtype = torch.get_autocast_dtype(student_hidden.device.type)
         student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
@@ -163,6 +170,20 @@ def fused_linear_tad_loss(
         training and lm_head_weight.requires_grad,
     )
     return TADLoss(loss, ce, kl, near, distant)
+
+
+def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
+    """The weight of a head that is nothing but its weight."""
+    if isinstance(head, Tensor):
+        return head
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        bias = " with a bias" if type(head) is torch.nn.Linear else ""
+        raise ValueError(
+            f"lm_head_weight is a {type(head).__module__}.{type(head).__qualname__}{bias}, expected a tensor or a "
+            "plain torch.nn.Linear without bias: adapter or bias would be left out of the loss (merge an adapter "
+            "first, or do not adapt the head)"
+        )
+    return head.weight
 
 
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:

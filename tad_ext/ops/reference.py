@@ -73,7 +73,7 @@ def fused_tad_loss(
 def fused_linear_tad_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor | None,
-    lm_head_weight: Tensor,
+    lm_head_weight: Tensor | torch.nn.Module,
     labels: Tensor,
     steps_to_reveal: Tensor,
     *,
@@ -88,9 +88,10 @@ def fused_linear_tad_loss(
     chunk_rows: int | None = None,
 ) -> TADLoss:
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
-    teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ lm_head_weight.detach().T
+    weight = lm_head_weight if isinstance(lm_head_weight, Tensor) else lm_head_weight.get_parameter("weight")
+    teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
     return fused_tad_loss(
-        student_hidden @ lm_head_weight.T,
+        student_hidden @ weight.T,
         teacher_logits,
         labels,
         steps_to_reveal,
