@@ -44,9 +44,11 @@ double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   return cross_entropy(row.student, element_of<double>(a.student, student, a.labels[entry]));
 }
 
-/// What turns a block's exponentials into probabilities times `scale`.
+/// What turns a block's exponentials into probabilities times `scale`. Only a block in which nothing is possible may
+/// stand above the row's maximum: it is relative to 0, and any finite number turns its exponentials into 0.
 inline double block_factor(double reference, const RowSum<double>& row, double b, double scale) {
-  return scale * std::exp(shift_to(row.max, {reference, 1, 0}, b)) / row.sum;
+  const double shift = shift_to(row.max, {reference, 1, 0}, b);
+  return scale * std::exp(shift > 0 ? 0 : shift) / row.sum;
 }
 
 template <class Real>

@@ -4,13 +4,13 @@
 #include "platform.cuh"
 
 #include "../common/statistics.h"
-#include "reduce.cuh"
+#include "resident.cuh"
 #include "row_sums.cuh"
 
 namespace tad {
 namespace cuda {
 
-constexpr int kSliceThreads = 256;
+constexpr int kSliceThreads = kRowThreads;
 constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.

@@ -162,10 +162,10 @@ void test_random_canvases() {
       tad::TAD_ISA::reveal_row(tad::TAD_ISA::OneThread(), one_thread.arguments(), row);
     }
     CHECK(one_thread == expected);
-    under_every_schedule([&] {
+    under_every_schedule([&](bool first) {
       Problem actual = problem;
       CHECK(cuda::commit_reveal(actual.arguments(), nullptr) == 0);
-      CHECK(actual == expected);
+      if (first) CHECK(actual == expected);
       std::vector<unsigned char> bytes = actual.revealed;
       append(bytes, actual.canvas);
       return bytes;

@@ -1,20 +1,14 @@
-// What the tests of the CUDA kernels share: matrices that end where their last row ends, comparisons that print what
-// they compared, float64 formulas, and runs under every schedule. The kernels are in cuda_kernels_on_host.cpp.
+// What the tests of the CUDA kernels share: sizes at which something ends, rows that lie far apart, and runs under
+// every schedule.
 #pragma once
 
 #include <sys/mman.h>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <random>
-#include <string>
-#include <vector>
+#include <algorithm>
+#include <numeric>
 
-#include "../common/arguments.h"
-#include "../common/storage.h"
-#include "cuda_on_host_schedule.h"
+#include "../cuda/kernels.h"
+#include "cuda_on_host_runtime.h"
+#include "kernel_checks.h"
 
 namespace tad::checks {
 
@@ -29,147 +23,6 @@ inline std::vector<int64_t> awkward_sizes() {
   if (kThreads) return {8195};
   return {1, 7, 8, 9, 515, 4099, 8192, 8195, 16389};
 }
-
-constexpr double kInfinity = INFINITY, kNaN = NAN;
-
-// ---- checks -------------------------------------------------------------------------------------------------------
-
-inline int failures = 0;
-inline std::string context;  // what is being checked, for the message
-
-#define CHECK(condition) tad::checks::check(condition, __FILE__, __LINE__, #condition)
-#define CHECK_NEAR(actual, expected, tolerance) \
-  tad::checks::check_near(actual, expected, tolerance, __FILE__, __LINE__, #actual)
-
-/// A broken kernel fails everywhere: the first messages say enough.
-inline void fail(const char* file, int line, const std::string& what) {
-  const char* name = std::strrchr(file, '/');
-  std::printf("%s:%d: failed: %s [%s]\n", name ? name + 1 : file, line, what.c_str(), context.c_str());
-  if (++failures == 10) std::exit(EXIT_FAILURE);
-}
-
-inline void check(bool condition, const char* file, int line, const char* text) {
-  if (!condition) fail(file, line, text);
-}
-
-/// Within `tolerance`; infinities must be equal, and a NaN is expected where `expected` is one.
-inline void check_near(double actual, double expected, double tolerance, const char* file, int line, const char* text) {
-  const bool same = actual == expected || (actual != actual && expected != expected);
-  if (same || std::abs(actual - expected) <= tolerance) return;
-  char numbers[120];
-  std::snprintf(numbers, sizeof numbers, " is %.9g, expected %.9g within %.1g", actual, expected, tolerance);
-  fail(file, line, text + std::string(numbers));
-}
-
-inline int report() {
-  std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
-  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
-// ---- dtypes -------------------------------------------------------------------------------------------------------
-
-inline const char* name_of(DType dtype) {
-  constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
-  return kNames[int(dtype)];
-}
-
-/// Relative error of arithmetic on a dtype's elements: float32 for the half ones, with exponents of a few dozens.
-inline double arithmetic_error(DType dtype) {
-  return dtype == DType::kFloat64 ? 1e-12 : 5e-6;
-}
-
-/// Relative error of a result that is stored in a dtype.
-inline double stored_error(DType dtype) {
-  return dtype == DType::kBFloat16 ? 1.0 / 256 : dtype == DType::kFloat16 ? 1.0 / 1024 : arithmetic_error(dtype);
-}
-
-/// Absolute error where a dtype's numbers become subnormal.
-inline double subnormal_error(DType dtype) {
-  return dtype == DType::kFloat16 ? 6e-8 : dtype == DType::kFloat64 ? 1e-300 : 1e-36;
-}
-
-// ---- memory -------------------------------------------------------------------------------------------------------
-
-/// Elements of 0xFF bytes, NaN or -1: an output that the kernel did not write shows.
-template <class T>
-std::vector<T> poisoned(int64_t count) {
-  std::vector<T> values(static_cast<size_t>(count));
-  if (count > 0) std::memset(static_cast<void*>(values.data()), 0xFF, sizeof(T) * values.size());
-  return values;
-}
-
-/// Rows on the heap, poisoned. The memory begins `offset` elements before the first row and ends with the last one, so
-/// that AddressSanitizer sees every access behind it; between rows lie `gap` elements that stay poisoned.
-class Matrix {
- public:
-  Matrix(DType dtype, int64_t rows, int64_t columns, int64_t gap = 0, int64_t offset = 0)
-      : dtype_(dtype), rows_(rows), columns_(columns), stride_(columns + gap), offset_(offset) {
-    const int64_t elements = offset + (rows > 0 ? (rows - 1) * stride_ + columns : 0);
-    bytes_ = poisoned<unsigned char>(elements * portable::element_size(dtype));
-  }
-
-  Rows view() const { return {at(0, 0), stride_, dtype_, rows_}; }
-  MutableRows mutable_view() { return {const_cast<unsigned char*>(at(0, 0)), stride_, dtype_, rows_}; }
-  const std::vector<unsigned char>& bytes() const { return bytes_; }
-  DType dtype() const { return dtype_; }
-  int64_t columns() const { return columns_; }
-
-  double get(int64_t row, int64_t column) const {
-    using portable::from_storage;
-    const void* p = at(row, column);
-    switch (dtype_) {
-      case DType::kFloat32: return from_storage<double>(*static_cast<const float*>(p));
-      case DType::kFloat64: return from_storage<double>(*static_cast<const double*>(p));
-      case DType::kBFloat16: return from_storage<double>(*static_cast<const BFloat16*>(p));
-      default: return from_storage<double>(*static_cast<const Float16*>(p));
-    }
-  }
-  std::vector<double> row(int64_t row) const {
-    std::vector<double> values;
-    for (int64_t column = 0; column < columns_; ++column) values.push_back(get(row, column));
-    return values;
-  }
-  void set(int64_t row, int64_t column, double x) {
-    using portable::to_storage;
-    void* p = const_cast<unsigned char*>(at(row, column));
-    switch (dtype_) {
-      case DType::kFloat32: return to_storage(x, static_cast<float*>(p));
-      case DType::kFloat64: return to_storage(x, static_cast<double*>(p));
-      case DType::kBFloat16: return to_storage(x, static_cast<BFloat16*>(p));
-      default: return to_storage(x, static_cast<Float16*>(p));
-    }
-  }
-  void set_row(int64_t row, const std::vector<double>& values) {
-    for (int64_t column = 0; column < columns_; ++column) set(row, column, values[size_t(column)]);
-  }
-  Matrix& randomize(unsigned seed, double scale = 4) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<double> normal(0, scale);
-    for (int64_t row = 0; row < rows_; ++row)
-      for (int64_t column = 0; column < columns_; ++column) set(row, column, normal(generator));
-    return *this;
-  }
-
-  /// Whether all that belongs to no row is as it was.
-  bool gaps_are_untouched() const {
-    std::vector<bool> in_row(bytes_.size(), false);
-    const int64_t size = portable::element_size(dtype_);
-    for (int64_t row = 0; row < rows_; ++row)
-      for (int64_t i = 0; i < columns_ * size; ++i) in_row[size_t((offset_ + row * stride_) * size + i)] = true;
-    for (size_t i = 0; i < bytes_.size(); ++i)
-      if (!in_row[i] && bytes_[i] != 0xFF) return false;
-    return true;
-  }
-
- private:
-  const unsigned char* at(int64_t row, int64_t column) const {
-    return bytes_.data() + (offset_ + row * stride_ + column) * portable::element_size(dtype_);
-  }
-
-  DType dtype_;
-  int64_t rows_, columns_, stride_, offset_;
-  std::vector<unsigned char> bytes_;
-};
 
 /// Six rows of bfloat16 that are 2^30 + 8 elements apart: the last one begins behind element 2^32 and byte 2^33. Only
 /// pages that are touched exist.
@@ -206,51 +59,51 @@ class DistantRows {
   void* memory_;
 };
 
+/// Entries in the order of the rows they name; null: entry i names row i.
+class SortedEntries {
+ public:
+  SortedEntries(const int64_t* rows, int64_t count) : entries_(size_t(rows ? count : 0)) {
+    std::iota(entries_.begin(), entries_.end(), 0);
+    std::stable_sort(entries_.begin(), entries_.end(), [&](int64_t i, int64_t j) { return rows[i] < rows[j]; });
+    for (int64_t entry : entries_) sorted_rows_.push_back(rows[entry]);
+  }
+  cuda::EntriesByRow view() const {
+    return entries_.empty() ? cuda::EntriesByRow{} : cuda::EntriesByRow{sorted_rows_.data(), entries_.data()};
+  }
+
+ private:
+  std::vector<int64_t> entries_, sorted_rows_;
+};
+
 // ---- runs ---------------------------------------------------------------------------------------------------------
 
-/// Appends the bytes of some results to those of others.
-template <class T>
-void append(std::vector<unsigned char>& bytes, const std::vector<T>& values) {
-  const auto* data = reinterpret_cast<const unsigned char*>(values.data());
-  bytes.insert(bytes.end(), data, data + sizeof(T) * values.size());
-}
-
-/// Calls `run`, which launches kernels, checks their results and returns these as bytes, under every schedule. The
-/// bytes must always be the same.
+/// Calls run(first), which launches kernels and returns their results as bytes, under every schedule. The bytes must
+/// always be the same, so it is enough that run(true) checks what they say.
 template <class Run>
 void under_every_schedule(const Run& run) {
   constexpr const char* kNames[] = {"forward", "reverse", "shuffled"};
   const std::string outer = context;
-  std::vector<unsigned char> first;
+  std::vector<unsigned char> expected;
   for (const cuda_on_host::Schedule& schedule : cuda_on_host::kSchedules) {
     cuda_on_host::set_schedule(schedule);
     context = outer + ", " + kNames[int(schedule.order)];
-    const std::vector<unsigned char> bytes = run();
-    if (first.empty()) first = bytes;
-    CHECK(bytes == first);
+    const bool first = schedule.order == cuda_on_host::Order::forward;
+    const std::vector<unsigned char> bytes = run(first);
+    if (first) expected = bytes;
+    CHECK(bytes == expected);
     if (kThreads) break;  // the operating system chooses
   }
   cuda_on_host::set_schedule({});
   context = outer;
 }
 
-// ---- float64 formulas ---------------------------------------------------------------------------------------------
-
-/// log softmax(x / temperature); NaN all over where the row has a NaN or +inf, or nothing is possible.
-inline std::vector<double> log_softmax_of(const std::vector<double>& x, double temperature = 1) {
-  double max = -kInfinity, sum = 0;
-  for (double value : x) max = value > max ? value : max;
-  for (double value : x) sum += std::exp((value - max) / temperature);
-  std::vector<double> result;
-  for (double value : x) result.push_back((value - max) / temperature - std::log(sum));
-  return result;
-}
-
-inline double log_sum_exp(const std::vector<double>& x, double temperature = 1) {
-  double max = -kInfinity, sum = 0;
-  for (double value : x) max = value > max ? value : max;
-  for (double value : x) sum += std::exp((value - max) / temperature);
-  return max / temperature + std::log(sum);
+/// The same, or run(true) under the one schedule that finds most.
+template <class Run>
+void under_schedules(bool every, const Run& run) {
+  if (every) return under_every_schedule(run);
+  cuda_on_host::set_schedule({cuda_on_host::Order::shuffled, 1});
+  run(true);
+  cuda_on_host::set_schedule({});
 }
 
 }  // namespace tad::checks

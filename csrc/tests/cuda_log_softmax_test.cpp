@@ -1,28 +1,12 @@
 // The CUDA kernels of log softmax and its gradient, run on the host, against float64 formulas.
-#include <algorithm>
-#include <numeric>
-
-#include "../cuda/kernels.h"
 #include "cuda_kernels_checks.h"
+#include "cuda_paths.h"
+#include "log_softmax_problem.h"
 
 namespace {
 
 using namespace tad;
 using namespace tad::checks;
-
-/// Chosen rows of logits; an empty list is every row. The upstream gradient has a row per entry.
-struct Problem {
-  Matrix logits, grad_out;
-  std::vector<int64_t> rows;
-  double temperature = 1;
-
-  LogSoftmaxArguments arguments() const {
-    return {
-        logits.view(), logits.columns(), grad_out.view().row_count, rows.empty() ? nullptr : rows.data(), temperature};
-  }
-  int64_t row(int64_t entry) const { return rows.empty() ? entry : rows[size_t(entry)]; }
-  bool exists(int64_t entry) const { return row(entry) >= 0 && row(entry) < logits.view().row_count; }
-};
 
 template <class Real>
 std::vector<Real> run_forward(const LogSoftmaxArguments& a, const MutableRows& out) {
@@ -33,88 +17,33 @@ std::vector<Real> run_forward(const LogSoftmaxArguments& a, const MutableRows& o
 
 void run_gradient(
     const LogSoftmaxArguments& a, const void* normalizers, const Rows& grad_out, const MutableRows& gradient) {
-  std::vector<int64_t> entries(size_t(a.entries)), sorted;
-  std::iota(entries.begin(), entries.end(), 0);
-  if (a.rows)
-    std::stable_sort(entries.begin(), entries.end(), [&](int64_t i, int64_t j) { return a.rows[i] < a.rows[j]; });
-  for (int64_t entry : entries) sorted.push_back(a.rows ? a.rows[entry] : entry);
-  const cuda::EntriesByRow named{sorted.data(), entries.data()};
-  CHECK(
-      cuda::log_softmax_gradient(a, normalizers, grad_out, a.rows ? named : cuda::EntriesByRow{}, gradient, nullptr) ==
-      0);
+  const SortedEntries sorted(a.rows, a.entries);
+  CHECK(cuda::log_softmax_gradient(a, normalizers, grad_out, sorted.view(), gradient, nullptr) == 0);
 }
 
 template <class Real>
-void check_forward(const Problem& problem, const Matrix& out, const std::vector<Real>& normalizers) {
-  const double arithmetic = arithmetic_error(problem.logits.dtype());
-  for (int64_t entry = 0; entry < out.view().row_count; ++entry) {
-    const bool exists = problem.exists(entry);
-    std::vector<double> expected(size_t(out.columns()), kNaN);
-    double log_sum = kNaN;
-    if (exists) {
-      const std::vector<double> x = problem.logits.row(problem.row(entry));
-      expected = log_softmax_of(x, problem.temperature);
-      log_sum = log_sum_exp(x, problem.temperature);
-    }
-    const double* e = expected.data();
-    for (int64_t column = 0; column < out.columns(); ++column, ++e)
-      CHECK_NEAR(out.get(entry, column), *e, arithmetic + stored_error(out.dtype()) * std::abs(*e));
-    const double rounded = double(normalizers[size_t(2 * entry)]), rest = double(normalizers[size_t(2 * entry + 1)]);
-    if (exists && std::isfinite(log_sum))
-      CHECK_NEAR(rounded / problem.temperature + rest, log_sum, arithmetic * (1 + std::abs(log_sum)) / 10);
-    else
-      CHECK(!std::isfinite(rounded) && !std::isfinite(rest));
-  }
-  CHECK(out.gaps_are_untouched());
-}
-
-void check_gradient(const Problem& problem, const Matrix& gradient) {
-  const DType dtype = gradient.dtype();
-  const int64_t entries = problem.grad_out.view().row_count;
-  for (int64_t row = 0; row < gradient.view().row_count; ++row) {
-    std::vector<double> sum(size_t(gradient.columns())), magnitude(sum.size());
-    int named = 0;
-    for (int64_t entry = 0; entry < entries; ++entry) {
-      if (problem.row(entry) != row) continue;
-      ++named;
-      const std::vector<double> log_p = log_softmax_of(problem.logits.row(row), problem.temperature);
-      const std::vector<double> g = problem.grad_out.row(entry);
-      double total = 0, total_magnitude = 0;
-      for (double value : g) total += value, total_magnitude += std::abs(value);
-      for (size_t i = 0; i < g.size(); ++i) {
-        sum[i] += (g[i] - std::exp(log_p[i]) * total) / problem.temperature;
-        magnitude[i] += (std::abs(g[i]) + std::exp(log_p[i]) * total_magnitude) / problem.temperature;
-      }
-    }
-    const double error = stored_error(dtype) * std::max(named, 1);  // rounded after every entry
-    for (size_t i = 0; i < sum.size(); ++i)
-      CHECK_NEAR(gradient.get(row, int64_t(i)), sum[i], error * magnitude[i] + subnormal_error(dtype));
-  }
-  CHECK(gradient.gaps_are_untouched());
-}
-
-template <class Real>
-void check_problem(const Problem& problem, DType out_dtype, int64_t gap, int64_t offset) {
+void check_problem(const Problem& problem, DType out_dtype, int64_t gap, int64_t offset, bool every_schedule) {
   const LogSoftmaxArguments a = problem.arguments();
-  under_every_schedule([&] {
+  const auto run = [&](bool first) {
     Matrix out(out_dtype, a.entries, a.vocabulary, gap, offset);
     const std::vector<Real> normalizers = run_forward<Real>(a, out.mutable_view());
-    check_forward(problem, out, normalizers);
+    if (first) check_forward(problem, out, normalizers);
     Matrix gradient(problem.logits.dtype(), a.logits.row_count, a.vocabulary, offset, gap);
     run_gradient(a, normalizers.data(), problem.grad_out.view(), gradient.mutable_view());
-    check_gradient(problem, gradient);
+    if (first) check_gradient(problem, gradient);
     std::vector<unsigned char> bytes = out.bytes();
     append(bytes, normalizers);
     append(bytes, gradient.bytes());
     return bytes;
-  });
+  };
+  under_schedules(every_schedule, run);
 }
 
-void check(const Problem& problem, DType out_dtype, int64_t gap = 0, int64_t offset = 0) {
+void check(const Problem& problem, DType out_dtype, int64_t gap = 0, int64_t offset = 0, bool every_schedule = true) {
   if (problem.logits.dtype() == DType::kFloat64)
-    check_problem<double>(problem, out_dtype, gap, offset);
+    check_problem<double>(problem, out_dtype, gap, offset, every_schedule);
   else
-    check_problem<float>(problem, out_dtype, gap, offset);
+    check_problem<float>(problem, out_dtype, gap, offset, every_schedule);
 }
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
@@ -132,6 +61,24 @@ void test_sizes_and_dtypes() {
            variant % 3 ? 0.7 : 1.0},
           other, variant % 3, variant % 2);
       if (kThreads) return;
+    }
+  }
+}
+
+/// On every path: the same dtypes, and a result's gradient of another dtype, which is never kept.
+void test_paths() {
+  for (const Path& path : kPaths) {
+    if (is_left_out(path)) continue;
+    for (int variant = 0; variant < 8; ++variant) {
+      const DType dtype = kDTypes[variant % 4], other = kDTypes[variant < 4 ? variant : (variant + 1) % 4];
+      const int64_t vocabulary = variant == 1 ? 5003 : variant % 2 ? 523 : 640;
+      context = std::string(name_of(dtype)) + " to " + name_of(other);
+      Matrix logits(dtype, 3, vocabulary, variant % 3), grad_out(other, 3, vocabulary);
+      const Problem problem{logits.randomize(10), grad_out.randomize(11, 1), {2, 0, 2}, 0.7};
+      const OnPath on_path(path, vocabulary, portable::element_size(other));
+      check(problem, other, variant % 2, variant / 4, /*every_schedule=*/variant == 0);
+      on_path.check_launch(3, dtype == other);
+      if (kThreads) break;
     }
   }
 }
@@ -158,8 +105,9 @@ void test_infinite_and_missing_values() {
   check({logits, grad_out, {}}, DType::kFloat32);
 }
 
-void test_a_row_alone() {
+void test_a_row_alone(const Path& path) {
   context = "a row alone";
+  const OnPath on_path(path, 515, 2);
   Matrix logits(DType::kBFloat16, 4, 515), together(DType::kBFloat16, 4, 515), alone(DType::kBFloat16, 1, 515);
   run_forward<float>({logits.randomize(7).view(), 515, 4, nullptr, 0.7}, together.mutable_view());
   for (int64_t row = 0; row < 4; ++row) {
@@ -191,10 +139,11 @@ void test_rows_far_apart() {
 
 int main() {
   test_sizes_and_dtypes();
+  test_paths();
   if (kThreads) return report();
   test_rows_out_of_range();
   test_infinite_and_missing_values();
-  test_a_row_alone();
+  for (const Path& path : kPaths) test_a_row_alone(path);
   test_rows_far_apart();
   return report();
 }

@@ -42,6 +42,14 @@ constexpr unsigned kMaxClusterBlocks = 8;  // that every device with clusters ha
 
 inline constinit thread_local cudaError_t last_error = cudaSuccess;
 
+// What was last launched, for tests of launchers.
+struct Launched {
+  dim3 grid, block;
+  unsigned cluster_blocks = 0;
+  size_t shared_bytes = 0;
+};
+inline constinit thread_local Launched last_launched;
+
 // Largest dynamic shared memory of the kernels that asked for another than kSharedBytes.
 struct SharedLimits {
   std::mutex mutex;
@@ -74,6 +82,7 @@ inline void run(const void* kernel, const Launch& launch) {
     last_error = error;
     return;
   }
+  last_launched = {launch.grid, launch.block, launch.cluster_blocks, launch.shared_bytes};
   const Schedule now = schedule;
   const dim3 grid(launch.grid.x / launch.cluster_blocks, launch.grid.y, launch.grid.z);  // of clusters
   std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);

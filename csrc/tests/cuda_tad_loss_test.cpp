@@ -1,5 +1,6 @@
-// The CUDA kernels of the partitioned loss, run on the host: entry losses, row sums and gradients against float64
-// formulas, on dtypes, sizes and row lists of every kind. cuda_tad_totals_test.cpp has the totals.
+// The CUDA kernel of the partitioned loss, run on the host: losses and gradients against float64 formulas, on dtypes,
+// sizes and row lists of every kind. cuda_tad_loss_paths_test.cpp has the ways in which a row is worked on,
+// cuda_tad_totals_test.cpp the totals.
 #include "cuda_tad_problem.h"
 
 namespace {
@@ -26,7 +27,7 @@ void test_sizes_and_dtypes() {
       const Problem problem = compact_problem(vocabulary, variant);
       context = "V " + std::to_string(vocabulary) + ", " + name_of(problem.student.dtype()) + " and " +
                 name_of(problem.teacher.dtype());
-      check_problem(problem, variant % 3, variant % 2);
+      check_problem(problem, {.gap = variant % 3, .offset = variant % 2});
       if (kThreads) return;
     }
   }
@@ -39,7 +40,7 @@ void test_row_lists() {
     Matrix student(dtype, 5, 70, 3, 1), teacher(DType::kBFloat16, 4, 70);
     Problem problem{student.randomize(3), teacher.randomize(4),   {5, 69, 0, 1, 7, 0},    {2, 1, 8, 3, 9, 0},
                     {3, 1, 3, 3, 0, 1},   {-1, -1, 2, -1, 3, -1}, {1, 0.5, 3, 0.25, 2, 1}};
-    check_problem(problem, 5, 1);
+    check_problem(problem, {.gap = 5, .offset = 1});
     if (kThreads) return;
   }
 }
@@ -50,10 +51,9 @@ void test_entries_that_share_a_row_add_in_their_order() {
   Matrix logits(DType::kBFloat16, 1, 9);
   logits.set_row(0, std::vector<double>(9));
   Problem problem{logits, logits, {2, 2, 2}, {1, 1, 1}, {0, 0, 0}, {}, {9, -9, 9.0 / 1024}};
-  problem.ce_weight = problem.near_count = 1;
-  Losses forward = run_loss(problem.arguments());
+  problem.ce_weight = problem.near_given = 1;
   Matrix gradient(DType::kBFloat16, 1, 9);
-  run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
+  run_gradient(problem.arguments(), gradient.mutable_view());
   CHECK_NEAR(gradient.get(0, 2), -8.0 / 1024, 1e-9);
   CHECK_NEAR(gradient.get(0, 0), 1.0 / 1024, 1e-9);
 }
@@ -101,10 +101,8 @@ void test_equal_rows_have_no_divergence() {
     Matrix logits(dtype, 2, 515);
     Problem problem{logits.randomize(9, 20), logits, {0, 0}, {9, 9}, {}, {}, {}};
     problem.teacher = problem.student;
-    Losses forward = run_loss(problem.arguments());
-    CHECK(forward.losses == std::vector<double>({0, 0}));
     Matrix gradient(dtype, 2, 515);
-    run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
+    CHECK(run_gradient(problem.arguments(), gradient.mutable_view()) == std::vector<double>({0, 0}));
     for (int64_t column = 0; column < 515; ++column)
       CHECK(gradient.get(0, column) == 0 && gradient.get(1, column) == 0);
     if (kThreads) return;
@@ -116,56 +114,32 @@ void test_options() {
   Problem problem = compact_problem(100, 0);
   TadLossArguments a = problem.arguments();
   a.teacher.data = nullptr;
-  Losses forward = run_loss(a);
-  CHECK(forward.losses[1] == 0 && forward.losses[0] > 0);
   Matrix gradient(DType::kFloat32, 5, 100);
-  run_gradient(a, forward, nullptr, gradient.mutable_view());
+  std::vector<double> losses = run_gradient(a, gradient.mutable_view());
+  CHECK(losses[1] == 0 && losses[0] > 0 && losses == run_losses(a));
   CHECK(gradient.row(1) == std::vector<double>(100) && gradient.get(0, 99) < 0);
 
-  context = "without grad_loss, and into the student's logits";
-  a = problem.arguments();
-  forward = run_loss(a);
+  context = "without losses, and without grad_loss";
+  check_problem(problem, {.has_grad_loss = false});
   gradient = Matrix(DType::kFloat32, 5, 100);
-  run_gradient(a, forward, nullptr, gradient.mutable_view());
+  run_gradient_alone(problem.arguments(), gradient.mutable_view());
   check_gradient(problem, 1, gradient);
-  run_gradient(a, forward, nullptr, problem.student.mutable_view());
-  CHECK(problem.student.bytes() == gradient.bytes());
+
+  context = "divided by the numbers of entries";
+  problem.own_counts = true;
+  check_problem(problem);
 
   context = "denominators of 0";
-  problem = compact_problem(100, 0);
-  problem.near_count = problem.distant_count = 0;  // count as 1
-  gradient = Matrix(DType::kFloat32, 5, 100);
-  run_gradient(problem.arguments(), forward, nullptr, gradient.mutable_view());
-  problem.near_count = problem.distant_count = 1;
-  check_gradient(problem, 1, gradient);
+  problem.own_counts = false;
+  problem.near_given = problem.distant_given = 0;  // count as 1
+  check_problem(problem);
 
   context = "no entries";
   problem.steps.clear();
-  run_loss(problem.arguments());
-}
-
-/// Every entry on its own gives the bits it gives in company.
-void test_a_row_alone() {
-  context = "a row alone";
-  const Problem problem = compact_problem(515, 1);
-  Losses together = run_loss(problem.arguments());
-  Matrix gradient(problem.student.dtype(), 5, 515);
-  run_gradient(problem.arguments(), together, nullptr, gradient.mutable_view());
-  for (int64_t entry = 0; entry < 5; ++entry) {
-    TadLossArguments a = problem.arguments();
-    a.entries = 1;
-    a.labels += entry;
-    a.steps += entry;
-    a.student_rows = a.teacher_rows = &entry;
-    if (a.row_weight) a.row_weight += entry;
-    Losses alone = run_loss(a);
-    CHECK(alone.losses[0] == together.losses[size_t(entry)]);
-    for (size_t i = 0; i < 4; ++i) CHECK(alone.sum(i) == together.sum(4 * size_t(entry) + i));
-    Matrix of_alone(problem.student.dtype(), 5, 515);
-    run_gradient(a, alone, nullptr, of_alone.mutable_view());
-    CHECK(of_alone.row(entry) == gradient.row(entry));
-    CHECK(of_alone.row((entry + 1) % 5) == std::vector<double>(515));
-  }
+  CHECK(run_losses(problem.arguments()).empty());
+  gradient = Matrix(DType::kFloat32, 5, 100);
+  run_gradient(problem.arguments(), gradient.mutable_view());
+  for (int64_t row = 0; row < 5; ++row) CHECK(gradient.row(row) == std::vector<double>(100));
 }
 
 void test_rows_far_apart() {
@@ -178,9 +152,7 @@ void test_rows_far_apart() {
   TadLossArguments a = problem.arguments();
   a.student = far_student.view();
   a.teacher = far_teacher.view();
-  Losses forward = run_loss(a);
-  check_losses(problem, forward);
-  run_gradient(a, forward, nullptr, far_gradient.mutable_view());
+  check_losses(problem, run_gradient(a, far_gradient.mutable_view()));
   Matrix gradient(DType::kBFloat16, DistantRows::kRows, 20);
   far_gradient.copy_to(gradient);
   check_gradient(problem, 1, gradient);
@@ -197,7 +169,6 @@ int main() {
   test_indices_out_of_range();
   test_infinite_and_missing_values();
   test_options();
-  test_a_row_alone();
   test_rows_far_apart();
   return report();
 }

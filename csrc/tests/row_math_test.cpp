@@ -1,5 +1,5 @@
-// Host tests of csrc/common and of every CPU kernel table, without PyTorch: merges in any split give the whole row's
-// sums, selections keep their tie rule, Philox gives the published words, and all instruction sets agree with float64.
+// Host tests of csrc/common: merges in any split give the whole row's sums, selections keep their tie rule, Philox
+// gives the published words. The kernels of csrc/cpu have tests of their own.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -8,7 +8,6 @@
 
 #include "../common/philox.h"
 #include "../common/row_math.h"
-#include "../cpu/kernels.h"
 #include "check.h"
 
 namespace {
@@ -107,38 +106,6 @@ void test_philox() {
   CHECK(gumbel(0xFFFFFFFFu) <= kGumbelBound && std::isfinite(gumbel(0)));
 }
 
-template <class Real>
-void test_kernels(const CpuKernels& kernels, int64_t vocabulary, double tolerance) {
-  const std::vector<double> s64 = random_row(vocabulary, 1), t64 = random_row(vocabulary, 2);
-  const std::vector<Real> s(s64.begin(), s64.end()), t(t64.begin(), t64.end());
-  const DType dtype = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
-  const int64_t labels[] = {vocabulary / 2, 0}, steps[] = {1, 9}, rows[] = {0, 0};
-  TadLossArguments a;
-  a.student = {s.data(), vocabulary, dtype};
-  a.teacher = {t.data(), vocabulary, dtype};
-  a.vocabulary = vocabulary;
-  a.labels = labels;
-  a.steps = steps;
-  a.student_rows = a.teacher_rows = rows;
-  a.delta = 3;
-  a.temperature = 2.0;
-  const RowSum<double> sum = sum_of(s64, 0, s64.size(), 1);
-  const double expected[] = {
-      cross_entropy(sum, s64[labels[0]]), divergence_of(s64, t64, 0, s64.size(), 0.5).divergence()};
-  std::vector<Real> guarded(vocabulary + 64, Real(7));  // what lies behind a row must stay untouched
-  for (int64_t entry = 0; entry < 2; ++entry) {
-    double loss;
-    TadRowSums<Real> sums;
-    kernels.of<Real>().tad_loss(a, entry, &loss, &sums);
-    CHECK(close(loss, expected[entry], tolerance));
-    kernels.of<Real>().tad_gradient(a, entry, sums, Real(1), {guarded.data(), vocabulary, dtype}, 0, false);
-    double total = 0;
-    for (int64_t i = 0; i < vocabulary; ++i) total += double(guarded[i]);
-    CHECK(std::abs(total) < 100 * tolerance);  // both gradients sum to zero
-    for (size_t i = vocabulary; i < guarded.size(); ++i) CHECK(guarded[i] == Real(7));
-  }
-}
-
 }  // namespace
 
 int main() {
@@ -146,13 +113,6 @@ int main() {
   test_divergence_does_not_depend_on_order();
   test_top2();
   test_philox();
-  for (const CpuKernels* kernels : runnable_cpu_kernels()) {
-    for (int64_t vocabulary : {1, 2, 15, 16, 17, 511, 512, 513, 5000}) {
-      test_kernels<float>(*kernels, vocabulary, 2e-6);
-      test_kernels<double>(*kernels, vocabulary, 1e-12);
-    }
-    std::printf("%s: checked\n", kernels->instruction_set);
-  }
   std::printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

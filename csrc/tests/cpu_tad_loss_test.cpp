@@ -1,0 +1,199 @@
+// The CPU kernels of the partitioned loss, of every instruction set that this processor has, slice by slice: losses and
+// gradients against float64 formulas.
+#include "../common/entries.h"
+#include "../cpu/kernels.h"
+#include "tad_problem.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::checks;
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
+constexpr int64_t kSeveralSlices = 3 * kSlice + kBlock + 13;
+
+/// A problem's losses and gradient by one table of kernels, as the backend calls them.
+template <class Real>
+class OnCpu {
+ public:
+  OnCpu(const CpuKernels& kernels, const Problem& problem)
+      : kernels_(kernels.of<Real>()),
+        problem_(problem),
+        a_(problem.arguments()),
+        blocks_((a_.vocabulary + kBlock - 1) / kBlock),
+        exponentials_(2 * size_t(blocks_ * (kBlock + 1))) {}
+
+  /// The losses alone.
+  std::vector<double> losses() {
+    std::vector<double> all;
+    for (int64_t entry = 0; entry < a_.entries; ++entry) all.push_back(visit(entry, nullptr).loss);
+    return all;
+  }
+
+  /// The losses, and the gradient into `rows`.
+  std::vector<double> losses(const MutableRows& rows, double grad_loss) {
+    std::vector<double> all;
+    std::vector<bool> written(size_t(rows.row_count));
+    Real* memory = exponentials_.data();
+    const int64_t columns = blocks_ * kBlock;
+    const Exponentials<Real> kept{memory, memory + columns, memory + 2 * columns, memory + 2 * columns + blocks_};
+    for (int64_t entry = 0; entry < a_.entries; ++entry) {
+      std::fill(exponentials_.begin(), exponentials_.end(), Real(kNaN));
+      const Visited visited = visit(entry, &kept);
+      all.push_back(visited.loss);
+      const int64_t row = problem_.student_row(size_t(entry));
+      const double scale = grad_loss * portable::gradient_scale(a_, entry);
+      for (int64_t slice = 0; slice < slices_of(a_.vocabulary); ++slice)
+        kernels_.tad_gradient(a_, entry, slice, kept, visited.row, scale, rows, row, written[size_t(row)]);
+      written[size_t(row)] = true;
+    }
+    return all;
+  }
+
+ private:
+  struct Visited {
+    SliceSums row;
+    double loss;
+  };
+  Visited visit(int64_t entry, const Exponentials<Real>* kept) {
+    std::vector<SliceSums> sums(size_t(slices_of(a_.vocabulary)));
+    for (size_t slice = sums.size(); slice-- > 0;)  // in any order
+      kernels_.tad_sums(a_, entry, int64_t(slice), kept, &sums[slice]);
+    const double loss = kernels_.tad_loss(a_, entry, sums.data());
+    return {sums[0], loss};
+  }
+
+  const KernelsOf<Real>& kernels_;
+  const Problem& problem_;
+  TadLossArguments a_;
+  int64_t blocks_;
+  std::vector<Real> exponentials_;
+};
+
+template <class Real>
+void check_problem(const CpuKernels& kernels, const Problem& problem) {
+  OnCpu<Real> on_cpu(kernels, problem);
+  const std::vector<double> losses = on_cpu.losses();
+  check_losses(problem, losses);
+  Matrix gradient(problem.student.dtype(), problem.student.view().row_count, problem.student.columns(), 3, 1);
+  const std::vector<double> with_gradient = on_cpu.losses(gradient.mutable_view(), -2.5);
+  CHECK(std::memcmp(with_gradient.data(), losses.data(), sizeof(double) * losses.size()) == 0);
+  check_gradient(problem, -2.5, gradient);
+}
+
+/// By every instruction set.
+void check(const Problem& problem) {
+  const std::string outer = context;
+  for (const CpuKernels* kernels : runnable_cpu_kernels()) {
+    context = outer + ", " + kernels->instruction_set;
+    if (problem.student.dtype() == DType::kFloat64)
+      check_problem<double>(*kernels, problem);
+    else
+      check_problem<float>(*kernels, problem);
+  }
+  context = outer;
+}
+
+/// Two near entries of one row, two distant ones, and a silent one.
+void test_sizes_and_dtypes() {
+  for (int64_t vocabulary : {int64_t(1), int64_t(15), int64_t(16), int64_t(1025), kSlice, kSlice + 1, kSeveralSlices}) {
+    for (int variant = 0; variant < 8; ++variant) {
+      const DType dtype = kDTypes[variant % 4], other = kDTypes[variant < 4 ? variant : (variant + 1) % 4];
+      context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " and " + name_of(other);
+      Matrix student(dtype, 4, vocabulary, variant % 3, variant % 2), teacher(other, 4, vocabulary, variant % 2);
+      Problem problem{
+          student.randomize(1),
+          teacher.randomize(2),
+          {vocabulary - 1, 0, 0, vocabulary / 2, 0},
+          {1, 9, 0, 4, 5},
+          {0, 1, 2, 0, 3},
+          {-1, 3, -1, -1, 0},
+          {}};
+      if (variant % 2) problem.weights = {0.5, 2, 7, 1.25, 3};
+      problem.own_counts = variant > 3;
+      check(problem);
+    }
+  }
+}
+
+/// Rows whose blocks lie hundreds apart, upwards, downwards and at random, some of them at -inf: references move within
+/// a slice and from slice to slice. Both rows of a pair move alike, or each on its own.
+Matrix uneven(DType dtype, unsigned seed) {
+  Matrix logits(dtype, 4, kSeveralSlices);
+  logits.randomize(seed);
+  std::mt19937 generator(7);
+  const int64_t blocks = (kSeveralSlices + kBlock - 1) / kBlock;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const double nothing = generator() % 4 == 0 ? -kInfinity : 0;
+    const double levels[] = {
+        40.0 * double(block) - 900, -40.0 * double(block), double(generator() % 5) * 200 - 1000,
+        block % 3 == 0 ? -kInfinity : -400};
+    for (int64_t row = 0; row < 4; ++row)
+      for (int64_t i = block * kBlock; i < (block + 1) * kBlock && i < kSeveralSlices; ++i)
+        logits.set(row, i, logits.get(row, i) + levels[row] + (row == 2 ? nothing : 0));
+  }
+  return logits;
+}
+
+void test_levels() {
+  for (DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    const Matrix student = uneven(dtype, 3), teacher = uneven(dtype, 4);
+    const int64_t possible = kBlock + 5;  // in every row
+    context = std::string("levels, near, ") + name_of(dtype);
+    check({student, teacher, {possible, possible, possible, possible}, {1, 1, 1, 1}, {}, {}, {}});
+    context = std::string("levels, distant, ") + name_of(dtype);
+    check({student, teacher, {0, 0, 0, 0}, {9, 9, 9, 9}, {}, {}, {}});
+    context = std::string("levels, distant, other levels, ") + name_of(dtype);
+    check({student, teacher, {0, 0, 0, 0}, {9, 9, 9, 9}, {}, {1, 0, 2, 3}, {}});
+  }
+}
+
+void test_infinite_and_missing_values() {
+  context = "infinite and missing values";
+  Matrix logits(DType::kFloat32, 6, kSeveralSlices), other(DType::kFloat32, 6, kSeveralSlices);
+  logits.randomize(5);
+  other.randomize(6);
+  for (int64_t column = 0; column < kSeveralSlices; ++column) {
+    logits.set(0, column, -kInfinity);  // nothing is possible
+    if (column < kSlice + 9) logits.set(1, column, -kInfinity);
+    if (column >= kSlice - 9) logits.set(2, column, -kInfinity);
+    logits.set(5, column, column % 2 ? 1e30 : -1e30);
+  }
+  logits.set(3, 2 * kSlice + 17, kNaN);
+  logits.set(4, 8, kInfinity);
+  const std::vector<int64_t> labels = {0, kSlice + 9, 10, 1, 2, 7};
+  check({logits, other, labels, std::vector<int64_t>(6, 1), {}, {}, {}});
+  check({logits, other, labels, std::vector<int64_t>(6, 9), {}, {}, {}});
+  check({other, logits, labels, std::vector<int64_t>(6, 9), {}, {}, {}});
+}
+
+/// Exactly, wherever their blocks lie.
+template <class Real>
+void check_equal_rows(const CpuKernels& kernels, const Matrix& logits) {
+  const Problem problem{logits, logits, {0, 0, 0, 0}, {9, 9, 9, 9}, {}, {}, {}};
+  Matrix gradient(logits.dtype(), 4, kSeveralSlices);
+  OnCpu<Real> on_cpu(kernels, problem);
+  CHECK(on_cpu.losses(gradient.mutable_view(), 1) == std::vector<double>(4));
+  for (int64_t row = 0; row < 4; ++row) CHECK(gradient.row(row) == std::vector<double>(kSeveralSlices));
+}
+
+void test_equal_rows_have_no_divergence() {
+  for (const CpuKernels* kernels : runnable_cpu_kernels())
+    for (DType dtype : kDTypes) {
+      context = std::string("student is teacher, ") + name_of(dtype) + ", " + kernels->instruction_set;
+      if (dtype == DType::kFloat64)
+        check_equal_rows<double>(*kernels, uneven(dtype, 8));
+      else
+        check_equal_rows<float>(*kernels, uneven(dtype, 8));
+    }
+}
+
+}  // namespace
+
+int main() {
+  test_sizes_and_dtypes();
+  test_levels();
+  test_infinite_and_missing_values();
+  test_equal_rows_have_no_divergence();
+  return report();
+}

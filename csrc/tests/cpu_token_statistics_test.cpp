@@ -1,0 +1,77 @@
+// The CPU kernels of the token statistics, of every instruction set that this processor has, slice by slice, against
+// plain float64 loops.
+#include "cpu_token_statistics.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::checks;
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
+constexpr int64_t kSeveralSlices = 2 * kSlice + kBlock + 13;
+
+void check(const Problem& problem) {
+  const std::string outer = context;
+  for (const CpuKernels* kernels : runnable_cpu_kernels()) {
+    context = outer + ", " + kernels->instruction_set;
+    Results results(problem.entries);
+    run_on_cpu(*kernels, problem, results);
+    for (int64_t entry = 0; entry < problem.entries; ++entry) check_entry(problem, entry, results);
+  }
+  context = outer;
+}
+
+void test_sizes_and_dtypes() {
+  for (int64_t vocabulary : {int64_t(1), int64_t(7), int64_t(1025), kSlice, kSlice + 1, kSeveralSlices})
+    for (DType dtype : kDTypes)
+      for (double temperature : {0.0, 1.5}) {
+        context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype);
+        Matrix logits(dtype, 2, vocabulary, 3, 1);
+        const std::vector<int64_t> suppressed = {vocabulary / 3, vocabulary - 1};
+        check(
+            {logits.randomize(1),
+             3,
+             {1, -1, 0},
+             vocabulary > 2 ? suppressed : std::vector<int64_t>(),
+             temperature,
+             {11, -12, int64_t(13) << 40},
+             {int64_t(5) << 32, 1, 2}});
+      }
+}
+
+/// Equal logits in one block, in two blocks and in two slices; the lowest token wins.
+void test_ties() {
+  context = "ties";
+  const std::vector<std::vector<int64_t>> ties = {{3, 5}, {1000, 1024, 5000}, {8191, 8192}, {9, 16384, 17000}};
+  Matrix logits(DType::kBFloat16, 4, kSeveralSlices);
+  logits.randomize(2, 0.5);
+  for (int64_t row = 0; row < 4; ++row)
+    for (int64_t token : ties[size_t(row)]) logits.set(row, token, 9);
+  check({logits, 4, {}, {}});
+  check({logits, 4, {}, {3, 1000, 8191}});
+}
+
+void test_levels_and_infinite_values() {
+  context = "levels and infinite values";
+  Matrix logits(DType::kFloat32, 6, kSeveralSlices);
+  logits.randomize(3);
+  for (int64_t column = 0; column < kSeveralSlices; ++column) {
+    const int64_t block = column / kBlock;
+    logits.set(0, column, logits.get(0, column) + 60.0 * double(block) - 900);
+    logits.set(1, column, logits.get(1, column) - (block % 3 == 0 ? kInfinity : 400));
+    logits.set(2, column, logits.get(2, column) - 60.0 * double(block));
+    logits.set(3, column, -kInfinity);
+  }
+  logits.set(4, kSlice + 17, kNaN);
+  logits.set(5, 8, kInfinity);
+  check({logits, 6, {}, {0, 1}});
+}
+
+}  // namespace
+
+int main() {
+  test_sizes_and_dtypes();
+  test_ties();
+  test_levels_and_infinite_values();
+  return report();
+}
