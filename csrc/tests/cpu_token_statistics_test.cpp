@@ -1,6 +1,8 @@
 // The CPU kernels of the token statistics, of every instruction set that this processor has, slice by slice, against
 // plain float64 loops.
-#include "cpu_token_statistics.h"
+#include "../common/statistics.h"
+#include "../cpu/kernels.h"
+#include "token_statistics_problem.h"
 
 namespace {
 
@@ -9,6 +11,28 @@ using namespace tad::checks;
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
 constexpr int64_t kSeveralSlices = 2 * kSlice + kBlock + 13;
+
+template <class Real>
+void run_on_cpu(const KernelsOf<Real>& kernels, const TokenStatisticsArguments& a) {
+  std::vector<SliceStatistics> found(size_t(slices_of(a.vocabulary)));
+  for (int64_t entry = 0; entry < a.entries; ++entry) {
+    if (a.rows && (a.rows[entry] < 0 || a.rows[entry] >= a.logits.row_count)) {
+      portable::write_empty_statistics(a, entry);
+      continue;
+    }
+    for (size_t slice = found.size(); slice-- > 0;)  // in any order
+      kernels.slice_statistics(a, entry, int64_t(slice), &found[slice]);
+    kernels.token_statistics(a, entry, found.data());
+  }
+}
+
+void run_on_cpu(const CpuKernels& kernels, const Problem& problem, Results& results) {
+  const TokenStatisticsArguments a = results.fill(problem.arguments());
+  if (problem.logits.dtype() == DType::kFloat64)
+    run_on_cpu(kernels.float64, a);
+  else
+    run_on_cpu(kernels.float32, a);
+}
 
 void check(const Problem& problem) {
   const std::string outer = context;

@@ -37,8 +37,7 @@ inline void cluster_arrive(std::source_location at = std::source_location::curre
     fail("cluster_arrive twice without cluster_wait", {&self, &earlier});
   }
   self.arrival = self.place;
-  barrier.memory_order[self.round % 2].fetch_add(
-      1, releases ? std::memory_order_release : std::memory_order_relaxed);
+  barrier.memory_order[self.round % 2].fetch_add(1, releases ? std::memory_order_release : std::memory_order_relaxed);
   const OrdersNothing scope;
   {
     const std::lock_guard lock(barrier.mutex);

@@ -67,9 +67,9 @@ void columns_of_block_kernel(int columns, ColumnRange* ranges) {
 void test_columns_of_blocks() {
   for (int columns : {1, 8, 9, 63, 64, 65, 523, kLlada, kDream + 1})
     for (int blocks : {1, 2, 4, 8}) {
-      ColumnRange ranges[8];
+      ColumnRange ranges[8], *const of_rank = ranges;
       const LaunchShape shape{dim3(unsigned(blocks)), 1, blocks};
-      CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, ranges) == 0);
+      CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, of_rank) == 0);
       int group = 0;
       for (int rank = 0; rank < blocks; ++rank) {
         CHECK(ranges[rank].groups == 0 || ranges[rank].begin == group * kGroup);

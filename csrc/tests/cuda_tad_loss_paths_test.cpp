@@ -22,17 +22,18 @@ Problem dense_problem(DType dtype, DType teacher_dtype, int64_t vocabulary, int6
   return problem;
 }
 
-/// 66 groups: nine for each of eight blocks, but for the last one, whose three end with half a group.
-void test_dtypes(const Path& path) {
+/// 523 columns are 66 groups: nine for each of eight blocks, but for the last one, whose three end with half a group.
+/// 640 are whole groups, in rows on 16-byte boundaries.
+void test_dtypes(const Path& path, int64_t vocabulary, bool same_dtype) {
   for (int i = 0; i < 4; ++i) {
-    for (bool same_dtype : {true, false}) {
-      const DType teacher_dtype = same_dtype ? kDTypes[i] : kDTypes[(i + 1) % 4];
-      const Problem problem = dense_problem(kDTypes[i], teacher_dtype, 523, i % 3, i % 2);
-      context = std::string(name_of(kDTypes[i])) + " and " + name_of(teacher_dtype);
-      const OnPath on_path(path, 523, column_bytes(problem));
-      check_problem(problem, {.gap = i, .offset = i % 2, .has_grad_loss = i > 1, .every_schedule = false});
-      on_path.check_launch(3, same_dtype);
-    }
+    const DType dtype = kDTypes[i], teacher_dtype = same_dtype ? dtype : kDTypes[(i + 1) % 4];
+    const bool whole = vocabulary == 640;
+    const Problem problem = dense_problem(dtype, teacher_dtype, vocabulary, whole ? 8 * i : i, whole ? 0 : i % 2);
+    context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " and " + name_of(teacher_dtype);
+    const OnPath on_path(path, vocabulary, column_bytes(problem));
+    const int64_t gap = whole && i < 3 ? 8 * i : i;  // one gradient on other boundaries
+    check_problem(problem, {.gap = gap, .has_grad_loss = i > 1, .every_schedule = false});
+    on_path.check_launch(3, same_dtype);
   }
 }
 
@@ -58,12 +59,12 @@ void test_batches(const Path& path) {
 }
 
 /// The gradient in the place of the student's logits, and alone.
-void test_places(const Path& path, DType dtype) {
+void test_places(const Path& path, DType dtype, int64_t vocabulary) {
   context = std::string("in place, ") + name_of(dtype);
-  Problem problem = dense_problem(dtype, DType::kBFloat16, 523);
-  const OnPath on_path(path, 523, column_bytes(problem));
+  Problem problem = dense_problem(dtype, DType::kBFloat16, vocabulary);
+  const OnPath on_path(path, vocabulary, column_bytes(problem));
   const TadLossArguments a = problem.arguments();
-  Matrix expected(dtype, 3, 523), alone(dtype, 3, 523);
+  Matrix expected(dtype, 3, vocabulary), alone(dtype, 3, vocabulary);
   const std::vector<double> losses = run_gradient(a, expected.mutable_view());
   run_gradient_alone(a, alone.mutable_view());
   CHECK(alone.bytes() == expected.bytes());
@@ -108,10 +109,12 @@ int main() {
     if (is_left_out(path)) continue;
     test_row_lists(path);
     if (kThreads) continue;
-    test_dtypes(path);
+    test_dtypes(path, 523, /*same_dtype=*/true);
+    test_dtypes(path, 523, /*same_dtype=*/false);
+    test_dtypes(path, 640, /*same_dtype=*/true);
     test_batches(path);
-    test_places(path, DType::kFloat32);
-    test_places(path, DType::kBFloat16);
+    test_places(path, DType::kFloat32, 523);
+    test_places(path, DType::kBFloat16, 640);
     test_a_row_alone(path);
     test_equal_rows_have_no_divergence(path);
   }

@@ -95,6 +95,22 @@ void test_infinite_and_missing_values() {
   }
 }
 
+/// References move where a thread's logits rise by hundreds from batch to batch, and stay where they fall.
+void test_levels() {
+  constexpr int64_t kColumns = 8195;
+  context = "levels";
+  Matrix student(DType::kFloat32, 4, kColumns), teacher(DType::kFloat32, 4, kColumns);
+  student.randomize(12);
+  teacher.randomize(13);
+  for (int64_t column = 0; column < kColumns; ++column)
+    for (int64_t row = 0; row < 4; ++row) {
+      const double level = (row % 2 ? 150.0 : -150.0) * double(column / 1024);
+      student.set(row, column, student.get(row, column) + level);
+      teacher.set(row, column, teacher.get(row, column) + level);
+    }
+  check_problem({student, teacher, {5, 8190, 0, 0}, {1, 1, 9, 9}, {}, {}, {}}, {.every_schedule = false});
+}
+
 void test_equal_rows_have_no_divergence() {
   for (DType dtype : kDTypes) {
     context = std::string("student is teacher, ") + name_of(dtype);
@@ -156,6 +172,13 @@ void test_rows_far_apart() {
   Matrix gradient(DType::kBFloat16, DistantRows::kRows, 20);
   far_gradient.copy_to(gradient);
   check_gradient(problem, 1, gradient);
+
+  context = "teacher rows of another dtype far apart";
+  Matrix student32(DType::kFloat32, DistantRows::kRows, 20);
+  const Problem mixed{student32.randomize(12), teacher, {0, 0, 0, 0, 0, 0}, {9, 9, 9, 9, 9, 9}, {}, {}, {}};
+  a = mixed.arguments();
+  a.teacher = far_teacher.view();
+  check_losses(mixed, run_losses(a));
 }
 
 }  // namespace
@@ -168,6 +191,7 @@ int main() {
   if (kThreads) return report();
   test_indices_out_of_range();
   test_infinite_and_missing_values();
+  test_levels();
   test_options();
   test_rows_far_apart();
   return report();
