@@ -36,23 +36,35 @@ struct GumbelBest {
   double logit = -INFINITY;
   int64_t token = -1;
 
-  /// Whether a logit could win at all: most need no noise.
-  TAD_HOST_DEVICE bool can_win(double candidate, double temperature) const {
-    return candidate / temperature + kGumbelBound > key;
+  /// What a token needs at least to beat what wins so far: its logit, whatever its noise, and the upper 24 bits of its
+  /// noise's word, given that its logit is at most `largest`. Most words are below it, and need no logarithms.
+  struct Bar {
+    double logit;
+    uint32_t word;
+  };
+  TAD_HOST_DEVICE Bar bar(double largest, double temperature) const {
+    Bar bar{(key - kGumbelBound - 1e-6) * temperature, 0};
+    const double needed = key - largest / temperature;
+    if (!(needed > -3)) return bar;                       // no noise is lower
+    const double uniform = std::exp(-std::exp(-needed));  // whose noise that is
+    const double word = uniform * 16777216.0 - 2;         // two less, whatever rounding did
+    if (word > 0) bar.word = uint32_t(word);
+    return bar;
   }
 
   /// Offers up to four logits, those of tokens 4 * quad, 4 * quad + 1, ...: one call of Philox makes noise for four.
   template <class Real>
   TAD_HOST_DEVICE void offer(
-      const TokenStatisticsArguments& a, int64_t entry, const Real* logits, int64_t quad, int64_t count) {
+      const TokenStatisticsArguments& a, int64_t entry, const Real* logits, int64_t quad, int64_t count,
+      const Bar& bar) {
     bool any = false;
-    for (int i = 0; i < 4; ++i) any = any || (i < count && can_win(double(logits[i]), a.temperature));
+    for (int i = 0; i < 4; ++i) any = any || (i<count&& double(logits[i])> bar.logit);
     if (!any) return;
     const PhiloxWords words = philox(uint64_t(a.seeds[entry]), uint64_t(a.offsets[entry]), uint32_t(quad));
     for (int i = 0; i < 4; ++i) {
       if (i >= count) break;
       const double candidate = double(logits[i]);
-      if (!can_win(candidate, a.temperature) || is_suppressed(a, 4 * quad + i)) continue;
+      if (words.word[i] >> 8 < bar.word || !(candidate > bar.logit) || is_suppressed(a, 4 * quad + i)) continue;
       const double noisy = candidate / a.temperature + gumbel(words.word[i]);
       if (noisy > key) {
         key = noisy;

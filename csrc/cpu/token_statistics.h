@@ -18,13 +18,17 @@ void slice_statistics(const TokenStatisticsArguments& a, int64_t entry, int64_t 
         const Real x = from_storage<Real>(block[i]);
         if (x > part.top.second_value && !is_suppressed(a, begin + i)) part.top.push(x, begin + i);
       }
-    if (a.temperature > 0 && part.sample.can_win(double(max), a.temperature))
-      for (int64_t i = 0; i < count; i += 4) {
-        Real quad[4];
-        const int64_t in_quad = count - i < 4 ? count - i : 4;
-        for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[i + k]);
-        part.sample.offer(a, entry, quad, (begin + i) / 4, in_quad);
-      }
+    if (a.temperature == 0) return;
+    GumbelBest::Bar bar = part.sample.bar(double(max), a.temperature);
+    if (!(double(max) > bar.logit)) return;
+    for (int64_t i = 0; i < count; i += 4) {
+      Real quad[4];
+      const int64_t in_quad = count - i < 4 ? count - i : 4;
+      for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[i + k]);
+      const double before = part.sample.key;
+      part.sample.offer(a, entry, quad, (begin + i) / 4, in_quad, bar);
+      if (part.sample.key != before) bar = part.sample.bar(double(max), a.temperature);
+    }
   };
   part.sum = entropy_sum(reader, a.vocabulary, slice, choose);
   write_plain(part, result);

@@ -52,9 +52,12 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
       for (int i = 0; i < kGroup; ++i)
         if (x[0].value[i] > part.top.second_value && !is_suppressed(a, column + i))
           part.top.push(x[0].value[i], column + i);
-    if (kSampled && part.sample.can_win(double(max), a.temperature))
-      for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
-        part.sample.offer(a, entry, x[0].value + i, (column + i) / 4, 4);
+    if (kSampled) {
+      const GumbelBest::Bar bar = part.sample.bar(double(max), a.temperature);
+      if (double(max) > bar.logit)
+        for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
+          part.sample.offer(a, entry, x[0].value + i, (column + i) / 4, 4, bar);
+    }
   }
 
   part = block_reduce<kSliceThreads>(part, OfStatistics());
