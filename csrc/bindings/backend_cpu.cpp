@@ -49,7 +49,7 @@ class CpuBackend final : public Backend {
             a.entries, [&](int64_t entry, const auto& each_slice) { sums_of(entry, nullptr, each_slice); });
       const double outer = gradient->grad_loss ? double(*static_cast<const Real*>(gradient->grad_loss)) : 1.0;
       write_gradient_rows(
-          gradient->rows, a.vocabulary, a.student_rows, a.entries,
+          gradient->rows.row_count, slices, a.student_rows, a.entries,
           [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
             const Exponentials<Real> kept = own_exponentials<Real>(a.vocabulary);
             const SliceSums sums = sums_of(entry, &kept, each_slice);
@@ -57,7 +57,8 @@ class CpuBackend final : public Backend {
             each_slice(slices, [&](int64_t slice) {
               kernels.tad_gradient(a, entry, slice, kept, sums, scale, gradient->rows, row, add);
             });
-          });
+          },
+          [&](int64_t row, int64_t slice) { kernels.zero(gradient->rows, a.vocabulary, row, slice); });
     });
   }
 
@@ -95,7 +96,8 @@ class CpuBackend final : public Backend {
       const auto& kernels = cpu_kernels().of<Real>();
       const int64_t slices = slices_of(a.vocabulary);
       write_gradient_rows(
-          gradient, a.vocabulary, a.rows, a.entries, [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
+          gradient.row_count, slices, a.rows, a.entries,
+          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
             std::vector<double> sums(slices);
             each_slice(slices, [&](int64_t slice) { sums[slice] = kernels.gradient_sum(a, entry, slice, grad_out); });
             double total = 0;
@@ -103,7 +105,8 @@ class CpuBackend final : public Backend {
             each_slice(slices, [&](int64_t slice) {
               kernels.log_softmax_gradient(a, entry, slice, of + 2 * entry, grad_out, total, gradient, row, add);
             });
-          });
+          },
+          [&](int64_t row, int64_t slice) { kernels.zero(gradient, a.vocabulary, row, slice); });
     });
   }
 

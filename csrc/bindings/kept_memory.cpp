@@ -5,7 +5,6 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 
-#include <algorithm>
 #include <mutex>
 #include <vector>
 
@@ -41,17 +40,15 @@ class Keeper {
       const std::lock_guard lock(mutex_);
       pieces_.push_back(piece);
       if (pieces_.size() <= kMostPieces) return;
-      const auto smallest = std::min_element(
-          pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.bytes < b.bytes; });
-      piece = *smallest;
-      pieces_.erase(smallest);
+      piece = pieces_.front();
+      pieces_.erase(pieces_.begin());
     }
     c10::free_cpu(piece.data);
   }
 
  private:
   std::mutex mutex_;
-  std::vector<Piece> pieces_;
+  std::vector<Piece> pieces_;  // in the order in which they were let go
 };
 
 /// Never destroyed: tensors may outlive everything else.

@@ -7,7 +7,7 @@
 namespace tad {
 
 /// at::empty(sizes, options), contiguous. On the CPU a large one may lie where an earlier one did, and when it is let
-/// go its memory is kept for the next: no more than two pieces, of which the smaller goes first.
+/// go its memory is kept for the next: no more than two pieces, of which the older goes first.
 at::Tensor empty_kept(at::IntArrayRef sizes, const at::TensorOptions& options);
 
 }  // namespace tad

@@ -5,10 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <vector>
-
-#include "../common/storage.h"
 
 namespace tad {
 
@@ -54,18 +51,17 @@ struct EntriesOfRow {
   }
 };
 
-/// Fills the contiguous rows of a gradient from the entries that name them: write(entry, row, add, each_slice) for each
-/// entry, in entry order, with `add` from a row's second entry on. Rows that no entry names become zero.
-template <class Write>
+/// Fills the rows of a gradient from the entries that name them: write(entry, row, add, each_slice) for each entry, in
+/// entry order, with `add` from a row's second entry on; zero(row, slice) for every slice of rows that no entry names.
+template <class Write, class Zero>
 void write_gradient_rows(
-    const MutableRows& gradient, int64_t vocabulary, const int64_t* rows, int64_t entry_count, const Write& write) {
-  const EntriesOfRow of_row(rows, entry_count, gradient.row_count);
+    int64_t row_count, int64_t slices, const int64_t* rows, int64_t entry_count, const Write& write, const Zero& zero) {
+  const EntriesOfRow of_row(rows, entry_count, row_count);
   std::vector<int64_t> named, unnamed;
-  for (int64_t row = 0; row < gradient.row_count; ++row)
+  for (int64_t row = 0; row < row_count; ++row)
     (of_row.start[row] < of_row.start[row + 1] ? named : unnamed).push_back(row);
-  const size_t row_bytes = vocabulary * TAD_ISA::element_size(gradient.dtype);
   parallel_each(int64_t(unnamed.size()), [&](int64_t i) {
-    std::memset(static_cast<char*>(gradient.data) + unnamed[i] * row_bytes, 0, row_bytes);
+    for (int64_t slice = 0; slice < slices; ++slice) zero(unnamed[i], slice);
   });
   parallel_rows(int64_t(named.size()), [&](int64_t i, const auto& each_slice) {
     const int64_t row = named[i], first = of_row.start[row], last = of_row.start[row + 1];

@@ -9,9 +9,17 @@ namespace TAD_ISA {
 template <class Real>
 constexpr KernelsOf<Real> kernels_of() {
   return {
-      tad_sums<Real>,           tad_loss<Real>,         tad_gradient<Real>, softmax_sums<Real>,
-      softmax_normalizer<Real>, log_softmax<Real>,      gradient_sum<Real>, log_softmax_gradient<Real>,
-      slice_statistics<Real>,   token_statistics<Real>,
+      tad_sums<Real>,
+      tad_loss<Real>,
+      tad_gradient<Real>,
+      softmax_sums<Real>,
+      softmax_normalizer<Real>,
+      log_softmax<Real>,
+      gradient_sum<Real>,
+      log_softmax_gradient<Real>,
+      zero<Real>,
+      slice_statistics<Real>,
+      token_statistics<Real>,
   };
 }
 

@@ -66,6 +66,8 @@ struct KernelsOf {
       const LogSoftmaxArguments&, int64_t entry, int64_t slice, const Real* normalizer, const Rows& grad_out,
       double grad_sum, const MutableRows& gradient, int64_t gradient_row, bool add);
 
+  void (*zero)(const MutableRows&, int64_t vocabulary, int64_t row, int64_t slice);
+
   void (*slice_statistics)(const TokenStatisticsArguments&, int64_t entry, int64_t slice, SliceStatistics*);
   void (*token_statistics)(const TokenStatisticsArguments&, int64_t entry, const SliceStatistics* slices);
 };

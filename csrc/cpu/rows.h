@@ -152,5 +152,13 @@ inline void for_each_block(int64_t vocabulary, int64_t slice, const Visit& visit
     visit(begin, end - begin < kBlock ? end - begin : kBlock);
 }
 
+/// Writes zeros to a slice of a row.
+template <class Real>
+void zero(const MutableRows& rows, int64_t vocabulary, int64_t row, int64_t slice) {
+  RowWriter<Real> writer(rows, row, vocabulary, false);
+  for (int64_t i = 0; i < kBlock; ++i) writer.block()[i] = 0;
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) { writer.finish(begin, count); });
+}
+
 }  // namespace TAD_ISA
 }  // namespace tad

@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
       upstream.load(first, g);
       Real sum = 0;
       for (int k = 0; k < kBatch<Element>; ++k) {
-        const int left = first + k * kRowThreads < range.groups ? logits.columns - (first + k * kRowThreads) * kGroup : 0;
+        const int left =
+            first + k * kRowThreads < range.groups ? logits.columns - (first + k * kRowThreads) * kGroup : 0;
         if (left >= kGroup) {
           for (int i = 0; i < kGroup; ++i) sum += g[k].value[i];
         } else {
@@ -130,7 +131,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
         const Row<Element, kWhole, false> x{logits + range.begin, left, range.groups, nullptr, 0};
         const TargetRow<Element, kWhole> out{target + range.begin, left, add};
         if (kResident || kWhole || same_dtype)
-          add_entry(entry, Row<Element, kWhole, kResident>{g + range.begin, left, range.groups, kept, kept_groups}, x, out);
+          add_entry(
+              entry, Row<Element, kWhole, kResident>{g + range.begin, left, range.groups, kept, kept_groups}, x, out);
         else
           add_entry(entry, OtherRow{AnyRow(grad_out, entry), range.begin, columns, range.groups}, x, out);
       });

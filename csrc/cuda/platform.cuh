@@ -131,7 +131,8 @@ inline Device device_of(int number) {
   cudaDeviceGetAttribute(&device.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
   cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, number);
   // A newer device may run code that was compiled for an older one, and does not know clusters.
-  device.clusters = clusters && cudaFuncGetAttributes(&code, compiled_for_kernel) == cudaSuccess && code.ptxVersion >= 90;
+  device.clusters =
+      clusters && cudaFuncGetAttributes(&code, compiled_for_kernel) == cudaSuccess && code.ptxVersion >= 90;
   return device;
 }
 #endif
@@ -159,8 +160,8 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-/// Enqueues a kernel. Nothing is launched for zero blocks. A kernel that uses dynamic shared memory may from then on use
-/// all there is: the same number whatever the launch, so that launches on several threads agree.
+/// Enqueues a kernel. Nothing is launched for zero blocks. A kernel that uses dynamic shared memory may from then on
+/// use all there is: the same number whatever the launch, so that launches on several threads agree.
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;

@@ -16,8 +16,8 @@ constexpr int kRowThreads = 64;
 constexpr int kRowThreads = 256;
 #endif
 
-/// Groups of columns that a thread has in flight at a time: 64 bytes, and of a pair of rows as much in all, but that the
-/// registers of float32 suffice for twice that.
+/// Groups of columns that a thread has in flight at a time: 64 bytes, and of a pair of rows as much in all, but that
+/// the registers of float32 suffice for twice that.
 template <class Element>
 constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>
@@ -26,7 +26,9 @@ constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : 2;
 /// Blocks per multiprocessor that registers must suffice for: with half types, as many as shared memory has room for.
 /// Without this number ptxas guesses one, and spills to meet it.
 template <class Element, bool kResident>
-constexpr int kRowBlocks = sizeof(Element) == 8 ? 1 : sizeof(Element) == 2 && kResident ? 3 : 2;
+constexpr int kRowBlocks = sizeof(Element) == 8                ? 1
+                           : sizeof(Element) == 2 && kResident ? 3
+                                                               : 2;
 
 /// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
 struct ColumnRange {
@@ -95,11 +97,14 @@ struct Row {
   /// The second visit, by the same thread: a group.
   template <class Real>
   __device__ __forceinline__ Group<Real> again(int group) const {
-    if (!kResident) return as_numbers<Real>(raw(group));
-    RawGroup<Element> of_group;
+    if constexpr (kResident) {
+      RawGroup<Element> of_group;
 #pragma unroll
-    for (int i = 0; i < RawGroup<Element>::kWords; ++i) of_group.word[i] = kept[i * kept_groups + group];
-    return as_numbers<Real>(of_group);
+      for (int i = 0; i < RawGroup<Element>::kWords; ++i) of_group.word[i] = kept[i * kept_groups + group];
+      return as_numbers<Real>(of_group);
+    } else {
+      return as_numbers<Real>(raw(group));
+    }
   }
 };
 
@@ -149,12 +154,12 @@ __device__ __forceinline__ void fill_columns(
 struct RowPlan {
   int cluster_blocks = 1;
   bool resident = false;
-  size_t shared_bytes = 0;   // of a block
+  size_t shared_bytes = 0;     // of a block
   int64_t rows_at_a_time = 1;  // that stay in a cache until their second visit, but one for each multiprocessor
 };
 
-/// `column_bytes`: of all that is visited twice. Depends on the sizes of one row only, so that its bits do not depend on
-/// how many there are.
+/// `column_bytes`: of all that is visited twice. Depends on the sizes of one row only, so that its bits do not depend
+/// on how many there are.
 inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes) {
   const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;
   const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
@@ -168,8 +173,8 @@ inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes
   return plan;
 }
 
-/// The launch of a kernel in which cluster i works on rows i, i + clusters, ... Rows that are visited once, or kept, are
-/// all worked on at once.
+/// The launch of a kernel in which cluster i works on rows i, i + clusters, ... Rows that are visited once, or kept,
+/// are all worked on at once.
 inline LaunchShape shape_of(const RowPlan& plan, int64_t rows, bool visited_twice) {
   const bool limited = visited_twice && !plan.resident && plan.rows_at_a_time < rows;
   LaunchShape shape;

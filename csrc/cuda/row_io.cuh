@@ -112,8 +112,7 @@ __device__ __forceinline__ Group<Real> load_group(const Element* row, int column
 /// Writes columns [column, column + 8) of a row as far as there are so many; with `add`, adds to what is there, rounded
 /// to the row's dtype.
 template <class Real, class Element>
-__device__ __forceinline__ void store_group(
-    const Group<Real>& group, Element* row, int column, int columns, bool add) {
+__device__ __forceinline__ void store_group(const Group<Real>& group, Element* row, int column, int columns, bool add) {
   Group<Real> sum = group;
   if (add) {
     const Group<Real> before = load_group<Real>(row, column, columns);

@@ -114,11 +114,10 @@ struct Visit {
       return valid ? 0 : NAN;
     }
     const int64_t student_row = row_of(a.student_rows, entry);
-    const bool whole = columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) &&
-                       is_aligned(target);
+    const bool whole =
+        columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) && is_aligned(target);
     if (kind == EntryKind::kNear)
-      return with_constant(
-          whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
+      return with_constant(whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
     const int64_t teacher_row = row_of(a.teacher_rows, entry);
     if (!kResident && a.teacher.dtype != a.student.dtype) {
       const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
@@ -133,8 +132,8 @@ struct Visit {
 };
 
 /// Cluster r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
-/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of the
-/// gradient belongs to have none.
+/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of
+/// the gradient belongs to have none.
 template <class Element, bool kResident>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
