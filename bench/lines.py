@@ -13,6 +13,7 @@ def line(case: Case, workload: Workload, path: str) -> Line:
         "path": path,
         "baseline": not is_own(path) and path != "copy",
         "rows": case.rows,
+        "variation": case.variation,
         "bytes": workload.bytes,
         "elements": workload.elements,
         "flops": workload.flops,

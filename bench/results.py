@@ -64,10 +64,16 @@ def groups_of(document: dict[str, Any]) -> Iterator[Groups]:
 
 
 def main_groups_of(document: dict[str, Any]) -> Iterator[Groups]:
-    """Of these, the ones of the size at which everything was measured. A file that has no sizes is shown whole."""
+    """Of these, the ones of the size at which everything was measured, without variations. A file that has no sizes is
+    shown whole.
+    """
     for groups, rows in _groups_and_rows(document):
         first = rows[0] if isinstance(rows, list) and rows else rows
-        yield {title: lines for title, lines in groups.items() if _sizes(lines) <= {None, first}}
+        yield {
+            title: lines
+            for title, lines in groups.items()
+            if _sizes(lines) <= {None, first} and not any(line.get("variation") for line in lines)
+        }
 
 
 def _groups_and_rows(document: dict[str, Any]) -> Iterator[tuple[Groups, Any]]:
