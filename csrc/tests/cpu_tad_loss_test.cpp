@@ -30,10 +30,10 @@ class OnCpu {
     return all;
   }
 
-  /// The losses, and the gradient into `rows`.
+  /// The losses, and the gradient into `rows`: zero in those that no entry names.
   std::vector<double> losses(const MutableRows& rows, double grad_loss) {
     std::vector<double> all;
-    std::vector<bool> written(size_t(rows.row_count));
+    std::vector<bool> written(size_t(a_.student.row_count));
     Real* memory = exponentials_.data();
     const int64_t columns = blocks_ * kBlock;
     const Exponentials<Real> kept{memory, memory + columns, memory + 2 * columns, memory + 2 * columns + blocks_};
@@ -47,6 +47,9 @@ class OnCpu {
         kernels_.tad_gradient(a_, entry, slice, kept, visited.row, scale, rows, row, written[size_t(row)]);
       written[size_t(row)] = true;
     }
+    for (int64_t row = 0; row < a_.student.row_count; ++row)
+      for (int64_t slice = 0; slice < slices_of(a_.vocabulary) && !written[size_t(row)]; ++slice)
+        kernels_.zero(rows, a_.vocabulary, row, slice);
     return all;
   }
 
@@ -79,6 +82,12 @@ void check_problem(const CpuKernels& kernels, const Problem& problem) {
   const std::vector<double> with_gradient = on_cpu.losses(gradient.mutable_view(), -2.5);
   CHECK(std::memcmp(with_gradient.data(), losses.data(), sizeof(double) * losses.size()) == 0);
   check_gradient(problem, -2.5, gradient);
+
+  Matrix streamed(problem.student.dtype(), problem.student.view().row_count, problem.student.columns(), 3, 1);
+  MutableRows many = streamed.mutable_view();
+  many.row_count = 8 << 20;  // as many bytes go past the caches
+  on_cpu.losses(many, -2.5);
+  CHECK(streamed.bytes() == gradient.bytes());
 }
 
 /// By every instruction set.
@@ -94,13 +103,13 @@ void check(const Problem& problem) {
   context = outer;
 }
 
-/// Two near entries of one row, two distant ones, and a silent one.
+/// Two near entries of one row, two distant ones, a silent one, and a row that no entry names.
 void test_sizes_and_dtypes() {
   for (int64_t vocabulary : {int64_t(1), int64_t(15), int64_t(16), int64_t(1025), kSlice, kSlice + 1, kSeveralSlices}) {
     for (int variant = 0; variant < 8; ++variant) {
       const DType dtype = kDTypes[variant % 4], other = kDTypes[variant < 4 ? variant : (variant + 1) % 4];
       context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " and " + name_of(other);
-      Matrix student(dtype, 4, vocabulary, variant % 3, variant % 2), teacher(other, 4, vocabulary, variant % 2);
+      Matrix student(dtype, 5, vocabulary, variant % 3, variant % 2), teacher(other, 4, vocabulary, variant % 2);
       Problem problem{
           student.randomize(1),
           teacher.randomize(2),
