@@ -14,8 +14,8 @@ constexpr int kSliceThreads = kRowThreads;
 constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
-template <class Element>
-constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : 4;
+template <class Element, bool kSampled>
+constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : kSampled ? 3 : 4;
 
 /// How the statistics of a warp's lanes become one.
 struct OfStatistics {
@@ -33,7 +33,7 @@ __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
 
 /// Block (i, s): slice s of entry i.
 template <class Element, bool kSampled>
-__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element>)
+__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
   using Real = typename RealOf<Element>::type;
   const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a.logits, a.rows, entry);
