@@ -15,7 +15,9 @@ constexpr int kSliceColumns = 8192;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element, bool kSampled>
-constexpr int kMinBlocks = sizeof(Element) == 8 ? 1 : kSampled ? 3 : 4;
+constexpr int kMinBlocks = sizeof(Element) == 8 ? 1
+                           : kSampled           ? 3
+                                                : 4;
 
 /// How the statistics of a warp's lanes become one.
 struct OfStatistics {
