@@ -213,10 +213,11 @@ def test_a_key_value_cache_is_filled_and_read(checkpoint: TinyCheckpoint) -> Non
     """Queries of the second half alone, over cached keys of the first: what one pass over both gives them."""
     trunk, ids = load_model(checkpoint.folder).model, random_ids(1, 10)
     cache = DynamicCache(config=trunk.config)
-    whole = trunk(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+    # By position: transformers 5.24 renamed the argument.
+    whole = trunk(ids, None, None, cache, use_cache=True).last_hidden_state
     cache.crop(-5)
     mask = torch.ones(1, 1, 5, 10, dtype=torch.bool)
-    second = trunk(input_ids=ids[:, 5:], past_key_values=cache, attention_mask=mask, use_cache=True).last_hidden_state
+    second = trunk(ids[:, 5:], mask, None, cache, use_cache=True).last_hidden_state
     torch.testing.assert_close(second, whole[:, 5:], rtol=1e-4, atol=1e-4)
 
 

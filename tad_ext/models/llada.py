@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForMaskedLM, Cache, LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -159,10 +159,14 @@ class Float32RotationAttention(LlamaAttention):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them."""
+        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them.
+
+        Keys and values of earlier calls come in `cache`, which transformers before 5.24 calls `past_key_values`.
+        """
         batch, length, _ = hidden_states.shape
         query, key, value = (
             project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -170,8 +174,9 @@ class Float32RotationAttention(LlamaAttention):
         )
         # Float32 cosines and sines promote the products, and so the whole rotation, to float32.
         query, key = (rotated.to(value.dtype) for rotated in apply_rotary_pos_emb(query, key, *position_embeddings))
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        cache = past_key_values if cache is None else cache
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.attention_dropout if self.training else 0.0
         output, weights = attend(
