@@ -4,9 +4,9 @@
     python tools/planted_bugs.py --list            what there is (tools/planted_bugs.toml)
     python tools/planted_bugs.py --only NAME       this one (may be repeated)
 
-The tests run the kernels' own source on the host (csrc/tests/cuda_on_host.h). They are built from a copy of csrc/, where
-the table says so under a sanitizer; on the copy they must pass, and with any one bug in it the test named in the table
-must fail. Needs cmake and a C++20 compiler.
+The tests run the kernels' own source on the host (csrc/tests/cuda_on_host.h). They are built from a copy of csrc/,
+where the table says so under a sanitizer; on the copy they must pass, and with any one bug in it the test named in the
+table must fail. Needs cmake and a C++20 compiler.
 """
 
 from __future__ import annotations
