@@ -80,47 +80,58 @@ inline __m256i rounded_to_bfloat16(__m256 x) {
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), nan);
 }
+
+/// Sixteen floats as sixteen bfloat16 or float16.
+inline __m256i packed(__m256 low, __m256 high, BFloat16) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded_to_bfloat16(low), rounded_to_bfloat16(high)), 0xd8);
+}
+inline __m256i packed(__m256 low, __m256 high, Float16) {
+  constexpr int kRounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return _mm256_set_m128i(_mm256_cvtps_ph(high, kRounding), _mm256_cvtps_ph(low, kRounding));
+}
+
+/// Loops over the formula do not compile to these.
+template <class Half>
+inline void convert_to_half(const float* in, Half* out, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(out + i), packed(_mm256_loadu_ps(in + i), _mm256_loadu_ps(in + i + 8), Half()));
+  for (; i < count; ++i) to_storage(in[i], out + i);
+}
 inline void convert_to(const float* in, BFloat16* out, int64_t count) {
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    const __m256i low = rounded_to_bfloat16(_mm256_loadu_ps(in + i));
-    const __m256i high = rounded_to_bfloat16(_mm256_loadu_ps(in + i + 8));
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), packed);
-  }
-  for (; i < count; ++i) to_storage(in[i], out + i);
+  convert_to_half(in, out, count);
 }
-
-/// A loop over the formula does not compile to these.
 inline void convert_to(const float* in, Float16* out, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(out + i),
-        _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  for (; i < count; ++i) to_storage(in[i], out + i);
+  convert_to_half(in, out, count);
 }
-#endif
 
-/// `bytes` to memory that nobody reads soon. Where the processor can, and the address is aligned, past the caches:
-/// that saves reading the lines first.
-inline void stream(char* target, const char* source, int64_t bytes) {
-#if defined(TAD_HAS_AVX512) || defined(TAD_HAS_F16C)
-  if (reinterpret_cast<uintptr_t>(target) % TAD_VECTOR_BYTES == 0) {
-    for (; bytes >= TAD_VECTOR_BYTES; bytes -= TAD_VECTOR_BYTES) {
-#if defined(TAD_HAS_AVX512)
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(target), _mm512_loadu_si512(source));
-#else
-      _mm256_stream_si256(
-          reinterpret_cast<__m256i*>(target), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-#endif
-      target += TAD_VECTOR_BYTES;
-      source += TAD_VECTOR_BYTES;
-    }
-  }
-#endif
-  std::memcpy(target, source, bytes);
+/// Two vectors to elements that nobody reads soon, past the caches, which saves reading the lines first. The address is
+/// a multiple of TAD_VECTOR_BYTES.
+template <class Half>
+inline void stream_pair(Half* target, Vector<float> low, Vector<float> high) {
+  constexpr int kParts = 2 * sizeof(low) / sizeof(__m256);
+  __m256 parts[kParts];
+  std::memcpy(parts, &low, sizeof(low));
+  std::memcpy(parts + kParts / 2, &high, sizeof(high));
+  for (int k = 0; k < kParts; k += 2)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(target + 8 * k), packed(parts[k], parts[k + 1], Half()));
 }
+inline void stream_pair(float* target, Vector<float> low, Vector<float> high) {
+#if defined(TAD_HAS_AVX512)
+  _mm512_stream_ps(target, low);
+  _mm512_stream_ps(target + Simd<float>::kLanes, high);
+#else
+  _mm256_stream_ps(target, low);
+  _mm256_stream_ps(target + Simd<float>::kLanes, high);
+#endif
+}
+template <class Real, class Storage>
+constexpr bool kCanStream = sizeof(Real) == 4 && sizeof(Storage) <= 4;
+#else
+template <class Real, class Storage>
+constexpr bool kCanStream = false;
+#endif
 
 /// Orders streamed stores before whatever another thread is told afterwards.
 inline void stream_fence() {

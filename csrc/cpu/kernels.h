@@ -10,7 +10,7 @@
 
 namespace tad {
 
-constexpr int64_t kBlock = 1024;  // elements; a multiple of every vector width
+constexpr int64_t kBlock = 1536;  // elements; a multiple of every vector width, and of six vectors
 constexpr int64_t kSlice = 8 * kBlock;
 
 inline int64_t slices_of(int64_t vocabulary) {

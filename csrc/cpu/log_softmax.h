@@ -30,16 +30,13 @@ void softmax_normalizer(const LogSoftmaxArguments& a, const SliceSums* slices, R
 template <class Real>
 void log_softmax(
     const LogSoftmaxArguments& a, int64_t entry, int64_t slice, const Real* normalizer, const MutableRows& out) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
   RowReader<Real> reader(a.logits, logits_row(a, entry));
   RowWriter<Real> writer(out, entry, a.vocabulary, false);
   const Real b = Real(1 / a.temperature), rounded = normalizer[0], rest = normalizer[1];
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
-    visit_block(reader, begin, count, [&](auto x, int64_t length) {
-      Real* y = writer.block();
-      for (int64_t i = 0; i < length; i += kLanes) store(y + i, (load<Real>(x + i) - rounded) * b - rest);
+    visit_block(reader, begin, count, [&](auto x, int64_t) {
+      writer.write(begin, count, [&](int64_t i) TAD_INLINED { return (load<Real>(x + i) - rounded) * b - rest; });
     });
-    writer.finish(begin, count);
   });
 }
 
@@ -71,16 +68,16 @@ void log_softmax_gradient(
   const Real scale = Real(grad_sum / a.temperature / std::exp(double(normalizer[1])));
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(reader, grad_reader, begin, count, [&](auto x, auto g, int64_t length) {
-      Real* out = writer.block();
+      alignas(64) Real values[kBlock];
       for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
         Vector<Real> p[vectors.value];
         for (int k = 0; k < vectors.value; ++k) p[k] = load<Real>(x + i + k * kLanes) - reference;
         exp2_scaled<vectors.value>(p, log2_scale);
         for (int k = 0; k < vectors.value; ++k)
-          store(out + i + k * kLanes, load<Real>(g + i + k * kLanes) * b - p[k] * scale);
+          store(values + i + k * kLanes, load<Real>(g + i + k * kLanes) * b - p[k] * scale);
       });
+      writer.write(begin, count, [&](int64_t i) TAD_INLINED { return load<Real>(values + i); });
     });
-    writer.finish(begin, count);
   });
 }
 

@@ -108,34 +108,35 @@ class RowWriter {
     if (stream_) stream_fence();
   }
 
-  /// Where to put the values of the next block, up to whole vectors; `finish` brings them to the row.
-  Real* block() { return buffer_; }
-
-  void finish(int64_t begin, int64_t count) {
+  /// Writes the block of `count` elements at `begin`: values(i) is the vector of those from begin + i on.
+  template <class Values>
+  void write(int64_t begin, int64_t count, const Values& values) {
     char* target = data_ + begin * element_size(dtype_);
     switch (dtype_) {
-      case DType::kFloat32: return put(reinterpret_cast<float*>(target), count);
-      case DType::kFloat64: return put(reinterpret_cast<double*>(target), count);
-      case DType::kBFloat16: return put(reinterpret_cast<BFloat16*>(target), count);
-      case DType::kFloat16: return put(reinterpret_cast<Float16*>(target), count);
+      case DType::kFloat32: return put(reinterpret_cast<float*>(target), count, values);
+      case DType::kFloat64: return put(reinterpret_cast<double*>(target), count, values);
+      case DType::kBFloat16: return put(reinterpret_cast<BFloat16*>(target), count, values);
+      case DType::kFloat16: return put(reinterpret_cast<Float16*>(target), count, values);
     }
   }
 
  private:
   static constexpr int64_t kStreamedBytes = 4 << 20;  // what is smaller may still be in a cache when it is read
 
-  template <class Storage>
-  void put(Storage* target, int64_t count) {
+  template <class Storage, class Values>
+  void put(Storage* target, int64_t count, const Values& values) {
+    constexpr int64_t kLanes = Simd<Real>::kLanes;
+    if constexpr (kCanStream<Real, Storage>) {
+      const bool aligned = reinterpret_cast<uintptr_t>(target) % TAD_VECTOR_BYTES == 0;
+      if (stream_ && !add_ && aligned && count % (2 * kLanes) == 0) {
+        for (int64_t i = 0; i < count; i += 2 * kLanes) stream_pair(target + i, values(i), values(i + kLanes));
+        return;
+      }
+    }
+    for (int64_t i = 0; i < count; i += kLanes) store(buffer_ + i, values(i));
     if (add_)
       for (int64_t i = 0; i < count; ++i) buffer_[i] += from_storage<Real>(target[i]);
-    if (!stream_ || add_) return convert_to(buffer_, target, count);
-    if constexpr (sizeof(Storage) == sizeof(Real)) {
-      stream(reinterpret_cast<char*>(target), reinterpret_cast<const char*>(buffer_), count * sizeof(Real));
-    } else {
-      alignas(64) Storage converted[kBlock];
-      convert_to(buffer_, converted, count);
-      stream(reinterpret_cast<char*>(target), reinterpret_cast<const char*>(converted), count * sizeof(Storage));
-    }
+    convert_to(buffer_, target, count);
   }
 
   char* data_;
@@ -156,8 +157,9 @@ inline void for_each_block(int64_t vocabulary, int64_t slice, const Visit& visit
 template <class Real>
 void zero(const MutableRows& rows, int64_t vocabulary, int64_t row, int64_t slice) {
   RowWriter<Real> writer(rows, row, vocabulary, false);
-  for (int64_t i = 0; i < kBlock; ++i) writer.block()[i] = 0;
-  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) { writer.finish(begin, count); });
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
+    writer.write(begin, count, [&](int64_t) TAD_INLINED { return Vector<Real>{}; });
+  });
 }
 
 }  // namespace TAD_ISA

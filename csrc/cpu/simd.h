@@ -85,11 +85,22 @@ inline Real horizontal_sum(Vector<Real> v) {
   return lanes[0];
 }
 
+/// Whether any element is above a bound.
+template <class Real>
+inline bool any_above(Vector<Real> v, Real bound) {
+#if defined(TAD_HAS_AVX512)
+  if constexpr (sizeof(Real) == 4) return _mm512_cmp_ps_mask(v, _mm512_set1_ps(bound), _CMP_GT_OQ) != 0;
+#elif defined(TAD_HAS_F16C)
+  if constexpr (sizeof(Real) == 4) return _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(bound), _CMP_GT_OQ)) != 0;
+#endif
+  return horizontal_max<Real>(v) > bound;
+}
+
 /// Exponents of two at and below this give 0.
 template <class Real>
 constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
 
-/// exp2 of differences: x becomes 2^(x * scale), within about 1 ulp, for x * scale < 127; 0 for -inf and below the
+/// exp2 of differences: x becomes 2^(x * scale), within 1.5 ulp, for x * scale < 127; 0 for -inf and below the
 /// normal numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would wait for each of
 /// its ten dependent operations, and a processor's window is too short to find another in time. With kBounded none is
 /// below kLowestPower / scale.
@@ -115,12 +126,11 @@ TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
   for (int k = 0; k < kCount; ++k) x[k] = x[k] * scale - p[k];
   for (int k = 0; k < kCount; ++k) power[k] = (Vector<float>)((Int)power[k] << 23);
 #endif
-  // 2^f for |f| <= 1/2 within 2e-8; exactly 1 for f = 0.
-  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 1.53533605e-4f + 1.33988750e-3f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 9.61843692e-3f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 5.55033237e-2f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 2.40226477e-1f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147182e-1f;
+  // 2^f for |f| <= 1/2 within 9.4e-8, with the roundings 1.6e-7; exactly 1 for f = 0.
+  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 1.3269519e-3f + 9.67129134e-3f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 5.55071086e-2f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 2.40222469e-1f;
+  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147004e-1f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 1.0f;
 #if defined(TAD_HAS_AVX512)
   for (int k = 0; k < kCount; ++k) {  // 0 for what would be subnormal, which is slow, too

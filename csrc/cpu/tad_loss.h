@@ -65,29 +65,28 @@ void tad_gradient(
   Real student_reference = NAN, teacher_reference = NAN, student_factor = 0, teacher_factor = 0;
 
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
-    const int64_t length = padded<Real>(count);
+    if (!takes_part_here) return writer.write(begin, count, [&](int64_t) TAD_INLINED { return Vector<Real>{}; });
     const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
-    Real* out = writer.block();
-    if (takes_part_here && kept.student_references[begin / kBlock] != student_reference) {
+    if (kept.student_references[begin / kBlock] != student_reference) {
       student_reference = kept.student_references[begin / kBlock];
       student_factor = Real(block_factor(student_reference, row.student, b, scale * b));
     }
-    if (!takes_part_here) {
-      for (int64_t i = 0; i < length; i += kLanes) store(out + i, Vector<Real>{});
-    } else if (kind == EntryKind::kNear) {  // softmax - onehot
-      for (int64_t i = 0; i < length; i += kLanes) store(out + i, load<Real>(student + i) * student_factor);
-      if (label >= begin && label < begin + count) out[label - begin] -= Real(scale);
-    } else {  // (softmax_student - softmax_teacher) / temperature
-      if (kept.teacher_references[begin / kBlock] != teacher_reference) {
-        teacher_reference = kept.teacher_references[begin / kBlock];
-        teacher_factor = Real(block_factor(teacher_reference, row.teacher, b, scale * b));
-      }
-      for (int64_t i = 0; i < length; i += kLanes) {
-        const Vector<Real> q = rounded_product(load<Real>(student + i), splat(student_factor));
-        store(out + i, q - rounded_product(load<Real>(teacher + i), splat(teacher_factor)));
-      }
+    if (kind == EntryKind::kNear) {  // softmax - onehot
+      const int64_t in_block = label >= begin && label < begin + count ? label - begin : -1;
+      return writer.write(begin, count, [&](int64_t i) TAD_INLINED {
+        Vector<Real> p = load<Real>(student + i) * student_factor;
+        if (i <= in_block && in_block < i + kLanes) p[in_block - i] -= Real(scale);
+        return p;
+      });
     }
-    writer.finish(begin, count);
+    if (kept.teacher_references[begin / kBlock] != teacher_reference) {
+      teacher_reference = kept.teacher_references[begin / kBlock];
+      teacher_factor = Real(block_factor(teacher_reference, row.teacher, b, scale * b));
+    }
+    writer.write(begin, count, [&](int64_t i) TAD_INLINED {  // (softmax_student - softmax_teacher) / temperature
+      const Vector<Real> q = rounded_product(load<Real>(student + i), splat(student_factor));
+      return q - rounded_product(load<Real>(teacher + i), splat(teacher_factor));
+    });
   });
 }
 

@@ -7,27 +7,39 @@
 namespace tad {
 namespace TAD_ISA {
 
+/// Pushes a block's elements. Few are among the two best so far: only vectors that hold one are looked into.
+template <class Real, class Element>
+void push_block(
+    const TokenStatisticsArguments& a, const Element* block, int64_t begin, int64_t count, Top2<Real>& top) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  for_each_vectors<Real, kSide>(padded<Real>(count), [&](int64_t i, auto vectors) {
+    constexpr int kCount = vectors.value;
+    Vector<Real> x[kCount];
+    for (int k = 0; k < kCount; ++k) x[k] = load<Real>(block + i + k * kLanes);
+    if (!any_above<Real>(tree_max<Real, kCount>(x), top.second_value)) return;
+    for (int64_t j = i; j < i + kCount * kLanes && j < count; ++j) {
+      const Real value = from_storage<Real>(block[j]);
+      if (value > top.second_value && !is_suppressed(a, begin + j)) top.push(value, begin + j);
+    }
+  });
+}
+
 template <class Real>
 void slice_statistics(const TokenStatisticsArguments& a, int64_t entry, int64_t slice, SliceStatistics* result) {
   RowReader<Real> reader(a.logits, a.rows ? a.rows[entry] : entry);
   RowStatistics<Real> part;
-  const auto choose = [&](auto block, int64_t begin, int64_t count, Real max) {
-    // A block rarely holds one of the two best so far; only then is it looked at element by element.
-    if (max > part.top.second_value)
-      for (int64_t i = 0; i < count; ++i) {
-        const Real x = from_storage<Real>(block[i]);
-        if (x > part.top.second_value && !is_suppressed(a, begin + i)) part.top.push(x, begin + i);
-      }
+  const auto choose = [&](auto block, int64_t begin, int64_t count, double max) {
+    if (max > part.top.second_value) push_block(a, block, begin, count, part.top);
     if (a.temperature == 0) return;
-    GumbelBest::Bar bar = part.sample.bar(double(max), a.temperature);
-    if (!(double(max) > bar.logit)) return;
+    GumbelBest::Bar bar = part.sample.bar(max, a.temperature);
+    if (!(max > bar.logit)) return;
     for (int64_t i = 0; i < count; i += 4) {
       Real quad[4];
       const int64_t in_quad = count - i < 4 ? count - i : 4;
       for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[i + k]);
       const double before = part.sample.key;
       part.sample.offer(a, entry, quad, (begin + i) / 4, in_quad, bar);
-      if (part.sample.key != before) bar = part.sample.bar(double(max), a.temperature);
+      if (part.sample.key != before) bar = part.sample.bar(max, a.temperature);
     }
   };
   part.sum = entropy_sum(reader, a.vocabulary, slice, choose);

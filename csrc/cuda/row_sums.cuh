@@ -52,6 +52,7 @@ template <bool kWeighted, int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
     RowSum<double>& part, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
   Real max = max_of(x[0]);
+#pragma unroll
   for (int g = 1; g < kGroups; ++g) max = fmax(max, max_of(x[g]));
   if (!(double(max) <= part.max + exponent.headroom)) {
     const double shift = shift_to(double(max), part, exponent.b);
@@ -60,6 +61,7 @@ __device__ __forceinline__ void accumulate(
   }
   const Real reference = Real(reference_of(part.max));
   Real sum = 0, weighted = 0;
+#pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     for (int i = 0; i < kGroup; ++i) {
       const Real difference = x[g].value[i] - reference, e = exponent.exp(difference);

@@ -11,12 +11,13 @@ namespace tad {
 namespace cuda {
 
 constexpr int kSliceThreads = kRowThreads;
-constexpr int kSliceColumns = 8192;
+constexpr int kGroups = 4;  // per thread
+constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element, bool kSampled>
 constexpr int kMinBlocks = sizeof(Element) == 8 ? 1
-                           : kSampled           ? 3
+                           : kSampled           ? 2
                                                 : 4;
 
 /// How the statistics of a warp's lanes become one.
@@ -44,21 +45,31 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   const int begin = int(slice * kSliceColumns);
   const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
 
-  const Exponent<Real> exponent(1);
+  const auto group = [&](int g) {
+    return load_group<Real>(logits, begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup, end);
+  };
   RowStatistics<Real> part;
-  for (int column = begin + int(threadIdx.x) * kGroup; column < end; column += kSliceThreads * kGroup) {
-    const Group<Real> x[1] = {load_group<Real>(logits, column, end)};
-    accumulate<true>(part.sum, x, exponent);
-    const Real max = max_of(x[0]);
+  // A thread's columns all at once, so that its sums are relative to the largest of them: far from it, log(sum) and
+  // weighted / sum are large, and their difference, a peaked row's entropy, is nearly nothing.
+  {
+    Group<Real> x[kGroups];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) x[g] = group(g);
+    accumulate<true>(part.sum, x, Exponent<Real>(1));
+  }
+#pragma unroll 1
+  for (int g = 0; g < kGroups; ++g) {  // once more, from the first-level cache
+    const Group<Real> x = group(g);
+    const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
+    const Real max = max_of(x);
     if (max > part.top.second_value)  // rare after the first groups
       for (int i = 0; i < kGroup; ++i)
-        if (x[0].value[i] > part.top.second_value && !is_suppressed(a, column + i))
-          part.top.push(x[0].value[i], column + i);
+        if (x.value[i] > part.top.second_value && !is_suppressed(a, column + i)) part.top.push(x.value[i], column + i);
     if (kSampled) {
       const GumbelBest::Bar bar = part.sample.bar(double(max), a.temperature);
       if (double(max) > bar.logit)
         for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
-          part.sample.offer(a, entry, x[0].value + i, (column + i) / 4, 4, bar);
+          part.sample.offer(a, entry, x.value + i, (column + i) / 4, 4, bar);
     }
   }
 

@@ -25,7 +25,8 @@ def assert_same(ours, expected, *, rtol: float = 1e-5, atol: float = 2e-6) -> No
 @pytest.mark.parametrize("vocabulary", [1, 2, 43, 512, 513, 3000])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_agrees_with_the_reference(device: str, dtype: torch.dtype, vocabulary: int, temperature: float) -> None:
-    logits = (torch.randn(3, 7, vocabulary, dtype=torch.float64, device=device) * 3).to(dtype)
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = (torch.randn(3, 7, vocabulary, dtype=torch.float64, generator=generator) * 3).to(device, dtype)
     options = {
         "temperature": temperature,
         "suppress_tokens": torch.tensor([0, vocabulary // 2], device=device)[: min(vocabulary - 1, 2)],
@@ -38,6 +39,17 @@ def test_agrees_with_the_reference(device: str, dtype: torch.dtype, vocabulary: 
     assert ours.query_logits.dtype == dtype
     exact = reference.token_statistics(logits.double(), **options)
     torch.testing.assert_close(ours.entropy.double(), exact.entropy.double(), rtol=1e-5, atol=1e-6)
+
+
+@given(peak=st.integers(0, 29_999), height=st.floats(0, 25), spread=st.floats(0.1, 3), seed=st.integers(0, 2**31))
+def test_the_entropy_of_a_peaked_row(device: str, peak: int, height: float, spread: float, seed: int) -> None:
+    """Nearly certain rows: a small difference of large numbers, where sums are relative to anything but the peak."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, 30_000, generator=generator) * spread
+    logits[0, peak] = logits.max() + height
+    found = token_statistics(logits.to(device)).entropy.cpu()
+    exact = reference.token_statistics(logits.double()).entropy
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=5e-7)
 
 
 def test_a_hand_worked_row(device: str) -> None:
