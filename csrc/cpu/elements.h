@@ -18,8 +18,12 @@ inline void load_into(const BFloat16* p, Vector<float>& v) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   v = (Vector<float>)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, half), 16);
 #elif defined(TAD_HAS_F16C)
-  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  v = (Vector<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+  // Both lanes get all eight; each moves its four into the upper halves of its numbers.
+  const __m256i halves = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i places = _mm256_setr_epi8(
+      -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14,
+      15);
+  v = (Vector<float>)_mm256_shuffle_epi8(halves, places);
 #else
   typedef uint16_t Half __attribute__((vector_size(TAD_VECTOR_BYTES / 2)));
   typedef uint32_t Word __attribute__((vector_size(TAD_VECTOR_BYTES)));
