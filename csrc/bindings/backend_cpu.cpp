@@ -117,7 +117,10 @@ class CpuBackend final : public Backend {
       parallel_rows(a.entries, [&](int64_t entry, const auto& each_slice) {
         if (a.rows && a.rows[entry] < 0) return TAD_ISA::write_empty_statistics(a, entry);
         std::vector<SliceStatistics> found(slices);
-        each_slice(slices, [&](int64_t slice) { kernels.slice_statistics(a, entry, slice, &found[slice]); });
+        each_slice(slices, [&](int64_t slice) {
+          const SliceStatistics* before = each_slice.kInOrder && slice > 0 ? &found[slice - 1] : nullptr;
+          kernels.slice_statistics(a, entry, slice, before, &found[slice]);
+        });
         kernels.token_statistics(a, entry, found.data());
       });
     });

@@ -20,19 +20,31 @@ void parallel_each(int64_t count, const Work& work) {
   });
 }
 
+/// Calls f(slice) for every slice, one after the other, or over threads.
+struct SlicesInOrder {
+  static constexpr bool kInOrder = true;
+  template <class Work>
+  void operator()(int64_t slices, const Work& f) const {
+    for (int64_t slice = 0; slice < slices; ++slice) f(slice);
+  }
+};
+struct SlicesOverThreads {
+  static constexpr bool kInOrder = false;
+  template <class Work>
+  void operator()(int64_t slices, const Work& f) const {
+    parallel_each(slices, f);
+  }
+};
+
 /// Calls work(row, each_slice) for every row, where each_slice(slices, f) calls f(slice) for every slice of the row and
 /// returns when all are done. Nothing may depend on who computes what, so results do not depend on the number of
 /// threads.
 template <class Work>
 void parallel_rows(int64_t rows, const Work& work) {
   if (rows < at::get_num_threads() && !at::in_parallel_region()) {
-    for (int64_t row = 0; row < rows; ++row) work(row, [](int64_t slices, const auto& f) { parallel_each(slices, f); });
+    for (int64_t row = 0; row < rows; ++row) work(row, SlicesOverThreads());
   } else {
-    parallel_each(rows, [&](int64_t row) {
-      work(row, [](int64_t slices, const auto& f) {
-        for (int64_t slice = 0; slice < slices; ++slice) f(slice);
-      });
-    });
+    parallel_each(rows, [&](int64_t row) { work(row, SlicesInOrder()); });
   }
 }
 

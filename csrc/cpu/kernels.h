@@ -68,7 +68,10 @@ struct KernelsOf {
 
   void (*zero)(const MutableRows&, int64_t vocabulary, int64_t row, int64_t slice);
 
-  void (*slice_statistics)(const TokenStatisticsArguments&, int64_t entry, int64_t slice, SliceStatistics*);
+  /// `before`: the statistics of the slice before, made with those of the one before it, or null. It saves looking at
+  /// what cannot win, and changes no row's statistics.
+  void (*slice_statistics)(
+      const TokenStatisticsArguments&, int64_t entry, int64_t slice, const SliceStatistics* before, SliceStatistics*);
   void (*token_statistics)(const TokenStatisticsArguments&, int64_t entry, const SliceStatistics* slices);
 };
 

@@ -25,9 +25,16 @@ void push_block(
 }
 
 template <class Real>
-void slice_statistics(const TokenStatisticsArguments& a, int64_t entry, int64_t slice, SliceStatistics* result) {
+void slice_statistics(
+    const TokenStatisticsArguments& a, int64_t entry, int64_t slice, const SliceStatistics* before,
+    SliceStatistics* result) {
   RowReader<Real> reader(a.logits, a.rows ? a.rows[entry] : entry);
   RowStatistics<Real> part;
+  if (before) {  // only what beats the slices before can be among a row's best
+    const auto found = read_plain<RowStatistics<Real>>(*before);
+    part.top.value = part.top.second_value = found.top.second_value;
+    part.sample.key = found.sample.key;
+  }
   const auto choose = [&](auto block, int64_t begin, int64_t count, double max) {
     if (max > part.top.second_value) push_block(a, block, begin, count, part.top);
     if (a.temperature == 0) return;

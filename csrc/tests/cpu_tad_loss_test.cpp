@@ -105,7 +105,7 @@ void check(const Problem& problem) {
 
 /// Two near entries of one row, two distant ones, a silent one, and a row that no entry names.
 void test_sizes_and_dtypes() {
-  for (int64_t vocabulary : {int64_t(1), int64_t(15), int64_t(16), int64_t(1025), kSlice, kSlice + 1, kSeveralSlices}) {
+  for (int64_t vocabulary : {int64_t(1), int64_t(15), int64_t(16), kBlock + 1, kSlice, kSlice + 1, kSeveralSlices}) {
     for (int variant = 0; variant < 8; ++variant) {
       const DType dtype = kDTypes[variant % 4], other = kDTypes[variant < 4 ? variant : (variant + 1) % 4];
       context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " and " + name_of(other);

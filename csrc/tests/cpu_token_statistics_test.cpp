@@ -13,40 +13,44 @@ constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16,
 constexpr int64_t kSeveralSlices = 2 * kSlice + kBlock + 13;
 
 template <class Real>
-void run_on_cpu(const KernelsOf<Real>& kernels, const TokenStatisticsArguments& a) {
+void run_on_cpu(const KernelsOf<Real>& kernels, const TokenStatisticsArguments& a, bool in_order) {
   std::vector<SliceStatistics> found(size_t(slices_of(a.vocabulary)));
   for (int64_t entry = 0; entry < a.entries; ++entry) {
     if (a.rows && (a.rows[entry] < 0 || a.rows[entry] >= a.logits.row_count)) {
       portable::write_empty_statistics(a, entry);
       continue;
     }
-    for (size_t slice = found.size(); slice-- > 0;)  // in any order
-      kernels.slice_statistics(a, entry, int64_t(slice), &found[slice]);
+    for (size_t i = 0; i < found.size(); ++i) {
+      const size_t slice = in_order ? i : found.size() - 1 - i;
+      const SliceStatistics* before = in_order && slice > 0 ? &found[slice - 1] : nullptr;
+      kernels.slice_statistics(a, entry, int64_t(slice), before, &found[slice]);
+    }
     kernels.token_statistics(a, entry, found.data());
   }
 }
 
-void run_on_cpu(const CpuKernels& kernels, const Problem& problem, Results& results) {
+void run_on_cpu(const CpuKernels& kernels, const Problem& problem, bool in_order, Results& results) {
   const TokenStatisticsArguments a = results.fill(problem.arguments());
   if (problem.logits.dtype() == DType::kFloat64)
-    run_on_cpu(kernels.float64, a);
+    run_on_cpu(kernels.float64, a, in_order);
   else
-    run_on_cpu(kernels.float32, a);
+    run_on_cpu(kernels.float32, a, in_order);
 }
 
 void check(const Problem& problem) {
   const std::string outer = context;
-  for (const CpuKernels* kernels : runnable_cpu_kernels()) {
-    context = outer + ", " + kernels->instruction_set;
-    Results results(problem.entries);
-    run_on_cpu(*kernels, problem, results);
-    for (int64_t entry = 0; entry < problem.entries; ++entry) check_entry(problem, entry, results);
-  }
+  for (const CpuKernels* kernels : runnable_cpu_kernels())
+    for (bool in_order : {false, true}) {
+      context = outer + ", " + kernels->instruction_set + (in_order ? ", slices in order" : "");
+      Results results(problem.entries);
+      run_on_cpu(*kernels, problem, in_order, results);
+      for (int64_t entry = 0; entry < problem.entries; ++entry) check_entry(problem, entry, results);
+    }
   context = outer;
 }
 
 void test_sizes_and_dtypes() {
-  for (int64_t vocabulary : {int64_t(1), int64_t(7), int64_t(1025), kSlice, kSlice + 1, kSeveralSlices})
+  for (int64_t vocabulary : {int64_t(1), int64_t(7), kBlock + 1, kSlice, kSlice + 1, kSeveralSlices})
     for (DType dtype : kDTypes)
       for (double temperature : {0.0, 1.5}) {
         context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype);
@@ -66,13 +70,14 @@ void test_sizes_and_dtypes() {
 /// Equal logits in one block, in two blocks and in two slices; the lowest token wins.
 void test_ties() {
   context = "ties";
-  const std::vector<std::vector<int64_t>> ties = {{3, 5}, {1000, 1024, 5000}, {8191, 8192}, {9, 16384, 17000}};
+  const std::vector<std::vector<int64_t>> ties = {
+      {3, 5}, {1000, kBlock, 5000}, {kSlice - 1, kSlice}, {9, 2 * kSlice, 2 * kSlice + 600}};
   Matrix logits(DType::kBFloat16, 4, kSeveralSlices);
   logits.randomize(2, 0.5);
   for (int64_t row = 0; row < 4; ++row)
     for (int64_t token : ties[size_t(row)]) logits.set(row, token, 9);
   check({logits, 4, {}, {}});
-  check({logits, 4, {}, {3, 1000, 8191}});
+  check({logits, 4, {}, {3, 1000, kSlice - 1}});
 }
 
 void test_levels_and_infinite_values() {

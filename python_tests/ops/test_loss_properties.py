@@ -16,7 +16,7 @@ from torch import Tensor
 from tad_ext.ops import fused_tad_loss, reference
 
 # Around vectors, blocks and slices of the CPU's kernels, groups and clusters of the GPU's.
-VOCABULARIES = [1, 2, 7, 8, 65, 1023, 1030, *([] if CUDA_ON_HOST else [8192, 8200, 16_421])]
+VOCABULARIES = [1, 2, 7, 8, 65, 1023, 1030, *([] if CUDA_ON_HOST else [1537, 12_288, 12_296, 16_421])]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 LARGEST = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
 
