@@ -62,7 +62,7 @@ class Reference {
     if (changes) value_ = max;
     return changes;
   }
-  /// The same for a row's first block, which needs a guess to begin with.
+  /// Before a block: its maximum where there is nothing yet to be relative to, as in a slice's first block.
   template <class Element>
   void start(const Element* block, int64_t length) {
     if (value_ == negative_infinity<Real>()) value_ = block_max<Real>(block, length);
@@ -79,10 +79,6 @@ class Reference {
 template <int kCount>
 struct Count {
   static constexpr int value = kCount;
-};
-template <bool kValue>
-struct Flag {
-  static constexpr bool value = kValue;
 };
 template <class Real, int kCount, class Visit>
 TAD_ALWAYS_INLINE void for_each_vectors(int64_t length, const Visit& visit) {
@@ -195,6 +191,12 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, i
   });
   return row;
 }
+
+/// A constant as an argument.
+template <bool kValue>
+struct Flag {
+  static constexpr bool value = kValue;
+};
 
 /// Sums for KL(teacher || student) over a block, with differences of logits in `weighted`.
 template <class Real>
