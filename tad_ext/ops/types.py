@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -40,7 +40,9 @@ class DecodeState:
     """What `unmask_step` knows and keeps about a batch of canvases being decoded.
 
     A canvas is the generation region of a sequence: `gen_length` positions in blocks of `block_length`. The tensors are
-    written in place by `unmask_step`; `positions` is set by the caller before each step.
+    written in place by `unmask_step`; `positions` is set by the caller before each step. `memory` belongs to the policy:
+    what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row starts with
+    zeros.
     """
 
     reveal_step: Tensor  # (B, gen_length) int64: 1-based forward that revealed the position, 0 while masked
@@ -52,6 +54,7 @@ class DecodeState:
     block_add_threshold: float = 1.0
     decoded_token_threshold: float = 1.0
     eos_token_ids: tuple[int, ...] = ()  # empty: an end-of-sequence token is a token like any other
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def eligible(self) -> Tensor:
