@@ -1,9 +1,15 @@
 from .decoding import ConfidenceThreshold as ConfidenceThreshold
 from .decoding import DecodeConfig as DecodeConfig
+from .decoding import DecodedRow as DecodedRow
 from .decoding import DecodeResult as DecodeResult
+from .decoding import DelayedCache as DelayedCache
+from .decoding import DualCache as DualCache
 from .decoding import EntropyThreshold as EntropyThreshold
+from .decoding import PrefixCache as PrefixCache
 from .decoding import TopK as TopK
 from .decoding import decode as decode
+from .decoding import decode_stream as decode_stream
+from .decoding import parse_cache as parse_cache
 from .decoding import parse_policy as parse_policy
 from .evaluation import accuracy_under_parallelism as accuracy_under_parallelism
 from .models import load_adapter as load_adapter
