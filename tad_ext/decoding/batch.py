@@ -58,6 +58,7 @@ class DecodingBatch:
             device=device,
         )
         # What fills the padding is never seen; the mask id is one that every model has.
+        self.state.done.fill_(True)  # idle
         self.input_ids = torch.full((capacity, longest + config.gen_length), tokens.mask, device=device)
         self.canvas = torch.full_like(self.state.reveal_step, tokens.mask)
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
@@ -88,6 +89,7 @@ class DecodingBatch:
             tensors = (self.input_ids, self.canvas, self.starts, self.seeds, self.state.blocks, *self._zeroed())
             for tensor in tensors:
                 tensor[index] = tensor[len(self.rows)]
+        self.state.done[len(self.rows)] = True
         return len(self.rows)
 
     def _zeroed(self) -> list[Tensor]:
@@ -100,17 +102,14 @@ class DecodingBatch:
         return row.created if self.config.hide_future_blocks else self.config.gen_length // self.config.block_length
 
     def shape(self) -> StepShape:
-        """Of the next step."""
-        block_length = self.config.block_length
+        """Of the next step. For recorded steps sizes are rounded up, so that there are few of them."""
+        block_length, coarse = self.config.block_length, self.config.cuda_graphs
         lengths = [row.prompt_length + self.visible_blocks(row) * block_length for row in self.rows]
-        eligible = max(row.eligible for row in self.rows)
-        return StepShape(
-            rows=len(self),
-            length=max(lengths),
-            padded=min(lengths) < max(lengths),
-            # A multiple of the block length: few different shapes, and exactly one block when decoding block by block.
-            width=-(-eligible // block_length) * block_length,
-        )
+        rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
+        length = min(multiple(max(lengths), of=64), self.input_ids.shape[1]) if coarse else max(lengths)
+        # A multiple of the block length: few different shapes, and exactly one block when decoding block by block.
+        width = multiple(max(row.eligible for row in self.rows), of=block_length)
+        return StepShape(rows, length, padded=rows > len(self) or min(lengths) < length, width=width)
 
     def eligible_positions(self, shape: StepShape) -> Tensor:
         """(B, W) int64: the masked columns of created blocks, ascending, -1 behind the last."""
@@ -148,3 +147,8 @@ class DecodingBatch:
         index = torch.tensor(indices, device=self.device)
         pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
         return [(canvas, reveal_step) for canvas, reveal_step in pairs.tolist()]
+
+
+def multiple(number: int, *, of: int) -> int:
+    """The next multiple of a number, or the number itself."""
+    return -(-number // of) * of

@@ -17,6 +17,7 @@ from .batch import DecodingBatch
 from .config import DecodeConfig
 from .inputs import SpecialTokens
 from .progress import Report
+from .recording import RecordedStep
 from .result import DecodedRow, response_length
 from .step import Step
 from .stopping import StopStrings
@@ -42,6 +43,7 @@ class Decoding:
         capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts), default=0)
         self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
         self.step = Step(model, self.batch)
+        self.run_step = RecordedStep(self.step) if config.cuda_graphs else self.step
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
         self.waiting = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), -number))
 
@@ -66,8 +68,9 @@ class Decoding:
     def _advance(self) -> None:
         """One step, and what the host makes of it."""
         batch = self.batch
-        report = self.step(batch.shape(), self.step.forward.plan())
-        for row, fields in zip(batch.rows, report.tolist(), strict=True):  # the one host sync of a step
+        shape = batch.shape()
+        report = self.run_step(shape, self.step.forward.plan(shape))
+        for row, fields in zip(batch.rows, report[: len(batch)].tolist(), strict=True):  # the one host sync of a step
             row.advance(Report(*fields))
         if self.stop is not None:
             self.stop.apply(batch)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState
 
-from .batch import DecodingBatch, StepShape
+from .batch import DecodingBatch, StepShape, multiple
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Forward:
         self.model, self.batch, self.config = model, batch, batch.config
         self.cache = None if self.config.cache is None else KeyValueCache(*batch.input_ids.shape)
 
-    def plan(self) -> Windows | None:
+    def plan(self, shape: StepShape) -> Windows | None:
         """What the next forward computes, by the scheme's rule; the rows note it."""
         scheme, batch = self.config.cache, self.batch
         if scheme is None:
@@ -48,6 +48,9 @@ class Forward:
             end = row.prompt_length + end * self.config.block_length if window else column
             bounds.append((self.model.prediction_columns(column), max(end - 1, column)))
         count = max(last - first for first, last in bounds) + 1
+        if self.config.cuda_graphs:
+            count = multiple(count, of=32)
+        bounds += [(0, 0)] * (shape.rows - len(bounds))  # idle rows
         first, last = torch.tensor(bounds, device=batch.device).T[:, :, None]
         columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
         return Windows(columns, torch.tensor(whole, dtype=torch.int64, device=batch.device))

@@ -1,7 +1,7 @@
 """One step on the device: forward, statistics of the eligible positions, policy, reveal.
 
 Nothing here looks at a value: a step goes from tensors that stay where they are to tensors that stay where they are,
-so that it can be recorded once and replayed (`tad_ext.decoding.graphs`).
+so that it can be recorded once and replayed (`tad_ext.decoding.recording`).
 """
 
 from __future__ import annotations
