@@ -58,7 +58,6 @@ class DecodingBatch:
             eos_token_ids=tokens.end if config.stop_at_eos else (),
             device=device,
         )
-        self.state.done.fill_(True)  # idle
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
         self.canvas = torch.zeros_like(self.state.reveal_step)
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
@@ -105,7 +104,6 @@ class DecodingBatch:
             )
             for tensor in tensors:
                 tensor[index] = tensor[len(self.rows)]
-        self.state.done[len(self.rows)] = True
         return len(self.rows)
 
     def _zeroed(self) -> list[Tensor]:
