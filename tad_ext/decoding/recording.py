@@ -49,9 +49,8 @@ class RecordedStep:
             self._seen |= set() if mixed else {key}
             return self.step(shape, windows)
         if key not in self._recorded:
-            own = None if windows is None else Windows(windows.columns.clone(), windows.whole)
-            self._recorded[key] = self.record(lambda: self.step(shape, own)), own
-        replay, own = self._recorded[key]
-        if own is not None and windows is not None:
-            own.columns.copy_(windows.columns)
+            self._recorded[key] = self.record(lambda: self.step(shape, windows)), windows
+        replay, recorded = self._recorded[key]
+        if recorded is not None and windows is not None:
+            recorded.columns.copy_(windows.columns)
         return replay()
