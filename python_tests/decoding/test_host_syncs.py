@@ -1,11 +1,11 @@
-"""A step waits for the device once: seen by listing the calls that would."""
+"""A step waits for the device once, and once more where rows finish: seen by listing the calls that would."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from host_syncs import HostSyncs
-from policy_cases import WITHOUT_PREPARE
+from policy_cases import EVERY_POLICY
 
 from tad_ext.decoding import DecodeConfig, decode, parse_policy
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -13,7 +13,7 @@ from tad_ext.ops import backend_info
 
 
 @pytest.mark.skipif(not backend_info()["compiled"], reason="the reference operators are written for reading")
-@pytest.mark.parametrize("text", WITHOUT_PREPARE)
+@pytest.mark.parametrize("text", EVERY_POLICY)
 def test_one_sync_a_step(device, text):
     policy = parse_policy(text)
     torch.manual_seed(0)
@@ -23,7 +23,6 @@ def test_one_sync_a_step(device, text):
     model.register_forward_hook(lambda *_: forwards.append(1))
     settings = DecodeConfig(gen_length=12, block_length=4, policy=policy, block_add_threshold=0.5, temperature=1.0)
     with HostSyncs() as syncs:
-        decode(model, [[1, 2], [3], [4, 5, 6]], settings)
-    end_of_batch = {"cpu": 3}
-    lists_of_results = 1
-    assert syncs.calls == end_of_batch | {"tolist": len(forwards) + lists_of_results}
+        result = decode(model, [[1, 2], [3], [4, 5, 6]], settings)
+    steps_with_finished_rows = len(set(result.forwards.tolist()))
+    assert syncs.calls == {"tolist": len(forwards) + steps_with_finished_rows}

@@ -9,7 +9,7 @@ import torch
 from host_syncs import HostSyncs
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_cases import EVERY_POLICY, WITHOUT_PREPARE
+from policy_cases import EVERY_POLICY
 
 from tad_ext.decoding import DecodeConfig, decode, parse_policy
 from tad_ext.ops import DecodeState, TokenStatistics, token_statistics
@@ -115,11 +115,12 @@ def test_no_value_is_read_on_the_host(text):
     assert not syncs.calls
 
 
-@pytest.mark.parametrize("text", WITHOUT_PREPARE)
+@pytest.mark.parametrize("text", EVERY_POLICY)
 def test_decoding_with_every_policy(mixing_model, text):
     config = DecodeConfig(gen_length=12, block_length=4, policy=parse_policy(text), block_add_threshold=0.5)
-    prompts = [[1], [2, 3], [4, 5, 6]]
-    together = decode(mixing_model(), prompts, config)
+    prompts = [[1], [2, 3], [4, 5, 6], [7], [8, 1]]
     alone = decode(mixing_model(), prompts, replace(config, batch_size=1))
-    assert together.sequences == alone.sequences
-    assert torch.equal(together.reveal_step, alone.reveal_step)
+    for batch_size in (2, 5):  # with 2, prompts take the places of finished ones
+        together = decode(mixing_model(), prompts, replace(config, batch_size=batch_size))
+        assert together.sequences == alone.sequences
+        assert torch.equal(together.reveal_step, alone.reveal_step)

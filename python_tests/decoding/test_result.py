@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tad_ext.decoding import DecodeResult
-from tad_ext.decoding.result import response_lengths
+from tad_ext.decoding.result import response_length
 
 EOS = (8, 9)
 
@@ -14,13 +14,12 @@ EOS = (8, 9)
 @pytest.fixture
 def result():
     sequences = [[1, 1, 5, 9, 8, 9], [1, 5, 6, 7, 5], [9, 9, 9, 9, 9]]  # an end of sequence in a prompt counts nowhere
-    canvas = torch.tensor([tokens[-4:] for tokens in sequences])
     return DecodeResult(
         sequences=sequences,
         prompt_lengths=[2, 1, 1],
         reveal_step=torch.ones(3, 4, dtype=torch.int64),
         forwards=torch.tensor([4, 2, 1]),
-        response_lengths=response_lengths(canvas, EOS),
+        response_lengths=torch.tensor([response_length(tokens[-4:], EOS) for tokens in sequences]),
         eos_token_ids=EOS,
         seconds=2.0,
     )
@@ -28,7 +27,7 @@ def result():
 
 def test_lengths_count_the_first_end_of_sequence(result):
     assert result.response_lengths.tolist() == [2, 4, 1]
-    assert response_lengths(torch.tensor([[8, 9]]), ()).tolist() == [2]
+    assert response_length([8, 9], ()) == 2
 
 
 def test_responses_are_cut_before_it(result):

@@ -28,7 +28,6 @@ EVERY_POLICY = [
     "topk:2",
 ]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
-WITHOUT_PREPARE = [text for text in EVERY_POLICY if text not in WITH_PREPARE]
 
 
 def entries(confidence, entropy=None, *, margin=None, valid=None, positions=None, gen_length=None, block_length=None):

@@ -2,8 +2,9 @@
 
 from tad_ext.ops import Policy
 
+from .caches import CacheScheme, DelayedCache, DualCache, PrefixCache, parse_cache
 from .config import DecodeConfig
-from .loop import decode
+from .loop import decode, decode_stream
 from .policies import (
     KLASS,
     ConfidenceFactor,
@@ -21,17 +22,21 @@ from .policies import (
     parse_policy,
 )
 from .presets import PRESETS, preset
-from .result import TOKENS_PER_FORWARD_DEFINITION, DecodeResult
+from .result import TOKENS_PER_FORWARD_DEFINITION, DecodedRow, DecodeResult
 
 __all__ = [
     "KLASS",
     "PRESETS",
     "TOKENS_PER_FORWARD_DEFINITION",
+    "CacheScheme",
     "ConfidenceFactor",
     "ConfidenceThreshold",
     "Credit",
     "DecodeConfig",
     "DecodeResult",
+    "DecodedRow",
+    "DelayedCache",
+    "DualCache",
     "EntropyBudget",
     "EntropyThreshold",
     "Hierarchical",
@@ -39,10 +44,13 @@ __all__ = [
     "MarginThreshold",
     "NamedPolicy",
     "Policy",
+    "PrefixCache",
     "Prophet",
     "SchED",
     "TopK",
     "decode",
+    "decode_stream",
+    "parse_cache",
     "parse_policy",
     "preset",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tad_ext.ops import Policy
 
+from .caches import CacheScheme
 from .checks import check_flag, check_integer, check_number
 from .policies import TopK
 
@@ -31,11 +32,20 @@ class DecodeConfig:
         stop_at_eos: once an end-of-sequence token is revealed, everything after it becomes that token, and the row is
             finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
         eos_token_ids: ids that end a response; None: the model's own.
+        stop_strings: texts that end a response, which contains the text; `decode` needs a tokenizer for them.
+        min_length: no end-of-sequence token is chosen for the first so many positions; `gen_length` is the most.
         temperature: 0 is greedy; above 0 tokens are sampled from softmax(logits / temperature). Confidences, which the
-            policies see, are at temperature 1 in both cases.
+            policies see, are at temperature 1 and of the whole vocabulary in both cases.
+        top_k: samples are of the `top_k` most probable tokens; None: of all.
+        top_p: samples are of the fewest tokens that together have this probability (at `temperature`), in (0, 1].
         seed: prompt number i samples from its own stream with seed `seed + i`, so what it samples depends neither on
             the batch size nor on its neighbours. Ignored when the temperature is 0.
-        batch_size: prompts per forward.
+        guidance: scale w of classifier-free guidance: logits are u + (w + 1) * (c - u), with c as they are and u with
+            the prompt masked. A step is two forwards of the model then, counted as one. 0: off.
+        cache: which columns a forward computes, see `tad_ext.decoding.caches`; None: all of them, which is exact.
+        hide_future_blocks: leave blocks that are not created yet out of the forward. Faster, and another model input:
+            results change.
+        batch_size: rows per forward at most. A row that finishes makes room for the next prompt.
 
     Raises:
         TypeError, ValueError: naming the field, its value and what was expected.
@@ -48,8 +58,15 @@ class DecodeConfig:
     decoded_token_threshold: float = 1.0
     stop_at_eos: bool = True
     eos_token_ids: Sequence[int] | None = None
+    stop_strings: Sequence[str] = ()
+    min_length: int = 0
     temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
     seed: int = 0
+    guidance: float = 0.0
+    cache: CacheScheme | None = None
+    hide_future_blocks: bool = False
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -62,8 +79,14 @@ class DecodeConfig:
             ),
             "stop_at_eos": check_flag("stop_at_eos", self.stop_at_eos),
             "eos_token_ids": _token_ids("eos_token_ids", self.eos_token_ids),
+            "stop_strings": _texts("stop_strings", self.stop_strings),
+            "min_length": check_integer("min_length", self.min_length, at_least=0, at_most=self.gen_length),
             "temperature": check_number("temperature", self.temperature),
+            "top_k": None if self.top_k is None else check_integer("top_k", self.top_k, at_least=1),
+            "top_p": check_number("top_p", self.top_p, at_most=1.0),
             "seed": check_integer("seed", self.seed, at_least=0, at_most=2**62),  # seed + prompt number fits int64
+            "guidance": check_number("guidance", self.guidance),
+            "hide_future_blocks": check_flag("hide_future_blocks", self.hide_future_blocks),
             "batch_size": check_integer("batch_size", self.batch_size, at_least=1),
         }
         for name, value in checked.items():
@@ -73,6 +96,15 @@ class DecodeConfig:
                 f"gen_length must be a multiple of block_length, got gen_length={self.gen_length} and "
                 f"block_length={self.block_length}"
             )
+        if self.top_p == 0:
+            raise ValueError("top_p must be a finite number in (0, 1], got 0")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
+            name, value = ("top_p", self.top_p) if self.top_k is None else ("top_k", self.top_k)
+            raise ValueError(f"{name} is {value} and temperature is 0, which takes the most probable token anyway")
+        if self.cache is not None and not hasattr(self.cache, "window"):
+            raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
+        if self.cache is not None and self.guidance:
+            raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
         if isinstance(self.policy, type) or not callable(self.policy):
             raise TypeError(
                 f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "
@@ -86,3 +118,12 @@ def _token_ids(name: str, value: object) -> tuple[int, ...] | None:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a sequence of token ids or None, got {value!r}")
     return tuple(check_integer(f"{name}[{i}]", token, at_least=0) for i, token in enumerate(value))
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of texts, got {value!r}")
+    for text in value:
+        if not isinstance(text, str) or not text:
+            raise TypeError(f"{name} must hold texts of at least one character, got {text!r}")
+    return tuple(value)

@@ -56,6 +56,15 @@ class SpecialTokens:
         return cls(mask, end, suppressed)
 
 
+def check_model(model: Any, config: DecodeConfig) -> None:
+    """Whether the model can do what the settings ask for. Raises TypeError."""
+    if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
+        raise TypeError(
+            f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "
+            f"tad_ext.models, or cache=None"
+        )
+
+
 def check_prompts(prompts: object, *, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[list[int]]:
     """The prompts as lists of ints.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,35 @@ TOKENS_PER_FORWARD_DEFINITION = (
     "response tokens up to and including the first end-of-sequence token (the whole canvas if there is none) / "
     "forwards during which the row was unfinished; over several rows: sum / sum"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedRow:
+    """One finished response.
+
+    Attributes:
+        number: which prompt it answers.
+        prompt: its tokens.
+        canvas: the generation region, gen_length tokens.
+        reveal_step: the 1-based forward that revealed each of them.
+        forwards: during which the row was unfinished.
+        response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
+            canvas if there is none.
+        eos_token_ids: the ids that counted as end of sequence.
+    """
+
+    number: int
+    prompt: list[int]
+    canvas: list[int]
+    reveal_step: list[int]
+    forwards: int
+    response_length: int
+    eos_token_ids: tuple[int, ...]
+
+    def response(self) -> list[int]:
+        """The tokens before the first end-of-sequence token."""
+        tokens = self.canvas[: self.response_length]
+        return tokens[:-1] if tokens[-1] in self.eos_token_ids else tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +56,8 @@ class DecodeResult:
         prompt_lengths: tokens of each prompt.
         reveal_step: (P, gen_length), the 1-based forward that revealed each position.
         forwards: (P,), forwards during which the row was unfinished.
-        response_lengths: (P,), response tokens up to and including the first end-of-sequence token; the whole canvas if
-            there is none.
+        response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
+            whole canvas if there is none.
         eos_token_ids: the ids that counted as end of sequence.
         seconds: wall time of the whole call.
     """
@@ -39,6 +69,21 @@ class DecodeResult:
     response_lengths: Tensor
     eos_token_ids: tuple[int, ...]
     seconds: float
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[DecodedRow], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
+    ) -> DecodeResult:
+        """Of rows in the order of their prompts."""
+        return cls(
+            sequences=[row.prompt + row.canvas for row in rows],
+            prompt_lengths=[len(row.prompt) for row in rows],
+            reveal_step=torch.tensor([row.reveal_step for row in rows], dtype=torch.int64).reshape(-1, gen_length),
+            forwards=torch.tensor([row.forwards for row in rows], dtype=torch.int64),
+            response_lengths=torch.tensor([row.response_length for row in rows], dtype=torch.int64),
+            eos_token_ids=eos_token_ids,
+            seconds=seconds,
+        )
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -69,9 +114,6 @@ class DecodeResult:
         return int(self.forwards.sum())
 
 
-def response_lengths(canvas: Tensor, eos_token_ids: tuple[int, ...]) -> Tensor:
-    """(P,) int64: tokens of each canvas (P, G) up to and including the first end-of-sequence token; G if none."""
-    gen_length = canvas.shape[1]
-    ends = torch.isin(canvas, torch.tensor(eos_token_ids, dtype=torch.int64))
-    column = torch.arange(1, gen_length + 1).expand_as(canvas)
-    return torch.where(ends, column, gen_length).amin(dim=1)
+def response_length(canvas: Sequence[int], eos_token_ids: tuple[int, ...]) -> int:
+    """Tokens of a canvas up to and including the first end-of-sequence token; all of them if there is none."""
+    return next((place + 1 for place, token in enumerate(canvas) if token in eos_token_ids), len(canvas))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from tad_ext.models.cache import KeyValueCache
+
 
 @dataclass
 class MaskedDiffusionOutput(ModelOutput):
@@ -43,7 +45,14 @@ class MaskedDiffusionMixin:
     accepts_loss_kwargs = False
 
     def hidden_rows(
-        self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        cache_rows: Tensor | None = None,
+        columns: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states that predict the token at each position (multiply by ``lm_head`` to get logits).
 
@@ -55,6 +64,11 @@ class MaskedDiffusionMixin:
             lengths: (B,) int64, real tokens of each row, 1 .. L. None: nothing is padded (no mask is built: faster).
             positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative entries are padding of the
                 list and give a row that is finite and otherwise meaningless. None: every position.
+            cache: where keys and values are stored, those of the computed columns.
+            cache_rows: (B,) int64, the rows of the cache that the rows of ``input_ids`` are; None: the first B.
+            columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
+                from it. Ascending by one from each row's first; a row that needs fewer than A repeats its last. The
+                wanted positions' own columns must be among them (`prediction_columns`). Not with ``cache_rows``.
 
         Returns:
             (B, L, D), or (N, D) when ``positions`` is given, in the model's dtype.
@@ -64,15 +78,38 @@ class MaskedDiffusionMixin:
             TypeError: wrong dtypes.
         """
         _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
-        mask = _key_mask(input_ids, lengths)
+        batch, length = input_ids.shape
+        if cache is None:
+            hidden = self._trunk(input_ids, None, _key_mask(lengths, batch, length, length), None)
+        elif columns is None:
+            rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
+            stored = cache.whole(self.config.num_hidden_layers, rows, length)
+            hidden = self._trunk(input_ids, None, _key_mask(lengths, batch, length, length), stored)
+        else:
+            if positions is None or cache_rows is not None:
+                raise ValueError("columns needs positions, and no cache_rows")
+            read = cache.window(self.config.num_hidden_layers, columns, length)
+            mask = _key_mask(lengths, batch, columns.shape[1], length)
+            hidden = self._trunk(input_ids.gather(1, columns), columns, mask, read)
+            return hidden.flatten(0, 1).index_select(0, self._rows_of_columns(positions, columns, length))
+        if positions is None:
+            return self._align(hidden)
+        rows = self._align_positions(positions.clamp(min=0), length)
+        return hidden.flatten(0, 1).index_select(0, rows)
+
+    def _trunk(self, input_ids: Tensor, position_ids: Tensor | None, mask: Tensor | None, cache: Any) -> Tensor:
         if mask is not None and self.config._attn_implementation == "eager":  # it adds the mask to the scores
             dtype = self.lm_head.weight.dtype
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-        hidden = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-        if positions is None:
-            return self._align(hidden)
-        rows = self._align_positions(positions.clamp(min=0), input_ids.shape[1])
-        return hidden.flatten(0, 1).index_select(0, rows)
+        # By position: transformers 5.24 has another name for the cache than the versions before it.
+        return self.model(input_ids, mask, position_ids, cache, use_cache=False).last_hidden_state
+
+    def _rows_of_columns(self, positions: Tensor, columns: Tensor, length: int) -> Tensor:
+        """(N,) rows of the (B * A, D) hidden states of `columns` that predict flattened `positions`."""
+        wanted = self._align_positions(positions.clamp(min=0), length)
+        row = wanted // length
+        place = (wanted % length - columns[:, 0][row]).clamp(0, columns.shape[1] - 1)  # padding: any place
+        return row * columns.shape[1] + place
 
     def forward(
         self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
@@ -96,22 +133,25 @@ class MaskedDiffusionMixin:
         """(B, L, D) hidden states -> those that predict each position: themselves, unless a model predicts shifted."""
         return hidden
 
+    def prediction_columns(self, first: int) -> int:
+        """The first column to compute for predictions of the columns from `first` on: the same, unless shifted."""
+        return first
+
     def _align_positions(self, positions: Tensor, length: int) -> Tensor:
         """The same for flattened positions >= 0: the rows of ``hidden.flatten(0, 1)`` that predict them."""
         return positions
 
 
-def _key_mask(input_ids: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """(B, 1, L, L) mask of what each query may attend to: True where the key is a real token.
+def _key_mask(lengths: Tensor | None, batch: int, queries: int, length: int) -> Tensor | None:
+    """(B, 1, queries, L) mask of what each query may attend to: True where the key is a real token.
 
     Ready-made in four dimensions, because transformers looks at the values of a two-dimensional one on the host, a
     device sync per forward. Every query sees at least key 0, so that no softmax is empty and nothing becomes NaN.
     """
     if lengths is None:
         return None
-    batch, length = input_ids.shape
-    keys = torch.arange(length, device=input_ids.device) < lengths.clamp(min=1)[:, None]
-    return keys[:, None, None, :].expand(batch, 1, length, length)
+    keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
+    return keys[:, None, None, :].expand(batch, 1, queries, length)
 
 
 def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:

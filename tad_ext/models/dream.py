@@ -62,6 +62,10 @@ class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
     def _align(self, hidden: Tensor) -> Tensor:
         return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
 
+    def prediction_columns(self, first: int) -> int:
+        """The column before `first`, whose hidden state predicts it."""
+        return max(first - 1, 0)
+
     def _align_positions(self, positions: Tensor, length: int) -> Tensor:
         return positions - (positions % length != 0).long()  # the first position of a row has none before it
 

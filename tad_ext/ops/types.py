@@ -40,9 +40,9 @@ class DecodeState:
     """What `unmask_step` knows and keeps about a batch of canvases being decoded.
 
     A canvas is the generation region of a sequence: `gen_length` positions in blocks of `block_length`. The tensors are
-    written in place by `unmask_step`; `positions` is set by the caller before each step. `memory` belongs to the policy:
-    what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row starts with
-    zeros.
+    written in place by `unmask_step`; `positions` is set by the caller before each step. `memory` belongs to the
+    policy: what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row starts
+    with zeros.
     """
 
     reveal_step: Tensor  # (B, gen_length) int64: 1-based forward that revealed the position, 0 while masked

@@ -1,0 +1,194 @@
+"""Keys and values that are kept: exact where every forward computes all, and the windows that schemes ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tad_ext.decoding import (
+    ConfidenceThreshold,
+    DecodeConfig,
+    DelayedCache,
+    DualCache,
+    PrefixCache,
+    TopK,
+    decode,
+    parse_cache,
+)
+from tad_ext.decoding.progress import RowProgress
+from tad_ext.models.cache import KeyValueCache
+from tad_ext.models.dream import DreamConfig, DreamModel
+from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+
+MODELS = {
+    "tiny": (TinyDiffusionLM, TinyDiffusionConfig),
+    "llada": (LLaDAModelLM, LLaDAConfig),
+    "dream": (DreamModel, DreamConfig),
+}
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]
+SCHEMES = [PrefixCache(), DualCache(), DelayedCache(), PrefixCache(3), DualCache(2), DelayedCache(3, 1)]
+CONFIG = DecodeConfig(gen_length=16, block_length=4, policy=ConfidenceThreshold(0.6), block_add_threshold=0.5)
+
+
+@pytest.fixture(params=MODELS)
+def model(request, device):
+    model_class, config_class = MODELS[request.param]
+    torch.manual_seed(1)
+    config = config_class(
+        vocab_size=12,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.4,
+        mask_token_id=10,
+        eos_token_ids=[9],
+        suppress_token_ids=[11],
+    )
+    return model_class(config).to(device).eval()
+
+
+def assert_same(results):
+    for result in results[1:]:
+        assert result.sequences == results[0].sequences
+        assert torch.equal(result.reveal_step, results[0].reveal_step)
+        assert torch.equal(result.forwards, results[0].forwards)
+
+
+@pytest.mark.parametrize("scheme", [PrefixCache(1), DualCache(1), DelayedCache(1)])
+def test_refreshing_in_every_forward_is_exact(model, scheme):
+    assert_same([decode(model, PROMPTS, replace(CONFIG, cache=cache)) for cache in (None, scheme)])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("hide_future_blocks", [False, True])
+def test_the_batch_size_changes_nothing(model, scheme, hide_future_blocks):
+    config = replace(CONFIG, cache=scheme, hide_future_blocks=hide_future_blocks)
+    results = [decode(model, PROMPTS, replace(config, batch_size=size)) for size in (1, 3, 8)]
+    assert_same(results)
+    assert (results[0].reveal_step > 0).all()
+
+
+@pytest.mark.parametrize("scheme", [PrefixCache(), DualCache()])
+def test_a_cache_changes_results(model, scheme):
+    """Or it would not be one: some row's keys are old."""
+    exact, cached = (
+        decode(model, PROMPTS, replace(CONFIG, cache=cache, stop_at_eos=False)).sequences for cache in (None, scheme)
+    )
+    assert exact != cached
+
+
+def test_a_window_attends_to_what_is_kept(model, device):
+    """Logits of a window over an unchanged sequence are those of the whole; over a changed one, those of a row whose
+    other keys and values are the old ones.
+    """
+    ids = torch.randint(0, 9, (2, 14), generator=torch.Generator().manual_seed(0)).to(device)
+    lengths = torch.tensor([14, 11], device=device)
+    cache = KeyValueCache(3, 20)
+    positions = torch.tensor([5, 6, 7, 14 + 3, 14 + 4, -1], device=device)
+    firsts = [model.prediction_columns(5), model.prediction_columns(3)]
+    columns = torch.tensor([[min(first + i, 10) for i in range(6)] for first in firsts], device=device)
+    with torch.inference_mode():
+        model.hidden_rows(ids, lengths=lengths, cache=cache)
+        expected = model.hidden_rows(ids, lengths=lengths, positions=positions)
+        found = model.hidden_rows(ids, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-5, atol=1e-5)
+        changed = ids.clone()
+        changed[:, 0] = (changed[:, 0] + 1) % 9  # outside the windows: not seen
+        found = model.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-5, atol=1e-5)
+        changed[:, 6] = (changed[:, 6] + 1) % 9  # inside both
+        found = model.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        assert ((found[:-1] - expected[:-1]).abs().amax(1) > 1e-3).all()
+        assert cache.nbytes == 2 * 2 * 3 * 2 * 20 * 8 * 4  # keys and values, layers, rows, heads, columns, size, bytes
+
+
+def progress(unfinished, created, history, refreshed):
+    return RowProgress(
+        0, 5, masks=1, eligible=1, forwards=len(history), created=created, unfinished=unfinished, history=history,
+        refreshed=refreshed,
+    )  # fmt: skip
+
+
+def test_windows():
+    fresh = progress(0, 1, [], None)
+    assert all(scheme.window(fresh, 4) is None for scheme in SCHEMES)
+    # Five forwards: the whole row in the first, block 0 finished in the third; blocks 1 and 2 are active.
+    row = progress(1, 3, [0, 0, 0, 1, 1], 0)
+    assert PrefixCache().window(row, 4) is None, "block 1 was entered without a whole row"
+    assert DualCache().window(row, 4) is None
+    row.refreshed = 3
+    assert PrefixCache().window(row, 4) == (1, 4)
+    assert DualCache().window(row, 4) == (1, 3)
+    assert PrefixCache(2).window(row, 4) is None
+    assert DualCache(3).window(row, 4) == (1, 3)
+    row.refreshed = 0
+    assert DelayedCache(None, delay=0).window(row, 4) == (1, 4)
+    assert DelayedCache(None, delay=2).window(row, 4) == (1, 4), "block 0 has been finished before the last two"
+    assert DelayedCache(None, delay=3).window(row, 4) == (0, 4)
+    assert DelayedCache(5).window(row, 4) is None
+    assert DelayedCache(6).window(row, 4) == (1, 4)
+    assert DelayedCache(None, delay=9).window(row, 4) == (0, 4)
+
+
+class Counting:
+    """A scheme that notes what it answers."""
+
+    def __init__(self, scheme):
+        self.scheme, self.windows = scheme, []
+
+    def window(self, row, blocks):
+        self.windows.append(self.scheme.window(row, blocks))
+        return self.windows[-1]
+
+
+@pytest.mark.parametrize(("scheme", "whole"), [(PrefixCache(), 4), (DualCache(), 4), (DelayedCache(None), 1)])
+def test_how_often_the_whole_row_is_computed(model, scheme, whole):
+    """One token per forward, four blocks of four: at each block's beginning, or at the first only."""
+    counting = Counting(scheme)
+    config = DecodeConfig(gen_length=16, block_length=4, policy=TopK(1), stop_at_eos=False, cache=counting)
+    result = decode(model, [[1, 2, 3]], config)
+    assert result.forwards.tolist() == [16]
+    assert len(counting.windows) == 16
+    assert counting.windows.count(None) == whole
+    assert counting.windows[-1] == (3, 4)
+
+
+@settings(deadline=None)
+@given(st.one_of(st.builds(PrefixCache, st.none() | st.integers(1, 99)), st.builds(DualCache, st.integers(1, 99)),
+                 st.builds(DelayedCache, st.none() | st.integers(1, 99), st.integers(0, 9))))  # fmt: skip
+def test_strings_name_schemes(scheme):
+    assert parse_cache(str(scheme)) == scheme
+
+
+def test_strings_of_schemes():
+    assert parse_cache("none") is None
+    assert parse_cache("dual") == DualCache()
+    assert parse_cache("delayed") == DelayedCache(32, 2)
+    assert parse_cache("delayed:16") == DelayedCache(16, 2)
+    assert parse_cache("delayed:never,1") == DelayedCache(None, 1)
+    for text in ("paged", "dual:x", "dual:0", "dual:1,2", "delayed:4,-1", ""):
+        with pytest.raises(ValueError, match=f"cache '{text}'.*expected"):
+            parse_cache(text)
+    with pytest.raises(TypeError, match="cache must be a string"):
+        parse_cache(None)
+
+
+def test_bad_schemes(model, mixing_model):
+    with pytest.raises(ValueError, match=r"DualCache.refresh_every must be >= 1, got 0"):
+        DualCache(0)
+    with pytest.raises(ValueError, match=r"DelayedCache.delay must be >= 0, got -1"):
+        DelayedCache(delay=-1)
+    with pytest.raises(TypeError, match="cache must be None or a scheme"):
+        replace(CONFIG, cache="dual")
+    with pytest.raises(ValueError, match="expected no cache with guidance"):
+        replace(CONFIG, cache=DualCache(), guidance=1.0)
+    with pytest.raises(TypeError, match="MixingModel keeps no keys and values"):
+        decode(mixing_model(), [[1]], replace(CONFIG, cache=DualCache()))

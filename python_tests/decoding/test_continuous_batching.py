@@ -1,0 +1,128 @@
+"""A row that finishes makes room for the next prompt, and nobody's response depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, TopK, decode, decode_stream
+
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]
+CONFIG = DecodeConfig(
+    gen_length=12, block_length=4, policy=ConfidenceThreshold(0.35), block_add_threshold=0.25, batch_size=3
+)
+
+
+def test_places_are_taken_at_once(mixing_model):
+    model = mixing_model()
+    result = decode(model, PROMPTS, CONFIG)
+    sizes = [len(call.input_ids) for call in model.calls]
+    assert sum(sizes) == result.total_forwards()
+    waiting_is_over = sizes.index(2)
+    assert set(sizes[:waiting_is_over]) == {3}, "a place stays empty only when nobody waits"
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(result.forwards.tolist())) > 2, "rows finish at different times"
+
+
+def test_rows_are_given_as_they_finish(mixing_model):
+    model = mixing_model()
+    rows, calls = [], []
+    for row in decode_stream(model, PROMPTS, CONFIG):
+        rows.append(row)
+        calls.append(len(model.calls))
+    result = decode(mixing_model(), PROMPTS, CONFIG)
+    assert calls[0] == min(result.forwards[[5, 2, 4]]), "the longest three come first"
+    assert calls == sorted(calls)
+    assert sorted(row.number for row in rows) == list(range(len(PROMPTS)))
+    for row in rows:
+        assert row.prompt == PROMPTS[row.number]
+        assert row.prompt + row.canvas == result.sequences[row.number]
+        assert row.reveal_step == result.reveal_step[row.number].tolist()
+        assert row.forwards == result.forwards[row.number]
+        assert row.response_length == result.response_lengths[row.number]
+        assert row.response() == result.responses()[row.number]
+
+
+def test_arguments_are_checked_before_the_first_response_is_asked_for(mixing_model):
+    with pytest.raises(ValueError, match=r"prompts\[1\] is empty"):
+        decode_stream(mixing_model(), [[1], []], CONFIG)
+
+
+def test_a_stream_that_is_left_gives_the_model_back(mixing_model):
+    class Model(torch.nn.Module):
+        inner = mixing_model()
+        device, config = inner.device, inner.config
+
+        def forward(self, *arguments, **options):
+            return self.inner(*arguments, **options)
+
+    model = Model().train()
+    rows = decode_stream(model, PROMPTS, CONFIG)
+    next(rows)
+    assert not model.training
+    rows.close()
+    assert model.training
+
+
+class Watcher:
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, numbers, canvas, reveal_step):
+        self.seen.append((numbers, canvas.tolist(), reveal_step.tolist()))
+
+
+def test_a_watcher_sees_every_forward(mixing_model):
+    watcher = Watcher()
+    config = DecodeConfig(gen_length=12, block_length=4, stop_at_eos=False, batch_size=2)
+    result = decode(mixing_model(), PROMPTS[:3], config, watch=watcher)
+    assert [numbers for numbers, *_ in watcher.seen] == [[2, 0]] * 12 + [[1]] * 12
+    for step, (numbers, canvases, reveal_steps) in enumerate(watcher.seen):
+        for number, canvas, steps in zip(numbers, canvases, reveal_steps, strict=True):
+            expected = torch.where(
+                result.reveal_step[number] <= step % 12 + 1, torch.tensor(result.canvases()[number]), 10
+            )
+            assert canvas == expected.tolist()
+            assert sum(value > 0 for value in steps) == step % 12 + 1
+
+
+def test_what_a_policy_remembers_moves_with_its_row(mixing_model):
+    """Each row's count of forwards, kept in the policy's memory, is the row's own."""
+    seen = []
+
+    def policy(statistics, state):
+        count = state.memory.setdefault("count", torch.zeros_like(state.forwards))
+        count += 1
+        seen.append((count - state.forwards).tolist())
+        return ConfidenceThreshold(0.35)(statistics, state)
+
+    result = decode(mixing_model(), PROMPTS, replace(CONFIG, policy=policy))
+    assert len(seen) > max(result.forwards)
+    assert all(set(row) == {1} for row in seen)
+
+
+def test_memory_that_a_policy_makes_anew_is_kept_as_well(mixing_model):
+    seen = []
+
+    def policy(statistics, state):
+        state.memory["count"] = state.memory.get("count", 0) + torch.ones_like(state.forwards)
+        seen.append((state.memory["count"] - state.forwards).tolist())
+        return ConfidenceThreshold(0.35)(statistics, state)
+
+    decode(mixing_model(), PROMPTS, replace(CONFIG, policy=policy))
+    assert all(set(row) == {1} for row in seen)
+
+
+def test_a_policy_may_change_logits_before_they_are_read(mixing_model):
+    class Nudged:
+        def prepare(self, logits, state):
+            assert logits.shape == (state.positions.numel(), 12)
+            return logits.index_fill(1, torch.tensor([5], device=logits.device), 50.0)
+
+        def __call__(self, statistics, state):
+            return TopK(1)(statistics, state)
+
+    result = decode(mixing_model(), PROMPTS, replace(CONFIG, policy=Nudged()))
+    assert result.canvases() == [[5] * 12] * len(PROMPTS)

@@ -1,0 +1,130 @@
+"""The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
+
+Finished rows leave after every forward, and waiting prompts take their places (continuous batching).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tad_ext.ops import unmask_step
+
+from .batch import DecodingBatch
+from .config import DecodeConfig
+from .forward import Forward
+from .inputs import SpecialTokens
+from .policies import checked
+from .result import DecodedRow, response_length
+from .sampling import choose_tokens
+from .stopping import StopStrings
+
+Watch = Callable[[list[int], Tensor, Tensor], None]
+"""watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every forward; tensors on the CPU."""
+
+
+class Decoding:
+    """A batch, and the prompts that wait for a place in it."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: list[list[int]],
+        config: DecodeConfig,
+        tokens: SpecialTokens,
+        stop: StopStrings | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
+        self.stop, self.watch = stop, watch
+        self.policy = checked(config.policy)
+        self.prepare = getattr(config.policy, "prepare", None)
+        self.suppressed = torch.tensor(tokens.suppressed, device=model.device)
+        capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts), default=0)
+        self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
+        self.forward = Forward(model, config, capacity, longest)
+        # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
+        self.waiting = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), -number))
+
+    def run(self, progress: bool = False) -> Iterator[DecodedRow]:
+        """Decodes all prompts; gives each as it finishes."""
+        total = len(self.prompts) * self.config.gen_length
+        with (
+            tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar,
+            _evaluation_mode(self.model),
+        ):
+            with torch.inference_mode():
+                while self.waiting and len(self.batch) < self.config.batch_size:
+                    self._put_next(len(self.batch))
+            while self.batch.rows:
+                masks = sum(row.masks for row in self.batch.rows)
+                with torch.inference_mode():  # not around the yield: the caller does as he likes
+                    self._step()
+                    bar.update(masks - sum(row.masks for row in self.batch.rows))
+                    finished = self._take_finished()
+                yield from finished
+
+    def _step(self) -> None:
+        """One forward and its reveals."""
+        batch = self.batch
+        batch.begin_step()
+        logits = self.forward.logits(batch)
+        if self.prepare is not None:
+            logits = self.prepare(logits, batch.state)
+        statistics = choose_tokens(logits, batch, self.suppressed)
+        unmask_step(batch.canvas, statistics, batch.state, self.policy, mask_token_id=self.tokens.mask)
+        if self.stop is not None:
+            self.stop.apply(batch)
+        batch.end_step(statistics)
+        if self.watch is not None:
+            numbers = [row.number for row in batch.rows]
+            self.watch(numbers, batch.canvas.cpu(), batch.state.reveal_step.cpu())
+
+    def _take_finished(self) -> list[DecodedRow]:
+        """Takes finished rows out, and puts the next prompts in their places."""
+        batch, ends = self.batch, self.tokens.end
+        done = [index for index, row in enumerate(batch.rows) if row.done]
+        if not done:
+            return []
+        finished = []
+        for index, (canvas, reveal_step) in zip(done, batch.responses(done), strict=True):
+            row = batch.rows[index]
+            finished.append(
+                DecodedRow(
+                    number=row.number,
+                    prompt=self.prompts[row.number],
+                    canvas=canvas,
+                    reveal_step=reveal_step,
+                    forwards=row.forwards,
+                    response_length=response_length(canvas, ends) if row.length is None else row.length,
+                    eos_token_ids=ends,
+                )
+            )
+        for index in reversed(done):  # so that the last row is never a finished one when it moves
+            if self.waiting:
+                self._put_next(index)
+            else:
+                self.forward.moved(batch.remove(index), index)
+        return finished
+
+    def _put_next(self, index: int) -> None:
+        number = self.waiting.pop()
+        self.batch.put(index, number, self.prompts[number])
+
+
+@contextmanager
+def _evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off while decoding; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
