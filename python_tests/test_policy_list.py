@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tad_ext.cli import main
 from tad_ext.decoding import PRESETS, parse_policy
-from tad_ext.decoding.policies import policies_by_name
+from tad_ext.decoding.policies import policies_by_name, text_form
 
 
 def test_every_policy_and_preset_is_listed(capsys, monkeypatch):
@@ -45,3 +46,12 @@ def test_as_json(capsys):
         "source": "TAD, arXiv 2605.09536",
         "note": "",
     }
+
+
+def test_the_documentation_has_every_policy_and_preset():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "decoding.md").read_text()
+    for policy in policies_by_name.values():
+        assert f"| `{policy.__name__}` | `{text_form(policy)}` |" in text
+    for name, preset in PRESETS.items():
+        numbers = f"{preset.block_add_threshold:g} | {preset.decoded_token_threshold:g}"
+        assert f"| `{name}` | `{preset.policy}` | {numbers} |" in text

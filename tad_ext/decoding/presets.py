@@ -1,7 +1,8 @@
 """Published decoding settings by name.
 
 A preset holds what a method's publication fixes of `DecodeConfig`: policy, block schedule, lengths. D2F and d3LLM are
-block schedules around a threshold: they need no policy of their own.
+block schedules around a threshold: they need no policy of their own. The rest of `DecodeConfig` keeps its defaults;
+TAD's published numbers were decoded with `stop_at_eos=False`.
 """
 
 from __future__ import annotations

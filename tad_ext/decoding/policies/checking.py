@@ -47,6 +47,6 @@ class _CheckedWithPrepare(_Checked):
         if not isinstance(answer, Tensor) or not answer.is_floating_point():
             raise TypeError(f"policy {self.policy!r}: prepare must return logits, a floating-point tensor")
         if answer.shape != logits.shape:
-            expected = tuple(logits.shape)
-            raise ValueError(f"policy {self.policy!r}: prepare must return {expected}, got {tuple(answer.shape)}")
+            shapes = f"{tuple(logits.shape)}, got {tuple(answer.shape)}"
+            raise ValueError(f"policy {self.policy!r}: prepare must return logits of shape {shapes}")
         return answer
