@@ -24,8 +24,8 @@ class Hierarchical(
 
     A position is revealed if its confidence is > `threshold`, or if it is > `low` and the best one of its run. Each
     reveal inside a run splits it in two, so the next forward reveals on both sides: at best a gap of n masks is filled
-    in about log2(n) forwards. Ties in a run go to the lowest position. A run ends where a block ends, so that each block decodes
-    as it would alone.
+    in about log2(n) forwards. Ties in a run go to the lowest position. A run ends where a block ends, so that each
+    block decodes as it would alone.
 
     dInfer, arXiv 2510.08666. 0.4 is its code's default for `low`; it has none for `threshold`, and the 0.9 here is that
     of its plain threshold. Its rule that the best position is always revealed is the decoding loop's forced progress.
