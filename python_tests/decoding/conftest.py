@@ -7,9 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tad_ext.models.dream import DreamConfig, DreamModel
+from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
+from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+
 torch.set_num_threads(1)
 
 VOCABULARY, MASK, EOS, UNUSED = 12, 10, 9, 11
+RAGGED = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]  # prompts
+MODELS = {
+    "tiny": (TinyDiffusionLM, TinyDiffusionConfig),
+    "llada": (LLaDAModelLM, LLaDAConfig),
+    "dream": (DreamModel, DreamConfig),
+}
 
 
 class FakeModel:
@@ -89,3 +99,24 @@ def mixing_model(device):
 @pytest.fixture
 def scripted_model(device):
     return type("ScriptedModel", (ScriptedModel,), {"device": torch.device(device)})
+
+
+@pytest.fixture(params=MODELS)
+def transformer(request, device):
+    """A random transformer of each family."""
+    model_class, config_class = MODELS[request.param]
+    torch.manual_seed(1)
+    config = config_class(
+        vocab_size=12,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.4,
+        mask_token_id=10,
+        eos_token_ids=[9],
+        suppress_token_ids=[11],
+    )
+    return model_class(config).to(device).eval()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import (
     ConfidenceThreshold,
     DecodeConfig,
@@ -21,38 +22,9 @@ from tad_ext.decoding import (
 )
 from tad_ext.decoding.progress import RowProgress
 from tad_ext.models.cache import KeyValueCache
-from tad_ext.models.dream import DreamConfig, DreamModel
-from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
-from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
-MODELS = {
-    "tiny": (TinyDiffusionLM, TinyDiffusionConfig),
-    "llada": (LLaDAModelLM, LLaDAConfig),
-    "dream": (DreamModel, DreamConfig),
-}
-PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]
 SCHEMES = [PrefixCache(), DualCache(), DelayedCache(), PrefixCache(3), DualCache(2), DelayedCache(3, 1)]
 CONFIG = DecodeConfig(gen_length=16, block_length=4, policy=ConfidenceThreshold(0.6), block_add_threshold=0.5)
-
-
-@pytest.fixture(params=MODELS)
-def model(request, device):
-    model_class, config_class = MODELS[request.param]
-    torch.manual_seed(1)
-    config = config_class(
-        vocab_size=12,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        initializer_range=0.4,
-        mask_token_id=10,
-        eos_token_ids=[9],
-        suppress_token_ids=[11],
-    )
-    return model_class(config).to(device).eval()
 
 
 def assert_same(results):
@@ -63,29 +35,30 @@ def assert_same(results):
 
 
 @pytest.mark.parametrize("scheme", [PrefixCache(1), DualCache(1), DelayedCache(1)])
-def test_refreshing_in_every_forward_is_exact(model, scheme):
-    assert_same([decode(model, PROMPTS, replace(CONFIG, cache=cache)) for cache in (None, scheme)])
+def test_refreshing_in_every_forward_is_exact(transformer, scheme):
+    assert_same([decode(transformer, RAGGED, replace(CONFIG, cache=cache)) for cache in (None, scheme)])
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @pytest.mark.parametrize("hide_future_blocks", [False, True])
-def test_the_batch_size_changes_nothing(model, scheme, hide_future_blocks):
+def test_the_batch_size_changes_nothing(transformer, scheme, hide_future_blocks):
     config = replace(CONFIG, cache=scheme, hide_future_blocks=hide_future_blocks)
-    results = [decode(model, PROMPTS, replace(config, batch_size=size)) for size in (1, 3, 8)]
+    results = [decode(transformer, RAGGED, replace(config, batch_size=size)) for size in (1, 3, 8)]
     assert_same(results)
     assert (results[0].reveal_step > 0).all()
 
 
 @pytest.mark.parametrize("scheme", [PrefixCache(), DualCache()])
-def test_a_cache_changes_results(model, scheme):
+def test_a_cache_changes_results(transformer, scheme):
     """Or it would not be one: some row's keys are old."""
     exact, cached = (
-        decode(model, PROMPTS, replace(CONFIG, cache=cache, stop_at_eos=False)).sequences for cache in (None, scheme)
+        decode(transformer, RAGGED, replace(CONFIG, cache=cache, stop_at_eos=False)).sequences
+        for cache in (None, scheme)
     )
     assert exact != cached
 
 
-def test_a_window_attends_to_what_is_kept(model, device):
+def test_a_window_attends_to_what_is_kept(transformer, device):
     """Logits of a window over an unchanged sequence are those of the whole; over a changed one, those of a row whose
     other keys and values are the old ones.
     """
@@ -93,19 +66,19 @@ def test_a_window_attends_to_what_is_kept(model, device):
     lengths = torch.tensor([14, 11], device=device)
     cache = KeyValueCache(3, 20)
     positions = torch.tensor([5, 6, 7, 14 + 3, 14 + 4, -1], device=device)
-    firsts = [model.prediction_columns(5), model.prediction_columns(3)]
+    firsts = [transformer.prediction_columns(5), transformer.prediction_columns(3)]
     columns = torch.tensor([[min(first + i, 10) for i in range(6)] for first in firsts], device=device)
     with torch.inference_mode():
-        model.hidden_rows(ids, lengths=lengths, cache=cache)
-        expected = model.hidden_rows(ids, lengths=lengths, positions=positions)
-        found = model.hidden_rows(ids, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        transformer.hidden_rows(ids, lengths=lengths, cache=cache)
+        expected = transformer.hidden_rows(ids, lengths=lengths, positions=positions)
+        found = transformer.hidden_rows(ids, lengths=lengths, positions=positions, cache=cache, columns=columns)
         torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-5, atol=1e-5)
         changed = ids.clone()
         changed[:, 0] = (changed[:, 0] + 1) % 9  # outside the windows: not seen
-        found = model.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        found = transformer.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
         torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-5, atol=1e-5)
         changed[:, 6] = (changed[:, 6] + 1) % 9  # inside both
-        found = model.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        found = transformer.hidden_rows(changed, lengths=lengths, positions=positions, cache=cache, columns=columns)
         assert ((found[:-1] - expected[:-1]).abs().amax(1) > 1e-3).all()
         assert cache.nbytes == 2 * 2 * 3 * 2 * 20 * 8 * 4  # keys and values, layers, rows, heads, columns, size, bytes
 
@@ -150,11 +123,11 @@ class Counting:
 
 
 @pytest.mark.parametrize(("scheme", "whole"), [(PrefixCache(), 4), (DualCache(), 4), (DelayedCache(None), 1)])
-def test_how_often_the_whole_row_is_computed(model, scheme, whole):
+def test_how_often_the_whole_row_is_computed(transformer, scheme, whole):
     """One token per forward, four blocks of four: at each block's beginning, or at the first only."""
     counting = Counting(scheme)
     config = DecodeConfig(gen_length=16, block_length=4, policy=TopK(1), stop_at_eos=False, cache=counting)
-    result = decode(model, [[1, 2, 3]], config)
+    result = decode(transformer, [[1, 2, 3]], config)
     assert result.forwards.tolist() == [16]
     assert len(counting.windows) == 16
     assert counting.windows.count(None) == whole
@@ -181,7 +154,7 @@ def test_strings_of_schemes():
         parse_cache(None)
 
 
-def test_bad_schemes(model, mixing_model):
+def test_bad_schemes(transformer, mixing_model):
     with pytest.raises(ValueError, match=r"DualCache.refresh_every must be >= 1, got 0"):
         DualCache(0)
     with pytest.raises(ValueError, match=r"DelayedCache.delay must be >= 0, got -1"):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, TopK, decode, decode_stream
 
-PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]
 CONFIG = DecodeConfig(
     gen_length=12, block_length=4, policy=ConfidenceThreshold(0.35), block_add_threshold=0.25, batch_size=3
 )
@@ -17,7 +17,7 @@ CONFIG = DecodeConfig(
 
 def test_places_are_taken_at_once(mixing_model):
     model = mixing_model()
-    result = decode(model, PROMPTS, CONFIG)
+    result = decode(model, RAGGED, CONFIG)
     sizes = [len(call.input_ids) for call in model.calls]
     assert sum(sizes) == result.total_forwards()
     waiting_is_over = sizes.index(2)
@@ -29,15 +29,15 @@ def test_places_are_taken_at_once(mixing_model):
 def test_rows_are_given_as_they_finish(mixing_model):
     model = mixing_model()
     rows, calls = [], []
-    for row in decode_stream(model, PROMPTS, CONFIG):
+    for row in decode_stream(model, RAGGED, CONFIG):
         rows.append(row)
         calls.append(len(model.calls))
-    result = decode(mixing_model(), PROMPTS, CONFIG)
+    result = decode(mixing_model(), RAGGED, CONFIG)
     assert calls[0] == min(result.forwards[[5, 2, 4]]), "the longest three come first"
     assert calls == sorted(calls)
-    assert sorted(row.number for row in rows) == list(range(len(PROMPTS)))
+    assert sorted(row.number for row in rows) == list(range(len(RAGGED)))
     for row in rows:
-        assert row.prompt == PROMPTS[row.number]
+        assert row.prompt == RAGGED[row.number]
         assert row.prompt + row.canvas == result.sequences[row.number]
         assert row.reveal_step == result.reveal_step[row.number].tolist()
         assert row.forwards == result.forwards[row.number]
@@ -59,7 +59,7 @@ def test_a_stream_that_is_left_gives_the_model_back(mixing_model):
             return self.inner(*arguments, **options)
 
     model = Model().train()
-    rows = decode_stream(model, PROMPTS, CONFIG)
+    rows = decode_stream(model, RAGGED, CONFIG)
     next(rows)
     assert not model.training
     rows.close()
@@ -77,7 +77,7 @@ class Watcher:
 def test_a_watcher_sees_every_forward(mixing_model):
     watcher = Watcher()
     config = DecodeConfig(gen_length=12, block_length=4, stop_at_eos=False, batch_size=2)
-    result = decode(mixing_model(), PROMPTS[:3], config, watch=watcher)
+    result = decode(mixing_model(), RAGGED[:3], config, watch=watcher)
     assert [numbers for numbers, *_ in watcher.seen] == [[2, 0]] * 12 + [[1]] * 12
     for step, (numbers, canvases, reveal_steps) in enumerate(watcher.seen):
         for number, canvas, steps in zip(numbers, canvases, reveal_steps, strict=True):
@@ -98,7 +98,7 @@ def test_what_a_policy_remembers_moves_with_its_row(mixing_model):
         seen.append((count - state.forwards).tolist())
         return ConfidenceThreshold(0.35)(statistics, state)
 
-    result = decode(mixing_model(), PROMPTS, replace(CONFIG, policy=policy))
+    result = decode(mixing_model(), RAGGED, replace(CONFIG, policy=policy))
     assert len(seen) > max(result.forwards)
     assert all(set(row) == {1} for row in seen)
 
@@ -111,7 +111,7 @@ def test_memory_that_a_policy_makes_anew_is_kept_as_well(mixing_model):
         seen.append((state.memory["count"] - state.forwards).tolist())
         return ConfidenceThreshold(0.35)(statistics, state)
 
-    decode(mixing_model(), PROMPTS, replace(CONFIG, policy=policy))
+    decode(mixing_model(), RAGGED, replace(CONFIG, policy=policy))
     assert all(set(row) == {1} for row in seen)
 
 
@@ -124,5 +124,5 @@ def test_a_policy_may_change_logits_before_they_are_read(mixing_model):
         def __call__(self, statistics, state):
             return TopK(1)(statistics, state)
 
-    result = decode(mixing_model(), PROMPTS, replace(CONFIG, policy=Nudged()))
-    assert result.canvases() == [[5] * 12] * len(PROMPTS)
+    result = decode(mixing_model(), RAGGED, replace(CONFIG, policy=Nudged()))
+    assert result.canvases() == [[5] * 12] * len(RAGGED)

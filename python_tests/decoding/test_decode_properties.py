@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold, TopK, decode
 from tad_ext.models.lora import add_lora
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -129,9 +130,6 @@ def tiny_model(seed=0):
         suppress_token_ids=[UNUSED],
     )
     return TinyDiffusionLM(config)
-
-
-RAGGED = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3], [2, 4, 6, 8], [7] * 9, [1, 2, 3]]
 
 
 def test_a_transformer_decodes_the_same_at_any_batch_size():

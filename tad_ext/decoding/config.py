@@ -45,6 +45,8 @@ class DecodeConfig:
         cache: which columns a forward computes, see `tad_ext.decoding.caches`; None: all of them, which is exact.
         hide_future_blocks: leave blocks that are not created yet out of the forward. Faster, and another model input:
             results change.
+        cuda_graphs: record steps as CUDA graphs and replay them where their shape comes again, which saves launching
+            every kernel from the host; on a GPU only. A policy of your own must not wait for the host then.
         batch_size: rows per forward at most. A row that finishes makes room for the next prompt.
 
     Raises:
@@ -67,6 +69,7 @@ class DecodeConfig:
     guidance: float = 0.0
     cache: CacheScheme | None = None
     hide_future_blocks: bool = False
+    cuda_graphs: bool = False
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class DecodeConfig:
             "seed": check_integer("seed", self.seed, at_least=0, at_most=2**62),  # seed + prompt number fits int64
             "guidance": check_number("guidance", self.guidance),
             "hide_future_blocks": check_flag("hide_future_blocks", self.hide_future_blocks),
+            "cuda_graphs": check_flag("cuda_graphs", self.cuda_graphs),
             "batch_size": check_integer("batch_size", self.batch_size, at_least=1),
         }
         for name, value in checked.items():

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tad_ext.ops import unmask_step
-
 from .batch import DecodingBatch
 from .config import DecodeConfig
-from .forward import Forward
 from .inputs import SpecialTokens
-from .policies import checked
+from .progress import Report
+from .recording import RecordedStep
 from .result import DecodedRow, response_length
-from .sampling import choose_tokens
+from .step import Step
 from .stopping import StopStrings
 
 Watch = Callable[[list[int], Tensor, Tensor], None]
@@ -42,12 +40,10 @@ class Decoding:
     ) -> None:
         self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
         self.stop, self.watch = stop, watch
-        self.policy = checked(config.policy)
-        self.prepare = getattr(config.policy, "prepare", None)
-        self.suppressed = torch.tensor(tokens.suppressed, device=model.device)
         capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts), default=0)
         self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
-        self.forward = Forward(model, config, capacity, longest)
+        self.step = Step(model, self.batch)
+        self.run_step = RecordedStep(self.step) if config.cuda_graphs else self.step
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
         self.waiting = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), -number))
 
@@ -64,26 +60,24 @@ class Decoding:
             while self.batch.rows:
                 masks = sum(row.masks for row in self.batch.rows)
                 with torch.inference_mode():  # not around the yield: the caller does as he likes
-                    self._step()
+                    self._advance()
                     bar.update(masks - sum(row.masks for row in self.batch.rows))
                     finished = self._take_finished()
                 yield from finished
 
-    def _step(self) -> None:
-        """One forward and its reveals."""
+    def _advance(self) -> None:
+        """One step, and what the host makes of it."""
         batch = self.batch
-        batch.begin_step()
-        logits = self.forward.logits(batch)
-        if self.prepare is not None:
-            logits = self.prepare(logits, batch.state)
-        statistics = choose_tokens(logits, batch, self.suppressed)
-        unmask_step(batch.canvas, statistics, batch.state, self.policy, mask_token_id=self.tokens.mask)
+        shape = batch.shape()
+        report = self.run_step(shape, self.step.forward.plan(shape))
+        for row, fields in zip(batch.rows, report[: len(batch)].tolist(), strict=True):  # the one host sync of a step
+            row.advance(Report(*fields))
         if self.stop is not None:
             self.stop.apply(batch)
-        batch.end_step(statistics)
         if self.watch is not None:
+            count = len(batch)
             numbers = [row.number for row in batch.rows]
-            self.watch(numbers, batch.canvas.cpu(), batch.state.reveal_step.cpu())
+            self.watch(numbers, batch.canvas[:count].cpu(), batch.state.reveal_step[:count].cpu())
 
     def _take_finished(self) -> list[DecodedRow]:
         """Takes finished rows out, and puts the next prompts in their places."""
@@ -92,7 +86,7 @@ class Decoding:
         if not done:
             return []
         finished = []
-        for index, (canvas, reveal_step) in zip(done, batch.responses(done), strict=True):
+        for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
             row = batch.rows[index]
             finished.append(
                 DecodedRow(
@@ -108,8 +102,10 @@ class Decoding:
         for index in reversed(done):  # so that the last row is never a finished one when it moves
             if self.waiting:
                 self._put_next(index)
-            else:
-                self.forward.moved(batch.remove(index), index)
+                continue
+            last = batch.remove(index)
+            if self.step.forward.cache is not None:
+                self.step.forward.cache.move(last, index)
         return finished
 
     def _put_next(self, index: int) -> None:

@@ -2,88 +2,106 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tad_ext.models.cache import KeyValueCache
+from tad_ext.ops import DecodeState
 
-from .batch import DecodingBatch
-from .caches import CacheScheme
-from .config import DecodeConfig
+from .batch import DecodingBatch, StepShape, multiple
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which columns a forward with a cache computes; None instead of it: all of all rows."""
+
+    columns: Tensor  # (B, A) int64 of each row; a row that needs fewer than A repeats its last
+    whole: Tensor  # (R,) int64, the rows of which all columns are computed
 
 
 class Forward:
     """Calls the model; keeps the keys and values where `config.cache` names a scheme."""
 
-    def __init__(self, model: Any, config: DecodeConfig, capacity: int, longest: int) -> None:
-        self.model, self.config = model, config
-        self.cache = None if config.cache is None else KeyValueCache(capacity, longest + config.gen_length)
+    def __init__(self, model: Any, batch: DecodingBatch) -> None:
+        self.model, self.batch, self.config = model, batch, batch.config
+        self.cache = None if self.config.cache is None else KeyValueCache(*batch.input_ids.shape)
 
-    def logits(self, batch: DecodingBatch) -> Tensor:
-        """(B * W, V): row b * W + w belongs to entry `batch.state.positions[b, w]`."""
-        ids, lengths = batch.input_ids, batch.lengths
-        positions = batch.flat_positions(ids.shape[1])
-        if self.config.cache is not None:
-            return self.model.lm_head(self._cached_hidden(batch, self.config.cache, ids, lengths, positions))
+    def plan(self, shape: StepShape) -> Windows | None:
+        """What the next forward computes, by the scheme's rule; the rows note it."""
+        scheme, batch = self.config.cache, self.batch
+        if scheme is None:
+            return None
+        windows = [scheme.window(row, batch.visible_blocks(row)) for row in batch.rows]
+        whole = [index for index, window in enumerate(windows) if window is None]
+        for index in whole:
+            batch.rows[index].refreshed = batch.rows[index].forwards
+        if len(whole) == len(windows):
+            return None
+        bounds = []
+        for row, window in zip(batch.rows, windows, strict=True):
+            # A row that is computed as a whole takes part with one column, whatever becomes of it.
+            first, end = window or (0, 0)
+            column = row.prompt_length + first * self.config.block_length
+            end = row.prompt_length + end * self.config.block_length if window else column
+            bounds.append((self.model.prediction_columns(column), max(end - 1, column)))
+        count = max(last - first for first, last in bounds) + 1
+        if self.config.cuda_graphs:
+            count = multiple(count, of=32)
+        bounds += [(0, 0)] * (shape.rows - len(bounds))  # idle rows
+        first, last = torch.tensor(bounds, device=batch.device).T[:, :, None]
+        columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
+        return Windows(columns, torch.tensor(whole, dtype=torch.int64, device=batch.device))
+
+    def logits(self, shape: StepShape, state: DecodeState, windows: Windows | None) -> Tensor:
+        """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
+        batch = self.batch
+        ids, starts = batch.input_ids[: shape.rows, : shape.length], batch.starts[: shape.rows]
+        first = torch.arange(shape.rows, device=batch.device) * shape.length + starts
+        positions = torch.where(state.eligible, first[:, None] + state.positions, -1)
+        lengths = self._lengths(shape, starts, state)
+        if self.cache is not None:
+            return self.model.lm_head(self._hidden(ids, lengths, positions, windows))
         logits = self.model(ids, lengths=lengths, positions=positions.flatten()).logits
         if not self.config.guidance:
             return logits
         # Classifier-free guidance as LLaDA does it (arXiv 2502.09992): away from what it says without the prompt.
-        columns = torch.arange(ids.shape[1], device=ids.device)
-        ids = ids.masked_fill(columns < batch.starts[:, None], batch.tokens.mask)
-        without = self.model(ids, lengths=lengths, positions=positions.flatten()).logits
+        prompt = torch.arange(shape.length, device=batch.device) < starts[:, None]
+        hidden_prompt = ids.masked_fill(prompt, batch.tokens.mask)
+        without = self.model(hidden_prompt, lengths=lengths, positions=positions.flatten()).logits
         return without + (self.config.guidance + 1) * (logits - without)
 
-    def moved(self, source: int, target: int) -> None:
-        """Row `source` of the batch is row `target` now."""
-        if self.cache is not None:
-            self.cache.move(source, target)
+    def _lengths(self, shape: StepShape, starts: Tensor, state: DecodeState) -> Tensor | None:
+        """(B,) int64: columns of each row that it is to see; None when no row is padded."""
+        if not shape.padded:
+            return None
+        if self.config.hide_future_blocks:
+            return starts + state.blocks * self.config.block_length
+        return starts + self.config.gen_length
 
-    def _cached_hidden(
-        self, batch: DecodingBatch, scheme: CacheScheme, ids: Tensor, lengths: Tensor | None, positions: Tensor
-    ) -> Tensor:
+    def _hidden(self, ids: Tensor, lengths: Tensor | None, positions: Tensor, windows: Windows | None) -> Tensor:
         """(B * W, D), the hidden rows of `positions`, (B, W).
 
         Rows that need it are computed as a whole, the others in their windows: two forwards where there are both. The
         window's is over all rows of the batch, which saves gathering keys and values; what it makes of the rows that
         are computed as a whole is overwritten.
         """
-        windows = [scheme.window(row, batch.visible_blocks(row)) for row in batch.rows]
-        whole = [index for index, window in enumerate(windows) if window is None]
-        for index in whole:
-            batch.rows[index].refreshed = batch.rows[index].forwards
-        rows = torch.tensor(whole, dtype=torch.int64, device=batch.device)
-        if len(whole) == len(batch):
-            return self.model.hidden_rows(
-                ids, lengths=lengths, positions=positions.flatten(), cache=self.cache, cache_rows=rows
-            )
-        columns = self._columns(batch, windows)
-        hidden = self.model.hidden_rows(
-            ids, lengths=lengths, positions=positions.flatten(), cache=self.cache, columns=columns
-        )
-        if whole:
-            local = torch.arange(len(whole), device=batch.device)[:, None]
-            moved = positions[rows] + (local - rows[:, None]) * ids.shape[1]
+        flat, cache = positions.flatten(), self.cache
+        if windows is None:
+            return self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache)
+        columns, whole = windows.columns, windows.whole
+        hidden = self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache, columns=columns)
+        if len(whole):
+            shift = (torch.arange(len(whole), device=ids.device) - whole) * ids.shape[1]
+            chosen = positions[whole]
             fresh = self.model.hidden_rows(
-                ids[rows],
-                lengths=None if lengths is None else lengths[rows],
-                positions=torch.where(positions[rows] < 0, -1, moved).flatten(),
-                cache=self.cache,
-                cache_rows=rows,
+                ids[whole],
+                lengths=None if lengths is None else lengths[whole],
+                positions=torch.where(chosen < 0, -1, chosen + shift[:, None]).flatten(),
+                cache=cache,
+                cache_rows=whole,
             )
-            hidden.view(*positions.shape, -1).index_copy_(0, rows, fresh.view(len(whole), positions.shape[1], -1))
+            hidden.view(*positions.shape, -1).index_copy_(0, whole, fresh.view(*chosen.shape, -1))
         return hidden
-
-    def _columns(self, batch: DecodingBatch, windows: list[tuple[int, int] | None]) -> Tensor:
-        """(B, A) int64: the columns of each row's window; a row that needs fewer than A repeats its last."""
-        bounds = []
-        for row, window in zip(batch.rows, windows, strict=True):
-            first, end = (0, 1) if window is None else window
-            first = self.model.prediction_columns(row.prompt_length + first * self.config.block_length)
-            end = row.prompt_length + end * self.config.block_length
-            bounds.append((end - 1 if window is None else first, end))
-        first, end = torch.tensor(bounds, device=batch.device).T[:, :, None]
-        count = max(end - first for first, end in bounds)
-        return torch.minimum(first + torch.arange(count, device=batch.device), end - 1)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .config import DecodeConfig
+
+GRAPH_DEVICES = ("cuda",)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class SpecialTokens:
 
 
 def check_model(model: Any, config: DecodeConfig) -> None:
-    """Whether the model can do what the settings ask for. Raises TypeError."""
+    """Whether the model can do what the settings ask for. Raises TypeError, ValueError."""
+    if config.cuda_graphs and torch.device(model.device).type not in GRAPH_DEVICES:
+        raise ValueError(f"cuda_graphs is True and the model is on {model.device}: expected one on a CUDA device")
     if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
         raise TypeError(
             f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "

@@ -1,23 +1,31 @@
-"""What the host knows of a row before its next forward."""
+"""What the host knows of a row before its next forward, and what it reads after one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Report(NamedTuple):
+    """What a step says of a row: numbers on the host, (B,) tensors on the device. Blocks are the canvas's, from 0."""
+
+    broken: Any  # the model's logits held NaN or +inf
+    done: Any  # no mask is left
+    created: Any  # blocks
+    unfinished: Any  # the first block with masks
+    eligible: Any  # masks in created blocks
+    masks: Any  # all of the canvas
 
 
 @dataclass
 class RowProgress:
-    """Read from the device after every forward; blocks are those of the canvas, from 0.
+    """A row, as its last report has left it.
 
     Attributes:
         number: which prompt.
         prompt_length: its tokens.
-        masks: on the canvas.
-        eligible: of these, in created blocks.
+        masks, eligible, created, unfinished, done: as in `Report`.
         forwards: so far.
-        created: blocks.
-        unfinished: the first block with masks.
-        done: no mask is left.
         history: `unfinished` before each forward so far.
         refreshed: the last forward, counted from 0, that computed the whole row; None: none with a cache yet.
         length: response tokens, where a stop string has ended it.
@@ -27,17 +35,26 @@ class RowProgress:
     prompt_length: int
     masks: int
     eligible: int
-    forwards: int = 0
     created: int = 1
     unfinished: int = 0
     done: bool = False
+    forwards: int = 0
     history: list[int] = field(default_factory=list)
     refreshed: int | None = None
     length: int | None = None
 
-    def advance(self, *, done: bool, created: int, unfinished: int, eligible: int, masks: int) -> None:
-        """A forward is over, and this is what it has made of the row."""
+    def advance(self, report: Report) -> None:
+        """A forward is over.
+
+        Raises:
+            RuntimeError: broken logits, naming the prompt and the forward.
+        """
         self.history.append(self.unfinished)
         self.forwards += 1
-        self.done, self.created, self.unfinished = done, created, unfinished
-        self.eligible, self.masks = eligible, masks
+        if report.broken:
+            raise RuntimeError(
+                f"the model's logits for prompts[{self.number}] hold NaN or +inf in forward {self.forwards}: expected "
+                f"finite numbers (or -inf); is the checkpoint intact, and its dtype wide enough?"
+            )
+        self.done, self.created, self.unfinished = bool(report.done), report.created, report.unfinished
+        self.eligible, self.masks = report.eligible, report.masks

@@ -5,46 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tad_ext.ops import TokenStatistics, pack_offsets, token_statistics
+from tad_ext.ops import DecodeState, TokenStatistics, pack_offsets, token_statistics
 
 from .batch import DecodingBatch
 
 
-def choose_tokens(logits: Tensor, batch: DecodingBatch, suppressed: Tensor) -> TokenStatistics:
-    """Statistics of the entries `batch.state.positions`, (B, W) each, with the tokens that the settings choose.
+class Sampler:
+    """Chooses tokens as the settings say."""
 
-    Args:
-        logits: (B * W, V); end-of-sequence logits before `min_length` are overwritten.
-        suppressed: (K,) int64 ids that are never chosen.
-    """
-    config, state, rows = batch.config, batch.state, batch.logits_rows()
-    if config.min_length and batch.tokens.end:
-        ends = torch.tensor(batch.tokens.end, device=logits.device)
-        early = (state.positions < config.min_length).flatten()[:, None]
-        logits[:, ends] = logits[:, ends].masked_fill(early, -torch.inf)
-    if config.temperature == 0:
-        return token_statistics(logits, rows=rows, suppress_tokens=suppressed)
-    # The noise depends on the row's seed, the forward that may reveal the token and its place in the canvas only.
-    seeds, offsets = batch.seeds[:, None], pack_offsets(state.forwards[:, None] + 1, state.positions)
+    def __init__(self, batch: DecodingBatch) -> None:
+        self.batch, self.config = batch, batch.config
+        self.suppressed = torch.tensor(batch.tokens.suppressed, device=batch.device)
+        self.ends = torch.tensor(batch.tokens.end, dtype=torch.int64, device=batch.device)
 
-    def sample(logits: Tensor) -> TokenStatistics:
+    def __call__(self, logits: Tensor, state: DecodeState) -> TokenStatistics:
+        """Statistics of the entries `state.positions`, (B, W) each, and their tokens.
+
+        `logits` are (B * W, V); those of end-of-sequence tokens before `min_length` are overwritten.
+        """
+        config = self.config
+        entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
+        rows = entries.masked_fill(~state.eligible, -1)
+        if config.min_length and len(self.ends):
+            early = (state.positions < config.min_length).flatten()[:, None]
+            logits[:, self.ends] = logits[:, self.ends].masked_fill(early, -torch.inf)
+        if config.temperature == 0:
+            return token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
+        if config.top_k is None and config.top_p == 1:
+            return self._sample(logits, rows, state)
+        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
+        allowed = logits.index_fill(1, self.suppressed, -torch.inf)
+        token = self._sample(truncated(allowed, config.temperature, config.top_k, config.top_p), rows, state).token
+        chosen = logits.float().gather(1, token.view(-1, 1)).view(token.shape)
+        confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
+        return statistics._replace(token=token, confidence=confidence)
+
+    def _sample(self, logits: Tensor, rows: Tensor, state: DecodeState) -> TokenStatistics:
+        # The noise depends on the row's seed, the forward that may reveal the token and its place in the canvas only.
         return token_statistics(
             logits,
             rows=rows,
-            temperature=config.temperature,
-            suppress_tokens=suppressed,
-            seeds=seeds,
-            offsets=offsets,
+            temperature=self.config.temperature,
+            suppress_tokens=self.suppressed,
+            seeds=self.batch.seeds[: len(rows), None],
+            offsets=pack_offsets(state.forwards[:, None] + 1, state.positions),
         )
-
-    if config.top_k is None and config.top_p == 1:
-        return sample(logits)
-    statistics = token_statistics(logits, rows=rows, suppress_tokens=suppressed)
-    allowed = logits.index_fill(1, suppressed, -torch.inf)
-    token = sample(truncated(allowed, config.temperature, config.top_k, config.top_p)).token
-    chosen = logits.float().gather(1, token.view(-1, 1)).view(token.shape)
-    confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
-    return statistics._replace(token=token, confidence=confidence)
 
 
 def truncated(logits: Tensor, temperature: float, top_k: int | None, top_p: float) -> Tensor:

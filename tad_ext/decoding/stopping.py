@@ -37,15 +37,13 @@ class StopStrings:
 
     def apply(self, batch: DecodingBatch) -> None:
         """Ends the rows whose response contains one of the texts."""
-        for index, (row, canvas) in enumerate(zip(batch.rows, batch.canvas.tolist(), strict=True)):
+        for index, (row, canvas) in enumerate(zip(batch.rows, batch.canvas[: len(batch)].tolist(), strict=True)):
             length = self._length(self._readable(canvas))
             if length is None:
                 continue
-            row.length = length
-            step = batch.state.forwards[index]
+            row.length, row.masks, row.done = length, 0, True
             batch.canvas[index, length:] = self.ends[0]
-            batch.state.reveal_step[index, length:] = step
-            batch.state.done[index] = True
+            batch.state.reveal_step[index, length:] = row.forwards
 
     def _readable(self, canvas: list[int]) -> list[int]:
         """The tokens before the first mask or end of sequence."""

@@ -1,0 +1,57 @@
+"""Steps as CUDA graphs: a shape's second step is recorded, later ones are replayed with one launch.
+
+A forward of a model of 32 layers is some five hundred launches, which take the host longer than the GPU needs for a
+window of 64 columns. A graph repeats them all on the same memory: the tensors of the batch and of the cache, which stay
+where they are, and here the columns of the windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .batch import StepShape
+from .forward import Windows
+
+Replay = Callable[[], Tensor]
+Run = Callable[[StepShape, Windows | None], Tensor]
+
+
+def cuda_graph(run: Callable[[], Tensor]) -> Replay:
+    """Records what `run` launches, without executing it. Its result is the same tensor at every replay."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+class RecordedStep:
+    """Runs a step for the first time of a shape, records it for the second, and replays it from then on."""
+
+    def __init__(self, step: Run, record: Callable[[Callable[[], Tensor]], Replay] = cuda_graph) -> None:
+        self.step, self.record = step, record
+        self._seen: set[tuple[StepShape, int]] = set()
+        self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
+
+    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
+        """As the step itself."""
+        key = (shape, 0 if windows is None else windows.columns.shape[1])
+        mixed = windows is not None and len(windows.whole) > 0  # rare, and of many shapes
+        if mixed or key not in self._seen:
+            # The first run makes what is kept from then on: the cache's and the policy's tensors.
+            self._seen |= set() if mixed else {key}
+            return self.step(shape, windows)
+        if key not in self._recorded:
+            own = None if windows is None else Windows(windows.columns.clone(), windows.whole)
+            self._recorded[key] = self.record(lambda: self.step(shape, own)), own
+        replay, own = self._recorded[key]
+        if own is not None and windows is not None:
+            own.columns.copy_(windows.columns)
+        return replay()
