@@ -97,15 +97,16 @@ def test_credit_of_broken_logits_stays_finite():
 
 
 def test_klass_waits_until_the_prediction_stays():
-    policy, state = KLASS(threshold=0.5, divergence=0.13, forwards=2), state_of([[0]])
+    policy, state = KLASS(threshold=0.5, divergence=0.13, forwards=2), state_of([[0]], gen_length=8)
     statistics, _ = entries([[0.75]])
     accepted = []
-    # KL((3/4, 1/4) || (1/2, 1/2)) = 3/4 log(3/2) + 1/4 log(1/2) = 0.1308: not stable; then 0, 0.
-    for p in ([0.5, 0.5], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]):
+    # KL((3/4, 1/4) || (1/2, 1/2)) = 3/4 log(3/2) + 1/4 log(1/2) = 0.1308: not stable. So the stable forwards in a row
+    # are 0, 1, 0, 1, 2.
+    for p in ([0.5, 0.5], [0.5, 0.5], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]):
         logits = logits_of(p)
         assert forward(policy, state, logits) is logits
         accepted += answer(policy, statistics, state)[0]
-    assert accepted == [0, 0, 0, 1]
+    assert accepted == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(("divergence", "accept"), [(0.1307, 0), (0.1309, 1)])
