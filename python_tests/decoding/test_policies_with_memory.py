@@ -117,6 +117,14 @@ def test_klass_measures_the_divergence_from_the_last_forward(divergence, accept)
     assert answer(policy, entries([[0.75]])[0], state) == [[accept]]
 
 
+def test_klass_compares_with_the_forward_before_only():
+    policy, state = KLASS(0.5, 0.03, 2), state_of([[0]])
+    # KL of 0.6 from 0.5 is 0.020, of 0.7 from 0.6 is 0.022, but of 0.7 from 0.5 it is 0.082.
+    for p in ([0.5, 0.5], [0.6, 0.4], [0.7, 0.3]):
+        forward(policy, state, logits_of(p))
+    assert answer(policy, entries([[0.7]])[0], state) == [[1]]
+
+
 def test_klass_takes_no_first_prediction_for_stable():
     policy, state = KLASS(0, 10.0, 1), state_of([[0]])
     statistics, _ = entries([[0.75]])
