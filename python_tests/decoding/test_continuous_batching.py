@@ -26,6 +26,23 @@ def test_places_are_taken_at_once(mixing_model):
     assert len(set(result.forwards.tolist())) > 2, "rows finish at different times"
 
 
+@pytest.mark.parametrize("slow", range(4))
+@pytest.mark.parametrize("batch_size", [3, 4])
+def test_any_rows_may_finish_together(scripted_model, slow, batch_size):
+    """All but one after a forward, which its prompt decides."""
+
+    class Model(scripted_model):
+        def row_logits(self, tokens):
+            self.confidences = [0.5 if tokens[0] == 7 else 0.95] * 6
+            return super().row_logits(tokens)
+
+    prompts = [[7] if row == slow else [row] for row in range(4)]
+    config = DecodeConfig(6, 6, policy=ConfidenceThreshold(0.9), batch_size=batch_size)
+    result = decode(Model([0.95] * 6), prompts, config)
+    assert result.forwards.tolist() == [6 if row == slow else 1 for row in range(4)]
+    assert result.sequences == [[*prompt, 1, 2, 3, 4, 5, 6] for prompt in prompts]
+
+
 def test_rows_are_given_as_they_finish(mixing_model):
     model = mixing_model()
     rows, calls = [], []

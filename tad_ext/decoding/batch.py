@@ -16,7 +16,7 @@ from torch import Tensor
 from tad_ext.ops import DecodeState
 
 from .config import DecodeConfig
-from .inputs import SpecialTokens
+from .inputs import Prompt, SpecialTokens
 from .progress import RowProgress
 
 
@@ -38,6 +38,7 @@ class DecodingBatch:
         input_ids: (capacity, longest + gen_length) int64: prompt, canvas, padding.
         canvas: (capacity, gen_length) int64: the generation region, mask where nothing is revealed.
         starts: (capacity,) int64: the column of `input_ids` where the canvas begins, which is the prompt's length.
+        ends: (capacity,) int64: the column behind the canvas.
         seeds: (capacity,) int64: the sampling seed of each row.
         state: counters, the schedule, and what the policy remembers.
     """
@@ -45,7 +46,7 @@ class DecodingBatch:
     def __init__(
         self, capacity: int, longest: int, config: DecodeConfig, tokens: SpecialTokens, device: torch.device
     ) -> None:
-        """For prompts of up to `longest` tokens."""
+        """For prompts of up to `longest` tokens before the canvas."""
         self.config, self.tokens, self.device = config, tokens, device
         self.rows: list[RowProgress] = []
         self.state = DecodeState.start(
@@ -57,39 +58,52 @@ class DecodingBatch:
             eos_token_ids=tokens.end if config.stop_at_eos else (),
             device=device,
         )
-        # What fills the padding is never seen; the mask id is one that every model has.
-        self.state.done.fill_(True)  # idle
-        self.input_ids = torch.full((capacity, longest + config.gen_length), tokens.mask, device=device)
-        self.canvas = torch.full_like(self.state.reveal_step, tokens.mask)
+        self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
+        self.canvas = torch.zeros_like(self.state.reveal_step)
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.ends = torch.ones(capacity, dtype=torch.int64, device=device)
         self.seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def put(self, index: int, number: int, prompt: Sequence[int]) -> None:
+    def put(self, index: int, number: int, prompt: Prompt) -> None:
         """A fresh row for prompt `number`, in place of row `index` or, where that is len(self), behind the last."""
-        config = self.config
-        row = RowProgress(number, len(prompt), masks=config.gen_length, eligible=config.block_length)
+        config, mask = self.config, self.tokens.mask
+        start, length = len(prompt.tokens), len(prompt.canvas)
+        eligible = prompt.canvas[: config.block_length].count(mask)
+        row = RowProgress(number, start, length, masks=prompt.canvas.count(mask), eligible=eligible)
         self.rows[index : index + 1] = [row]
         for tensor in self._zeroed():
             tensor[index] = 0
         self.state.blocks[index] = 1
-        self.canvas[index] = self.tokens.mask
-        self.starts[index] = len(prompt)
+        self.starts[index] = start
+        self.ends[index] = start + length
         self.seeds[index] = config.seed + number
-        self.input_ids[index] = self.tokens.mask
-        self.input_ids[index, : len(prompt)] = torch.tensor(prompt, device=self.device)
+        # What fills the rest is never seen; the canvas has no masks there, which would have to be revealed.
+        nothing = 0 if mask != 0 else 1
+        self.canvas[index] = nothing
+        self.canvas[index, :length] = torch.tensor(prompt.canvas, device=self.device)
+        self.input_ids[index] = nothing
+        ids = torch.tensor(prompt.tokens + prompt.canvas, device=self.device)
+        self.input_ids[index, : start + length] = ids
 
     def remove(self, index: int) -> int:
         """Takes row `index` out; the last row moves there. Returns where the last row stood."""
         last = self.rows.pop()
         if index < len(self.rows):
             self.rows[index] = last
-            tensors = (self.input_ids, self.canvas, self.starts, self.seeds, self.state.blocks, *self._zeroed())
+            tensors = (
+                self.input_ids,
+                self.canvas,
+                self.starts,
+                self.ends,
+                self.seeds,
+                self.state.blocks,
+                *self._zeroed(),
+            )
             for tensor in tensors:
                 tensor[index] = tensor[len(self.rows)]
-        self.state.done[len(self.rows)] = True
         return len(self.rows)
 
     def _zeroed(self) -> list[Tensor]:
@@ -99,12 +113,16 @@ class DecodingBatch:
 
     def visible_blocks(self, row: RowProgress) -> int:
         """Blocks of the canvas that are part of the row's forward."""
-        return row.created if self.config.hide_future_blocks else self.config.gen_length // self.config.block_length
+        return row.created if self.config.hide_future_blocks else -(-row.canvas_length // self.config.block_length)
+
+    def end_column(self, row: RowProgress, blocks: int) -> int:
+        """The column of `input_ids` behind the first so many blocks of the row's canvas."""
+        return row.prompt_length + min(blocks * self.config.block_length, row.canvas_length)
 
     def shape(self) -> StepShape:
         """Of the next step. For recorded steps sizes are rounded up, so that there are few of them."""
         block_length, coarse = self.config.block_length, self.config.cuda_graphs
-        lengths = [row.prompt_length + self.visible_blocks(row) * block_length for row in self.rows]
+        lengths = [self.end_column(row, self.visible_blocks(row)) for row in self.rows]
         rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
         length = min(multiple(max(lengths), of=64), self.input_ids.shape[1]) if coarse else max(lengths)
         # A multiple of the block length: few different shapes, and exactly one block when decoding block by block.

@@ -33,6 +33,8 @@ class DecodeConfig:
             finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
         eos_token_ids: ids that end a response; None: the model's own.
         stop_strings: texts that end a response, which contains the text; `decode` needs a tokenizer for them.
+        infill: prompts contain masks, and these are what is revealed. The canvas is a prompt's part from its first mask
+            on, of up to `gen_length` tokens; there is no generation behind it. Expected with `stop_at_eos=False`.
         min_length: no end-of-sequence token is chosen for the first so many positions; `gen_length` is the most.
         temperature: 0 is greedy; above 0 tokens are sampled from softmax(logits / temperature). Confidences, which the
             policies see, are at temperature 1 and of the whole vocabulary in both cases.
@@ -61,6 +63,7 @@ class DecodeConfig:
     stop_at_eos: bool = True
     eos_token_ids: Sequence[int] | None = None
     stop_strings: Sequence[str] = ()
+    infill: bool = False
     min_length: int = 0
     temperature: float = 0.0
     top_k: int | None = None
@@ -83,6 +86,7 @@ class DecodeConfig:
             "stop_at_eos": check_flag("stop_at_eos", self.stop_at_eos),
             "eos_token_ids": _token_ids("eos_token_ids", self.eos_token_ids),
             "stop_strings": _texts("stop_strings", self.stop_strings),
+            "infill": check_flag("infill", self.infill),
             "min_length": check_integer("min_length", self.min_length, at_least=0, at_most=self.gen_length),
             "temperature": check_number("temperature", self.temperature),
             "top_k": None if self.top_k is None else check_integer("top_k", self.top_k, at_least=1),
@@ -99,6 +103,12 @@ class DecodeConfig:
             raise ValueError(
                 f"gen_length must be a multiple of block_length, got gen_length={self.gen_length} and "
                 f"block_length={self.block_length}"
+            )
+        if self.infill and (self.stop_at_eos or self.stop_strings):
+            name = "stop_strings" if self.stop_strings else "stop_at_eos"
+            raise ValueError(
+                f"infill is True and {name} is {getattr(self, name)!r}, which would overwrite what stands behind: "
+                f"expected stop_at_eos=False and no stop_strings"
             )
         if self.top_p == 0:
             raise ValueError("top_p must be a finite number in (0, 1], got 0")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .batch import DecodingBatch
 from .config import DecodeConfig
-from .inputs import SpecialTokens
+from .inputs import Prompt, SpecialTokens
 from .progress import Report
 from .recording import RecordedStep
 from .result import DecodedRow, response_length
@@ -32,7 +32,7 @@ class Decoding:
     def __init__(
         self,
         model: Any,
-        prompts: list[list[int]],
+        prompts: list[Prompt],
         config: DecodeConfig,
         tokens: SpecialTokens,
         stop: StopStrings | None = None,
@@ -40,16 +40,19 @@ class Decoding:
     ) -> None:
         self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
         self.stop, self.watch = stop, watch
-        capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts), default=0)
+        self.ends = () if config.infill else tokens.end  # what ends a response
+        capacity = min(config.batch_size, len(prompts))
+        longest = max((len(prompt.tokens) for prompt in prompts), default=0)
         self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
         self.step = Step(model, self.batch)
         self.run_step = RecordedStep(self.step) if config.cuda_graphs else self.step
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
-        self.waiting = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), -number))
+        lengths = [len(prompt.tokens) + len(prompt.canvas) for prompt in prompts]
+        self.waiting = sorted(range(len(prompts)), key=lambda number: (lengths[number], -number))
 
     def run(self, progress: bool = False) -> Iterator[DecodedRow]:
         """Decodes all prompts; gives each as it finishes."""
-        total = len(self.prompts) * self.config.gen_length
+        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts)
         with (
             tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar,
             _evaluation_mode(self.model),
@@ -81,17 +84,18 @@ class Decoding:
 
     def _take_finished(self) -> list[DecodedRow]:
         """Takes finished rows out, and puts the next prompts in their places."""
-        batch, ends = self.batch, self.tokens.end
+        batch, ends = self.batch, self.ends
         done = [index for index, row in enumerate(batch.rows) if row.done]
         if not done:
             return []
         finished = []
         for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
             row = batch.rows[index]
+            canvas = canvas[: row.canvas_length]
             finished.append(
                 DecodedRow(
                     number=row.number,
-                    prompt=self.prompts[row.number],
+                    prompt=self.prompts[row.number].tokens,
                     canvas=canvas,
                     reveal_step=reveal_step,
                     forwards=row.forwards,

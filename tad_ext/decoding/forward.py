@@ -45,8 +45,7 @@ class Forward:
             # A row that is computed as a whole takes part with one column, whatever becomes of it.
             first, end = window or (0, 0)
             column = row.prompt_length + first * self.config.block_length
-            end = row.prompt_length + end * self.config.block_length if window else column
-            bounds.append((self.model.prediction_columns(column), max(end - 1, column)))
+            bounds.append((self.model.prediction_columns(column), max(batch.end_column(row, end) - 1, column)))
         count = max(last - first for first, last in bounds) + 1
         if self.config.cuda_graphs:
             count = multiple(count, of=32)
@@ -61,7 +60,7 @@ class Forward:
         ids, starts = batch.input_ids[: shape.rows, : shape.length], batch.starts[: shape.rows]
         first = torch.arange(shape.rows, device=batch.device) * shape.length + starts
         positions = torch.where(state.eligible, first[:, None] + state.positions, -1)
-        lengths = self._lengths(shape, starts, state)
+        lengths = self._lengths(shape, state)
         if self.cache is not None:
             return self.model.lm_head(self._hidden(ids, lengths, positions, windows))
         logits = self.model(ids, lengths=lengths, positions=positions.flatten()).logits
@@ -73,13 +72,14 @@ class Forward:
         without = self.model(hidden_prompt, lengths=lengths, positions=positions.flatten()).logits
         return without + (self.config.guidance + 1) * (logits - without)
 
-    def _lengths(self, shape: StepShape, starts: Tensor, state: DecodeState) -> Tensor | None:
+    def _lengths(self, shape: StepShape, state: DecodeState) -> Tensor | None:
         """(B,) int64: columns of each row that it is to see; None when no row is padded."""
         if not shape.padded:
             return None
+        starts, ends = self.batch.starts[: shape.rows], self.batch.ends[: shape.rows]
         if self.config.hide_future_blocks:
-            return starts + state.blocks * self.config.block_length
-        return starts + self.config.gen_length
+            return torch.minimum(starts + state.blocks * self.config.block_length, ends)
+        return ends
 
     def _hidden(self, ids: Tensor, lengths: Tensor | None, positions: Tensor, windows: Windows | None) -> Tensor:
         """(B * W, D), the hidden rows of `positions`, (B, W).

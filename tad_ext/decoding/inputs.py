@@ -70,28 +70,48 @@ def check_model(model: Any, config: DecodeConfig) -> None:
         )
 
 
-def check_prompts(prompts: object, *, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[list[int]]:
-    """The prompts as lists of ints.
+@dataclass(frozen=True)
+class Prompt:
+    """What stands before a canvas, and what is on it from the beginning: masks alone, unless it is to be filled in."""
 
-    Args:
-        prompts: a sequence of sequences of token ids.
-        mask: the mask id, which no prompt may contain.
-        vocabulary: ids are in [0, vocabulary).
-        longest: positions of the model; prompt and generation together fit in.
-        gen_length: positions of the generation.
+    tokens: list[int]
+    canvas: list[int]
+
+
+def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[Prompt]:
+    """The prompts, each with its canvas.
 
     Raises:
         TypeError, ValueError: naming the prompt, its value and what was expected.
     """
     if isinstance(prompts, (str, bytes, dict)) or not isinstance(prompts, (Sequence, np.ndarray, Tensor)):
         raise TypeError(f"prompts must be a sequence of token-id sequences, got {type(prompts).__name__}")
-    return [
-        _check_prompt(f"prompts[{number}]", prompt, mask, vocabulary, longest, gen_length)
-        for number, prompt in enumerate(prompts)
-    ]
+    checked = []
+    for number, prompt in enumerate(prompts):
+        name = f"prompts[{number}]"
+        ids = _check_ids(name, prompt, model.config.vocab_size)
+        first = ids.index(mask) if mask in ids else len(ids)
+        if config.infill:
+            one = Prompt(ids[:first], ids[first:])
+            _check_template(name, one, config.gen_length)
+        else:
+            if first < len(ids):
+                raise ValueError(
+                    f"{name} contains the mask id {mask} at position {first}: masks belong to the generation only, "
+                    f"unless infill is True"
+                )
+            one = Prompt(ids, [mask] * config.gen_length)
+        length, longest = len(one.tokens) + len(one.canvas), model.config.max_position_embeddings
+        if length > longest:
+            raise ValueError(
+                f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {length}, more than "
+                f"the model's max_position_embeddings of {longest}"
+            )
+        checked.append(one)
+    return checked
 
 
-def _check_prompt(name: str, prompt: Any, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[int]:
+def _check_ids(name: str, prompt: Any, vocabulary: int) -> list[int]:
     try:
         ids = np.asarray(prompt)
     except (TypeError, ValueError):  # ragged nesting, a tensor on another device
@@ -103,15 +123,18 @@ def _check_prompt(name: str, prompt: Any, mask: int, vocabulary: int, longest: i
     outside = ids[(ids < 0) | (ids >= vocabulary)]
     if outside.size:
         raise ValueError(f"{name} contains {int(outside[0])}: expected ids in [0, {vocabulary}), the vocabulary")
-    if (ids == mask).any():
-        where = int((ids == mask).argmax())
-        raise ValueError(f"{name} contains the mask id {mask} at position {where}: masks belong to the generation only")
-    if ids.size + gen_length > longest:
-        raise ValueError(
-            f"{name} has {ids.size} tokens and gen_length is {gen_length}: together {ids.size + gen_length}, more than "
-            f"the model's max_position_embeddings of {longest}"
-        )
     return [int(token) for token in ids]
+
+
+def _check_template(name: str, prompt: Prompt, gen_length: int) -> None:
+    if not prompt.canvas:
+        raise ValueError(f"{name} contains no mask id, and infill is True: expected something to fill in")
+    if not prompt.tokens:
+        raise ValueError(f"{name} begins with the mask id: expected at least one token before it")
+    if len(prompt.canvas) > gen_length:
+        raise ValueError(
+            f"{name} has {len(prompt.canvas)} tokens from its first mask on: expected at most gen_length, {gen_length}"
+        )
 
 
 def _short(value: object) -> str:

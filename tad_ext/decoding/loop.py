@@ -48,7 +48,7 @@ def decode(
     started = time.perf_counter()
     rows = list(decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch))
     rows.sort(key=lambda row: row.number)
-    ends = SpecialTokens.of(model, config).end
+    ends = () if config.infill else SpecialTokens.of(model, config).end
     return DecodeResult.of(rows, config.gen_length, ends, time.perf_counter() - started)
 
 
@@ -68,12 +68,6 @@ def decode_stream(
     """
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
-    checked_prompts = check_prompts(
-        prompts,
-        mask=tokens.mask,
-        vocabulary=model.config.vocab_size,
-        longest=model.config.max_position_embeddings,
-        gen_length=config.gen_length,
-    )
+    checked_prompts = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
     stop = StopStrings.of(config, tokens, tokenizer)
     return Decoding(model, checked_prompts, config, tokens, stop, watch).run(progress)

@@ -24,6 +24,7 @@ class RowProgress:
     Attributes:
         number: which prompt.
         prompt_length: its tokens.
+        canvas_length: columns of its canvas.
         masks, eligible, created, unfinished, done: as in `Report`.
         forwards: so far.
         history: `unfinished` before each forward so far.
@@ -33,6 +34,7 @@ class RowProgress:
 
     number: int
     prompt_length: int
+    canvas_length: int
     masks: int
     eligible: int
     created: int = 1

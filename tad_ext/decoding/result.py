@@ -21,8 +21,9 @@ class DecodedRow:
     Attributes:
         number: which prompt it answers.
         prompt: its tokens.
-        canvas: the generation region, gen_length tokens.
-        reveal_step: the 1-based forward that revealed each of them.
+        canvas: the generation region, gen_length tokens; with infill, the prompt from its first mask on.
+        reveal_step: the 1-based forward that revealed each position, gen_length numbers; 0 for what was given, and
+            behind the canvas.
         forwards: during which the row was unfinished.
         response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
             canvas if there is none.
@@ -54,7 +55,7 @@ class DecodeResult:
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.
         prompt_lengths: tokens of each prompt.
-        reveal_step: (P, gen_length), the 1-based forward that revealed each position.
+        reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill).
         forwards: (P,), forwards during which the row was unfinished.
         response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
             whole canvas if there is none.
@@ -89,7 +90,7 @@ class DecodeResult:
         return len(self.sequences)
 
     def canvases(self) -> list[list[int]]:
-        """The generation region of each sequence, gen_length tokens."""
+        """The generation region of each sequence."""
         return [tokens[start:] for tokens, start in zip(self.sequences, self.prompt_lengths, strict=True)]
 
     def responses(self) -> list[list[int]]:
@@ -102,12 +103,16 @@ class DecodeResult:
 
     @property
     def tokens_per_forward(self) -> Tensor:
-        """(P,) float32: `response_lengths / forwards` of each prompt."""
-        return self.response_lengths / self.forwards
+        """(P,) float32: `response_lengths / forwards` of each prompt; given tokens (infill) do not count."""
+        return self._revealed() / self.forwards
 
     def mean_tokens_per_forward(self) -> float:
         """Tokens per forward over all prompts, sum over rows / sum over rows; 0.0 without prompts."""
-        return int(self.response_lengths.sum()) / max(self.total_forwards(), 1)
+        return int(self._revealed().sum()) / max(self.total_forwards(), 1)
+
+    def _revealed(self) -> Tensor:
+        response = torch.arange(self.reveal_step.shape[1]) < self.response_lengths[:, None]
+        return (response & (self.reveal_step > 0)).sum(dim=1)
 
     def total_forwards(self) -> int:
         """Forwards summed over the prompts, each counted while its row was unfinished (a batch of 8 counts 8)."""
