@@ -91,6 +91,14 @@ COMMANDS = {
         chosen: the model's confidence in a token against the steps until the teacher revealed it.""",
         "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation",
     ),
+    "policies": Command(
+        "tad_ext.policy_list:PoliciesConfig",
+        "tad_ext.policy_list:list_policies",
+        "list the unmasking policies and the published settings",
+        """Lists every unmasking policy with the text that --policy takes, its rule and its source, and the published
+        decoding settings that have a name.""",
+        "tad policies",
+    ),
     "demo": Command(
         "tad_ext.demo:DemoConfig",
         "tad_ext.demo:run_demo",

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
+from host_syncs import HostSyncs
+from policy_cases import EVERY_POLICY
 
-from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold, TopK, decode
+from tad_ext.decoding import DecodeConfig, decode, parse_policy
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 from tad_ext.ops import backend_info
 
-WAITING = {"item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "unique", "equal", "allclose"}
-WAITING |= {"__bool__", "__int__", "__float__", "__index__"}
-
-
-class HostSyncs(TorchFunctionMode):
-    """Counts calls of tensor methods that read values on the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        name = getattr(function, "__name__", "")
-        if name in WAITING:
-            self.calls[name] += 1
-        return function(*arguments, **(options or {}))
-
 
 @pytest.mark.skipif(not backend_info()["compiled"], reason="the reference operators are written for reading")
-@pytest.mark.parametrize("policy", [TopK(2), ConfidenceThreshold(0.2), EntropyThreshold(2.0)])
-def test_one_sync_a_step(device, policy):
+@pytest.mark.parametrize("text", EVERY_POLICY)
+def test_one_sync_a_step(device, text):
+    policy = parse_policy(text)
     torch.manual_seed(0)
     config = TinyDiffusionConfig(vocab_size=12, num_hidden_layers=1, mask_token_id=10, eos_token_ids=[9])
     model = TinyDiffusionLM(config).to(device)

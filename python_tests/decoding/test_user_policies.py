@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
+import tad_ext
 from tad_ext.decoding import DecodeConfig, TopK, decode
+from tad_ext.decoding.policies import checked
 
 
 def left_to_right(statistics, state):
@@ -29,6 +34,50 @@ def test_the_example_of_the_documentation(scripted_model):
     # The margin is about p - (1 - p) / 11: above one half from p = 0.55 on.
     result = decode(scripted_model([0.5, 0.6, 0.4, 0.9, 0.9, 0.3]), [[1]], config(margin_above_half))
     assert result.reveal_step.tolist() == [[2, 1, 3, 4, 4, 5]]
+
+
+def test_the_example_of_the_readme(mixing_model):
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    example = readme.read_text().partition("def far_apart")[2].partition("```")[0]
+    names = {"tad_ext": tad_ext}
+    exec("def far_apart" + example, names)
+    result = decode(mixing_model(), [[1], [2, 3]], replace(names["config"], gen_length=8, block_length=4))
+    assert (result.reveal_step > 0).all()
+
+
+class SeesTheLogits:
+    """Bans token 3, through the logits."""
+
+    def prepare(self, logits, state):
+        assert logits.shape[0] == state.positions.numel()
+        banned = torch.arange(logits.shape[1], device=logits.device) == 3
+        return logits.masked_fill(banned, -1e9)
+
+    def __call__(self, statistics, state):
+        return left_to_right(statistics, state)
+
+
+def test_a_policy_may_change_the_logits(mixing_model):
+    prompts = [[1], [2, 3], [4]]
+    plain = decode(mixing_model(), prompts, config(left_to_right)).responses()
+    assert any(3 in response for response in plain)
+    assert not any(3 in response for response in decode(mixing_model(), prompts, config(SeesTheLogits())).responses())
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda logits: None, TypeError, "prepare must return logits, a floating-point tensor"),
+        (lambda logits: logits.long(), TypeError, "prepare must return logits, a floating-point tensor"),
+        (lambda logits: logits[1:], ValueError, r"prepare must return logits of shape \(4, 5\), got \(3, 5\)"),
+    ],
+)
+def test_wrong_logits_are_named(answer, error, message):
+    policy = SeesTheLogits()
+    policy.prepare = lambda logits, state: answer(logits)
+    with pytest.raises(error, match=message):
+        checked(policy).prepare(torch.zeros(4, 5), None)
+    assert not hasattr(checked(left_to_right), "prepare")
 
 
 def test_accepting_what_is_not_eligible_changes_nothing(mixing_model):

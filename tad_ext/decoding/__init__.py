@@ -5,24 +5,52 @@ from tad_ext.ops import Policy
 from .caches import CacheScheme, DelayedCache, DualCache, PrefixCache, parse_cache
 from .config import DecodeConfig
 from .loop import decode, decode_stream
-from .policies import ConfidenceThreshold, EntropyThreshold, TopK, parse_policy
+from .policies import (
+    KLASS,
+    ConfidenceFactor,
+    ConfidenceThreshold,
+    Credit,
+    EntropyBudget,
+    EntropyThreshold,
+    Hierarchical,
+    LocalLeap,
+    MarginThreshold,
+    NamedPolicy,
+    Prophet,
+    SchED,
+    TopK,
+    parse_policy,
+)
+from .presets import PRESETS, preset
 from .result import TOKENS_PER_FORWARD_DEFINITION, DecodedRow, DecodeResult
 
 __all__ = [
+    "KLASS",
+    "PRESETS",
     "TOKENS_PER_FORWARD_DEFINITION",
     "CacheScheme",
+    "ConfidenceFactor",
     "ConfidenceThreshold",
+    "Credit",
     "DecodeConfig",
     "DecodeResult",
     "DecodedRow",
     "DelayedCache",
     "DualCache",
+    "EntropyBudget",
     "EntropyThreshold",
+    "Hierarchical",
+    "LocalLeap",
+    "MarginThreshold",
+    "NamedPolicy",
     "Policy",
     "PrefixCache",
+    "Prophet",
+    "SchED",
     "TopK",
     "decode",
     "decode_stream",
     "parse_cache",
     "parse_policy",
+    "preset",
 ]

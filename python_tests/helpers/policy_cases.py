@@ -1,0 +1,83 @@
+"""Rows of statistics for the tests of policies, every named policy, and values for their parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+
+from tad_ext.decoding import NamedPolicy, parse_policy
+from tad_ext.decoding.policies import policies_by_name
+from tad_ext.decoding.policies.base import Parameter, parameters_of
+from tad_ext.ops import DecodeState, TokenStatistics
+
+# Every policy once, with values at which random rows reveal some positions and not others.
+EVERY_POLICY = [
+    "confidence:0.5",
+    "credit:threshold=0.6",
+    "entropy:0.5",
+    "entropy-budget:0.5",
+    "factor:1.0",
+    "hierarchical:threshold=0.8,low=0.3",
+    "klass:threshold=0.3,divergence=0.5,forwards=1",
+    "localleap:threshold=0.8,relaxed=0.4,radius=2",
+    "margin:0.25",
+    "prophet:early=1.0,mid=0.8,late=0.6",
+    "sched:high=1.0,low=0.5,schedule=exp",
+    "topk:2",
+]
+WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
+
+
+def entries(confidence, entropy=None, *, margin=None, valid=None, positions=None, gen_length=None, block_length=None):
+    """(statistics, state) of rows of eligible entries; only what policies read is filled with meaning."""
+    confidence = torch.tensor(confidence)
+    zeros = torch.zeros(confidence.shape, dtype=torch.int64)
+    columns = gen_length or confidence.shape[1]
+    state = DecodeState.start(len(confidence), columns, block_length=block_length or columns)
+    state.positions = torch.arange(confidence.shape[1]).expand(confidence.shape)
+    if positions is not None:
+        state.positions = torch.tensor(positions)
+    return TokenStatistics(
+        token=zeros,
+        confidence=confidence,
+        second_token=zeros + 1,
+        margin=torch.zeros_like(confidence) if margin is None else torch.tensor(margin),
+        entropy=torch.zeros_like(confidence) if entropy is None else torch.tensor(entropy),
+        logsumexp=torch.zeros_like(confidence),
+        valid=state.eligible if valid is None else torch.tensor(valid),
+        query_logits=confidence.new_zeros(*confidence.shape, 0),
+    ), state
+
+
+def accepted(policy, *arguments, **options):
+    """What the policy accepts of `entries(...)`, as rows of 0 and 1; the form of its answer is checked."""
+    return answer(policy, *entries(*arguments, **options))
+
+
+def answer(policy, statistics, state):
+    """What the policy accepts, as rows of 0 and 1; the form of its answer is checked."""
+    score, accept = policy(statistics, state)
+    assert score.shape == accept.shape == state.positions.shape
+    assert score.is_floating_point()
+    assert accept.dtype == torch.bool
+    return accept.int().tolist()
+
+
+def _values(parameter: Parameter) -> st.SearchStrategy[Any]:
+    low, high = parameter.bounds.at_least, parameter.bounds.at_most
+    if parameter.words:
+        return st.sampled_from(parameter.words)
+    if parameter.kind is int:
+        return st.integers(int(low), int(min(high, 10**9)))
+    return st.floats(low, min(high, 1e300))
+
+
+def named_policies() -> st.SearchStrategy[NamedPolicy]:
+    """Every named policy, with any values of its parameters."""
+    return st.sampled_from(sorted(policies_by_name)).flatmap(
+        lambda name: st.fixed_dictionaries(
+            {parameter.name: _values(parameter) for parameter in parameters_of(policies_by_name[name])}
+        ).map(lambda values: policies_by_name[name](**values))
+    )

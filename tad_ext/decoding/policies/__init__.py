@@ -1,0 +1,73 @@
+"""Unmasking policies: which of the eligible masked positions are revealed by this forward.
+
+A policy is any callable `policy(statistics, state) -> (score, accept)` on (B, W) tensors, one row per sequence and one
+entry per eligible position (`state.eligible` is False on padding):
+
+* accept, bool: reveal these positions. Entries that are not eligible, or whose statistics are not valid, are ignored.
+* score, floating point, higher is better: where a block must make progress and nothing in it was accepted, its
+  best-scored position is revealed; ties go to the lowest position.
+
+A plain function is a policy. This one reveals every position whose two best tokens are clearly apart:
+
+    def margin_above_half(statistics, state):
+        return statistics.margin, statistics.margin > 0.5
+
+    decode(model, prompts, DecodeConfig(gen_length=256, block_length=32, policy=margin_above_half))
+
+Two things more are there for policies that need them:
+
+* Before the statistics of a forward are taken, its logits are shown to the policy's method
+  `prepare(logits, state) -> logits`, if it has one. They are (B * W, V), row b * W + w for entry [b, w], padding
+  included. The method may return other logits of that shape, which then count for everything, or look and return them.
+  They must not be written to.
+* `state.memory` keeps what a policy wants to know in the next forward: tensors by name, made by the policy at first
+  use, with the first dimension B. A row starts with zeros, its memory moves with it, and is zeroed when another prompt
+  takes the row. What is remembered per canvas column is found through `state.positions`, (B, W), -1 for padding.
+
+A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
+indexing by a mask). It must treat each row on its own: then results do not depend on which prompts share a batch.
+
+The policies of this package are frozen dataclasses with a name, `NamedPolicy`: `parse_policy("entropy:0.5")` makes
+one, `str(policy)` gives the text back, and `tad policies` lists all. Each file of this folder is imported, so a new
+policy is one new file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from .base import NamedPolicy, policies_by_name
+from .checking import checked
+from .confidence import ConfidenceFactor, ConfidenceThreshold, TopK
+from .credit import Credit
+from .early_commit import Prophet, SchED
+from .entropy import EntropyBudget, EntropyThreshold
+from .hierarchical import Hierarchical
+from .klass import KLASS
+from .local_leap import LocalLeap
+from .margin import MarginThreshold
+from .text import parse_policy, text_form
+
+__all__ = [
+    "KLASS",
+    "ConfidenceFactor",
+    "ConfidenceThreshold",
+    "Credit",
+    "EntropyBudget",
+    "EntropyThreshold",
+    "Hierarchical",
+    "LocalLeap",
+    "MarginThreshold",
+    "NamedPolicy",
+    "Prophet",
+    "SchED",
+    "TopK",
+    "checked",
+    "parse_policy",
+    "policies_by_name",
+    "text_form",
+]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,52 @@
+"""A user's policy, checked at every call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tad_ext.ops import DecodeState, Policy, TokenStatistics
+
+
+def checked(policy: Policy) -> Policy:
+    """`policy`, its answers checked for shape and dtype if a user wrote it (metadata only: no sync).
+
+    What comes back has a `prepare` exactly if `policy` has one.
+    """
+    if type(policy).__module__.startswith(f"{__package__}."):
+        return policy
+    return _CheckedWithPrepare(policy) if hasattr(policy, "prepare") else _Checked(policy)
+
+
+class _Checked:
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        policy = self.policy
+        answer = policy(statistics, state)
+        if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Tensor) for part in answer)):
+            raise TypeError(f"policy {policy!r} must return a tuple of two tensors (score, accept), got {answer!r}")
+        score, accept = answer
+        shape = tuple(state.positions.shape)
+        for name, part in (("score", score), ("accept", accept)):
+            if tuple(part.shape) != shape:
+                raise ValueError(f"policy {policy!r}: {name} must have shape {shape}, got {tuple(part.shape)}")
+        if not score.is_floating_point():
+            raise TypeError(f"policy {policy!r}: score must be floating point, got {score.dtype}")
+        if accept.dtype != torch.bool:
+            raise TypeError(f"policy {policy!r}: accept must be bool, got {accept.dtype}")
+        return score, accept
+
+
+class _CheckedWithPrepare(_Checked):
+    def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
+        answer = self.policy.prepare(logits, state)
+        if not isinstance(answer, Tensor) or not answer.is_floating_point():
+            raise TypeError(f"policy {self.policy!r}: prepare must return logits, a floating-point tensor")
+        if answer.shape != logits.shape:
+            shapes = f"{tuple(logits.shape)}, got {tuple(answer.shape)}"
+            raise ValueError(f"policy {self.policy!r}: prepare must return logits of shape {shapes}")
+        return answer
