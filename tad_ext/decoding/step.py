@@ -28,7 +28,7 @@ class Step:
         self.forward = Forward(model, batch)
         self.sampler = Sampler(batch)
         self.policy = checked(policy)
-        self.prepare = getattr(policy, "prepare", None)
+        self.prepare = getattr(self.policy, "prepare", None)
 
     def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
         """(B, fields of `Report`) int64, for the host to read."""
