@@ -82,7 +82,7 @@ class DecodeBench:
         samples: dict[DecodeCase, list[Sample]] = {case: [] for case in cases}
         failed: dict[DecodeCase, Line] = {}
 
-        def run_each(run: Callable[[DecodeCase], None]) -> None:
+        def run_each(run: Callable[[DecodeCase], object]) -> None:
             for case in cases:
                 try:
                     if case not in failed:
@@ -91,7 +91,7 @@ class DecodeBench:
                     message = f"{type(error).__name__}: {error}".splitlines()[0]
                     failed[case] = {"path": case.path, "baseline": case.cache == PUBLISHED, "error": message}
 
-        run_each(lambda case: (self.run(case, _WARM_UP), None)[1])
+        run_each(lambda case: self.run(case, _WARM_UP))
         started = time.perf_counter()
         for _ in range(most):
             run_each(lambda case: samples[case].append(self.run(case)))
