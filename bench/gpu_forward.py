@@ -14,24 +14,10 @@ from typing import Any
 import torch
 from machine import gpu_status
 from results import write_results
+from shapes import LLADA_8B, TINY, random_model
 from stopwatch import Stopwatch
 from torch import Tensor
 from work import Implementation
-
-from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
-
-# LLaDA-8B-Instruct's config.json, as far as it decides about the work.
-LLADA_8B: dict[str, Any] = {
-    "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288, "vocab_size": 126464,
-    "embedding_size": 126464, "max_sequence_length": 4096, "block_type": "llama", "activation_type": "silu",
-    "layer_norm_type": "rms", "rope": True, "rope_theta": 500000.0, "weight_tying": False, "include_bias": False,
-    "attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0, "mask_token_id": 126336,
-    "eos_token_id": 126081, "pad_token_id": 126081,
-}  # fmt: skip
-TINY = LLADA_8B | {
-    "d_model": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4, "mlp_hidden_size": 128, "vocab_size": 512,
-    "embedding_size": 512, "mask_token_id": 510, "eos_token_id": 508, "pad_token_id": 508,
-}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,14 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
         document["gpu_after"] = gpu_status()
     write_results(options.result, document)
     return 0
-
-
-def random_model(shape: dict[str, Any], device: torch.device | str) -> LLaDAModelLM:
-    """Weights drawn where they will be used: 16 GB would take minutes to come from the host."""
-    config = LLaDAConfig.from_dict(shape)
-    with torch.device(device):
-        model = LLaDAModelLM._from_config(config, dtype=torch.bfloat16)
-    return model.eval()
 
 
 def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:

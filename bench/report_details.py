@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import decode_tables
 from columns import line_columns
 from markdown_table import markdown_table, plain
 from report_tables import machine_paragraph
-from results import Line, copy_bytes_per_second, groups_of
+from results import Line, copy_bytes_per_second, decoding_of, groups_of
 
 _HEAD = """# Benchmarks
 
@@ -16,7 +17,11 @@ Written by `bench/report --tables` from the files in bench/results/. A line's ti
 with warm caches, with emptied ones beside it ("cold ms"); on a GPU with emptied caches, with warm ones beside it ("warm
 ms"). GB/s are of the least traffic the work could have: every input read once, every output written once; "of copy" is
 their share of what a copy moves in the same run. "x / this" is how many times as long x takes as the line. Memory (MiB)
-is the peak beyond the inputs, results included."""
+is the peak beyond the inputs, results included.
+
+Of decoding, "layers" is the model without its output head, and "neither" all but layers and head; each is a mean over
+the forwards of a run. forwards/s and tokens/s are of whole runs, prompt included; a run with a cache decodes the whole
+canvas, one without decodes its beginning. Memory is the peak beyond the weights, cache included."""
 
 
 def details(documents: Mapping[str, dict[str, Any]]) -> str:
@@ -33,6 +38,8 @@ def _machine(name: str, document: dict[str, Any]) -> Iterator[str]:
         copy_rate = copy_bytes_per_second(groups)
         for title, lines in groups.items():
             yield f"### {plain(title)}\n\n{_case(lines, copy_rate)}"
+    for group in decoding_of(document):
+        yield f"### Decoding, {plain(str(group.get('shape')))} shape\n\n{decode_tables.markdown(group, parts=True)}"
 
 
 def _case(lines: list[Line], copy_rate: float | None) -> str:

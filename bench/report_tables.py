@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import decode_tables
 from columns import bytes_per_second, ratio
 from markdown_table import markdown_table, plain
-from results import Groups, Line, copy_bytes_per_second, groups_of, is_own, main_groups_of
+from results import Groups, Line, copy_bytes_per_second, decoding_of, groups_of, is_own, main_groups_of
 
 NOT_MEASURED = "not measured"
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
@@ -41,6 +42,7 @@ def _tables(document: dict[str, Any]) -> Iterator[str]:
     steps = document.get("steps", {})
     if steps.get("forward", {}).get("result", {}).get("forwards", []):
         yield forward_table(steps["forward"]["result"])
+    yield from map(decode_tables.markdown, decoding_of(document))
     missing = [f"{name} ({_status(step)})" for name, step in steps.items() if step["status"] != "ok"]
     if missing:
         yield f"Not complete: {', '.join(missing)}."
@@ -52,12 +54,12 @@ def _gpu(document: dict[str, Any]) -> dict[str, Any]:
 
 def _cpu_paragraph(document: dict[str, Any]) -> str:
     run = document["run"]
-    one_size = not isinstance(run.get("rows"), list)  # of all cases, whose titles do not name it
+    one_size = not isinstance(run.get("rows", []), list)  # of all cases, whose titles do not name it
     sizes = f"{_number(run.get('rows'))} rows of {_number(run.get('vocabulary'))}; " if one_size else ""
     return (
-        f"**{run.get('processor')}, {run.get('threads')} threads, {run.get('instruction_set')}**: "
+        f"**{run.get('gpu') or run.get('processor')}, {run.get('threads')} threads, {run.get('instruction_set')}**: "
         f"{sizes}torch {run.get('torch')}, Python {run.get('python')}; medians "
-        f"of one run.{_copy_sentence([document['results']])}"
+        f"of one run.{_copy_sentence(list(groups_of(document)))}"
     )
 
 

@@ -1,9 +1,10 @@
 """The JSON files of benchmarks: written so that a reader never meets half of one, and checked when they are read.
 
-Two kinds. `python -m pytest bench --bench-json FILE` writes {"run": machine and sizes, "results": groups}; `bench/h200`
-writes {"machine": ..., "steps": {name: {"status": ..., "result": {"results": groups, ...}}}}. Groups are the same in
-both: title -> lines, and a line is {"path": who, "baseline": bool, "median_ms": ..., "best_ms": ..., "bytes": ...}, or
-has "error" instead of times.
+Three kinds. `python -m pytest bench --bench-json FILE` writes {"run": machine and sizes, "results": groups};
+`bench/decode --result FILE` writes {"run": machine, "decoding": [one object per model, with its "lines"]}; `bench/h200`
+writes {"machine": ..., "steps": {name: {"status": ..., "result": {"results": groups, ...}}}}, where a step's result is
+like one of the others. Groups are the same everywhere: title -> lines, and a line is {"path": who, "baseline": bool,
+"median_ms": ..., "best_ms": ..., "bytes": ...}, or has "error" instead of times.
 
 Every ratio and rate is of `median_ms`: on a CPU with warm caches, `cold_median_ms` being the other time; on a GPU with
 cold ones, `warm_median_ms` being the other. A line's "rows" are the rows of logits it was measured at; "rows" in "run",
@@ -24,7 +25,8 @@ Groups = dict[str, list[Line]]
 STATUSES = ("ok", "failed", "timed out", "skipped", "interrupted")
 OUTCOMES = ("passed", "failed", "errors", "skipped")
 _TIMES = tuple(f"{cache}{of}_ms" for cache in ("", "warm_", "cold_") for of in ("median", "best"))
-_NUMBERS = (*_TIMES, "rows", "bytes", "elements", "flops", "peak_bytes")
+_NUMBERS = (*_TIMES, "rows", "bytes", "elements", "flops", "peak_bytes", "cache_bytes")
+_RATES = ("forwards_per_second", "tokens_per_second")
 
 
 def write_results(path: Path, document: dict[str, Any]) -> None:
@@ -89,6 +91,12 @@ def _sizes(lines: list[Line]) -> set[Any]:
     return {line.get("rows") for line in lines}
 
 
+def decoding_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What bench/decode measured, one object per model."""
+    results = [document, *(step.get("result", {}) for step in document.get("steps", {}).values())]
+    return [group for result in results for group in result.get("decoding", [])]
+
+
 def copy_bytes_per_second(groups: Groups) -> float | None:
     """The memory bandwidth that was measured beside the groups; None if it was not."""
     for lines in groups.values():
@@ -115,11 +123,30 @@ def _check_document(document: Any) -> None:
             _check_rows(result.get("rows", []), f"{where}.result.rows")
             _check_groups(result.get("results", {}), f"{where}.result.results")
             _check_lines(result.get("forwards", []), f"{where}.result.forwards")
+            _check_decoding(result.get("decoding", []), f"{where}.result.decoding")
     elif "run" in document:
         _check_rows(_expect(document["run"], dict, "run").get("rows", []), "run.rows")
-        _check_groups(document.get("results"), "results")
+        if "decoding" in document:
+            _check_decoding(document["decoding"], "decoding")
+        else:
+            _check_groups(document.get("results"), "results")
     else:
-        raise ValueError('has neither "steps" (of bench/h200) nor "run" (of pytest bench --bench-json)')
+        raise ValueError(
+            'has neither "steps" (of bench/h200) nor "run" (of pytest bench --bench-json, or bench/decode)'
+        )
+
+
+def _check_decoding(groups: Any, where: str) -> None:
+    for index, group in enumerate(_expect(groups, list, where)):
+        lines = _expect(group, dict, f"{where}[{index}]").get("lines")
+        _check_lines(lines, f"{where}[{index}].lines")
+        for number, line in enumerate(lines):
+            here = f"{where}[{index}].lines[{number}]"
+            if "error" not in line:
+                for rate in _RATES:
+                    _check_number(line.get(rate), f"{here}.{rate}", positive=True)
+                for part, ms in _expect(line.get("parts_ms"), dict, f"{here}.parts_ms").items():
+                    _check_number(ms, f"{here}.parts_ms.{part}")
 
 
 def _check_rows(rows: Any, where: str) -> None:

@@ -61,7 +61,7 @@ def test_quick_runs_through_without_a_gpu(tmp_path: Path) -> None:
     assert document["machine"]["torch"]
     assert document["steps"].pop("machine")["status"] == "ok"
     assert list(document["steps"]) == [
-        "build", "tests", "loss", "statistics", "log-softmax", "linear-loss", "unmask", "forward",
+        "build", "tests", "loss", "statistics", "log-softmax", "linear-loss", "unmask", "forward", "decode",
     ]  # fmt: skip
     for name, step in document["steps"].items():
         assert step == {"status": "skipped", "reason": "no CUDA GPU"}

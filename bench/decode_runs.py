@@ -1,0 +1,199 @@
+"""Decodes of a random model, timed: tad_ext's under each cache scheme, and the published loop's.
+
+All of them reveal the same numbers of tokens, those of a recorded schedule, and decode the whole canvas.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import memory
+import torch
+from published_loop import published_loop
+from replay import ReplayedCounts, Schedule
+from results import Line
+from step_clock import PARTS, StepClock
+from torch import Tensor
+
+from tad_ext import DecodeConfig
+from tad_ext.decoding import parse_cache
+from tad_ext.decoding.engine import Decoding
+from tad_ext.decoding.inputs import SpecialTokens
+
+PUBLISHED = "published loop"
+_WARM_UP, _FORWARDS_FOR_MEMORY = 3, 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`forwards`: the most of a run without a cache, whose forwards are all alike; with one the canvas is finished."""
+
+    prompt_length: int
+    gen_length: int
+    block_length: int
+    forwards: int
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class DecodeCase:
+    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time."""
+
+    cache: str
+    rows: int = 1
+
+    @property
+    def path(self) -> str:
+        """What tables call it."""
+        who = self.cache if self.cache == PUBLISHED else f"tad_ext, {self.cache.replace('none', 'no')} cache"
+        return f"{who}, batch {self.rows}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run. `steps` are milliseconds of each part of each step; `seconds` are of all of it."""
+
+    seconds: float
+    steps: list[dict[str, float]]
+    cache_bytes: int
+    peak_bytes: int | None  # beyond the weights; None on a CPU, where it is measured by itself
+
+
+class DecodeBench:
+    """A model, and the runs it is measured by."""
+
+    def __init__(self, model: Any, sizes: Sizes, schedule: Schedule) -> None:
+        self.model, self.sizes, self.schedule = model, sizes, schedule
+        self.device: torch.device = model.device
+        self.clock = StepClock(model, self.device)
+        with torch.no_grad():  # its logit is 0 and never the largest: no decoder chooses the mask, or spends time on it
+            model.lm_head.weight[model.config.mask_token_id] = 0
+        generator = torch.Generator().manual_seed(0)
+        most = min(model.config.mask_token_id, *model.config.eos_token_ids)
+        self._prompts = torch.randint(most, (1024, sizes.prompt_length), generator=generator)
+
+    def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> list[Line]:
+        """A line for each case. All cases run in turn, until `seconds` have passed."""
+        samples: dict[DecodeCase, list[Sample]] = {case: [] for case in cases}
+        failed: dict[DecodeCase, Line] = {}
+
+        def run_each(run: Callable[[DecodeCase], object]) -> None:
+            for case in cases:
+                try:
+                    if case not in failed:
+                        run(case)
+                except Exception as error:
+                    message = f"{type(error).__name__}: {error}".splitlines()[0]
+                    failed[case] = {"path": case.path, "baseline": case.cache == PUBLISHED, "error": message}
+
+        run_each(lambda case: self.run(case, _WARM_UP))
+        started = time.perf_counter()
+        for _ in range(most):
+            run_each(lambda case: samples[case].append(self.run(case)))
+            if time.perf_counter() - started > seconds:
+                break
+        peaks: dict[DecodeCase, int] = {}
+        run_each(lambda case: peaks.update({case: self._peak_bytes(case, samples[case])}))
+        return [failed.get(case) or self._line(case, samples[case], peaks[case]) for case in cases]
+
+    def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
+        """One decode from the start, of at most so many forwards."""
+        if forwards is None:
+            forwards = self.sizes.forwards if case.cache in (PUBLISHED, "none") else self.schedule.forwards
+        prompts = self._prompts[: case.rows]
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() if cuda else 0
+        with self.clock.watching():
+            started = time.perf_counter()
+            decode = self._published if case.cache == PUBLISHED else self._own
+            cache_bytes = decode(case, prompts, forwards)
+            if cuda:
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+            peak = torch.cuda.max_memory_allocated() - before if cuda else None
+            return Sample(seconds, self.clock.steps_ms(), cache_bytes, peak)
+
+    def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
+        config = DecodeConfig(
+            gen_length=self.sizes.gen_length,
+            block_length=self.sizes.block_length,
+            policy=self.clock.policy(ReplayedCounts(self.schedule, case.rows, self.device)),
+            stop_at_eos=False,
+            temperature=self.sizes.temperature,
+            cache=parse_cache(case.cache),
+            batch_size=case.rows,
+        )
+        decoding = _Watched(self.model, prompts.tolist(), config, SpecialTokens.of(self.model, config))
+        decoding.clock, decoding.left = self.clock, forwards
+        with suppress(_EnoughError):
+            for _ in decoding.run():
+                pass
+        return 0 if decoding.forward.cache is None else decoding.forward.cache.nbytes
+
+    def _published(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
+        with torch.inference_mode():
+            loop = published_loop(
+                self.model,
+                prompts[:1].to(self.device),
+                self.schedule.blocks,
+                block_length=self.sizes.block_length,
+                temperature=self.sizes.temperature,
+            )
+            for _ in range(min(forwards, self.schedule.forwards)):
+                with self.clock.step():
+                    next(loop)
+        return 0
+
+    def _peak_bytes(self, case: DecodeCase, samples: list[Sample]) -> int:
+        """The most memory that was in use beyond the weights."""
+        peaks = [sample.peak_bytes for sample in samples if sample.peak_bytes is not None]
+        return max(peaks) if peaks else memory.peak_bytes(lambda: self.run(case, _FORWARDS_FOR_MEMORY))
+
+    def _line(self, case: DecodeCase, samples: list[Sample], peak_bytes: int) -> Line:
+        # Step i is the same work in every round, so a disturbed one is outvoted before steps are averaged.
+        same_steps = list(zip(*(sample.steps for sample in samples)))
+        parts_ms = {
+            part: fmean(median(step.get(part, 0.0) for step in steps) for steps in same_steps) for part in PARTS
+        }
+        steps_ms = [sum(step.values()) for steps in same_steps for step in steps]
+        rate = median(len(sample.steps) / sample.seconds for sample in samples)
+        return {
+            "path": case.path,
+            "baseline": case.cache == PUBLISHED,
+            "batch": case.rows,
+            "median_ms": median(steps_ms),
+            "best_ms": min(steps_ms),
+            "forwards": len(same_steps),
+            "rounds": len(samples),
+            "forwards_per_second": rate,
+            "tokens_per_second": rate * case.rows * self.schedule.tokens_per_forward,
+            "parts_ms": parts_ms,
+            "cache_bytes": samples[0].cache_bytes,
+            "peak_bytes": peak_bytes,
+        }
+
+
+class _EnoughError(Exception):
+    """The run has the forwards it was asked for."""
+
+
+class _Watched(Decoding):
+    """Decoding with a clock on every step, and an end after some of them."""
+
+    clock: StepClock
+    left: int
+
+    def _step(self) -> None:
+        if not self.left:
+            raise _EnoughError
+        self.left -= 1
+        with self.clock.step():
+            super()._step()
