@@ -125,8 +125,11 @@ class DecodingBatch:
         lengths = [self.end_column(row, self.visible_blocks(row)) for row in self.rows]
         rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
         length = min(multiple(max(lengths), of=64), self.input_ids.shape[1]) if coarse else max(lengths)
-        # A multiple of the block length: few different shapes, and exactly one block when decoding block by block.
-        width = multiple(max(row.eligible for row in self.rows), of=block_length)
+        # The head computes this many logits of every row, for the one that has most.
+        eligible = max(row.eligible for row in self.rows)
+        width = multiple(eligible, of=block_length)
+        if not coarse:
+            width = min(width, multiple(eligible, of=8))
         return StepShape(rows, length, padded=rows > len(self) or min(lengths) < length, width=width)
 
     def eligible_positions(self, shape: StepShape) -> Tensor:
