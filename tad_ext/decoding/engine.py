@@ -34,7 +34,7 @@ class Decoding:
     def __init__(
         self,
         model: Any,
-        prompts: list[list[int]],
+        prompts: dict[int, list[int]],  # by number
         config: DecodeConfig,
         tokens: SpecialTokens,
         stop: StopStrings | None = None,
@@ -45,11 +45,11 @@ class Decoding:
         self.policy = checked(config.policy)
         self.prepare = getattr(config.policy, "prepare", None)
         self.suppressed = torch.tensor(tokens.suppressed, device=model.device)
-        capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts), default=0)
+        capacity, longest = min(config.batch_size, len(prompts)), max(map(len, prompts.values()), default=0)
         self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
         self.forward = Forward(model, config, capacity, longest)
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
-        self.waiting = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), -number))
+        self.waiting = sorted(prompts, key=lambda number: (len(prompts[number]), -number))
 
     def run(self, progress: bool = False) -> Iterator[DecodedRow]:
         """Decodes all prompts; gives each as it finishes."""

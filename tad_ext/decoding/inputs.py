@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .checks import check_integer
 from .config import DecodeConfig
 
 
@@ -84,6 +85,19 @@ def check_prompts(prompts: object, *, mask: int, vocabulary: int, longest: int, 
         _check_prompt(f"prompts[{number}]", prompt, mask, vocabulary, longest, gen_length)
         for number, prompt in enumerate(prompts)
     ]
+
+
+def check_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
+    """The number of each of `count` prompts, by default 0, 1, ... Raises TypeError, ValueError."""
+    if numbers is None:
+        return list(range(count))
+    # Together with the seed, a number has to stay a 64-bit integer.
+    checked = [
+        check_integer(f"numbers[{i}]", number, at_least=0, at_most=2**62 - 1) for i, number in enumerate(numbers)
+    ]
+    if len(checked) != count or len(set(checked)) != count:
+        raise ValueError(f"numbers must be {count} different integers, one for each prompt, got {_short(checked)}")
+    return checked
 
 
 def _check_prompt(name: str, prompt: Any, mask: int, vocabulary: int, longest: int, gen_length: int) -> list[int]:
