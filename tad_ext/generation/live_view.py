@@ -68,7 +68,8 @@ class LiveView:
         first_mask = next((place for place, line in enumerate(lines) if MASK in line.plain), len(lines))
         start = max(0, min(first_mask - room // 2, len(lines) - room))
         yield from lines[start : start + room]
-        yield Text(rates(self.tokens(), self.forwards, time.perf_counter() - self.started), style="dim")
+        counts = rates(self.tokens(), self.forwards, time.perf_counter() - self.started)
+        yield Text(counts, style="dim", no_wrap=True, overflow="ellipsis")
 
     def tokens(self) -> int:
         """Revealed so far, up to and including the first end-of-sequence token."""
