@@ -155,6 +155,7 @@ def test_a_response_is_cut_before_its_stop_string(checkpoint):
     cut = run(stop=["nothing", stop, f"{stop} {words[0]}"])
     assert cut["response"] == " ".join(words[:place]) + " "
     assert cut["tokens"] == place + 1
+    assert run(stop=[stop[1:], stop])["response"] == cut["response"], "the first of several"
     assert run(stop=[stop, words[0]])["response"] == ""
 
 

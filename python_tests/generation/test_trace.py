@@ -40,12 +40,12 @@ def size(path):
 
 
 def test_a_trace_is_what_decoding_did(settings, tmp_path):
-    (tmp_path / "prompts.txt").write_text("one two\nthree\n")
-    config = settings(
-        prompts=str(tmp_path / "prompts.txt"), output=str(tmp_path / "out"), trace=True, chat=False, stop_at_eos=True
-    )
+    (tmp_path / "prompts.txt").write_text("one two\nthree\none\ntwo two\n")
+    changes = {"trace": True, "chat": False, "stop_at_eos": True, "temperature": 2.0}
+    config = settings(prompts=str(tmp_path / "prompts.txt"), output=str(tmp_path / "out"), **changes)
     responses = generate(config)
-    result = decode(load_model(config.model), [[3, 4], [5]], decode_config(config))
+    assert min(one["tokens"] for one in responses) < 8, "some response ends before the canvas does"
+    result = decode(load_model(config.model), [[3, 4], [5], [3], [4, 4]], decode_config(config))
     traces = read_traces(tmp_path / "out")
     assert traces == read_traces(tmp_path / "out" / "trace.jsonl")
     words = ["<mask>", "<eos>", "<unk>", "one", "two", "three"]
