@@ -46,6 +46,15 @@ def test_every_command_explains_itself(name, capsys):
     assert len(explained) >= (2 if name in ("doctor", "policies") else 4)
 
 
+def test_a_command_of_two_words(capsys):
+    assert main(["plot", "trace", "--help"]) == 0
+    assert "usage: tad plot trace" in capsys.readouterr().out
+    assert main(["plot"]) == 2
+    assert "unknown command 'plot'; expected one of " in capsys.readouterr().err
+    assert main(["plot", "trace"]) == 2
+    assert "tad plot trace: error: missing --input" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_meaning(name):
     from tad_ext.options import options_of
@@ -162,6 +171,13 @@ def test_ctrl_c_is_calm(job, capsys):
     assert main(["job", "--model", "m"]) == 130
     assert capsys.readouterr().err == "\ntad job: stopped\n"
 
+    def interrupted_with_a_message(settings):
+        raise KeyboardInterrupt("3 of 4 are done")
+
+    job(interrupted_with_a_message)
+    assert main(["job", "--model", "m"]) == 130
+    assert capsys.readouterr().err == "\ntad job: stopped: 3 of 4 are done\n"
+
 
 def test_the_exit_code_of_a_job_is_passed_on(job):
     job(lambda settings: 1)
@@ -181,6 +197,7 @@ def test_help_needs_no_torch():
         ["generate", "--help"],
         ["merge", "--help"],
         ["demo", "--help"],
+        ["plot", "trace", "--help"],
     ):
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]", arguments

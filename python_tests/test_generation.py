@@ -1,41 +1,26 @@
 from __future__ import annotations
 
+import dataclasses
 import json
-import shutil
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
-from tad_ext.decoding import decode
+from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream
 from tad_ext.generation import GenerateConfig, generate, read_prompts
+from tad_ext.generation.config import decode_config
 from tad_ext.merging import MergeConfig, load_merged, merge
-from tad_ext.models.loading import load_model, save_model
+from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, save_adapter
-from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 torch.set_num_threads(1)
 DEFAULTS = {"gen_length": 8, "block_length": 4, "block_add_threshold": 1.0, "stop_at_eos": False}
-WORDS = ["<mask>", "<eos>", "<unk>", "one", "two", "three"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny model with random weights and a tokenizer of words."""
-    torch.manual_seed(0)
-    config = TinyDiffusionConfig(
-        vocab_size=len(WORDS), hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=3,
-        max_position_embeddings=24, mask_token_id=0, eos_token_ids=[1], suppress_token_ids=[2],
-    )  # fmt: skip
-    backend = Tokenizer(models.WordLevel({word: token for token, word in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, mask_token="<mask>", eos_token="<eos>", unk_token="<unk>"
-    )
-    path = tmp_path_factory.mktemp("checkpoints") / "base"
-    save_model(TinyDiffusionLM(config), tokenizer, path)
-    return path
+    return write_words_model(tmp_path_factory.mktemp("checkpoints") / "base")
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +58,13 @@ def test_a_file_of_prompts(checkpoint, tmp_path, name, content):
     assert [one["prompt"] for one in responses] == ["one two", "three"]
     lines = (tmp_path / "out" / "generations.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == responses
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["generations.jsonl"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"generations.jsonl", "settings.json"}
 
 
 @pytest.fixture(scope="module")
 def instruct(checkpoint, tmp_path_factory):
     """The same model with a chat template."""
-    folder = tmp_path_factory.mktemp("instruct") / "model"
-    shutil.copytree(checkpoint, folder)
-    (folder / "chat_template.jinja").write_text(
-        "{% for message in messages %}{{ 'one ' if message.role == 'user' else 'two ' }}{{ message.content }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ ' three' }}{% endif %}"
-    )
-    return folder
+    return write_words_model(tmp_path_factory.mktemp("instruct") / "model", chat_template=CHAT_TEMPLATE)
 
 
 def test_prompts_go_into_the_chat_template(checkpoint, instruct, monkeypatch):
@@ -93,9 +72,9 @@ def test_prompts_go_into_the_chat_template(checkpoint, instruct, monkeypatch):
 
     def spy(model, prompts, *arguments, **options):
         seen.append(prompts)
-        return decode(model, prompts, *arguments, **options)
+        return decode_stream(model, prompts, *arguments, **options)
 
-    monkeypatch.setattr("tad_ext.decoding.decode", spy)
+    monkeypatch.setattr("tad_ext.generation.session.decode_stream", spy)
     chat = generate(settings(instruct, prompt="two two"))
     plain = generate(settings(instruct, prompt="one two two three", chat=False))
     assert seen == [[[3, 4, 4, 5]]] * 2
@@ -120,18 +99,65 @@ def test_decoding_settings_arrive(checkpoint):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "expected exactly one of the two"),
-        ({"prompt": "one", "prompts": "file"}, "expected exactly one of the two"),
+        ({}, "expected exactly one of the three"),
+        ({"prompt": "one", "prompts": "file"}, "expected exactly one of the three, got prompt and prompts"),
+        ({"prompt": "one", "interactive": True}, "expected exactly one of the three, got prompt and interactive"),
         ({"prompt": "one", "gen_length": 9}, "gen_length must be a multiple of block_length"),
         ({"prompt": "one", "policy": "entropy"}, "policy 'entropy'"),
+        ({"prompt": "one", "cache": "triple"}, "cache 'triple'"),
+        ({"prompt": "one", "cache": "dual", "guidance": 1.0}, "guidance is 1.0 and cache is dual"),
+        ({"prompt": "one", "top_p": 0.5}, "top_p is 0.5 and temperature is 0"),
+        ({"prompt": "one", "top_k": 0, "temperature": 1.0}, "top_k must be >= 1"),
+        ({"prompt": "one", "min_length": 9}, r"min_length must be in \[0, 8\]"),
+        ({"prompt": "one", "stop": ["two", ""]}, "stop is .*expected texts of at least one character"),
+        ({"prompt": "one", "device": "tpu"}, "device"),
+        ({"prompt": "one", "dtype": "int8"}, "dtype"),
+        ({"prompt": "one", "trace": True, "output": None}, "trace is true and output is none"),
+        ({"interactive": True}, "output is '.*a chat .interactive. writes nothing"),
+        ({"interactive": True, "output": None, "chat": False}, "chat is false"),
+        ({"interactive": True, "output": None}, "interactive: the tokenizer of .* has no chat template"),
         ({"prompt": "one", "model": "nowhere"}, "nowhere"),
         ({"prompt": "one " * 17}, "prompts"),
+        ({"prompt": "one <mask>"}, r"prompts\[0\] contains the mask id"),
     ],
 )
-def test_bad_settings_are_named(checkpoint, tmp_path, changes, message):
+def test_bad_settings_are_named_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr("tad_ext.generation.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=message):
-        generate(settings(checkpoint, output=str(tmp_path), **changes))
+        generate(settings(checkpoint, **{"output": str(tmp_path)} | changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_decoding_setting_is_one_of_generate():
+    """Those that `tad generate` does not have are made from others, or are for callers in Python."""
+    ours = {field.name for field in dataclasses.fields(GenerateConfig)}
+    theirs = {field.name for field in dataclasses.fields(DecodeConfig)}
+    assert theirs - ours == {"eos_token_ids", "stop_strings", "infill"}
+    changes = {
+        "gen_length": 12, "block_length": 6, "policy": "topk:2", "block_add_threshold": 0.3, "min_length": 3,
+        "decoded_token_threshold": 0.4, "cache": "delayed:16,1", "hide_future_blocks": True, "stop_at_eos": False,
+        "stop": ["a,b"], "temperature": 0.5, "top_k": 3, "top_p": 0.7, "seed": 5, "batch_size": 2,
+        "cuda_graphs": True,
+    }  # fmt: skip
+    decoding = decode_config(GenerateConfig(model="m", prompt="one", **changes))
+    expected = changes | {"policy": TopK(2), "cache": DelayedCache(16, 1)}
+    expected["stop_strings"] = tuple(expected.pop("stop"))
+    assert {name: getattr(decoding, name) for name in expected} == expected
+    assert decode_config(GenerateConfig(model="m", prompt="one", guidance=2.0)).guidance == 2.0
+
+
+def test_a_response_is_cut_before_its_stop_string(checkpoint):
+    def run(**changes):
+        sampled = {"policy": "topk:1", "temperature": 2.0, "seed": 1, "min_length": 8}
+        return generate(settings(checkpoint, prompt="one two", **sampled, **changes))[0]
+
+    words = run()["response"].split()
+    place, stop = next((place, word) for place, word in enumerate(words) if word != words[0])
+    cut = run(stop=["nothing", stop, f"{stop} {words[0]}"])
+    assert cut["response"] == " ".join(words[:place]) + " "
+    assert cut["tokens"] == place + 1
+    assert run(stop=[stop[1:], stop])["response"] == cut["response"], "the first of several"
+    assert run(stop=[stop, words[0]])["response"] == ""
 
 
 def test_bad_prompt_files_are_named(tmp_path):

@@ -148,3 +148,16 @@ def test_a_field_that_has_no_option_form_is_refused():
 
     with pytest.raises(TypeError, match="field table"):
         options_of(Config)
+
+
+def test_texts_may_hold_commas_where_a_setting_says_so():
+    @dataclass
+    class Texts:
+        stop: list[str] = field(default_factory=list, metadata={"help": "texts", "commas": True})
+
+    def stop(*argv):
+        return parse(Texts, argv, program="tad job").stop
+
+    assert stop("--stop", "one, two", "\n\n", "three") == ["one, two", "\n\n", "three"]
+    assert stop("--stop", "one", "") == ["one", ""]
+    assert stop() == []

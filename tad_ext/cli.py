@@ -75,11 +75,21 @@ COMMANDS = {
     "generate": Command(
         "tad_ext.generation:GenerateConfig",
         "tad_ext.generation:generate",
-        "answer a prompt, or a file of prompts",
-        """Decodes responses, several tokens per forward pass where the policy allows it. Responses are printed; with
-        --output they are written to generations.jsonl with their tokens and forwards. The defaults are the published
-        decoding settings.""",
+        "answer a prompt, a file of prompts, or a chat",
+        """Decodes responses, several tokens per forward pass where the policy allows it. One prompt (--prompt) and a
+        chat (--interactive) are shown in the terminal while the canvas fills. The responses to a file (--prompts) are
+        written as they finish, with --output to generations.jsonl with their tokens and forwards; a run that was
+        stopped goes on where it was when the same command is given again. The defaults are the published decoding
+        settings.""",
         'tad generate --model runs/distilled --prompt "..." --gen-length 256 --block-length 32 --policy entropy:0.5',
+    ),
+    "plot trace": Command(
+        "tad_ext.generation.trace_plot:PlotTraceConfig",
+        "tad_ext.generation.trace_plot:plot_trace",
+        "draw the order in which tokens were revealed",
+        """Draws what tad generate --trace has written as a heat map: a position per column, its colour the forward that
+        revealed it. Several prompts are a row each, one prompt is wrapped by block.""",
+        "tad plot trace --input runs/generated --output trace.png",
     ),
     "evaluate": Command(
         "tad_ext.evaluation.config:EvaluateConfig",
@@ -129,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except PackageNotFoundError:
             print("tad_ext, run from its source folder")
         return 0
-    name, *rest = arguments
+    two_words = " ".join(arguments[:2])  # tad plot trace
+    words = 2 if two_words in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         print(
             f"tad: error: unknown command '{name}'; expected one of {', '.join(COMMANDS)} (see tad --help)",
@@ -138,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return _run(name, COMMANDS[name], rest)
-    except KeyboardInterrupt:
-        print(f"\ntad {name}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("\n" + ": ".join([f"tad {name}", "stopped", *map(str, stop.args)]), file=sys.stderr)
         return 130
     except Exception as error:
         if not raised_for_the_user(error):

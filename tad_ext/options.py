@@ -1,8 +1,9 @@
 """A job's settings as a dataclass become command-line options and the keys of a YAML file.
 
 The command line overrides the YAML file, which overrides the dataclass's defaults. Fields may be str, int, float,
-bool, a list of one of these, or any of them or None; ``metadata={"help": "..."}`` explains them. Bad settings raise
-`OptionError`, which names the setting, its value and what was expected.
+bool, a list of one of these, or any of them or None; ``metadata={"help": "..."}`` explains them, and ``"commas": True``
+in it says that a list's entries may hold commas. Bad settings raise `OptionError`, which names the setting, its value
+and what was expected.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Option:
     is_list: bool
     optional: bool
     default: Any  # dataclasses.MISSING: required
-    help: str
+    help: str = ""
+    commas: bool = False  # on the command line, a comma is part of a list's entry, not the end of it
 
     @property
     def flag(self) -> str:
@@ -164,7 +166,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
     if kind not in _EXPECTED:
         raise TypeError(f"field {field.name} has type {hint}; options are str, int, float, bool or lists of them")
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return Option(field.name, kind, is_list, optional, default, field.metadata.get("help", ""))
+    return Option(field.name, kind, is_list, optional, default, **field.metadata)
 
 
 def _dashed(argument: str) -> str:
@@ -177,7 +179,9 @@ def _dashed(argument: str) -> str:
 
 def _from_text(option: Option, text: str | list[str]) -> Any:
     """A value from the command line. Lists may be written `0.1 0.3` or `0.1,0.3`; `none` stands for None."""
-    words = [word for part in text for word in part.split(",") if word] if isinstance(text, list) else [text]
+    words = [text] if isinstance(text, str) else text
+    if option.is_list and not option.commas:
+        words = [word for part in words for word in part.split(",") if word]
     if option.optional and [word.lower() for word in words] in (["none"], ["null"]):
         return None
     try:

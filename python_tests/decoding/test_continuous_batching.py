@@ -143,3 +143,19 @@ def test_a_policy_may_change_logits_before_they_are_read(mixing_model):
 
     result = decode(mixing_model(), RAGGED, replace(CONFIG, policy=Nudged()))
     assert result.canvases() == [[5] * 12] * len(RAGGED)
+
+
+def test_some_prompts_under_their_own_numbers_sample_what_they_sample_among_all(mixing_model):
+    config = replace(CONFIG, temperature=1.0, seed=3)
+    everything = {row.number: row for row in decode_stream(mixing_model(), RAGGED, config)}
+    left = [5, 1, 3]
+    rows = list(decode_stream(mixing_model(), [RAGGED[number] for number in left], config, numbers=left))
+    assert sorted(row.number for row in rows) == sorted(left)
+    for row in rows:
+        assert row == everything[row.number]
+
+
+@pytest.mark.parametrize("numbers", [[0], [0, 1, 1], [0, 1, -1], [0, 1, 2**62]])
+def test_numbers_that_do_not_fit_are_named(mixing_model, numbers):
+    with pytest.raises(ValueError, match="numbers"):
+        decode_stream(mixing_model(), RAGGED[:3], CONFIG, numbers=numbers)

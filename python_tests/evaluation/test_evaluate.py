@@ -9,6 +9,7 @@ from problem_files import GSM8K_SAMPLE
 from tad_ext.collection import CollectConfig
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
+from tad_ext.decoding import DelayedCache, decode
 from tad_ext.evaluation import EvaluateConfig, accuracy_under_parallelism, evaluate
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -100,9 +101,23 @@ def test_a_sweep_of_another_policy(checkpoint, tmp_path):
     assert [point["policy"] for point in report["points"]] == ["topk:1", "topk:4"]
 
 
+def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(model, prompts, config, **options):
+        seen.append(config.cache)
+        return decode(model, prompts, config, **options)
+
+    monkeypatch.setattr("tad_ext.evaluation.runner.decode", spy)
+    evaluate(settings(checkpoint, tmp_path, cache="delayed:16,1", thresholds=[0.5], limit=1))
+    assert seen == [DelayedCache(16, 1)] * 2
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["cache"] == "delayed:16,1"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"cache": "triple"}, "cache 'triple'"),
         ({"task": "arithmatic"}, "task must be one of arithmetic, gsm8k, got 'arithmatic'"),
         ({"task": "gsm8k"}, "task 'gsm8k' needs data"),
         ({"data": "file"}, "task 'arithmetic' has no option 'data', got 'file'"),

@@ -32,7 +32,7 @@ class Decoding:
     def __init__(
         self,
         model: Any,
-        prompts: list[Prompt],
+        prompts: dict[int, Prompt],  # by number
         config: DecodeConfig,
         tokens: SpecialTokens,
         stop: StopStrings | None = None,
@@ -42,17 +42,17 @@ class Decoding:
         self.stop, self.watch = stop, watch
         self.ends = () if config.infill else tokens.end  # what ends a response
         capacity = min(config.batch_size, len(prompts))
-        longest = max((len(prompt.tokens) for prompt in prompts), default=0)
+        longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
         self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
         self.step = Step(model, self.batch)
         self.run_step = RecordedStep(self.step) if config.cuda_graphs else self.step
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
-        lengths = [len(prompt.tokens) + len(prompt.canvas) for prompt in prompts]
-        self.waiting = sorted(range(len(prompts)), key=lambda number: (lengths[number], -number))
+        lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
+        self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
 
     def run(self, progress: bool = False) -> Iterator[DecodedRow]:
         """Decodes all prompts; gives each as it finishes."""
-        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts)
+        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts.values())
         with (
             tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar,
             _evaluation_mode(self.model),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import check_integer
 from .config import DecodeConfig
 
 GRAPH_DEVICES = ("cuda",)
@@ -61,8 +62,7 @@ class SpecialTokens:
 
 def check_model(model: Any, config: DecodeConfig) -> None:
     """Whether the model can do what the settings ask for. Raises TypeError, ValueError."""
-    if config.cuda_graphs and torch.device(model.device).type not in GRAPH_DEVICES:
-        raise ValueError(f"cuda_graphs is True and the model is on {model.device}: expected one on a CUDA device")
+    check_device(model.device, config)
     if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
         raise TypeError(
             f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "
@@ -76,6 +76,12 @@ class Prompt:
 
     tokens: list[int]
     canvas: list[int]
+
+
+def check_device(device: torch.device | str, config: DecodeConfig) -> None:
+    """Whether the model's device can do it. Raises ValueError."""
+    if config.cuda_graphs and torch.device(device).type not in GRAPH_DEVICES:
+        raise ValueError(f"cuda_graphs is True and the model is on {device}: expected one on a CUDA device")
 
 
 def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[Prompt]:
@@ -108,6 +114,19 @@ def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: in
                 f"the model's max_position_embeddings of {longest}"
             )
         checked.append(one)
+    return checked
+
+
+def check_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
+    """The number of each of `count` prompts, by default 0, 1, ... Raises TypeError, ValueError."""
+    if numbers is None:
+        return list(range(count))
+    # Together with the seed, a number has to stay a 64-bit integer.
+    checked = [
+        check_integer(f"numbers[{i}]", number, at_least=0, at_most=2**62 - 1) for i, number in enumerate(numbers)
+    ]
+    if len(checked) != count or len(set(checked)) != count:
+        raise ValueError(f"numbers must be {count} different integers, one for each prompt, got {_short(checked)}")
     return checked
 
 

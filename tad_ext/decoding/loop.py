@@ -8,7 +8,7 @@ from typing import Any
 
 from .config import DecodeConfig
 from .engine import Decoding, Watch
-from .inputs import SpecialTokens, check_model, check_prompts
+from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
 from .result import DecodedRow, DecodeResult
 from .stopping import StopStrings
 
@@ -60,14 +60,20 @@ def decode_stream(
     tokenizer: Any = None,
     progress: bool = False,
     watch: Watch | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[DecodedRow]:
     """As `decode`, but gives each response as soon as it is finished; its place in the batch goes to a waiting prompt.
 
     The arguments are checked by the call itself, before the first response is asked for. The longest prompts come
     first: if memory does not suffice, it shows at once.
+
+    `numbers` are what the prompts are called: a prompt is reported under its number, and samples with the seed
+    `config.seed + number`. By default their places in `prompts`; what is left of a list keeps its numbers, and so
+    its samples.
     """
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
     checked_prompts = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
     stop = StopStrings.of(config, tokens, tokenizer)
-    return Decoding(model, checked_prompts, config, tokens, stop, watch).run(progress)
+    names = check_numbers(numbers, len(checked_prompts))
+    return Decoding(model, dict(zip(names, checked_prompts, strict=True)), config, tokens, stop, watch).run(progress)

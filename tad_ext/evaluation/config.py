@@ -51,6 +51,13 @@ class EvaluateConfig:
         default=1.0,
         metadata={"help": "published setting (0.95); it changes nothing with the built-in policies"},
     )
+    cache: str = field(
+        default="none",
+        metadata={
+            "help": "keys and values kept between forwards, which is faster and changes results: none, prefix, dual or "
+            "delayed, each also with the forwards between refreshes (dual:8)"
+        },
+    )
     stop_at_eos: bool = field(default=True, metadata={"help": "finish a response at its first end-of-sequence token"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0: greedy"})
     batch_size: int = field(default=32, metadata={"help": "problems decoded at a time"})

@@ -16,7 +16,7 @@ from torch import nn
 
 from tad_ext.data.tasks import Problem, Split, Task, check_split, get_task
 from tad_ext.data.trajectories import read_trajectories
-from tad_ext.decoding import DecodeConfig, decode, parse_policy
+from tad_ext.decoding import DecodeConfig, decode, parse_cache, parse_policy
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
@@ -176,6 +176,7 @@ def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
         block_length=task.block_length if config.block_length is None else config.block_length,
         block_add_threshold=config.block_add_threshold,
         decoded_token_threshold=config.decoded_token_threshold,
+        cache=parse_cache(config.cache),
         stop_at_eos=config.stop_at_eos,
         temperature=config.temperature,
         seed=config.seed,
