@@ -23,7 +23,7 @@ from torch import Tensor
 from tad_ext import DecodeConfig
 from tad_ext.decoding import parse_cache
 from tad_ext.decoding.engine import Decoding
-from tad_ext.decoding.inputs import SpecialTokens
+from tad_ext.decoding.inputs import SpecialTokens, check_prompts
 
 PUBLISHED = "published loop"
 _WARM_UP, _FORWARDS_FOR_MEMORY = 3, 2
@@ -131,12 +131,15 @@ class DecodeBench:
             cache=parse_cache(case.cache),
             batch_size=case.rows,
         )
-        decoding = _Watched(self.model, prompts.tolist(), config, SpecialTokens.of(self.model, config))
+        tokens = SpecialTokens.of(self.model, config)
+        numbered = dict(enumerate(check_prompts(prompts, model=self.model, config=config, mask=tokens.mask)))
+        decoding = _Watched(self.model, numbered, config, tokens)
         decoding.clock, decoding.left = self.clock, forwards
         with suppress(_EnoughError):
             for _ in decoding.run():
                 pass
-        return 0 if decoding.forward.cache is None else decoding.forward.cache.nbytes
+        cache = decoding.step.forward.cache
+        return 0 if cache is None else cache.nbytes
 
     def _published(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
         with torch.inference_mode():
@@ -191,9 +194,9 @@ class _Watched(Decoding):
     clock: StepClock
     left: int
 
-    def _step(self) -> None:
+    def _advance(self) -> None:
         if not self.left:
             raise _EnoughError
         self.left -= 1
         with self.clock.step():
-            super()._step()
+            super()._advance()
