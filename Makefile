@@ -11,7 +11,7 @@ NVCC_CHECK ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path '*/__pycache__/*') setup.py pyproject.toml
-PYTHON_FOLDERS := tad_ext python_tests bench bench/decode bench/h200 bench/report docs tools setup.py conftest.py
+PYTHON_FOLDERS := tad_ext python_tests bench bench/decode bench/h200 bench/quality bench/report docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
