@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from python_tests.decoding.conftest import RAGGED
-from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, TopK, decode, decode_stream
+from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, DualCache, TopK, decode, decode_stream
 
 CONFIG = DecodeConfig(
     gen_length=12, block_length=4, policy=ConfidenceThreshold(0.35), block_add_threshold=0.25, batch_size=3
@@ -41,6 +41,28 @@ def test_any_rows_may_finish_together(scripted_model, slow, batch_size):
     result = decode(Model([0.95] * 6), prompts, config)
     assert result.forwards.tolist() == [6 if row == slow else 1 for row in range(4)]
     assert result.sequences == [[*prompt, 1, 2, 3, 4, 5, 6] for prompt in prompts]
+
+
+@pytest.mark.parametrize("look_every", [2, 5, 40])
+@pytest.mark.parametrize("changes", [{}, {"policy": TopK(1), "block_add_threshold": 0.0}, {"stop_at_eos": False}])
+def test_looking_less_often_changes_nothing(transformer, look_every, changes):
+    for hide_future_blocks in (False, True):
+        config = replace(CONFIG, hide_future_blocks=hide_future_blocks, temperature=1.0, **changes)
+        expected = decode(transformer, RAGGED, config)
+        watcher = Watcher()
+        result = decode(transformer, RAGGED, replace(config, look_every=look_every), watch=watcher)
+        assert result.sequences == expected.sequences
+        assert torch.equal(result.reveal_step, expected.reveal_step)
+        assert torch.equal(result.forwards, expected.forwards)
+        assert len(watcher.seen) < max(expected.forwards.tolist()) + len(RAGGED)
+
+
+def test_looking_less_often_is_refused_where_somebody_looks():
+    for changes in ({"cache": DualCache()}, {"stop_strings": ["end"]}):
+        with pytest.raises(ValueError, match=r"look_every is 2 and .*: expected 1 with these"):
+            replace(CONFIG, look_every=2, **changes)
+    with pytest.raises(ValueError, match="look_every must be >= 1, got 0"):
+        replace(CONFIG, look_every=0)
 
 
 def test_rows_are_given_as_they_finish(mixing_model):

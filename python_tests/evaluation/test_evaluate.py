@@ -101,6 +101,11 @@ def test_a_sweep_of_another_policy(checkpoint, tmp_path):
     assert [point["policy"] for point in report["points"]] == ["topk:1", "topk:4"]
 
 
+def test_a_sweep_of_a_policy_with_several_parameters(checkpoint, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, policy="hierarchical", thresholds=[0.5, 0.9], limit=2))
+    assert [point["policy"] for point in report["points"]] == ["topk:1", "hierarchical:0.5", "hierarchical:0.9"]
+
+
 def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
     seen = []
 

@@ -119,18 +119,22 @@ class DecodingBatch:
         """The column of `input_ids` behind the first so many blocks of the row's canvas."""
         return row.prompt_length + min(blocks * self.config.block_length, row.canvas_length)
 
-    def shape(self) -> StepShape:
-        """Of the next step. For recorded steps sizes are rounded up, so that there are few of them."""
+    def shape(self, ahead: int = 0) -> StepShape:
+        """Of the next step, or of one some steps `ahead`, by what may have become of the rows until then.
+
+        For recorded steps sizes are rounded up, so that there are few of them.
+        """
         block_length, coarse = self.config.block_length, self.config.cuda_graphs
-        lengths = [self.end_column(row, self.visible_blocks(row)) for row in self.rows]
+        lengths = [self.end_column(row, self.visible_blocks(row) + ahead) for row in self.rows]
         rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
         length = min(multiple(max(lengths), of=64), self.input_ids.shape[1]) if coarse else max(lengths)
-        # The head computes this many logits of every row, for the one that has most.
-        eligible = max(row.eligible for row in self.rows)
+        padded = rows > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
+        # The head computes this many logits of every row, for the one that has most. A forward adds at most one block.
+        eligible = max(min(row.eligible + ahead * block_length, row.masks) for row in self.rows)
         width = multiple(eligible, of=block_length)
         if not coarse:
             width = min(width, multiple(eligible, of=8))
-        return StepShape(rows, length, padded=rows > len(self) or min(lengths) < length, width=width)
+        return StepShape(rows, length, padded, width)
 
     def eligible_positions(self, shape: StepShape) -> Tensor:
         """(B, W) int64: the masked columns of created blocks, ascending, -1 behind the last."""

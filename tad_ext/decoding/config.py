@@ -49,6 +49,9 @@ class DecodeConfig:
             results change.
         cuda_graphs: record steps as CUDA graphs and replay them where their shape comes again, which saves launching
             every kernel from the host; on a GPU only. A policy of your own must not wait for the host then.
+        look_every: forwards between two looks of the host at what has become of the rows, which are also when finished
+            rows leave. More than 1 spares a GPU the waiting for the host, costs the forwards after a row's end, and
+            changes no result. Expected to be 1 with a cache or stop strings, which look themselves.
         batch_size: rows per forward at most. A row that finishes makes room for the next prompt.
 
     Raises:
@@ -73,6 +76,7 @@ class DecodeConfig:
     cache: CacheScheme | None = None
     hide_future_blocks: bool = False
     cuda_graphs: bool = False
+    look_every: int = 1
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -95,6 +99,7 @@ class DecodeConfig:
             "guidance": check_number("guidance", self.guidance),
             "hide_future_blocks": check_flag("hide_future_blocks", self.hide_future_blocks),
             "cuda_graphs": check_flag("cuda_graphs", self.cuda_graphs),
+            "look_every": check_integer("look_every", self.look_every, at_least=1),
             "batch_size": check_integer("batch_size", self.batch_size, at_least=1),
         }
         for name, value in checked.items():
@@ -119,6 +124,9 @@ class DecodeConfig:
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
+        if self.look_every > 1 and (self.cache is not None or self.stop_strings):
+            other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
+            raise ValueError(f"look_every is {self.look_every} and {other}: expected 1 with these")
         if isinstance(self.policy, type) or not callable(self.policy):
             raise TypeError(
                 f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "

@@ -23,7 +23,7 @@ from .step import Step
 from .stopping import StopStrings
 
 Watch = Callable[[list[int], Tensor, Tensor], None]
-"""watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every forward; tensors on the CPU."""
+"""watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every look of the host; tensors on the CPU."""
 
 
 class Decoding:
@@ -69,12 +69,16 @@ class Decoding:
                 yield from finished
 
     def _advance(self) -> None:
-        """One step, and what the host makes of it."""
+        """Some steps, and what the host makes of them."""
         batch = self.batch
-        shape = batch.shape()
-        report = self.run_step(shape, self.step.forward.plan(shape))
-        for row, fields in zip(batch.rows, report[: len(batch)].tolist(), strict=True):  # the one host sync of a step
-            row.advance(Report(*fields))
+        reports = []
+        for ahead in range(self.config.look_every):
+            shape = batch.shape(ahead)
+            reports.append(self.run_step(shape, self.step.forward.plan(shape))[: len(batch)])
+        for report in torch.stack(reports).tolist():  # the one host sync
+            for row, fields in zip(batch.rows, report, strict=True):
+                if not row.done:
+                    row.advance(Report(*fields))
         if self.stop is not None:
             self.stop.apply(batch)
         if self.watch is not None:

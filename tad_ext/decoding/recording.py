@@ -20,14 +20,14 @@ Run = Callable[[StepShape, Windows | None], Tensor]
 
 
 def cuda_graph(run: Callable[[], Tensor]) -> Replay:
-    """Records what `run` launches, without executing it. Its result is the same tensor at every replay."""
+    """Records what `run` launches, without executing it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = run()
 
     def replay() -> Tensor:
         graph.replay()
-        return result
+        return result.clone()  # the next replay overwrites it
 
     return replay
 

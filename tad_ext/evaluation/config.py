@@ -27,12 +27,12 @@ class EvaluateConfig:
         default="student", metadata={"help": "student: the question alone; teacher: with the privileged reference"}
     )
     policy: str = field(
-        default="entropy", metadata={"help": "unmasking policy of the sweep: entropy, confidence or topk"}
+        default="entropy", metadata={"help": "name of the sweep's unmasking policy; tad policies lists them"}
     )
     thresholds: list[float] = field(
         default_factory=lambda: list(DEFAULT_THRESHOLDS),
         metadata={
-            "help": "the policy's values, one decoding run each (entropy in nats, probability, or tokens for topk)"
+            "help": "values of the policy's first parameter, one decoding run each (entropy: nats, topk: tokens, ...)"
         },
     )
     one_per_step: bool = field(

@@ -17,6 +17,7 @@ from torch import nn
 from tad_ext.data.tasks import Problem, Split, Task, check_split, get_task
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig, decode, parse_cache, parse_policy
+from tad_ext.decoding.policies import policies_by_name
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
@@ -156,8 +157,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _policies(config: EvaluateConfig) -> list[str]:
     """The policies to run; checks what only the sweep knows."""
-    if config.policy not in ("entropy", "confidence", "topk"):
-        raise ValueError(f"policy is '{config.policy}'; expected entropy, confidence or topk (its values: thresholds)")
+    if config.policy not in policies_by_name:
+        known = ", ".join(sorted(policies_by_name))
+        raise ValueError(f"policy is '{config.policy}'; expected one of {known} (its values are thresholds)")
     policies = [ONE_PER_STEP] if config.one_per_step else []
     policies += [str(parse_policy(f"{config.policy}:{threshold:g}")) for threshold in config.thresholds]
     policies = list(dict.fromkeys(policies))
