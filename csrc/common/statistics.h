@@ -61,6 +61,14 @@ struct GumbelBest {
     for (int i = 0; i < 4; ++i) any = any || (i<count&& double(logits[i])> bar.logit);
     if (!any) return;
     const PhiloxWords words = philox(uint64_t(a.seeds[entry]), uint64_t(a.offsets[entry]), uint32_t(quad));
+    offer(a, logits, quad, count, bar, words);
+  }
+
+  /// The same with the quad's words.
+  template <class Real>
+  TAD_HOST_DEVICE void offer(
+      const TokenStatisticsArguments& a, const Real* logits, int64_t quad, int64_t count, const Bar& bar,
+      const PhiloxWords& words) {
     for (int i = 0; i < 4; ++i) {
       if (i >= count) break;
       const double candidate = double(logits[i]);

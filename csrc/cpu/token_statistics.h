@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/statistics.h"
+#include "noise.h"
 #include "row_sums.h"
 
 namespace tad {
@@ -40,13 +41,18 @@ void slice_statistics(
     if (a.temperature == 0) return;
     GumbelBest::Bar bar = part.sample.bar(max, a.temperature);
     if (!(max > bar.logit)) return;
-    for (int64_t i = 0; i < count; i += 4) {
-      Real quad[4];
-      const int64_t in_quad = count - i < 4 ? count - i : 4;
-      for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[i + k]);
-      const double before = part.sample.key;
-      part.sample.offer(a, entry, quad, (begin + i) / 4, in_quad, bar);
-      if (part.sample.key != before) bar = part.sample.bar(max, a.temperature);
+    constexpr int64_t kColumns = 4 * kNoiseQuads;
+    for (int64_t i = 0; i < count; i += kColumns) {
+      PhiloxWords words[kNoiseQuads];
+      if (!noise_words(a.seeds[entry], a.offsets[entry], (begin + i) / 4, bar.word, words)) continue;
+      const double key = part.sample.key;
+      for (int64_t j = i; j < i + kColumns && j < count; j += 4) {
+        Real quad[4];
+        const int64_t in_quad = count - j < 4 ? count - j : 4;
+        for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[j + k]);
+        part.sample.offer(a, quad, (begin + j) / 4, in_quad, bar, words[(j - i) / 4]);
+      }
+      if (part.sample.key != key) bar = part.sample.bar(max, a.temperature);
     }
   };
   part.sum = entropy_sum(reader, a.vocabulary, slice, choose);

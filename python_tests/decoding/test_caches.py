@@ -161,6 +161,8 @@ def test_bad_schemes(transformer, mixing_model):
         DelayedCache(delay=-1)
     with pytest.raises(TypeError, match="cache must be None or a scheme"):
         replace(CONFIG, cache="dual")
+    with pytest.raises(TypeError, match="cache must be None or a scheme"):
+        replace(CONFIG, cache=DualCache)
     with pytest.raises(ValueError, match="expected no cache with guidance"):
         replace(CONFIG, cache=DualCache(), guidance=1.0)
     with pytest.raises(TypeError, match="MixingModel keeps no keys and values"):

@@ -18,6 +18,7 @@ TEMPLATES = [
     [5, MASK],
     [6, 7, 8, MASK, 0, 0, 0, 0, 0, 0, MASK, 1, 2, 3],
     [1, MASK, MASK, MASK, MASK, MASK, MASK, MASK, MASK, MASK, MASK, MASK, MASK],
+    [4, MASK, 1, 1, 1, 1, 1, 1, 1, MASK, 2, 2],  # a block that is given whole
     [2, 3, MASK, 9, MASK, 9],  # an end of sequence is a token like any other
 ]
 
@@ -38,6 +39,7 @@ def test_masks_are_filled_and_nothing_else(mixing_model, policy):
         if policy is None:  # one token per forward: the given ones are not counted
             assert result.forwards[row] == template.count(MASK)
             assert result.tokens_per_forward[row] == 1
+            assert set(result.reveal_step[row].tolist()) - {0} == set(range(1, template.count(MASK) + 1))
     assert result.mean_tokens_per_forward() >= 1
 
 
@@ -56,11 +58,10 @@ template_lists = st.lists(st.builds(lambda a, b: [*a, MASK, *b], before, behind)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(template_lists, st.sampled_from([1, 2, 8]), st.sampled_from([0.2, 1.0]), st.booleans())
-def test_the_batch_changes_nothing(mixing_model, templates, batch_size, block_add_threshold, hide_future_blocks):
+@given(template_lists, st.sampled_from([1, 2, 8]), st.sampled_from([0.2, 1.0]))
+def test_the_batch_changes_nothing(mixing_model, templates, batch_size, block_add_threshold):
     config = replace(
         CONFIG, policy=ConfidenceThreshold(0.3), block_add_threshold=block_add_threshold,
-        hide_future_blocks=hide_future_blocks,
     )  # fmt: skip
     expected = [decode(mixing_model(), [template], config).sequences[0] for template in templates]
     assert decode(mixing_model(), templates, replace(config, batch_size=batch_size)).sequences == expected
@@ -97,5 +98,7 @@ def test_bad_settings(mixing_model):
         replace(CONFIG, stop_at_eos=True)
     with pytest.raises(ValueError, match=r"infill is True and stop_strings is \('end',\)"):
         replace(CONFIG, stop_strings=["end"])
+    with pytest.raises(ValueError, match="infill and hide_future_blocks are True"):
+        replace(CONFIG, hide_future_blocks=True)
     with pytest.raises(TypeError, match="infill must be True or False, got 1"):
         replace(CONFIG, infill=1)

@@ -110,6 +110,42 @@ def test_guidance_is_the_published_combination(mixing_model, device):
     assert len(tokens) > 1
 
 
+def test_guidance_keeps_impossible_tokens_impossible(mixing_model):
+    class Model(mixing_model):
+        def row_logits(self, tokens):
+            return super().row_logits(tokens).index_fill(1, torch.tensor([0, 1, 2, 3]), -torch.inf)
+
+    result = decode(Model(), [[1, 2]], DecodeConfig(gen_length=8, block_length=4, guidance=2.0, stop_at_eos=False))
+    assert min(result.canvases()[0]) > 3
+
+
+def test_a_row_in_which_nothing_is_possible_has_confidence_0(mixing_model):
+    class Model(mixing_model):
+        def row_logits(self, tokens):
+            return torch.full((len(tokens), 12), -torch.inf)
+
+    seen = []
+
+    def policy(statistics, state):
+        seen.append(statistics.confidence.item())
+        return TopK(1)(statistics, state)
+
+    decode(Model(), [[1]], replace(ONE_TOKEN, policy=policy, top_k=3))
+    assert seen == [0]
+
+
+def test_minimum_length_leaves_the_models_own_logits_alone(scripted_model):
+    class Model(scripted_model):
+        def __call__(self, *arguments, **options):
+            output = super().__call__(*arguments, **options)
+            given.append((output.logits, output.logits.clone()))
+            return output
+
+    given = []
+    decode(Model([0.9] * 4, tokens=[EOS] * 4), [[1]], DecodeConfig(gen_length=4, block_length=4, min_length=3))
+    assert all(torch.equal(logits, before) for logits, before in given)
+
+
 def test_guidance_leaves_the_batch_alone(mixing_model):
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 0, 1, 2], [3, 3]]
     config = DecodeConfig(gen_length=8, block_length=4, guidance=1.5)

@@ -62,7 +62,13 @@ def test_the_oldest_turns_make_room(chat, capsys):
     prompts = [next(iter(prompt.values())) for prompt in chat("one two", "two", "three", gen_length=8)]
     assert max(map(len, prompts)) + 8 <= 24, "the model's positions"
     assert prompts[-1][-2:] == [5, 5]
-    assert "its oldest turn is forgotten" in capsys.readouterr().out
+    assert "its oldest turns are forgotten" in capsys.readouterr().out
+
+
+def test_a_question_that_is_too_long_costs_no_other_turn(chat):
+    first, last = chat("one two", "one " * 30, "three", gen_length=4)
+    assert last[1][: len(first[0]) - 1] == first[0][:-1]
+    assert last[1][-2:] == [5, 5]
 
 
 def test_a_question_that_cannot_be_read_is_not_the_end(chat, capsys):

@@ -44,10 +44,16 @@ class DecodingBatch:
     """
 
     def __init__(
-        self, capacity: int, longest: int, config: DecodeConfig, tokens: SpecialTokens, device: torch.device
+        self,
+        capacity: int,
+        longest: int,
+        config: DecodeConfig,
+        tokens: SpecialTokens,
+        device: torch.device,
+        max_positions: int,
     ) -> None:
-        """For prompts of up to `longest` tokens before the canvas."""
-        self.config, self.tokens, self.device = config, tokens, device
+        """For prompts of up to `longest` tokens before the canvas, and a model of `max_positions`."""
+        self.config, self.tokens, self.device, self.max_positions = config, tokens, device, max_positions
         self.rows: list[RowProgress] = []
         self.state = DecodeState.start(
             capacity,
@@ -59,7 +65,7 @@ class DecodingBatch:
             device=device,
         )
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
-        self.canvas = torch.zeros_like(self.state.reveal_step)
+        self.canvas = torch.full_like(self.state.reveal_step, 1 if tokens.mask == 0 else 0)  # no masks
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.ends = torch.ones(capacity, dtype=torch.int64, device=device)
         self.seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
@@ -74,42 +80,37 @@ class DecodingBatch:
         eligible = prompt.canvas[: config.block_length].count(mask)
         row = RowProgress(number, start, length, masks=prompt.canvas.count(mask), eligible=eligible)
         self.rows[index : index + 1] = [row]
-        for tensor in self._zeroed():
-            tensor[index] = 0
-        self.state.blocks[index] = 1
+        self._clear(index)
         self.starts[index] = start
         self.ends[index] = start + length
         self.seeds[index] = config.seed + number
-        # What fills the rest is never seen; the canvas has no masks there, which would have to be revealed.
-        nothing = 0 if mask != 0 else 1
-        self.canvas[index] = nothing
-        self.canvas[index, :length] = torch.tensor(prompt.canvas, device=self.device)
-        self.input_ids[index] = nothing
         ids = torch.tensor(prompt.tokens + prompt.canvas, device=self.device)
         self.input_ids[index, : start + length] = ids
+        self.canvas[index, :length] = ids[start:]
 
     def remove(self, index: int) -> int:
         """Takes row `index` out; the last row moves there. Returns where the last row stood."""
-        last = self.rows.pop()
-        if index < len(self.rows):
+        last, source = self.rows.pop(), len(self.rows)
+        if index < source:
             self.rows[index] = last
-            tensors = (
-                self.input_ids,
-                self.canvas,
-                self.starts,
-                self.ends,
-                self.seeds,
-                self.state.blocks,
-                *self._zeroed(),
-            )
-            for tensor in tensors:
-                tensor[index] = tensor[len(self.rows)]
-        return len(self.rows)
+            for tensor in self._tensors():
+                tensor[index] = tensor[source]
+        self._clear(source)
+        return source
 
-    def _zeroed(self) -> list[Tensor]:
-        """What a row starts with zeros in."""
+    def _clear(self, index: int) -> None:
+        """A row without masks: nothing in it is to be revealed, and what fills it is never seen."""
+        for tensor in self._tensors():
+            tensor[index] = 0
+        self.ends[index] = self.state.blocks[index] = 1
+        if self.tokens.mask == 0:
+            self.canvas[index] = 1
+
+    def _tensors(self) -> list[Tensor]:
+        """All that belongs to rows."""
         state = self.state
-        return [state.reveal_step, state.forwards, state.done, *state.memory.values()]
+        own = [self.input_ids, self.canvas, self.starts, self.ends, self.seeds]
+        return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
     def visible_blocks(self, row: RowProgress) -> int:
         """Blocks of the canvas that are part of the row's forward."""
@@ -127,7 +128,8 @@ class DecodingBatch:
         block_length, coarse = self.config.block_length, self.config.cuda_graphs
         lengths = [self.end_column(row, self.visible_blocks(row) + ahead) for row in self.rows]
         rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
-        length = min(multiple(max(lengths), of=64), self.input_ids.shape[1]) if coarse else max(lengths)
+        most = min(self.input_ids.shape[1], self.max_positions)
+        length = min(multiple(max(lengths), of=64), most) if coarse else max(lengths)
         padded = rows > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
         # The head computes this many logits of every row, for the one that has most. A forward adds at most one block.
         eligible = max(min(row.eligible + ahead * block_length, row.masks) for row in self.rows)

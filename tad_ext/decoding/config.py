@@ -32,10 +32,12 @@ class DecodeConfig:
         stop_at_eos: once an end-of-sequence token is revealed, everything after it becomes that token, and the row is
             finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
         eos_token_ids: ids that end a response; None: the model's own.
-        stop_strings: texts that end a response, which contains the text; `decode` needs a tokenizer for them.
+        stop_strings: texts that end a response, which contains the text; `decode` needs a tokenizer for them. Special
+            tokens have no text.
         infill: prompts contain masks, and these are what is revealed. The canvas is a prompt's part from its first mask
             on, of up to `gen_length` tokens; there is no generation behind it. Expected with `stop_at_eos=False`.
-        min_length: no end-of-sequence token is chosen for the first so many positions; `gen_length` is the most.
+        min_length: for the first so many positions end-of-sequence tokens are left out, from the choice of a token and
+            from the probabilities. The most is `gen_length`.
         temperature: 0 is greedy; above 0 tokens are sampled from softmax(logits / temperature). Confidences, which the
             policies see, are at temperature 1 and of the whole vocabulary in both cases.
         top_k: samples are of the `top_k` most probable tokens; None: of all.
@@ -120,7 +122,9 @@ class DecodeConfig:
         if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
             name, value = ("top_p", self.top_p) if self.top_k is None else ("top_k", self.top_k)
             raise ValueError(f"{name} is {value} and temperature is 0, which takes the most probable token anyway")
-        if self.cache is not None and not hasattr(self.cache, "window"):
+        if self.infill and self.hide_future_blocks:
+            raise ValueError("infill and hide_future_blocks are True: what is given behind would not be seen")
+        if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")

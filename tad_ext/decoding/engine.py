@@ -1,6 +1,7 @@
 """The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
 
-Finished rows leave after every forward, and waiting prompts take their places (continuous batching).
+Finished rows leave when the host looks, by default after every forward, and waiting prompts take their places
+(continuous batching).
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ class Decoding:
         self.ends = () if config.infill else tokens.end  # what ends a response
         capacity = min(config.batch_size, len(prompts))
         longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
-        self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
+        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
+        self.batch = DecodingBatch(
+            capacity, longest, config, tokens, model.device, model.config.max_position_embeddings
+        )
         self.step = Step(model, self.batch)
-        self.run_step = RecordedStep(self.step) if config.cuda_graphs else self.step
+        self.run_step = RecordedStep(self.step, model.device) if config.cuda_graphs else self.step
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
         lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
         self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
@@ -53,16 +57,14 @@ class Decoding:
     def run(self, progress: bool = False) -> Iterator[DecodedRow]:
         """Decodes all prompts; gives each as it finishes."""
         total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts.values())
-        with (
-            tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar,
-            _evaluation_mode(self.model),
-        ):
+        with tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar:
             with torch.inference_mode():
                 while self.waiting and len(self.batch) < self.config.batch_size:
                     self._put_next(len(self.batch))
             while self.batch.rows:
                 masks = sum(row.masks for row in self.batch.rows)
-                with torch.inference_mode():  # not around the yield: the caller does as he likes
+                # Not around the yield: meanwhile the caller may train the model, or decode something else.
+                with torch.inference_mode(), _evaluation_mode(self.modules):
                     self._advance()
                     bar.update(masks - sum(row.masks for row in self.batch.rows))
                     finished = self._take_finished()
@@ -84,7 +86,10 @@ class Decoding:
         if self.watch is not None:
             count = len(batch)
             numbers = [row.number for row in batch.rows]
-            self.watch(numbers, batch.canvas[:count].cpu(), batch.state.reveal_step[:count].cpu())
+            canvas, reveal_step = (
+                tensor[:count].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step)
+            )
+            self.watch(numbers, canvas, reveal_step)
 
     def _take_finished(self) -> list[DecodedRow]:
         """Takes finished rows out, and puts the next prompts in their places."""
@@ -95,15 +100,14 @@ class Decoding:
         finished = []
         for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
             row = batch.rows[index]
-            canvas = canvas[: row.canvas_length]
             finished.append(
                 DecodedRow(
                     number=row.number,
                     prompt=self.prompts[row.number].tokens,
-                    canvas=canvas,
-                    reveal_step=reveal_step,
+                    canvas=canvas[: row.canvas_length],
+                    reveal_step=reveal_step[: row.canvas_length],
                     forwards=row.forwards,
-                    response_length=response_length(canvas, ends) if row.length is None else row.length,
+                    response_length=row.length or response_length(canvas[: row.canvas_length], ends),
                     eos_token_ids=ends,
                 )
             )
@@ -111,9 +115,7 @@ class Decoding:
             if self.waiting:
                 self._put_next(index)
                 continue
-            last = batch.remove(index)
-            if self.step.forward.cache is not None:
-                self.step.forward.cache.move(last, index)
+            self.step.forward.move(batch.remove(index), index)
         return finished
 
     def _put_next(self, index: int) -> None:
@@ -122,9 +124,9 @@ class Decoding:
 
 
 @contextmanager
-def _evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout off while decoding; afterwards every module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+def _evaluation_mode(modules: list[nn.Module]) -> Iterator[None]:
+    """Dropout off; afterwards every module is in the mode it was in."""
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

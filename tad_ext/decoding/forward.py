@@ -54,6 +54,11 @@ class Forward:
         columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
         return Windows(columns, torch.tensor(whole, dtype=torch.int64, device=batch.device))
 
+    def move(self, source: int, target: int) -> None:
+        """Row `source` of the batch has become row `target`."""
+        if self.cache is not None:
+            self.cache.move(source, target)
+
     def logits(self, shape: StepShape, state: DecodeState, windows: Windows | None) -> Tensor:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
         batch = self.batch
@@ -70,7 +75,9 @@ class Forward:
         prompt = torch.arange(shape.length, device=batch.device) < starts[:, None]
         hidden_prompt = ids.masked_fill(prompt, batch.tokens.mask)
         without = self.model(hidden_prompt, lengths=lengths, positions=positions.flatten()).logits
-        return without + (self.config.guidance + 1) * (logits - without)
+        guided = without + (self.config.guidance + 1) * (logits - without)
+        impossible = (logits == -torch.inf) | (without == -torch.inf)  # differences would be NaN
+        return torch.where(impossible, logits, guided)
 
     def _lengths(self, shape: StepShape, state: DecodeState) -> Tensor | None:
         """(B,) int64: columns of each row that it is to see; None when no row is padded."""

@@ -36,7 +36,7 @@ def decode(
         config: schedule, policy, sampling, cache and batch size.
         tokenizer: whose `decode` turns tokens into text; for `config.stop_strings` only.
         progress: show a progress bar, counted in canvas positions.
-        watch: is shown the canvases after every forward, for a live view.
+        watch: is shown the canvases whenever the host looks, by default after every forward; for a live view.
 
     Returns:
         Sequences, reveal steps and counts in the order of the prompts.

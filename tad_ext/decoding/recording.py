@@ -19,24 +19,34 @@ Replay = Callable[[], Tensor]
 Run = Callable[[StepShape, Windows | None], Tensor]
 
 
-def cuda_graph(run: Callable[[], Tensor]) -> Replay:
-    """Records what `run` launches, without executing it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+class CudaGraphs:
+    """Records on one device; all graphs share their memory, as they are replayed one after the other."""
 
-    def replay() -> Tensor:
-        graph.replay()
-        return result.clone()  # the next replay overwrites it
+    def __init__(self, device: torch.device) -> None:
+        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
-    return replay
+    def __call__(self, run: Callable[[], Tensor]) -> Replay:
+        """Records what `run` launches, without executing it."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            result = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result.clone()  # the next replay overwrites it
+
+        return replay
 
 
 class RecordedStep:
     """Runs a step for the first time of a shape, records it for the second, and replays it from then on."""
 
-    def __init__(self, step: Run, record: Callable[[Callable[[], Tensor]], Replay] = cuda_graph) -> None:
-        self.step, self.record = step, record
+    def __init__(
+        self, step: Run, device: torch.device, record: Callable[[Callable[[], Tensor]], Replay] | None = None
+    ) -> None:
+        """`record` is another way of recording, for tests."""
+        self.step = step
+        self.record = CudaGraphs(device) if record is None else record
         self._seen: set[tuple[StepShape, int]] = set()
         self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
 

@@ -22,8 +22,7 @@ class DecodedRow:
         number: which prompt it answers.
         prompt: its tokens.
         canvas: the generation region, gen_length tokens; with infill, the prompt from its first mask on.
-        reveal_step: the 1-based forward that revealed each position, gen_length numbers; 0 for what was given, and
-            behind the canvas.
+        reveal_step: the 1-based forward that revealed each of them; 0 for what was given (infill).
         forwards: during which the row was unfinished.
         response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
             canvas if there is none.
@@ -40,8 +39,7 @@ class DecodedRow:
 
     def response(self) -> list[int]:
         """The tokens before the first end-of-sequence token."""
-        tokens = self.canvas[: self.response_length]
-        return tokens[:-1] if tokens[-1] in self.eos_token_ids else tokens
+        return _before_end(self.canvas, self.response_length, self.eos_token_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,8 @@ class DecodeResult:
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.
         prompt_lengths: tokens of each prompt.
-        reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill).
+        reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill),
+            and behind the canvas.
         forwards: (P,), forwards during which the row was unfinished.
         response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
             whole canvas if there is none.
@@ -76,10 +75,11 @@ class DecodeResult:
         cls, rows: Sequence[DecodedRow], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
     ) -> DecodeResult:
         """Of rows in the order of their prompts."""
+        reveal_step = [row.reveal_step + [0] * (gen_length - len(row.reveal_step)) for row in rows]
         return cls(
             sequences=[row.prompt + row.canvas for row in rows],
             prompt_lengths=[len(row.prompt) for row in rows],
-            reveal_step=torch.tensor([row.reveal_step for row in rows], dtype=torch.int64).reshape(-1, gen_length),
+            reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, gen_length),
             forwards=torch.tensor([row.forwards for row in rows], dtype=torch.int64),
             response_lengths=torch.tensor([row.response_length for row in rows], dtype=torch.int64),
             eos_token_ids=eos_token_ids,
@@ -95,11 +95,8 @@ class DecodeResult:
 
     def responses(self) -> list[list[int]]:
         """The generation of each prompt, cut before its first end-of-sequence token."""
-        responses = []
-        for canvas, length in zip(self.canvases(), self.response_lengths.tolist(), strict=True):
-            response = canvas[:length]
-            responses.append(response[:-1] if response[-1] in self.eos_token_ids else response)
-        return responses
+        pairs = zip(self.canvases(), self.response_lengths.tolist(), strict=True)
+        return [_before_end(canvas, length, self.eos_token_ids) for canvas, length in pairs]
 
     @property
     def tokens_per_forward(self) -> Tensor:
@@ -122,3 +119,8 @@ class DecodeResult:
 def response_length(canvas: Sequence[int], eos_token_ids: tuple[int, ...]) -> int:
     """Tokens of a canvas up to and including the first end-of-sequence token; all of them if there is none."""
     return next((place + 1 for place, token in enumerate(canvas) if token in eos_token_ids), len(canvas))
+
+
+def _before_end(canvas: list[int], length: int, eos_token_ids: tuple[int, ...]) -> list[int]:
+    response = canvas[:length]
+    return response[:-1] if response[-1] in eos_token_ids else response

@@ -21,14 +21,14 @@ class Sampler:
     def __call__(self, logits: Tensor, state: DecodeState) -> TokenStatistics:
         """Statistics of the entries `state.positions`, (B, W) each, and their tokens.
 
-        `logits` are (B * W, V); those of end-of-sequence tokens before `min_length` are overwritten.
+        `logits` are (B * W, V). End-of-sequence tokens before `min_length` have no part in any of it.
         """
         config = self.config
         entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
         rows = entries.masked_fill(~state.eligible, -1)
         if config.min_length and len(self.ends):
             early = (state.positions < config.min_length).flatten()[:, None]
-            logits[:, self.ends] = logits[:, self.ends].masked_fill(early, -torch.inf)
+            logits = logits.index_copy(1, self.ends, logits[:, self.ends].masked_fill(early, -torch.inf))
         if config.temperature == 0:
             return token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
         if config.top_k is None and config.top_p == 1:
@@ -38,6 +38,7 @@ class Sampler:
         token = self._sample(truncated(allowed, config.temperature, config.top_k, config.top_p), rows, state).token
         chosen = logits.float().gather(1, token.view(-1, 1)).view(token.shape)
         confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
+        confidence = confidence.nan_to_num(nan=0.0)  # where nothing is possible
         return statistics._replace(token=token, confidence=confidence)
 
     def _sample(self, logits: Tensor, rows: Tensor, state: DecodeState) -> TokenStatistics:

@@ -42,17 +42,20 @@ class Step:
         batch.keep_memory(state)
         columns = torch.arange(canvas.shape[1], device=canvas.device)
         batch.input_ids[:rows].scatter_(1, batch.starts[:rows, None] + columns, canvas)
-        return _report(canvas == mask, statistics, state)
+        masks = (canvas == mask).unflatten(1, (-1, state.block_length)).sum(dim=2)  # in each block
+        unfinished = (masks > 0).int().argmax(dim=1)
+        if batch.config.infill:  # blocks that were given whole take no forward
+            state.blocks.copy_(torch.maximum(state.blocks, unfinished + 1))
+        return _report(masks, unfinished, statistics, state)
 
 
-def _report(masked: Tensor, statistics: TokenStatistics, state: DecodeState) -> Tensor:
-    masks = masked.unflatten(1, (-1, state.block_length)).sum(dim=2)  # in each block
+def _report(masks: Tensor, unfinished: Tensor, statistics: TokenStatistics, state: DecodeState) -> Tensor:
     created = torch.arange(masks.shape[1], device=masks.device) < state.blocks[:, None]
     fields = Report(
         broken=(state.eligible & ~statistics.valid).any(dim=1),
         done=state.done,
         created=state.blocks,
-        unfinished=(masks > 0).int().argmax(dim=1),
+        unfinished=unfinished,
         eligible=(masks * created).sum(dim=1),
         masks=masks.sum(dim=1),
     )

@@ -66,14 +66,17 @@ def _fitting(session: Session, messages: list[Message]) -> list[int]:
     """Token ids of the conversation; its oldest turns are forgotten until it fits into the model. ValueError if the
     last question alone does not.
     """
+    kept = list(messages)
     while True:
-        prompt = chat_ids(session.tokenizer, messages)
+        prompt = chat_ids(session.tokenizer, kept)
         try:
             session.check([prompt])
+            break
         except ValueError:
-            if len(messages) == 1:
+            if len(kept) == 1:
                 raise
-            del messages[:2]
-            print("(the conversation is too long for the model: its oldest turn is forgotten)")
-        else:
-            return prompt
+            del kept[:2]
+    if len(kept) < len(messages):
+        print("(the conversation is too long for the model: its oldest turns are forgotten)")
+        messages[:] = kept
+    return prompt

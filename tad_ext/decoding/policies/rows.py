@@ -47,7 +47,7 @@ def mean_of(value: Tensor, candidate: Tensor) -> Tensor:
 
 
 def revealed_share(state: DecodeState) -> Tensor:
-    """(B, 1) float64 in [0, 1]: the share of each row's canvas that decoding revealed; given tokens do not count."""
+    """(B, 1) float64 in [0, 1]: the share of the `gen_length` columns that decoding revealed, so without given ones."""
     return (state.reveal_step > 0).double().mean(dim=-1, keepdim=True)
 
 
