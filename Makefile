@@ -39,13 +39,13 @@ test-nvcc:
 	$(PYTHON) tools/cuda_resources.py $(NVCC_CHECK)
 
 test-python: $(VENV)/test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 # In a shuffled order of threads, in which a missing barrier shows most often.
 test-cuda-on-host: $(VENV)/test-tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/build_cuda_on_host.py
 	TAD_EXT_CUDA_ON_HOST=build/cuda_on_host/cuda_on_host_ops.so TAD_CUDA_ON_HOST_ORDER=shuffled:1 \
-		$(BIN)/python -m pytest -m "not gpu" python_tests/ops
+		$(BIN)/python -m pytest --numprocesses 2 -m "not gpu" python_tests/ops
 
 test-smoke: $(VENV)/installed
 	$(BIN)/tad demo --smoke --output build/smoke
@@ -82,7 +82,7 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest hypothesis cmake
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist hypothesis cmake
 	touch $@
 
 $(VENV)/lint-tools: $(VENV)/installed
