@@ -157,12 +157,22 @@ def test_defining_a_policy_is_enough(registry):
 def test_a_policy_without_parameters(registry):
     @dataclass(frozen=True)
     class Never(NamedPolicy, name="never", rule="nothing", source="a test"):
-        pass
+        def __call__(self, statistics, state):
+            return statistics.confidence, state.eligible & False
 
     assert str(Never()) == text_form(Never) == "never"
     assert parse_policy("never") == Never()
     with pytest.raises(ValueError, match=r"'1' names no parameter of Never \(there are: none\)"):
         parse_policy("never:1")
+
+
+def test_a_policy_without_a_rule_is_refused(registry):
+    @dataclass(frozen=True)
+    class Nothing(NamedPolicy, name="nothing", rule="nothing", source="a test"):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nothing()
 
 
 def test_a_name_is_given_once(registry):
@@ -176,6 +186,9 @@ def test_a_field_of_an_unknown_type_is_refused(registry):
     @dataclass(frozen=True)
     class Odd(NamedPolicy, name="odd", rule="nothing", source="a test"):
         tokens: list = ()
+
+        def __call__(self, statistics, state):
+            return statistics.confidence, state.eligible
 
     with pytest.raises(TypeError, match=r"Odd\.tokens has type"):
         Odd()

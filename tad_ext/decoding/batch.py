@@ -65,10 +65,12 @@ class DecodingBatch:
             device=device,
         )
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
-        self.canvas = torch.full_like(self.state.reveal_step, 1 if tokens.mask == 0 else 0)  # no masks
+        self.canvas = torch.zeros_like(self.state.reveal_step)
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
-        self.ends = torch.ones(capacity, dtype=torch.int64, device=device)
+        self.ends = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
+        for index in range(capacity):
+            self._clear(index)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -170,10 +172,11 @@ class DecodingBatch:
                 kept[: len(tensor)] = tensor
 
     def finished(self, indices: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        """Canvas and reveal_step of some rows."""
+        """Canvas and reveal_step of some rows, in the canvas's own length."""
         index = torch.tensor(indices, device=self.device)
         pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
-        return [(canvas, reveal_step) for canvas, reveal_step in pairs.tolist()]
+        lengths = [self.rows[row].canvas_length for row in indices]
+        return [(canvas[:n], steps[:n]) for n, (canvas, steps) in zip(lengths, pairs.tolist(), strict=True)]
 
 
 def multiple(number: int, *, of: int) -> int:

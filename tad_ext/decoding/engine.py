@@ -104,18 +104,18 @@ class Decoding:
                 DecodedRow(
                     number=row.number,
                     prompt=self.prompts[row.number].tokens,
-                    canvas=canvas[: row.canvas_length],
-                    reveal_step=reveal_step[: row.canvas_length],
+                    canvas=canvas,
+                    reveal_step=reveal_step,
                     forwards=row.forwards,
-                    response_length=row.length or response_length(canvas[: row.canvas_length], ends),
+                    response_length=row.length or response_length(canvas, ends),
                     eos_token_ids=ends,
                 )
             )
         for index in reversed(done):  # so that the last row is never a finished one when it moves
             if self.waiting:
                 self._put_next(index)
-                continue
-            self.step.forward.move(batch.remove(index), index)
+            else:
+                self.step.forward.move(batch.remove(index), index)
         return finished
 
     def _put_next(self, index: int) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.jsonl import read_jsonl
+from tad_ext.data.jsonl import read_jsonl, read_text
 from tad_ext.generation.config import GenerateConfig
 
 
@@ -17,13 +17,7 @@ def read_prompts(config: GenerateConfig) -> list[str]:
     path = Path(str(config.prompts))
     if path.suffix == ".jsonl":
         return [_prompt_of(place, row) for place, row in read_jsonl(path, argument="prompts")]
-    if not path.is_file():
-        raise FileNotFoundError(f"prompts is '{path}', which is not a file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"prompts is '{path}', which is not UTF-8 text: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_text(path, argument="prompts").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"prompts is '{path}', which holds no prompts")
     return lines

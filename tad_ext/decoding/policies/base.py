@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,7 +32,7 @@ NonNegative = Annotated[float, Between(0)]
 Count = Annotated[int, Between(1)]
 
 
-class NamedPolicy:
+class NamedPolicy(ABC):
     """Base of the policies that `parse_policy` and `tad policies` know.
 
     A subclass is a frozen dataclass, and names itself where it is defined:
@@ -65,9 +66,9 @@ class NamedPolicy:
             value = parameter.checked(getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
 
+    @abstractmethod
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """(score, accept), (B, W) each; see `tad_ext.decoding.policies`."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         parameters = parameters_of(type(self))
