@@ -59,14 +59,47 @@ inline void store(Real* p, Vector<Real> v) {
   std::memcpy(p, &v, sizeof(v));
 }
 
-/// `count` elements into Reals, followed by -inf up to `length`.
+/// Whether a pair of vectors is taken apart into even and odd elements: a word that holds two bfloat16 is one operation
+/// away from either as float32. All else is taken apart in the middle.
 template <class Real, class Storage>
-inline void convert_from(const Storage* in, Real* out, int64_t count, int64_t length) {
+constexpr bool kEvenOdd = false;
+template <>
+inline constexpr bool kEvenOdd<float, BFloat16> = true;
+
+/// One half of the two vectors' worth of elements at p, as Real.
+template <int kHalf, class Real, class Storage>
+TAD_ALWAYS_INLINE Vector<Real> load_half(const Storage* p) {
+  if constexpr (kEvenOdd<Real, Storage>) {
+    Words words;
+    std::memcpy(&words, p, sizeof(words));
+    return (Vector<Real>)(kHalf == 0 ? words << 16 : words & 0xffff0000u);
+  } else {
+    return load<Real>(p + kHalf * Simd<Real>::kLanes);
+  }
+}
+
+/// Where element i is when the halves of each pair of vectors are stored one behind the other.
+template <class Real>
+inline int64_t even_odd_place(int64_t i) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes, kPair = 2 * kLanes;
+  return i / kPair * kPair + i % 2 * kLanes + i % kPair / 2;
+}
+
+/// Both halves of a pair as bfloat16, rounded to nearest even. A NaN's lower 16 bits must be 0, as in every NaN that
+/// was made from bfloat16 or by the processor: rounding cannot carry it over into another number then.
+inline Words even_odd_bfloat16(Vector<float> even, Vector<float> odd) {
+  const Words low = (Words)even, high = (Words)odd;
+  const Words rounded_low = low + 0x7fffu + ((low >> 16) & 1u), rounded_high = high + 0x7fffu + ((high >> 16) & 1u);
+  return (rounded_low >> 16) | (rounded_high & 0xffff0000u);
+}
+
+/// `count` elements into Reals.
+template <class Real, class Storage>
+inline void convert_from(const Storage* in, Real* out, int64_t count) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) store(out + i, load<Real>(in + i));
   for (; i < count; ++i) out[i] = from_storage<Real>(in[i]);
-  for (; i < length; ++i) out[i] = Real(-INFINITY);
 }
 
 /// `count` Reals into elements, rounded to nearest even.
@@ -136,6 +169,17 @@ constexpr bool kCanStream = sizeof(Real) == 4 && sizeof(Storage) <= 4;
 template <class Real, class Storage>
 constexpr bool kCanStream = false;
 #endif
+
+/// One vector, in the same way.
+inline void stream(void* target, Words words) {
+#if defined(TAD_HAS_AVX512)
+  _mm512_stream_si512(static_cast<__m512i*>(target), (__m512i)words);
+#elif defined(TAD_HAS_F16C)
+  _mm256_stream_si256(static_cast<__m256i*>(target), (__m256i)words);
+#else
+  std::memcpy(target, &words, sizeof(words));
+#endif
+}
 
 /// Orders streamed stores before whatever another thread is told afterwards.
 inline void stream_fence() {

@@ -1,9 +1,10 @@
 // Sums over a slice of a row: vector arithmetic inside a block, float64 accumulators from block to block.
 //
-// Exponents are relative to a reference near the maximum of what was seen, which stays the same until a block stands
-// far above it: so blocks are added without rescaling. A block that does, which its own maximum tells when its sums are
-// known, is summed again relative to that: no exponential of the result has overflowed.
+// Where all logits of a block are ordinary numbers, as nearly always, exponentials are taken of them as they are. Where
+// they are not, exponentials are relative to the block's maximum: none overflows.
 #pragma once
+
+#include <limits>
 
 #include "../common/row_math.h"
 #include "rows.h"
@@ -37,28 +38,56 @@ TAD_ALWAYS_INLINE void prefetch_next(const Element* elements, int64_t length, in
 template <class Real, class Element>
 inline Real block_max(const Element* block, int64_t length) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
-  Vector<Real> a = load<Real>(block), b = a;
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= length; i += 2 * kLanes) {
-    a = maximum(a, load<Real>(block + i));
-    b = maximum(b, load<Real>(block + i + kLanes));
+  Vector<Real> a = splat(negative_infinity<Real>()), b = a;
+  for (int64_t i = 0; i < length; i += 2 * kLanes) {
+    a = maximum(a, load_half<0, Real>(block + i));
+    b = maximum(b, load_half<1, Real>(block + i));
   }
-  if (i < length) a = maximum(a, load<Real>(block + i));
   return horizontal_max<Real>(maximum(a, b));
 }
 
-constexpr double kHeadroom = 20;  // how large exponents may become
+/// The largest magnitude among elements; inf or NaN where one is.
+template <class Element>
+class Magnitude {
+ public:
+  /// Takes a pair of vectors into account.
+  template <class Real>
+  TAD_ALWAYS_INLINE void admit(const Element* pair) {
+    for (int64_t i = 0; i < 2 * Simd<Real>::kLanes; i += kLanes) {
+      Bits bits;
+      std::memcpy(&bits, pair + i, sizeof(bits));
+      bits &= kAllButSign;
+      largest_ = bits > largest_ ? bits : largest_;
+    }
+  }
 
-/// The number that exponents are relative to.
+  double value() const {
+    Pattern largest = 0;
+    for (int64_t k = 0; k < kLanes; ++k) largest = largest_[k] > largest ? largest_[k] : largest;
+    Element element;
+    std::memcpy(&element, &largest, sizeof(element));
+    return from_storage<double>(element);
+  }
+
+ private:
+  // Bit patterns without their signs are ordered as integers like the numbers.
+  typedef typename IntegerOf<sizeof(Element)>::Scalar Pattern;
+  typedef typename IntegerOf<sizeof(Element)>::Vector Bits;
+  static constexpr Pattern kAllButSign = std::numeric_limits<Pattern>::max();
+  static constexpr int64_t kLanes = sizeof(Bits) / sizeof(Pattern);
+  Bits largest_{};
+};
+
+/// The number that exponents are relative to, from block to block: near the maximum of what was seen.
 template <class Real>
 class Reference {
  public:
-  /// No element stands more than `headroom` above it.
-  explicit Reference(double headroom) : headroom_(Real(headroom)) {}
+  /// No element stands more than this above it.
+  static constexpr Real kHeadroom = 1;
 
   /// Takes a block's maximum into account (and a NaN stays a NaN). Whether it changed.
   bool admit(Real max) {
-    const bool changes = !(max <= value_ + headroom_);
+    const bool changes = !(max <= value_ + kHeadroom);
     if (changes) value_ = max;
     return changes;
   }
@@ -72,20 +101,49 @@ class Reference {
 
  private:
   Real value_ = negative_infinity<Real>();
-  Real headroom_;
 };
 
-/// Calls visit(i, count) with constant counts: for kCount vectors at a time, then for single ones.
-template <int kCount>
-struct Count {
-  static constexpr int value = kCount;
+/// A constant as an argument.
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
 };
+
+constexpr Constant<1> kYes;
+constexpr Constant<0> kNo;
+
+/// visit(kYes) or visit(kNo).
+template <class Visit>
+TAD_ALWAYS_INLINE void with_flag(bool flag, const Visit& visit) {
+  if (flag)
+    visit(kYes);
+  else
+    visit(kNo);
+}
+
+/// Calls visit(i, count) with constant counts: for kCount vectors at a time, then for single ones.
 template <class Real, int kCount, class Visit>
 TAD_ALWAYS_INLINE void for_each_vectors(int64_t length, const Visit& visit) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   int64_t i = 0;
-  for (; i + kCount * kLanes <= length; i += kCount * kLanes) visit(i, Count<kCount>());
-  for (; i < length; i += kLanes) visit(i, Count<1>());
+  for (; i + kCount * kLanes <= length; i += kCount * kLanes) visit(i, Constant<kCount>());
+  for (; i < length; i += kLanes) visit(i, Constant<1>());
+}
+
+/// Calls visit(i, count, half) with constant counts and halves: for one half of kCount pairs of vectors at a time, then
+/// for the other, in the end for those of single pairs.
+template <class Real, int kCount, class Visit>
+TAD_ALWAYS_INLINE void for_each_halves(int64_t length, const Visit& visit) {
+  constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
+  int64_t i = 0;
+  for (; i + kCount * kPair <= length; i += kCount * kPair) {
+    visit(i, Constant<kCount>(), Constant<0>());
+    visit(i, Constant<kCount>(), Constant<1>());
+  }
+  for (; i < length; i += kPair) {
+    visit(i, Constant<1>(), Constant<0>());
+    visit(i, Constant<1>(), Constant<1>());
+  }
 }
 
 /// The sum of some vectors, as a tree: few accumulators, which the registers then have room for.
@@ -103,30 +161,34 @@ inline Vector<Real> tree_max(const Vector<Real>* v) {
     return maximum(tree_max<Real, kCount / 2>(v), tree_max<Real, kCount - kCount / 2>(v + kCount / 2));
 }
 
-template <class Real>
+/// What a block's sums are made of: logits as they are, which the magnitude then tells whether they may be, or relative
+/// to references.
 struct BlockSum {
-  double sum, weighted;
-  Real max;  // of the elements
+  double sum, magnitude;
 };
 
-/// Sum of exp over a block. `keep`, unless null, gets the exponentials.
-template <bool kKeep, class Real, class Element>
-inline BlockSum<Real> block_sum(const Element* block, int64_t length, Real reference, Real scale, Real* keep) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
-  Vector<Real> sum{}, max = splat(negative_infinity<Real>());
-  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
-    constexpr int kCount = vectors.value;
-    prefetch_next(block + i, length, kCount * kLanes);
+/// Sum of exp over a block. `keep` gets the exponentials, of each pair of vectors the halves one behind the other.
+template <bool kKeep, bool kOrdinary, class Real, class Element>
+inline BlockSum block_sum(const Element* block, int64_t length, Real reference, Real scale, Real* keep) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes, kPair = 2 * kLanes;
+  constexpr Powers kPowers = kOrdinary ? Powers::kOrdinary : Powers::kAny;
+  Vector<Real> sum{};
+  Magnitude<Element> magnitude;
+  for_each_halves<Real, kSide>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+    constexpr int kCount = pairs.value, kHalf = half.value;
+    if (kHalf == 0) prefetch_next(block + i, length, kCount * kPair);
+    if (kOrdinary && kHalf == 0)
+      for (int k = 0; k < kCount; ++k) magnitude.template admit<Real>(block + i + k * kPair);
     Vector<Real> e[kCount];
-    for (int k = 0; k < kCount; ++k) e[k] = load<Real>(block + i + k * kLanes);
-    max = maximum(max, tree_max<Real, kCount>(e));
-    for (int k = 0; k < kCount; ++k) e[k] -= reference;
-    exp2_scaled<kCount>(e, scale);
+    for (int k = 0; k < kCount; ++k) e[k] = load_half<kHalf, Real>(block + i + k * kPair);
+    if (!kOrdinary)
+      for (int k = 0; k < kCount; ++k) e[k] -= reference;
+    exp2_scaled<kCount, kPowers>(e, scale);
     sum += tree_sum<Real, kCount>(e);
     for (int k = 0; k < kCount; ++k)
-      if (kKeep) store(keep + i + k * kLanes, e[k]);
+      if (kKeep) store(keep + i + k * kPair + kHalf * kLanes, e[k]);
   });
-  return {double(horizontal_sum<Real>(sum)), 0, horizontal_max<Real>(max)};
+  return {double(horizontal_sum<Real>(sum)), magnitude.value()};
 }
 
 /// The sum of a slice at inverse temperature b; without `weighted`. `keep` and `references` (of the whole row) get the
@@ -135,38 +197,52 @@ template <class Real>
 inline RowSum<double> softmax_sum(
     RowReader<Real>& reader, int64_t vocabulary, int64_t slice, double b, Real* keep, Real* references) {
   const Real scale = Real(b * kLog2E);
-  Reference<Real> reference(kHeadroom / b);
+  bool ordinary = true;
   RowSum<double> row;
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(reader, begin, count, [&](auto block, int64_t length) {
-      const auto sums = [&] {
-        return keep ? block_sum<true>(block, length, reference.zero(), scale, keep + begin)
-                    : block_sum<false>(block, length, reference.zero(), scale, keep);
+      Real max = 0;
+      BlockSum part;
+      const auto sum = [&](auto as_they_are) {
+        with_flag(keep, [&](auto keeps) {
+          part = block_sum<keeps.value, as_they_are.value>(block, length, reference_of(max), scale, keep + begin);
+        });
       };
-      reference.start(block, length);
-      BlockSum<Real> part = sums();
-      if (reference.admit(part.max)) part = sums();
-      if (references) references[begin / kBlock] = reference.zero();
-      row = merge(row, {double(reference.value()), part.sum, 0}, b);
+      if (ordinary) {
+        sum(kYes);
+        ordinary = part.magnitude * scale <= kOrdinaryPower;
+      }
+      if (!ordinary) {
+        max = block_max<Real>(block, length);
+        sum(kNo);
+      }
+      if (references) references[begin / kBlock] = reference_of(max);
+      row = merge(row, {double(max), part.sum, 0}, b);
     });
   });
   return row;
 }
 
+template <class Real>
+struct BlockEntropy {
+  double sum, weighted;
+  Real max;  // of the elements
+};
+
 /// Sums of exp(a) and of exp(a) * a over a block.
 template <class Real, class Element>
-inline BlockSum<Real> block_entropy(const Element* block, int64_t length, Real reference) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
+inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Real reference) {
+  constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
   const Vector<Real> lowest = splat(kLowestPower<Real> / Real(kLog2E));  // keeps 0 * -inf out of the sum
   Vector<Real> sum{}, weighted{}, max = splat(negative_infinity<Real>());
-  for_each_vectors<Real, kSide>(length, [&](int64_t i, auto vectors) TAD_INLINED {
-    constexpr int kCount = vectors.value;
-    prefetch_next(block + i, length, kCount * kLanes);
+  for_each_halves<Real, kSide>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+    constexpr int kCount = pairs.value, kHalf = half.value;
+    if (kHalf == 0) prefetch_next(block + i, length, kCount * kPair);
     Vector<Real> e[kCount], a[kCount];
-    for (int k = 0; k < kCount; ++k) a[k] = load<Real>(block + i + k * kLanes);
+    for (int k = 0; k < kCount; ++k) a[k] = load_half<kHalf, Real>(block + i + k * kPair);
     max = maximum(max, tree_max<Real, kCount>(a));
     for (int k = 0; k < kCount; ++k) e[k] = a[k] = maximum(lowest, a[k] - reference);
-    exp2_scaled<kCount, true>(e, Real(kLog2E));
+    exp2_scaled<kCount, Powers::kBounded>(e, Real(kLog2E));
     sum += tree_sum<Real, kCount>(e);
     for (int k = 0; k < kCount; ++k) weighted += e[k] * a[k];
   });
@@ -177,13 +253,13 @@ inline BlockSum<Real> block_entropy(const Element* block, int64_t length, Real r
 template <class Real, class Visit>
 inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, int64_t slice, const Visit& visit) {
   // log(sum) and weighted / sum are about as large as the peak stands above the reference, the entropy of a peaked row
-  // is nearly nothing.
-  Reference<Real> reference(1);
+  // is nearly nothing: so a block that stands above the reference is summed again relative to its own maximum.
+  Reference<Real> reference;
   RowSum<double> row;
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(reader, begin, count, [&](auto block, int64_t length) {
       reference.start(block, length);
-      BlockSum<Real> part = block_entropy(block, length, reference.zero());
+      BlockEntropy<Real> part = block_entropy(block, length, reference.zero());
       if (reference.admit(part.max)) part = block_entropy(block, length, reference.zero());
       row = merge(row, {double(reference.value()), part.sum, part.weighted});
       visit(block, begin, count, double(part.max));
@@ -192,61 +268,60 @@ inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, i
   return row;
 }
 
-/// A constant as an argument.
-template <bool kValue>
-struct Flag {
-  static constexpr bool value = kValue;
-};
-
 /// Sums for KL(teacher || student) over a block, with differences of logits in `weighted`.
-template <class Real>
 struct BlockDivergence {
   double student_sum, teacher_sum, weighted;
-  Real student_max, teacher_max;
+  double magnitude;
 };
 
 /// Where the teacher has no probability the term is 0, whatever the student says. Only with kImpossible is that so for
 /// 0 * inf as well: a block in which it occurs shows as a NaN in `weighted`. NaN logits reach all sums.
-template <bool kKeep, bool kImpossible, class Real, class Element>
-inline BlockDivergence<Real> block_divergence(
+template <bool kKeep, bool kOrdinary, bool kImpossible, class Real, class Element>
+inline BlockDivergence block_divergence(
     const Element* s, const Element* t, int64_t length, Real student_reference, Real teacher_reference, Real scale,
     Real* keep_student, Real* keep_teacher) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  constexpr int64_t kLanes = Simd<Real>::kLanes, kPair = 2 * kLanes;
+  constexpr Powers kPowers = kOrdinary ? Powers::kOrdinary : Powers::kAny;
   const Vector<Real> zero{};
   Vector<Real> student_sum{}, teacher_sum{}, weighted{};
-  Vector<Real> student_max = splat(negative_infinity<Real>()), teacher_max = student_max;
-  for_each_vectors<Real, kSide / 2>(length, [&](int64_t i, auto pairs) TAD_INLINED {
-    constexpr int kPairs = pairs.value;
-    prefetch_next(s + i, length, kPairs * kLanes);
-    prefetch_next(t + i, length, kPairs * kLanes);
-    Vector<Real> e[2 * kPairs], difference[kPairs];  // the student's, then the teacher's
-    for (int k = 0; k < kPairs; ++k) {
-      e[k] = load<Real>(s + i + k * kLanes);
-      e[kPairs + k] = load<Real>(t + i + k * kLanes);
+  Magnitude<Element> magnitude;
+  for_each_halves<Real, kSide / 2>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+    constexpr int kCount = pairs.value, kHalf = half.value;
+    if (kHalf == 0) prefetch_next(s + i, length, kCount * kPair);
+    if (kHalf == 0) prefetch_next(t + i, length, kCount * kPair);
+    if (kOrdinary && kHalf == 0)
+      for (int k = 0; k < kCount; ++k) {
+        magnitude.template admit<Real>(s + i + k * kPair);
+        magnitude.template admit<Real>(t + i + k * kPair);
+      }
+    Vector<Real> e[2 * kCount], difference[kCount];  // the student's, then the teacher's
+    for (int k = 0; k < kCount; ++k) {
+      e[k] = load_half<kHalf, Real>(s + i + k * kPair);
+      e[kCount + k] = load_half<kHalf, Real>(t + i + k * kPair);
+      if (!kOrdinary) e[k] -= student_reference;
+      if (!kOrdinary) e[kCount + k] -= teacher_reference;
+      difference[k] = e[kCount + k] - e[k];
     }
-    student_max = maximum(student_max, tree_max<Real, kPairs>(e));
-    teacher_max = maximum(teacher_max, tree_max<Real, kPairs>(e + kPairs));
-    for (int k = 0; k < kPairs; ++k) {
-      e[k] -= student_reference;
-      e[kPairs + k] -= teacher_reference;
-      difference[k] = e[kPairs + k] - e[k];
-    }
-    exp2_scaled<2 * kPairs>(e, scale);
-    student_sum += tree_sum<Real, kPairs>(e);
-    teacher_sum += tree_sum<Real, kPairs>(e + kPairs);
-    for (int k = 0; k < kPairs; ++k) {
-      const Vector<Real> teacher = e[kPairs + k];
+    exp2_scaled<2 * kCount, kPowers>(e, scale);
+    student_sum += tree_sum<Real, kCount>(e);
+    teacher_sum += tree_sum<Real, kCount>(e + kCount);
+    for (int k = 0; k < kCount; ++k) {
+      const Vector<Real> teacher = e[kCount + k];
       weighted += kImpossible ? (teacher > zero ? teacher * difference[k] : zero) : teacher * difference[k];
       if (kKeep) {
-        store(keep_student + i + k * kLanes, e[k]);
-        store(keep_teacher + i + k * kLanes, teacher);
+        store(keep_student + i + k * kPair + kHalf * kLanes, e[k]);
+        store(keep_teacher + i + k * kPair + kHalf * kLanes, teacher);
       }
     }
   });
   return {
       double(horizontal_sum<Real>(student_sum)), double(horizontal_sum<Real>(teacher_sum)),
-      double(horizontal_sum<Real>(weighted)), horizontal_max<Real>(student_max), horizontal_max<Real>(teacher_max)};
+      double(horizontal_sum<Real>(weighted)), magnitude.value()};
 }
+
+/// How many times as large one of two rows' sums may be before differences of their logits as they are lose digits:
+/// what is left of them in the divergence is the difference beyond the logarithm of this.
+constexpr double kMostApart = 32;
 
 /// The sums for KL(teacher || student) of a slice of a pair of rows at inverse temperature b. `kept`, unless null, gets
 /// the exponentials.
@@ -255,32 +330,37 @@ inline DivergenceSum<double> divergence_sum(
     RowReader<Real>& student, RowReader<Real>& teacher, int64_t vocabulary, int64_t slice, double b,
     const Exponentials<Real>* kept) {
   const Real scale = Real(b * kLog2E);
-  Reference<Real> student_reference(kHeadroom / b), teacher_reference(kHeadroom / b);
+  bool ordinary = true;
   DivergenceSum<double> row;
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(student, teacher, begin, count, [&](auto s, auto t, int64_t length) {
-      const auto sums = [&](auto impossible) {
-        constexpr bool kImpossible = impossible.value;
-        const Real student_zero = student_reference.zero(), teacher_zero = teacher_reference.zero();
-        if (!kept)
-          return block_divergence<false, kImpossible, Real>(
-              s, t, length, student_zero, teacher_zero, scale, nullptr, nullptr);
-        return block_divergence<true, kImpossible>(
-            s, t, length, student_zero, teacher_zero, scale, kept->student + begin, kept->teacher + begin);
+      Real student_max = 0, teacher_max = 0;
+      BlockDivergence part;
+      const auto sum = [&](auto as_they_are, auto impossible) {
+        with_flag(kept, [&](auto keeps) {
+          part = block_divergence<keeps.value, as_they_are.value, impossible.value>(
+              s, t, length, reference_of(student_max), reference_of(teacher_max), scale,
+              keeps.value ? kept->student + begin : nullptr, keeps.value ? kept->teacher + begin : nullptr);
+        });
       };
-      student_reference.start(s, length);
-      teacher_reference.start(t, length);
-      BlockDivergence<Real> part = sums(Flag<false>());
-      const bool student_changed = student_reference.admit(part.student_max);
-      if (teacher_reference.admit(part.teacher_max) || student_changed) part = sums(Flag<false>());
-      if (std::isnan(part.weighted)) part = sums(Flag<true>());
-      if (kept) {
-        kept->student_references[begin / kBlock] = student_reference.zero();
-        kept->teacher_references[begin / kBlock] = teacher_reference.zero();
+      if (ordinary) {
+        sum(kYes, kNo);
+        ordinary = part.magnitude * scale <= kOrdinaryPower && part.student_sum < kMostApart * part.teacher_sum &&
+                   part.teacher_sum < kMostApart * part.student_sum;
       }
-      const RowSum<double> student_part{double(student_reference.value()), part.student_sum, 0};
-      const RowSum<double> teacher_part{double(teacher_reference.value()), part.teacher_sum, part.weighted * b};
-      row = merge(row, {student_part, teacher_part}, b);
+      if (!ordinary) {
+        student_max = block_max<Real>(s, length);
+        teacher_max = block_max<Real>(t, length);
+        sum(kNo, kNo);
+        if (std::isnan(part.weighted)) sum(kNo, kYes);
+      }
+      if (kept) {
+        kept->student_references[begin / kBlock] = reference_of(student_max);
+        kept->teacher_references[begin / kBlock] = reference_of(teacher_max);
+      }
+      row = merge(
+          row, {{double(student_max), part.student_sum, 0}, {double(teacher_max), part.teacher_sum, part.weighted * b}},
+          b);
     });
   });
   return row;

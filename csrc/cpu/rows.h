@@ -10,15 +10,20 @@
 namespace tad {
 namespace TAD_ISA {
 
-template <class Real>
-constexpr DType native_dtype() {
-  return sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
-}
+template <class Element>
+constexpr DType kDTypeOf = DType::kFloat32;
+template <>
+inline constexpr DType kDTypeOf<double> = DType::kFloat64;
+template <>
+inline constexpr DType kDTypeOf<BFloat16> = DType::kBFloat16;
+template <>
+inline constexpr DType kDTypeOf<Float16> = DType::kFloat16;
 
-/// Length of a block rounded up to whole vectors.
+/// Length of a block rounded up to whole pairs of vectors.
 template <class Real>
 inline int64_t padded(int64_t count) {
-  return (count + Simd<Real>::kLanes - 1) / Simd<Real>::kLanes * Simd<Real>::kLanes;
+  constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
+  return (count + kPair - 1) / kPair * kPair;
 }
 
 /// Reads one row block by block.
@@ -31,27 +36,32 @@ class RowReader {
 
   DType dtype() const { return dtype_; }
 
-  /// Whether a block of so many elements can be read where it is: in whole vectors, converted in registers.
-  bool in_place(int64_t count) const {
-    return count == padded<Real>(count) && (sizeof(Real) == 4) == (dtype_ != DType::kFloat64);
-  }
-
-  const char* source(int64_t begin) const { return data_ + begin * element_size(dtype_); }
-
-  /// `count` elements from `begin`, followed by -inf up to whole vectors. Valid until the next call.
-  const Real* buffered(int64_t begin, int64_t count) {
+  /// `count` elements from `begin`, of the row's own type or converted to Real, followed by -inf up to whole pairs of
+  /// vectors: in place where nothing is to be done. Valid until the next call.
+  template <class Element>
+  const Element* block(int64_t begin, int64_t count) {
+    const char* from = data_ + begin * element_size(dtype_);
     const int64_t length = padded<Real>(count);
-    const char* from = source(begin);
-    switch (dtype_) {
-      case DType::kFloat32: convert_from(reinterpret_cast<const float*>(from), buffer_, count, length); break;
-      case DType::kFloat64: convert_from(reinterpret_cast<const double*>(from), buffer_, count, length); break;
-      case DType::kBFloat16: convert_from(reinterpret_cast<const BFloat16*>(from), buffer_, count, length); break;
-      case DType::kFloat16: convert_from(reinterpret_cast<const Float16*>(from), buffer_, count, length); break;
-    }
-    return buffer_;
+    if (dtype_ == kDTypeOf<Element> && count == length) return reinterpret_cast<const Element*>(from);
+    Element* buffer = reinterpret_cast<Element*>(buffer_);
+    if (dtype_ == kDTypeOf<Element>)
+      std::memcpy(buffer, from, count * sizeof(Element));
+    else
+      convert(from, count);
+    for (int64_t i = count; i < length; ++i) to_storage(negative_infinity<Real>(), buffer + i);
+    return buffer;
   }
 
  private:
+  void convert(const char* from, int64_t count) {
+    switch (dtype_) {
+      case DType::kFloat32: return convert_from(reinterpret_cast<const float*>(from), buffer_, count);
+      case DType::kFloat64: return convert_from(reinterpret_cast<const double*>(from), buffer_, count);
+      case DType::kBFloat16: return convert_from(reinterpret_cast<const BFloat16*>(from), buffer_, count);
+      case DType::kFloat16: return convert_from(reinterpret_cast<const Float16*>(from), buffer_, count);
+    }
+  }
+
   const char* data_;
   DType dtype_;
   alignas(64) Real buffer_[kBlock];
@@ -74,9 +84,8 @@ inline void with_element(DType, double, const Visit& visit) {
 /// visit(elements, length) for one block of a row.
 template <class Real, class Visit>
 inline void visit_block(RowReader<Real>& row, int64_t begin, int64_t count, const Visit& visit) {
-  if (!row.in_place(count)) return visit(row.buffered(begin, count), padded<Real>(count));
   with_element(row.dtype(), Real(), [&](auto element) {
-    visit(reinterpret_cast<const decltype(element)*>(row.source(begin)), count);
+    visit(row.template block<decltype(element)>(begin, count), padded<Real>(count));
   });
 }
 
@@ -84,13 +93,12 @@ inline void visit_block(RowReader<Real>& row, int64_t begin, int64_t count, cons
 template <class Real, class Visit>
 inline void visit_block(
     RowReader<Real>& row, RowReader<Real>& other, int64_t begin, int64_t count, const Visit& visit) {
-  if (row.dtype() != other.dtype() || !row.in_place(count))
-    return visit(row.buffered(begin, count), other.buffered(begin, count), padded<Real>(count));
+  const int64_t length = padded<Real>(count);
+  if (row.dtype() != other.dtype())
+    return visit(row.template block<Real>(begin, count), other.template block<Real>(begin, count), length);
   with_element(row.dtype(), Real(), [&](auto element) {
     using Element = decltype(element);
-    visit(
-        reinterpret_cast<const Element*>(row.source(begin)), reinterpret_cast<const Element*>(other.source(begin)),
-        count);
+    visit(row.template block<Element>(begin, count), other.template block<Element>(begin, count), length);
   });
 }
 
@@ -108,10 +116,13 @@ class RowWriter {
     if (stream_) stream_fence();
   }
 
-  /// Writes the block of `count` elements at `begin`: values(i) is the vector of those from begin + i on.
+  /// Writes the block of `count` elements at `begin`: values(i) is the vector of those from begin + i on. With
+  /// `even_odd` both the values and the row are bfloat16's: values(i) are the halves of pairs, one behind the other.
   template <class Values>
-  void write(int64_t begin, int64_t count, const Values& values) {
+  void write(int64_t begin, int64_t count, const Values& values, bool even_odd = false) {
     char* target = data_ + begin * element_size(dtype_);
+    if constexpr (kEvenOdd<Real, BFloat16>)
+      if (even_odd) return put_even_odd(reinterpret_cast<BFloat16*>(target), count, values);
     switch (dtype_) {
       case DType::kFloat32: return put(reinterpret_cast<float*>(target), count, values);
       case DType::kFloat64: return put(reinterpret_cast<double*>(target), count, values);
@@ -137,6 +148,28 @@ class RowWriter {
     if (add_)
       for (int64_t i = 0; i < count; ++i) buffer_[i] += from_storage<Real>(target[i]);
     convert_to(buffer_, target, count);
+  }
+
+  template <class Values>
+  void put_even_odd(BFloat16* target, int64_t count, const Values& values) {
+    constexpr int64_t kLanes = Simd<Real>::kLanes;
+    const bool whole = count % (2 * kLanes) == 0;
+    const bool streams = stream_ && !add_ && whole && reinterpret_cast<uintptr_t>(target) % TAD_VECTOR_BYTES == 0;
+    BFloat16* out = whole ? target : reinterpret_cast<BFloat16*>(buffer_);
+    if (add_ && !whole) std::memcpy(out, target, count * sizeof(*out));
+    for (int64_t i = 0; i < count; i += 2 * kLanes) {
+      Vector<Real> even = values(i), odd = values(i + kLanes);
+      if (add_) {
+        even += load_half<0, Real>(out + i);
+        odd += load_half<1, Real>(out + i);
+      }
+      const Words words = even_odd_bfloat16(even, odd);
+      if (streams)
+        stream(out + i, words);
+      else
+        std::memcpy(out + i, &words, sizeof(words));
+    }
+    if (!whole) std::memcpy(target, out, count * sizeof(*out));
   }
 
   char* data_;

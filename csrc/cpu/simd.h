@@ -44,6 +44,28 @@ struct Simd<double> {
 template <class Real>
 using Vector = typename Simd<Real>::Vector;
 
+/// The bits of a vector of float32, or of pairs of half types.
+typedef uint32_t Words __attribute__((vector_size(TAD_VECTOR_BYTES)));
+
+/// Signed integers of a size in bytes.
+template <int kBytes>
+struct IntegerOf;
+template <>
+struct IntegerOf<2> {
+  typedef int16_t Scalar;
+  typedef int16_t Vector __attribute__((vector_size(TAD_VECTOR_BYTES)));
+};
+template <>
+struct IntegerOf<4> {
+  typedef int32_t Scalar;
+  typedef int32_t Vector __attribute__((vector_size(TAD_VECTOR_BYTES)));
+};
+template <>
+struct IntegerOf<8> {
+  typedef int64_t Scalar;
+  typedef int64_t Vector __attribute__((vector_size(TAD_VECTOR_BYTES)));
+};
+
 template <class Real>
 inline Vector<Real> splat(Real x) {
   return Vector<Real>{} + x;  // exact for every x but -0, which nothing here depends on
@@ -100,50 +122,45 @@ inline bool any_above(Vector<Real> v, Real bound) {
 template <class Real>
 constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
 
-/// exp2 of differences: x becomes 2^(x * scale), within 1.5 ulp, for x * scale < 127; 0 for -inf and below the
-/// normal numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would wait for each of
-/// its ten dependent operations, and a processor's window is too short to find another in time. With kBounded none is
-/// below kLowestPower / scale.
-template <int kCount, bool kBounded = false>
+/// What is known of powers of two: nothing; that none is below kLowestPower; that all are within kOrdinaryPower of 0,
+/// or else what becomes of them does not matter.
+enum class Powers { kAny, kBounded, kOrdinary };
+
+/// Of powers within it neither thousands in a sum nor the sum's inverse leave the normal numbers.
+constexpr double kOrdinaryPower = 64;
+
+/// x becomes 2^(x * scale), within 1.5 ulp, for x * scale < 127; exactly 1 for 0; 0 for -inf and below the normal
+/// numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would wait for each operation,
+/// and a processor's window is too short to find another in time.
+template <int kCount, Powers kPowers = Powers::kAny>
 TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
+  constexpr bool kOrdinary = kPowers == Powers::kOrdinary;
   Vector<float> power[kCount], p[kCount];
-#if defined(TAD_HAS_AVX512)
-  for (int k = 0; k < kCount; ++k) x[k] *= scale;
-  for (int k = 0; k < kCount; ++k) power[k] = x[k];
-  for (int k = 0; k < kCount; ++k) x[k] = _mm512_maskz_reduce_ps(0xffff, x[k], 8);  // minus its nearest integer
-  for (int k = 0; k < kCount; ++k) power[k] -= x[k];
-#else
-  // Adding 1.5 * 2^23 rounds to an integer, held in the low bits; with 127 more they are the exponent's bits. At the
-  // lowest exponent these are 0, and the power is, too.
-  typedef Simd<float>::Mask Int;
-  const float shift = 12582912.0f + 127.0f;
-  if (!kBounded) {
+  if constexpr (kPowers == Powers::kAny) {
     const Vector<float> lowest = splat(kLowestPower<float> / scale);
     for (int k = 0; k < kCount; ++k) x[k] = maximum(lowest, x[k]);
   }
+  // Adding 1.5 * 2^23 rounds to an integer, held in the low bits: what the result's exponent grows by, or with 127 more
+  // the exponent of a factor. At the lowest power that is 0: so is the result.
+  const float shift = 12582912.0f + (kOrdinary ? 0.0f : 127.0f);
   for (int k = 0; k < kCount; ++k) power[k] = x[k] * scale + shift;
   for (int k = 0; k < kCount; ++k) p[k] = power[k] - shift;
   for (int k = 0; k < kCount; ++k) x[k] = x[k] * scale - p[k];
-  for (int k = 0; k < kCount; ++k) power[k] = (Vector<float>)((Int)power[k] << 23);
-#endif
-  // 2^f for |f| <= 1/2 within 9.4e-8, with the roundings 1.6e-7; exactly 1 for f = 0.
+  // Of what is left, within 1/2 of 0: 9.4e-8, with the roundings 1.6e-7.
   for (int k = 0; k < kCount; ++k) p[k] = x[k] * 1.3269519e-3f + 9.67129134e-3f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 5.55071086e-2f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 2.40222469e-1f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147004e-1f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 1.0f;
-#if defined(TAD_HAS_AVX512)
-  for (int k = 0; k < kCount; ++k) {  // 0 for what would be subnormal, which is slow, too
-    const __mmask16 normal = _mm512_cmp_ps_mask(power[k], _mm512_set1_ps(kLowestPower<float>), _CMP_NLE_UQ);
-    x[k] = _mm512_maskz_scalef_ps(normal, p[k], power[k]);
+  for (int k = 0; k < kCount; ++k) {
+    const Words exponent = (Words)power[k] << 23;
+    // Adding to the bits would lose some NaNs, and makes no 0.
+    x[k] = kOrdinary ? (Vector<float>)((Words)p[k] + exponent) : p[k] * (Vector<float>)exponent;
   }
-#else
-  for (int k = 0; k < kCount; ++k) x[k] = p[k] * power[k];  // a product: adding to the bits would lose some NaNs
-#endif
 }
 
 /// The float64 path serves gradient checks: exact, not fast.
-template <int kCount, bool kBounded = false>
+template <int kCount, Powers kPowers = Powers::kAny>
 TAD_ALWAYS_INLINE void exp2_scaled(Vector<double>* x, double scale) {
   for (int k = 0; k < kCount; ++k) {
     double lanes[Simd<double>::kLanes];

@@ -44,11 +44,18 @@ double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   return cross_entropy(row.student, element_of<double>(a.student, student, a.labels[entry]));
 }
 
+/// A number whose NaN has zeros in its lower half, as even_odd_bfloat16 wants them.
+template <class Real>
+inline Real plain_nan(double x) {
+  return std::isnan(x) ? Real(NAN) : Real(x);
+}
+
 /// What turns a block's exponentials into probabilities times `scale`. Only a block in which nothing is possible may
 /// stand above the row's maximum: it is relative to 0, and any finite number turns its exponentials into 0.
-inline double block_factor(double reference, const RowSum<double>& row, double b, double scale) {
+template <class Real>
+inline Real block_factor(double reference, const RowSum<double>& row, double b, double scale) {
   const double shift = shift_to(row.max, {reference, 1, 0}, b);
-  return scale * std::exp(shift > 0 ? 0 : shift) / row.sum;
+  return plain_nan<Real>(scale * std::exp(shift > 0 ? 0 : shift) / row.sum);
 }
 
 template <class Real>
@@ -61,6 +68,9 @@ void tad_gradient(
   const auto row = read_plain<DivergenceSum<double>>(sums);
   const double b = kind == EntryKind::kDistant ? 1 / a.temperature : 1;
   const int64_t label = kind == EntryKind::kNear ? a.labels[entry] : -1;
+  // The order in which a row's exponentials are kept: that of the elements which its sums were made from.
+  const bool even_odd =
+      a.student.dtype == DType::kBFloat16 && (kind == EntryKind::kNear || a.teacher.dtype == DType::kBFloat16);
   RowWriter<Real> writer(gradient, gradient_row, a.vocabulary, add);
   Real student_reference = NAN, teacher_reference = NAN, student_factor = 0, teacher_factor = 0;
 
@@ -69,24 +79,31 @@ void tad_gradient(
     const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
     if (kept.student_references[begin / kBlock] != student_reference) {
       student_reference = kept.student_references[begin / kBlock];
-      student_factor = Real(block_factor(student_reference, row.student, b, scale * b));
+      student_factor = block_factor<Real>(student_reference, row.student, b, scale * b);
     }
     if (kind == EntryKind::kNear) {  // softmax - onehot
-      const int64_t in_block = label >= begin && label < begin + count ? label - begin : -1;
-      return writer.write(begin, count, [&](int64_t i) TAD_INLINED {
-        Vector<Real> p = load<Real>(student + i) * student_factor;
-        if (i <= in_block && in_block < i + kLanes) p[in_block - i] -= Real(scale);
-        return p;
-      });
+      const bool here = label >= begin && label < begin + count;
+      const int64_t place = !here ? -1 : even_odd ? even_odd_place<Real>(label - begin) : label - begin;
+      return writer.write(
+          begin, count,
+          [&](int64_t i) TAD_INLINED {
+            Vector<Real> p = load<Real>(student + i) * student_factor;
+            if (i <= place && place < i + kLanes) p[place - i] -= plain_nan<Real>(scale);
+            return p;
+          },
+          even_odd);
     }
     if (kept.teacher_references[begin / kBlock] != teacher_reference) {
       teacher_reference = kept.teacher_references[begin / kBlock];
-      teacher_factor = Real(block_factor(teacher_reference, row.teacher, b, scale * b));
+      teacher_factor = block_factor<Real>(teacher_reference, row.teacher, b, scale * b);
     }
-    writer.write(begin, count, [&](int64_t i) TAD_INLINED {  // (softmax_student - softmax_teacher) / temperature
-      const Vector<Real> q = rounded_product(load<Real>(student + i), splat(student_factor));
-      return q - rounded_product(load<Real>(teacher + i), splat(teacher_factor));
-    });
+    writer.write(
+        begin, count,
+        [&](int64_t i) TAD_INLINED {  // (softmax_student - softmax_teacher) / temperature
+          const Vector<Real> q = rounded_product(load<Real>(student + i), splat(student_factor));
+          return q - rounded_product(load<Real>(teacher + i), splat(teacher_factor));
+        },
+        even_odd);
   });
 }
 

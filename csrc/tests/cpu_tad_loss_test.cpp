@@ -145,7 +145,7 @@ Matrix uneven(DType dtype, unsigned seed) {
 }
 
 void test_levels() {
-  for (DType dtype : {DType::kFloat32, DType::kFloat64}) {
+  for (DType dtype : kDTypes) {
     const Matrix student = uneven(dtype, 3), teacher = uneven(dtype, 4);
     const int64_t possible = kBlock + 5;  // in every row
     context = std::string("levels, near, ") + name_of(dtype);
@@ -155,6 +155,81 @@ void test_levels() {
     context = std::string("levels, distant, other levels, ") + name_of(dtype);
     check({student, teacher, {0, 0, 0, 0}, {9, 9, 9, 9}, {}, {1, 0, 2, 3}, {}});
   }
+}
+
+/// Logits that are ordinary numbers but for one, at every place of the vectors that a block is read in.
+void test_one_extraordinary_logit() {
+  constexpr int64_t kRows = 70, kColumns = 192;
+  const std::vector<int64_t> near(kRows, 1), distant(kRows, 9), labels(kRows, 3);
+  for (DType dtype : kDTypes)
+    for (double value : {44.0, -44.0, 45.0, -45.0, 57.0, 130.0, -130.0, 1e4, -1e4, kInfinity, -kInfinity, kNaN}) {
+      context = std::string("one ") + std::to_string(value) + ", " + name_of(dtype);
+      Matrix logits(dtype, kRows, kColumns), other(dtype, kRows, kColumns);
+      logits.randomize(9, 2);
+      other.randomize(10, 2);
+      for (int64_t row = 0; row < kRows; ++row) logits.set(row, row, value);
+      check({logits, other, labels, near, {}, {}, {}});
+      check({logits, other, labels, distant, {}, {}, {}});
+      check({other, logits, labels, distant, {}, {}, {}});
+      check({logits, logits, labels, distant, {}, {}, {}});
+    }
+}
+
+/// Ordinary blocks, whose exponentials are not relative to anything, in a row that has its peak far above them all.
+void test_ordinary_blocks_below_a_peak() {
+  for (DType dtype : kDTypes) {
+    context = std::string("a peak in another slice, ") + name_of(dtype);
+    Matrix logits(dtype, 4, kSeveralSlices), other(dtype, 4, kSeveralSlices);
+    logits.randomize(11);
+    other.randomize(12);
+    const double peaks[] = {50, 90, 110, 150};
+    for (int64_t row = 0; row < 4; ++row) logits.set(row, row * kSlice + 5, peaks[row]);
+    check({logits, other, {1, 2, 3, 4}, {1, 1, 1, 1}, {}, {}, {}});
+    check({logits, other, {1, 2, 3, 4}, {9, 9, 9, 9}, {}, {}, {}});
+    check({other, logits, {1, 2, 3, 4}, {9, 9, 9, 9}, {}, {}, {}});
+  }
+}
+
+/// A small divergence keeps its digits however far apart the two rows' logits stand.
+void test_rows_that_stand_apart() {
+  for (double apart : {0.0, -1.5, 3.3, -3.3, 7.5, -40.0, 400.0}) {
+    context = "teacher above student by " + std::to_string(apart);
+    Matrix student(DType::kFloat32, 4, kSeveralSlices), teacher(DType::kFloat32, 4, kSeveralSlices);
+    student.randomize(13);
+    std::mt19937 generator(14);
+    std::normal_distribution<double> noise(0, 0.02);
+    for (int64_t row = 0; row < 4; ++row)
+      for (int64_t i = 0; i < kSeveralSlices; ++i) teacher.set(row, i, student.get(row, i) + apart + noise(generator));
+    const Problem problem{student, teacher, {0, 0, 0, 0}, {9, 9, 9, 9}, {}, {}, {}};
+    check(problem);
+    for (const CpuKernels* kernels : runnable_cpu_kernels()) {
+      const std::vector<double> losses = OnCpu<float>(*kernels, problem).losses();
+      for (size_t entry = 0; entry < losses.size(); ++entry) CHECK_NEAR(losses[entry], problem.loss(entry), 1e-6);
+    }
+  }
+}
+
+/// Rounding to bfloat16 turns none of them into a number.
+void test_every_kind_of_nan() {
+  constexpr uint16_t kPatterns[] = {0x7f81, 0x7fff, 0xff81, 0xffff, 0x7fc0, 0xffc0};
+  const int64_t rows = std::size(kPatterns);
+  Matrix logits(DType::kBFloat16, rows, kBlock + 7), other(DType::kBFloat16, rows, kBlock + 7);
+  logits.randomize(15);
+  other.randomize(16);
+  const std::vector<int64_t> near(rows, 1), distant(rows, 9), labels(rows, 3);
+  double weight;
+  std::memset(&weight, 0x7f, sizeof(weight));
+  std::memset(&weight, 0xff, sizeof(weight) - 1);  // a NaN of all bits but its sign
+  context = "NaN as a weight";
+  check({logits, other, labels, near, {}, {}, std::vector<double>(rows, weight)});
+  check({logits, other, labels, distant, {}, {}, std::vector<double>(rows, weight)});
+  context = "NaN of every kind";
+  const MutableRows view = logits.mutable_view();
+  for (int64_t row = 0; row < rows; ++row)
+    static_cast<BFloat16*>(view.data)[row * view.row_stride + 11 + row].bits = kPatterns[row];
+  check({logits, other, labels, near, {}, {}, {}});
+  check({logits, other, labels, distant, {}, {}, {}});
+  check({other, logits, labels, distant, {}, {}, {}});
 }
 
 void test_infinite_and_missing_values() {
@@ -202,6 +277,10 @@ void test_equal_rows_have_no_divergence() {
 int main() {
   test_sizes_and_dtypes();
   test_levels();
+  test_one_extraordinary_logit();
+  test_ordinary_blocks_below_a_peak();
+  test_rows_that_stand_apart();
+  test_every_kind_of_nan();
   test_infinite_and_missing_values();
   test_equal_rows_have_no_divergence();
   return report();
