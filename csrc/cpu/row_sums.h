@@ -25,7 +25,8 @@ inline Sum read_plain(const Plain& plain) {
   return sum;
 }
 
-constexpr int kSide = 6;  // vectors that go through the exponential side by side
+/// Vectors that go through the exponential side by side: fewer of those that only processors which look far ahead have.
+constexpr int kSide = TAD_VECTOR_BYTES == 64 ? 4 : 6;
 
 /// Asks for what the next block will read where these `elements` of this one are, a block of `length` before it: its
 /// first reader does little else, and would wait for the memory.
