@@ -12,14 +12,13 @@ from torch import Tensor
 from work import Implementation, Workload, normal
 
 from tad_ext import (
-    ConfidenceThreshold,
     DecodeState,
     commit_reveal,
     masked_log_softmax,
     pack_offsets,
     token_statistics,
-    unmask_step,
 )
+from tad_ext.ops import Selection, select_reveal
 
 THRESHOLD = 0.9
 
@@ -110,7 +109,7 @@ def unmask(
     canvas = torch.empty(batch, gen_length, dtype=torch.int64, device=device)
     state = DecodeState.start(batch, gen_length, block_length=block_length, device=device)
     state.positions = state.positions.contiguous()
-    policy = ConfidenceThreshold(THRESHOLD)
+    selection = Selection("confidence", THRESHOLD)
     known = token_statistics(logits, suppress_tokens=suppressed)
     accept = known.confidence >= THRESHOLD
     compiled_statistics, compiled_reveal = torch.compile(eager.statistics_float32), torch.compile(eager.reveal_in_block)
@@ -131,8 +130,7 @@ def unmask(
         return Implementation(run, restore)
 
     def fused_step() -> Tensor:
-        found = token_statistics(logits, suppress_tokens=suppressed)
-        unmask_step(canvas, found, state, policy, mask_token_id=mask_token_id)
+        select_reveal(canvas, logits, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppressed)
         return canvas
 
     def fused_reveal() -> Tensor:

@@ -34,7 +34,13 @@ class Backend {
 
   virtual void token_statistics(const TokenStatisticsArguments&) const = 0;
 
+  /// The statistics, then the choice by them, then the reveals; each points to what the one before it writes.
+  virtual void select_reveal(
+      const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&) const = 0;
+
   virtual void commit_reveal(const RevealArguments&) const = 0;
+
+  virtual void survey(const SurveyArguments&) const = 0;
 };
 
 /// The backend of a tensor's device, on its current stream; that device stays the current one while the backend lives.

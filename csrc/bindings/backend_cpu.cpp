@@ -1,7 +1,9 @@
 // The CPU backend: rows, or slices of rows, over threads, each by a kernel of the best instruction set.
 #include "../common/entries.h"
 #include "../common/reveal.h"
+#include "../common/select.h"
 #include "../common/statistics.h"
+#include "../common/survey.h"
 #include "../cpu/kernels.h"
 #include "backend.h"
 #include "parallel.h"
@@ -115,7 +117,7 @@ class CpuBackend final : public Backend {
       const auto& kernels = cpu_kernels().of<decltype(real)>();
       const int64_t slices = slices_of(a.vocabulary);
       parallel_rows(a.entries, [&](int64_t entry, const auto& each_slice) {
-        if (a.rows && a.rows[entry] < 0) return TAD_ISA::write_empty_statistics(a, entry);
+        if (TAD_ISA::row_of_entry(a, entry) < 0) return TAD_ISA::write_empty_statistics(a, entry);
         std::vector<SliceStatistics> found(slices);
         each_slice(slices, [&](int64_t slice) {
           const SliceStatistics* before = each_slice.kInOrder && slice > 0 ? &found[slice - 1] : nullptr;
@@ -126,8 +128,20 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void select_reveal(
+      const TokenStatisticsArguments& statistics, const SelectionArguments& selection,
+      const RevealArguments& reveal) const override {
+    token_statistics(statistics);
+    for (int64_t row = 0; row < reveal.batch; ++row) TAD_ISA::select_row(TAD_ISA::OneThread(), selection, row);
+    commit_reveal(reveal);
+  }
+
   void commit_reveal(const RevealArguments& a) const override {
     for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::reveal_row(TAD_ISA::OneThread(), a, row);
+  }
+
+  void survey(const SurveyArguments& a) const override {
+    for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::survey_row(TAD_ISA::OneThread(), a, row);
   }
 };
 

@@ -73,16 +73,29 @@ class CudaBackend final : public Backend {
   }
 
   void token_statistics(const TokenStatisticsArguments& a) const override {
-    const auto bytes = at::TensorOptions().dtype(at::kByte).device(device_);
-    const at::Tensor workspace = at::empty({kKernels->token_statistics_workspace(a)}, bytes);
+    const at::Tensor workspace = workspace_for(a);
     check(kKernels->token_statistics(a, workspace.mutable_data_ptr(), stream_), "token_statistics");
+  }
+
+  void select_reveal(
+      const TokenStatisticsArguments& statistics, const SelectionArguments& selection,
+      const RevealArguments& reveal) const override {
+    const at::Tensor workspace = workspace_for(statistics);
+    check(
+        kKernels->select_reveal(statistics, selection, reveal, workspace.mutable_data_ptr(), stream_), "select_reveal");
   }
 
   void commit_reveal(const RevealArguments& a) const override {
     check(kKernels->commit_reveal(a, stream_), "commit_reveal");
   }
 
+  void survey(const SurveyArguments& a) const override { check(kKernels->survey(a, stream_), "survey"); }
+
  private:
+  at::Tensor workspace_for(const TokenStatisticsArguments& a) const {
+    return at::empty({kKernels->token_statistics_workspace(a)}, at::TensorOptions().dtype(at::kByte).device(device_));
+  }
+
   static void check(cuda::Status status, const char* kernel) {
     TORCH_CHECK(
         status == 0, "CUDA reports an error at the launch of ", kernel,

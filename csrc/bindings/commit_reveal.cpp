@@ -2,19 +2,10 @@
 #include "backend.h"
 #include "checks.h"
 #include "operators.h"
+#include "reveal_call.h"
 
 namespace tad {
 namespace {
-
-void check_shape(const at::Tensor& tensor, const char* name, at::ScalarType dtype, at::IntArrayRef shape) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, name, " has dtype ", tensor.scalar_type(), ", expected ", dtype);
-  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", expected ", shape);
-}
-
-void check_writable(const at::Tensor& tensor, const char* name, at::ScalarType dtype, at::IntArrayRef shape) {
-  check_shape(tensor, name, dtype, shape);
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), name, " has strides ", tensor.strides(), ", expected it contiguous");
-}
 
 /// No row that is still decoded is given the mask token.
 void check_tokens(
@@ -32,14 +23,25 @@ void check_tokens(
 
 }  // namespace
 
-at::Tensor commit_reveal(
+void check_shape(const at::Tensor& tensor, const char* name, at::ScalarType dtype, at::IntArrayRef shape) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, name, " has dtype ", tensor.scalar_type(), ", expected ", dtype);
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, " has shape ", tensor.sizes(), ", expected ", shape);
+}
+
+void check_writable(const at::Tensor& tensor, const char* name, at::ScalarType dtype, at::IntArrayRef shape) {
+  check_shape(tensor, name, dtype, shape);
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), name, " has strides ", tensor.strides(), ", expected it contiguous");
+}
+
+RevealCall::RevealCall(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
-    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& score,
-    const at::Tensor& accept, int64_t block_length, double block_add_threshold, double decoded_token_threshold,
-    int64_t mask_token_id, at::IntArrayRef eos_token_ids) {
+    const at::Tensor& done, const at::Tensor& given_positions, int64_t block_length, double block_add_threshold,
+    double decoded_token_threshold, int64_t mask_token_id, at::IntArrayRef eos_token_ids)
+    : canvas(canvas), reveal_step(reveal_step), forwards(forwards), blocks(blocks), done(done) {
   TORCH_CHECK_VALUE(canvas.dim() == 2, "canvas has shape ", canvas.sizes(), ", expected (batch, gen_length)");
-  TORCH_CHECK_VALUE(positions.dim() == 2, "positions has shape ", positions.sizes(), ", expected (batch, width)");
-  const int64_t batch = canvas.size(0), gen_length = canvas.size(1), width = positions.size(1);
+  TORCH_CHECK_VALUE(
+      given_positions.dim() == 2, "positions has shape ", given_positions.sizes(), ", expected (batch, width)");
+  const int64_t batch = canvas.size(0), gen_length = canvas.size(1), width = given_positions.size(1);
   TORCH_CHECK_VALUE(
       block_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
       ", expected a divisor of the generation length ", gen_length);
@@ -52,25 +54,20 @@ at::Tensor commit_reveal(
   check_writable(forwards, "forwards", at::kLong, {batch});
   check_writable(blocks, "blocks", at::kLong, {batch});
   check_writable(done, "done", at::kBool, {batch});
-  check_shape(positions, "positions", at::kLong, {batch, width});
-  check_shape(tokens, "tokens", at::kLong, {batch, width});
-  check_shape(score, "score", at::kFloat, {batch, width});
-  check_shape(accept, "accept", at::kBool, {batch, width});
+  check_shape(given_positions, "positions", at::kLong, {batch, width});
   for (const auto& [tensor, name] :
        {std::pair{&reveal_step, "reveal_step"}, std::pair{&forwards, "forwards"}, std::pair{&blocks, "blocks"},
-        std::pair{&done, "done"}, std::pair{&positions, "positions"}, std::pair{&tokens, "tokens"},
-        std::pair{&score, "score"}, std::pair{&accept, "accept"}})
+        std::pair{&done, "done"}, std::pair{&given_positions, "positions"}})
     check_same_device(*tensor, name, canvas, "canvas");
   TORCH_CHECK_VALUE(
       int64_t(eos_token_ids.size()) <= kMaxEosTokens, "eos_token_ids has ", eos_token_ids.size(),
       " ids, expected at most ", kMaxEosTokens);
-  check_range(positions, "positions", -1, gen_length, "columns of the canvas, -1 for padding");
+  check_range(given_positions, "positions", -1, gen_length, "columns of the canvas, -1 for padding");
   check_range(blocks, "blocks", 1, gen_length / block_length + 1, "created blocks");
 
-  const at::Tensor position_rows = positions.contiguous(), token_rows = tokens.contiguous();
-  const at::Tensor score_rows = score.contiguous(), accept_rows = accept.contiguous();
-  at::Tensor revealed = at::empty({batch, width}, accept.options());
-  RevealArguments a;
+  positions = given_positions.contiguous();
+  revealed = at::empty({batch, width}, done.options());
+  RevealArguments& a = arguments;
   a.batch = batch;
   a.gen_length = gen_length;
   a.width = width;
@@ -85,17 +82,41 @@ at::Tensor commit_reveal(
   a.forwards = forwards.mutable_data_ptr<int64_t>();
   a.blocks = blocks.mutable_data_ptr<int64_t>();
   a.done = done.mutable_data_ptr<bool>();
-  a.positions = position_rows.const_data_ptr<int64_t>();
-  a.tokens = token_rows.const_data_ptr<int64_t>();
-  a.score = score_rows.const_data_ptr<float>();
-  a.accept = accept_rows.const_data_ptr<bool>();
+  a.positions = positions.const_data_ptr<int64_t>();
   a.revealed = revealed.mutable_data_ptr<bool>();
-  check_tokens(position_rows, token_rows, done, mask_token_id);
-  backend_for(canvas)->commit_reveal(a);
-  // What autograd saved of these tensors is no longer what they hold, and must be noticed.
-  for (const at::Tensor& written : {canvas, reveal_step, forwards, blocks, done})
-    if (!written.is_inference()) written.unsafeGetTensorImpl()->bump_version();
-  return revealed;
+}
+
+void RevealCall::choose(const at::Tensor& tokens, const at::Tensor& score, const at::Tensor& accept) {
+  arguments.tokens = tokens.const_data_ptr<int64_t>();
+  arguments.score = score.const_data_ptr<float>();
+  arguments.accept = accept.const_data_ptr<bool>();
+}
+
+void RevealCall::written() const {
+  for (const at::Tensor& tensor : {canvas, reveal_step, forwards, blocks, done})
+    if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
+}
+
+at::Tensor commit_reveal(
+    const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
+    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& score,
+    const at::Tensor& accept, int64_t block_length, double block_add_threshold, double decoded_token_threshold,
+    int64_t mask_token_id, at::IntArrayRef eos_token_ids) {
+  RevealCall call(
+      canvas, reveal_step, forwards, blocks, done, positions, block_length, block_add_threshold,
+      decoded_token_threshold, mask_token_id, eos_token_ids);
+  check_shape(tokens, "tokens", at::kLong, positions.sizes());
+  check_shape(score, "score", at::kFloat, positions.sizes());
+  check_shape(accept, "accept", at::kBool, positions.sizes());
+  for (const auto& [tensor, name] :
+       {std::pair{&tokens, "tokens"}, std::pair{&score, "score"}, std::pair{&accept, "accept"}})
+    check_same_device(*tensor, name, canvas, "canvas");
+  const at::Tensor token_rows = tokens.contiguous(), score_rows = score.contiguous(), accept_rows = accept.contiguous();
+  check_tokens(call.positions, token_rows, done, mask_token_id);
+  call.choose(token_rows, score_rows, accept_rows);
+  backend_for(canvas)->commit_reveal(call.arguments);
+  call.written();
+  return call.revealed;
 }
 
 }  // namespace tad

@@ -55,6 +55,18 @@ at::Tensor commit_reveal(
     const at::Tensor& accept, int64_t block_length, double block_add_threshold, double decoded_token_threshold,
     int64_t mask_token_id, at::IntArrayRef eos_token_ids);
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+select_reveal(
+    const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
+    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& logits, c10::string_view rule, double value,
+    double temperature, const at::Tensor& suppress_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets,
+    int64_t block_length, double block_add_threshold, double decoded_token_threshold, int64_t mask_token_id,
+    at::IntArrayRef eos_token_ids);
+
+at::Tensor survey(
+    const at::Tensor& canvas, const at::Tensor& blocks, const at::Tensor& positions, int64_t block_length,
+    int64_t mask_token_id);
+
 /// Registers all of them as a device's kernels.
 inline void implement_operators(torch::Library& m) {
   m.impl("tad_loss", tad_loss);
@@ -66,6 +78,8 @@ inline void implement_operators(torch::Library& m) {
   m.impl("masked_log_softmax_backward", masked_log_softmax_backward);
   m.impl("token_statistics", token_statistics);
   m.impl("commit_reveal", commit_reveal);
+  m.impl("select_reveal", select_reveal);
+  m.impl("survey", survey);
 }
 
 }  // namespace tad

@@ -2,6 +2,7 @@
 #include "backend.h"
 #include "checks.h"
 #include "operators.h"
+#include "statistics_call.h"
 
 namespace tad {
 namespace {
@@ -44,36 +45,26 @@ at::Tensor sorted_ids(const at::Tensor& suppress_tokens, const at::Tensor& logit
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-token_statistics(
-    const at::Tensor& all_logits, const OptionalTensor& chosen, double temperature,
-    const OptionalTensor& suppress_tokens, const OptionalTensor& query_tokens, const OptionalTensor& seeds,
-    const OptionalTensor& offsets) {
-  check_logits(all_logits, "logits");
+StatisticsCall::StatisticsCall(
+    const at::Tensor& given_logits, at::IntArrayRef shape, double temperature, const OptionalTensor& suppress_tokens,
+    const OptionalTensor& given_seeds, const OptionalTensor& given_offsets)
+    : logits(as_rows(given_logits)) {
   TORCH_CHECK_VALUE(
       temperature >= 0 && std::isfinite(temperature), "temperature is ", temperature,
       ", expected a finite number >= 0");
-  const at::Tensor logits = as_rows(all_logits);
-  if (chosen) {
-    check_int64(*chosen, "rows");
-    check_same_device(*chosen, "rows", all_logits, "logits");
-    check_range(*chosen, "rows", -1, logits.size(0), "rows of logits, -1 for padding");
-  }
-  const std::vector<int64_t> shape =
-      chosen ? chosen->sizes().vec() : all_logits.sizes().slice(0, all_logits.dim() - 1).vec();
-  const OptionalTensor rows = flattened(chosen);
   const auto ints = logits.options().dtype(at::kLong), floats = logits.options().dtype(at::kFloat);
-  at::Tensor token = at::empty(shape, ints), second_token = at::empty(shape, ints);
-  at::Tensor confidence = at::empty(shape, floats), margin = at::empty(shape, floats);
-  at::Tensor entropy = at::empty(shape, floats), logsumexp = at::empty(shape, floats);
-  at::Tensor valid = at::empty(shape, logits.options().dtype(at::kBool));
+  token = at::empty(shape, ints);
+  second_token = at::empty(shape, ints);
+  confidence = at::empty(shape, floats);
+  margin = at::empty(shape, floats);
+  entropy = at::empty(shape, floats);
+  logsumexp = at::empty(shape, floats);
+  valid = at::empty(shape, logits.options().dtype(at::kBool));
 
-  at::Tensor suppressed, seed_of, offset_of;
-  TokenStatisticsArguments a;
+  TokenStatisticsArguments& a = arguments;
   a.logits = rows_view(logits);
   a.vocabulary = logits.size(1);
   a.entries = token.numel();
-  a.rows = pointer_or_null<int64_t>(rows);
   a.temperature = temperature;
   if (suppress_tokens) {
     suppressed = sorted_ids(*suppress_tokens, logits);
@@ -81,16 +72,17 @@ token_statistics(
     a.suppressed_count = suppressed.numel();
   }
   if (temperature > 0) {
-    TORCH_CHECK_VALUE(seeds && offsets, "seeds and offsets are expected because temperature is ", temperature);
-    for (const auto& [tensor, name] : {std::pair{&*seeds, "seeds"}, std::pair{&*offsets, "offsets"}}) {
+    TORCH_CHECK_VALUE(
+        given_seeds && given_offsets, "seeds and offsets are expected because temperature is ", temperature);
+    for (const auto& [tensor, name] : {std::pair{&*given_seeds, "seeds"}, std::pair{&*given_offsets, "offsets"}}) {
       check_int64(*tensor, name);
-      check_same_device(*tensor, name, all_logits, "logits");
+      check_same_device(*tensor, name, given_logits, "logits");
       check_expandable(*tensor, name, shape);
     }
-    seed_of = seeds->expand(shape).contiguous();
-    offset_of = offsets->expand(shape).contiguous();
-    a.seeds = seed_of.const_data_ptr<int64_t>();
-    a.offsets = offset_of.const_data_ptr<int64_t>();
+    seeds = given_seeds->expand(shape).contiguous();
+    offsets = given_offsets->expand(shape).contiguous();
+    a.seeds = seeds.const_data_ptr<int64_t>();
+    a.offsets = offsets.const_data_ptr<int64_t>();
   }
   a.token = token.mutable_data_ptr<int64_t>();
   a.confidence = confidence.mutable_data_ptr<float>();
@@ -99,9 +91,25 @@ token_statistics(
   a.entropy = entropy.mutable_data_ptr<float>();
   a.logsumexp = logsumexp.mutable_data_ptr<float>();
   a.valid = valid.mutable_data_ptr<bool>();
-  backend_for(all_logits)->token_statistics(a);
-  return {token,   confidence, second_token, margin,
-          entropy, logsumexp,  valid,        query_logits(logits, rows, query_tokens, shape)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+token_statistics(
+    const at::Tensor& logits, const OptionalTensor& chosen, double temperature, const OptionalTensor& suppress_tokens,
+    const OptionalTensor& query_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets) {
+  check_logits(logits, "logits");
+  if (chosen) {
+    check_int64(*chosen, "rows");
+    check_same_device(*chosen, "rows", logits, "logits");
+    check_range(*chosen, "rows", -1, logits.numel() / logits.size(-1), "rows of logits, -1 for padding");
+  }
+  const std::vector<int64_t> shape = chosen ? chosen->sizes().vec() : logits.sizes().slice(0, logits.dim() - 1).vec();
+  const OptionalTensor rows = flattened(chosen);
+  StatisticsCall call(logits, shape, temperature, suppress_tokens, seeds, offsets);
+  call.arguments.rows = pointer_or_null<int64_t>(rows);
+  backend_for(logits)->token_statistics(call.arguments);
+  return {call.token,   call.confidence, call.second_token, call.margin,
+          call.entropy, call.logsumexp,  call.valid,        query_logits(call.logits, rows, query_tokens, shape)};
 }
 
 }  // namespace tad

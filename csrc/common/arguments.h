@@ -68,6 +68,7 @@ struct TokenStatisticsArguments {
   int64_t vocabulary = 0;
   int64_t entries = 0;
   const int64_t* rows = nullptr;        // null: entry i is row i; a negative entry is padding
+  const int64_t* positions = nullptr;   // null: as `rows` says; of an entry that is padding negative
   double temperature = 0.0;             // 0: the most probable token
   const int64_t* suppressed = nullptr;  // sorted ascending
   int64_t suppressed_count = 0;
@@ -88,6 +89,23 @@ struct LogSoftmaxArguments {
   int64_t entries = 0;
   const int64_t* rows = nullptr;  // null: entry i is row i
   double temperature = 1.0;
+};
+
+/// By what entries are accepted; the rules are in the docstring of tad_ext.ops.Selection.
+enum class Rule { kTopK, kConfidence, kFactor, kMargin, kEntropy, kEntropyBudget };
+
+/// The choice among the entries of each canvas, whose statistics are (batch, width).
+struct SelectionArguments {
+  Rule rule = Rule::kTopK;
+  double value = 1;
+  int64_t width = 0;
+  const int64_t* positions = nullptr;  // negative: padding
+  const float* confidence = nullptr;
+  const float* margin = nullptr;
+  const float* entropy = nullptr;
+  const bool* valid = nullptr;
+  float* score = nullptr;
+  bool* accept = nullptr;
 };
 
 /// A kernel cannot read the host's memory, so the ids travel inside the arguments.
@@ -115,6 +133,18 @@ struct RevealArguments {
   const float* score = nullptr;
   const bool* accept = nullptr;
   bool* revealed = nullptr;
+};
+
+/// What the next forward and the host need to know of canvases (batch, gen_length).
+struct SurveyArguments {
+  int64_t batch = 0;
+  int64_t gen_length = 0;
+  int64_t block_length = 0;
+  int64_t mask_token_id = 0;
+  const int64_t* canvas = nullptr;
+  const int64_t* blocks = nullptr;
+  int64_t* positions = nullptr;  // (batch, gen_length)
+  int64_t* progress = nullptr;   // (batch, 3): the first block with a mask, masks in created blocks, all masks
 };
 
 }  // namespace tad

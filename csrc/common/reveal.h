@@ -1,38 +1,15 @@
 // One decoding step of one canvas: which entries are revealed, the end-of-sequence rule, and the block schedule.
 // The rules, numbered, are in the docstring of tad_ext.commit_reveal.
-//
-// Written once for a team of threads: on a GPU a warp, on the CPU one thread (OneThread). A team has rank(), size(),
-// sync(), and the reductions sum, any, min and best, which return the same value to every thread.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
 #include "arguments.h"
-#include "platform.h"
+#include "team.h"
 
 namespace tad {
 namespace TAD_ISA {
-
-/// An entry and its score. The higher score is better; a tie goes to the lower entry; NaN ranks with -inf.
-struct Candidate {
-  float score = 0;
-  int64_t entry = -1;
-
-  TAD_HOST_DEVICE bool better_than(const Candidate& other) const {
-    return other.entry < 0 || (entry >= 0 && (score > other.score || (score == other.score && entry < other.entry)));
-  }
-};
-
-struct OneThread {
-  int64_t rank() const { return 0; }
-  int64_t size() const { return 1; }
-  void sync() const {}
-  int64_t sum(int64_t value) const { return value; }
-  bool any(bool value) const { return value; }
-  int64_t min(int64_t value) const { return value; }
-  Candidate best(const Candidate& value) const { return value; }
-};
 
 /// Revealed share of block `block`.
 template <class Team>
@@ -109,13 +86,16 @@ TAD_HOST_DEVICE void reveal_row(const Team& team, const RevealArguments& a, int6
   team.sync();
 
   const double newest = revealed_share(team, a, canvas, created - 1);
-  int64_t masks = 0;
-  for (int64_t i = team.rank(); i < a.gen_length; i += team.size()) masks += canvas[i] == a.mask_token_id;
-  const bool complete = team.sum(masks) == 0;
+  int64_t own_first = a.gen_length;  // of the masks that are left
+  for (int64_t i = team.rank(); i < a.gen_length && own_first == a.gen_length; i += team.size())
+    if (canvas[i] == a.mask_token_id) own_first = i;
+  const int64_t first = team.min(own_first);
   if (team.rank() != 0) return;
+  const bool adds = (newest >= a.block_add_threshold || newest == 1.0) && created < blocks;
+  const int64_t now = adds ? created + 1 : created, unfinished = first < a.gen_length ? first / a.block_length + 1 : 0;
   a.forwards[row] = step;
-  if ((newest >= a.block_add_threshold || newest == 1.0) && created < blocks) a.blocks[row] = created + 1;
-  a.done[row] = complete;
+  a.blocks[row] = now > unfinished ? now : unfinished;
+  a.done[row] = first == a.gen_length;
 }
 
 }  // namespace TAD_ISA

@@ -11,6 +11,12 @@
 namespace tad {
 namespace TAD_ISA {
 
+/// The row of logits that an entry names; -1 for padding.
+TAD_HOST_DEVICE int64_t row_of_entry(const TokenStatisticsArguments& a, int64_t entry) {
+  if (a.positions && a.positions[entry] < 0) return -1;
+  return a.rows ? a.rows[entry] : entry;
+}
+
 TAD_HOST_DEVICE bool is_suppressed(const TokenStatisticsArguments& a, int64_t token) {
   int64_t low = 0, high = a.suppressed_count;
   while (low < high) {

@@ -8,9 +8,9 @@ const char* status_text(Status status) {
   return cudaGetErrorString(static_cast<cudaError_t>(status));
 }
 
-const Kernels kKernels = {tad_loss,         tad_totals,           scale,
-                          log_softmax,      log_softmax_gradient, token_statistics_workspace,
-                          token_statistics, commit_reveal,        status_text};
+const Kernels kKernels = {
+    tad_loss,         tad_totals,    scale,         log_softmax, log_softmax_gradient, token_statistics_workspace,
+    token_statistics, select_reveal, commit_reveal, survey,      status_text};
 
 }  // namespace cuda
 }  // namespace tad

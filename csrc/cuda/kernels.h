@@ -31,7 +31,10 @@ Status log_softmax_gradient(
     const MutableRows& gradient, Stream);
 int64_t token_statistics_workspace(const TokenStatisticsArguments&);  // bytes
 Status token_statistics(const TokenStatisticsArguments&, void* workspace, Stream);
+Status select_reveal(
+    const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&, void* workspace, Stream);
 Status commit_reveal(const RevealArguments&, Stream);
+Status survey(const SurveyArguments&, Stream);
 const char* status_text(Status);
 
 /// All of them, for callers that are also built without CUDA.
@@ -43,7 +46,9 @@ struct Kernels {
   decltype(&cuda::log_softmax_gradient) log_softmax_gradient;
   decltype(&cuda::token_statistics_workspace) token_statistics_workspace;
   decltype(&cuda::token_statistics) token_statistics;
+  decltype(&cuda::select_reveal) select_reveal;
   decltype(&cuda::commit_reveal) commit_reveal;
+  decltype(&cuda::survey) survey;
   decltype(&cuda::status_text) status_text;
 };
 

@@ -1,11 +1,15 @@
 // Token statistics in two launches. A decoding step asks for 32 to 96 rows, fewer than a GPU has multiprocessors, so
 // rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then a
-// warp per entry merges its slices.
+// warp per entry merges its slices. Where a rule chooses by them and tokens are revealed at once, a block per canvas
+// does that in the same, second launch.
 #include "platform.cuh"
 
-#include "../common/statistics.h"
+#include "../common/reveal.h"
+#include "../common/select.h"
+#include "merge_slices.cuh"
 #include "resident.cuh"
 #include "row_sums.cuh"
+#include "team.cuh"
 
 namespace tad {
 namespace cuda {
@@ -13,22 +17,13 @@ namespace cuda {
 constexpr int kSliceThreads = kRowThreads;
 constexpr int kGroups = 4;  // per thread
 constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
+constexpr int kRevealThreads = 768;  // of which each has 80 registers
 
 /// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
 template <class Element, bool kSampled>
 constexpr int kMinBlocks = sizeof(Element) == 8 ? 1
                            : kSampled           ? 2
                                                 : 4;
-
-/// How the statistics of a warp's lanes become one.
-struct OfStatistics {
-  template <class Real>
-  __device__ __forceinline__ RowStatistics<Real> operator()(const RowStatistics<Real>& part) const {
-    const auto top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); });
-    const auto sample = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
-    return {OfRowSums<true>{1.0}(part.sum), top(part.top), sample(part.sample)};
-  }
-};
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
@@ -39,7 +34,7 @@ template <class Element, bool kSampled>
 __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
   using Real = typename RealOf<Element>::type;
-  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a.logits, a.rows, entry);
+  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
   if (row < 0) return;
   const Element* logits = row_pointer<Element>(a.logits, row);
   const int begin = int(slice * kSliceColumns);
@@ -77,20 +72,24 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
 }
 
-/// Block i, one warp: entry i. A lane merges every 32nd slice, then the lanes are merged.
+/// Block i, one warp: entry i.
 template <class Real>
 __global__ void __launch_bounds__(kWarp)
     merge_slices_kernel(TokenStatisticsArguments a, const RowStatistics<Real>* slices, int64_t slice_count) {
-  const int64_t entry = blockIdx.x;
-  if (existing_row(a.logits, a.rows, entry) < 0) {
-    if (threadIdx.x == 0) write_empty_statistics(a, entry);
-    return;
-  }
-  RowStatistics<Real> row;
-  for (int64_t slice = threadIdx.x; slice < slice_count; slice += kWarp)
-    row = merge(row, slices[entry * slice_count + slice]);
-  row = OfStatistics()(row);
-  if (threadIdx.x == 0) write_statistics(a, entry, row);
+  merge_slices(a, slices, slice_count, int64_t(blockIdx.x));
+}
+
+/// Block r: canvas r. Its warps take turns with the entries, its threads choose, its first warp reveals.
+template <class Real>
+__global__ void __launch_bounds__(kRevealThreads) select_reveal_kernel(
+    TokenStatisticsArguments statistics, SelectionArguments selection, RevealArguments reveal,
+    const RowStatistics<Real>* slices, int64_t slice_count) {
+  const int64_t row = blockIdx.x, end = (row + 1) * selection.width;
+  for (int64_t entry = row * selection.width + threadIdx.x / kWarp; entry < end; entry += kRevealThreads / kWarp)
+    merge_slices(statistics, slices, slice_count, entry);
+  __syncthreads();
+  select_row(BlockTeam(), selection, row);
+  if (threadIdx.x < kWarp) reveal_row(WarpTeam(), reveal, row);
 }
 
 int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
@@ -98,7 +97,9 @@ int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
   return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
 }
 
-Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stream stream) {
+/// Launches the slices of all entries, then finish(slices, their number).
+template <class Finish>
+Status with_slices(const TokenStatisticsArguments& a, void* workspace, Stream stream, const Finish& finish) {
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
@@ -108,8 +109,27 @@ Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stre
         a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
     const Status status =
         launch(kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads, stream, a, slices);
-    if (status != cudaSuccess) return status;
-    return launch(merge_slices_kernel<Real>, dim3(unsigned(a.entries)), kWarp, stream, a, slices, slice_count);
+    return status == cudaSuccess ? finish(slices, slice_count) : status;
+  });
+}
+
+Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stream stream) {
+  return with_slices(a, workspace, stream, [&](auto* slices, int64_t slice_count) {
+    using Real = decltype(slices->top.value);
+    const auto kernel = merge_slices_kernel<Real>;
+    return launch(kernel, dim3(unsigned(a.entries)), kWarp, stream, a, slices, slice_count);
+  });
+}
+
+Status select_reveal(
+    const TokenStatisticsArguments& statistics, const SelectionArguments& selection, const RevealArguments& reveal,
+    void* workspace, Stream stream) {
+  return with_slices(statistics, workspace, stream, [&](auto* slices, int64_t slice_count) {
+    using Real = decltype(slices->top.value);
+    const auto kernel = select_reveal_kernel<Real>;
+    return launch(
+        kernel, dim3(unsigned(reveal.batch)), kRevealThreads, stream, statistics, selection, reveal, slices,
+        slice_count);
   });
 }
 

@@ -1,8 +1,9 @@
-// The CUDA kernel of one decoding step, run on the host: random canvases against the rules written out plainly, and
-// against the same source run by one thread, as on the CPU.
+// The CUDA kernels of one decoding step and of the survey after it, run on the host: random canvases against the rules
+// written out plainly, and against the same source run by one thread, as on the CPU.
 #include <algorithm>
 
 #include "../common/reveal.h"
+#include "../common/survey.h"
 #include "../cuda/kernels.h"
 #include "cuda_kernels_checks.h"
 
@@ -149,7 +150,59 @@ void expect_row(Problem& p, int64_t row) {
   }
   if (share(created - 1) >= p.block_add_threshold - 1e-12 && created * p.block_length < p.gen_length)
     ++p.blocks[size_t(row)];
-  p.done[size_t(row)] = std::count(canvas, canvas + p.gen_length, kMask) == 0;
+  const int64_t first = std::find(canvas, canvas + p.gen_length, kMask) - canvas;
+  if (first < p.gen_length) p.blocks[size_t(row)] = std::max(p.blocks[size_t(row)], first / p.block_length + 1);
+  p.done[size_t(row)] = first == p.gen_length;
+}
+
+/// What a survey says of all canvases: positions, then progress.
+std::vector<int64_t> expected_survey(const Problem& p) {
+  std::vector<int64_t> positions, progress;
+  for (int64_t row = 0; row < p.batch; ++row) {
+    const int64_t* canvas = &p.canvas[size_t(row * p.gen_length)];
+    const int64_t created = p.blocks[size_t(row)] * p.block_length;
+    const size_t begin = positions.size();
+    for (int64_t i = 0; i < created && i < p.gen_length; ++i)
+      if (canvas[i] == kMask) positions.push_back(i);
+    const int64_t first = std::find(canvas, canvas + p.gen_length, kMask) - canvas;
+    progress.push_back(first < p.gen_length ? first / p.block_length : 0);
+    progress.push_back(int64_t(positions.size() - begin));
+    progress.push_back(std::count(canvas, canvas + p.gen_length, kMask));
+    positions.resize(begin + size_t(p.gen_length), -1);
+  }
+  positions.insert(positions.end(), progress.begin(), progress.end());
+  return positions;
+}
+
+void test_surveys() {
+  for (unsigned seed = 0; seed < (kThreads ? 20 : 200); ++seed) {
+    context = "survey " + std::to_string(seed);
+    Problem problem = random_problem(seed);
+    SurveyArguments a;
+    a.batch = problem.batch;
+    a.gen_length = problem.gen_length;
+    a.block_length = problem.block_length;
+    a.mask_token_id = kMask;
+    a.canvas = problem.canvas.data();
+    a.blocks = problem.blocks.data();
+    const size_t positions = problem.canvas.size(), numbers = positions + size_t(3 * problem.batch);
+    const auto surveyed = [&](const auto& run) {
+      std::vector<int64_t> result = poisoned<int64_t>(int64_t(numbers));
+      a.positions = result.data();
+      a.progress = result.data() + positions;
+      run();
+      CHECK(result == expected_survey(problem));
+      return result;
+    };
+    surveyed([&] {
+      for (int64_t row = 0; row < a.batch; ++row) tad::TAD_ISA::survey_row(tad::TAD_ISA::OneThread(), a, row);
+    });
+    under_every_schedule([&](bool) {
+      std::vector<unsigned char> bytes;
+      append(bytes, surveyed([&] { CHECK(cuda::survey(a, nullptr) == 0); }));
+      return bytes;
+    });
+  }
 }
 
 void test_random_canvases() {
@@ -205,6 +258,7 @@ void test_impossible_numbers_of_blocks() {
 
 int main() {
   test_random_canvases();
+  test_surveys();
   test_impossible_numbers_of_blocks();
   return report();
 }

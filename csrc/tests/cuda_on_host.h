@@ -148,6 +148,10 @@ inline int __all_sync(unsigned mask, int predicate, std::source_location at = st
 
 // ---- device functions ---------------------------------------------------------------------------------------------
 
+inline int __popc(unsigned bits) {
+  return __builtin_popcount(bits);
+}
+
 template <class T>
 T __ldg(const T* address) {
   return *address;

@@ -13,6 +13,7 @@
 #include "../bindings/kept_memory.cpp"
 #include "../bindings/linear_tad_loss.cpp"
 #include "../bindings/log_softmax.cpp"
+#include "../bindings/select_reveal.cpp"
 #include "../bindings/tad_entries.cpp"
 #include "../bindings/tad_loss.cpp"
 #include "../bindings/token_statistics.cpp"

@@ -90,8 +90,8 @@ def recorder(device, monkeypatch):
     def recorded_step(step, device):
         batch, forward = step.batch, step.forward
         imitation.tensors = lambda: [
-            batch.input_ids, batch.canvas, batch.state.reveal_step, batch.state.forwards, batch.state.blocks,
-            batch.state.done, *batch.state.memory.values(),
+            batch.input_ids, batch.canvas, batch.positions, batch.state.reveal_step, batch.state.forwards,
+            batch.state.blocks, batch.state.done, *batch.state.memory.values(),
             *(tensor for layer in (forward.cache._layers if forward.cache else []) for tensor in layer),
         ]  # fmt: skip
         return recording.RecordedStep(step, device, record)

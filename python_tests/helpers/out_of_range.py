@@ -12,10 +12,14 @@ from op_checks import loss_and_gradient, random_entries
 from torch import Tensor
 
 from tad_ext.ops import (
+    DecodeState,
+    Selection,
     commit_reveal,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
+    select_reveal,
+    survey,
     token_statistics,
 )
 
@@ -128,8 +132,50 @@ def check_commit(device: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(call(positions, with_value(blocks, 0, outside)), clean))
 
 
+def check_select(device: str) -> None:
+    """As check_commit, of the operator that chooses as well."""
+    logits, suppress = torch.randn(12, 20, device=device), torch.tensor([19], device=device)
+
+    def call(positions: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        around = torch.full((4, 6), 19, device=device)
+        state = DecodeState.start(4, 6, block_length=3, device=device)
+        state = DecodeState(
+            state.reveal_step[1:3], state.forwards[1:3], blocks.clone(), state.done[1:3], positions, block_length=3
+        )
+        _, revealed = select_reveal(
+            around[1:3], logits, state, Selection("topk", 4), mask_token_id=19, suppress_tokens=suppress
+        )
+        assert (around[[0, 3]] == 19).all()
+        return around[2], revealed[1]
+
+    positions, blocks = torch.arange(6, device=device).repeat(2, 1), torch.tensor([2, 2], device=device)
+    clean = call(positions, blocks)
+    for outside in [*OUTSIDE, 6]:
+        assert all(torch.equal(a, b) for a, b in zip(call(with_value(positions, 0, outside), blocks), clean))
+    for outside in (0, -5, 3, 1000):
+        assert all(torch.equal(a, b) for a, b in zip(call(positions, with_value(blocks, 0, outside)), clean))
+
+
+def check_survey(device: str) -> None:
+    """Positions lie inside a larger tensor, which must stay as it is."""
+    canvas = torch.full((2, 6), MASK, device=device)
+    for outside in [*OUTSIDE, 0, 3, 1000]:
+        around = torch.zeros(4, 6, device=device).long()
+        survey(canvas, torch.tensor([outside, 2], device=device), around[1:3], block_length=3, mask_token_id=MASK)
+        assert not around[[0, 3]].any()
+        assert around[2].tolist() == list(range(6))
+
+
 def main(device: str) -> None:
-    for check in (check_loss, check_linear_loss, check_log_softmax, check_statistics, check_commit):
+    for check in (
+        check_loss,
+        check_linear_loss,
+        check_log_softmax,
+        check_statistics,
+        check_commit,
+        check_select,
+        check_survey,
+    ):
         check(device)
         if device == "cuda":
             torch.cuda.synchronize()

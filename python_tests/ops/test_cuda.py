@@ -16,10 +16,13 @@ from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 from tad_ext.ops import (
     DecodeState,
+    Selection,
     commit_reveal,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
+    select_reveal,
+    survey,
     token_statistics,
 )
 
@@ -151,7 +154,27 @@ def _calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "score": zeros, "accept": zeros.bool(), "block_length": 3, "mask_token_id": 8,
             },
         ),
+        "survey": (
+            survey,
+            {
+                "canvas": canvas, "blocks": state.blocks, "positions": canvas.clone(), "block_length": 3,
+                "mask_token_id": 8,
+            },
+        ),
+        "select_reveal": (
+            _select_reveal,
+            {
+                "canvas": canvas, "positions": positions, "logits": student, "suppress_tokens": rows[:1] + 8,
+                "seeds": positions, "offsets": positions,
+            },
+        ),
     }  # fmt: skip
+
+
+def _select_reveal(canvas: Tensor, positions: Tensor, logits: Tensor, **sampling: Tensor) -> None:
+    state = DecodeState.start(2, 6, block_length=3, device=canvas.device)
+    state.positions = positions
+    select_reveal(canvas, logits, state, Selection("topk", 1), mask_token_id=8, temperature=1.0, **sampling)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState
+from tad_ext.ops import DecodeState, survey
 
 from .config import DecodeConfig
 from .inputs import Prompt, SpecialTokens
@@ -37,7 +37,9 @@ class DecodingBatch:
         rows: of each row, on the host.
         input_ids: (capacity, longest + gen_length) int64: prompt, canvas, padding.
         canvas: (capacity, gen_length) int64: the generation region, mask where nothing is revealed.
+        positions: (capacity, gen_length) int64: the masked columns of created blocks, ascending, -1 behind the last.
         starts: (capacity,) int64: the column of `input_ids` where the canvas begins, which is the prompt's length.
+        columns: (capacity, gen_length) int64: the column of `input_ids` for each of the canvas.
         ends: (capacity,) int64: the column behind the canvas.
         seeds: (capacity,) int64: the sampling seed of each row.
         state: counters, the schedule, and what the policy remembers.
@@ -66,11 +68,14 @@ class DecodingBatch:
         )
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
         self.canvas = torch.zeros_like(self.state.reveal_step)
+        self.positions = torch.zeros_like(self.canvas)
+        self.columns = torch.zeros_like(self.canvas)
         self.starts = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.ends = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
         for index in range(capacity):
             self._clear(index)
+        self.survey(capacity)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,11 +89,13 @@ class DecodingBatch:
         self.rows[index : index + 1] = [row]
         self._clear(index)
         self.starts[index] = start
+        self.columns[index] += start
         self.ends[index] = start + length
         self.seeds[index] = config.seed + number
         ids = torch.tensor(prompt.tokens + prompt.canvas, device=self.device)
         self.input_ids[index, : start + length] = ids
         self.canvas[index, :length] = ids[start:]
+        self.survey(index + 1)
 
     def remove(self, index: int) -> int:
         """Takes row `index` out; the last row moves there. Returns where the last row stood."""
@@ -98,6 +105,7 @@ class DecodingBatch:
             for tensor in self._tensors():
                 tensor[index] = tensor[source]
         self._clear(source)
+        self.survey(source + 1)
         return source
 
     def _clear(self, index: int) -> None:
@@ -105,13 +113,14 @@ class DecodingBatch:
         for tensor in self._tensors():
             tensor[index] = 0
         self.ends[index] = self.state.blocks[index] = 1
+        self.columns[index] = torch.arange(self.columns.shape[1], device=self.device)
         if self.tokens.mask == 0:
             self.canvas[index] = 1
 
     def _tensors(self) -> list[Tensor]:
         """All that belongs to rows."""
         state = self.state
-        own = [self.input_ids, self.canvas, self.starts, self.ends, self.seeds]
+        own = [self.input_ids, self.canvas, self.starts, self.columns, self.ends, self.seeds]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
     def visible_blocks(self, row: RowProgress) -> int:
@@ -140,14 +149,15 @@ class DecodingBatch:
             width = min(width, multiple(eligible, of=8))
         return StepShape(rows, length, padded, width)
 
-    def eligible_positions(self, shape: StepShape) -> Tensor:
-        """(B, W) int64: the masked columns of created blocks, ascending, -1 behind the last."""
-        gen_length, block_length = self.config.gen_length, self.config.block_length
-        columns = torch.arange(gen_length, device=self.device)
-        created = columns < (self.state.blocks[: shape.rows] * block_length)[:, None]
-        masked = self.canvas[: shape.rows] == self.tokens.mask
-        positions = torch.where(created & masked, columns, gen_length).sort(dim=1).values[:, : shape.width]
-        return positions.masked_fill(positions == gen_length, -1)
+    def survey(self, rows: int) -> Tensor:
+        """Brings `positions` of the first rows up to date; (rows, 3), see `tad_ext.ops.survey`."""
+        return survey(
+            self.canvas[:rows],
+            self.state.blocks[:rows],
+            self.positions[:rows],
+            block_length=self.config.block_length,
+            mask_token_id=self.tokens.mask,
+        )
 
     def view(self, shape: StepShape) -> DecodeState:
         """The state of the first `shape.rows` rows, with their eligible positions: the tensors of `state` itself."""
@@ -158,7 +168,7 @@ class DecodingBatch:
             forwards=state.forwards[rows],
             blocks=state.blocks[rows],
             done=state.done[rows],
-            positions=self.eligible_positions(shape),
+            positions=self.positions[rows, : shape.width].contiguous(),
             memory={name: tensor[rows] for name, tensor in state.memory.items()},
         )
 

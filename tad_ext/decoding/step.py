@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, TokenStatistics, unmask_step
+from tad_ext.ops import select_reveal, unmask_step
+from tad_ext.ops.unmask import selection_of
 
 from .batch import DecodingBatch, StepShape
 from .forward import Forward, Windows
@@ -29,6 +30,7 @@ class Step:
         self.sampler = Sampler(batch)
         self.policy = checked(policy)
         self.prepare = getattr(self.policy, "prepare", None)
+        self.selection = selection_of(policy) if self.sampler.plain and self.prepare is None else None
 
     def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
         """(B, fields of `Report`) int64, for the host to read."""
@@ -37,26 +39,16 @@ class Step:
         logits = self.forward.logits(shape, state, windows)
         if self.prepare is not None:
             logits = self.prepare(logits, state)
-        statistics = self.sampler(logits, state)
-        unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
+        logits = self.sampler.allowed(logits, state)
+        if self.selection is not None:
+            options = self.sampler.arguments(state)
+            statistics, _ = select_reveal(canvas, logits, state, self.selection, mask_token_id=mask, **options)
+        else:
+            statistics = self.sampler(logits, state)
+            unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
         batch.keep_memory(state)
-        columns = torch.arange(canvas.shape[1], device=canvas.device)
-        batch.input_ids[:rows].scatter_(1, batch.starts[:rows, None] + columns, canvas)
-        masks = (canvas == mask).unflatten(1, (-1, state.block_length)).sum(dim=2)  # in each block
-        unfinished = (masks > 0).int().argmax(dim=1)
-        if batch.config.infill:  # blocks that were given whole take no forward
-            state.blocks.copy_(torch.maximum(state.blocks, unfinished + 1))
-        return _report(masks, unfinished, statistics, state)
-
-
-def _report(masks: Tensor, unfinished: Tensor, statistics: TokenStatistics, state: DecodeState) -> Tensor:
-    created = torch.arange(masks.shape[1], device=masks.device) < state.blocks[:, None]
-    fields = Report(
-        broken=(state.eligible & ~statistics.valid).any(dim=1),
-        done=state.done,
-        created=state.blocks,
-        unfinished=unfinished,
-        eligible=(masks * created).sum(dim=1),
-        masks=masks.sum(dim=1),
-    )
-    return torch.stack(list(fields), dim=1)
+        batch.input_ids[:rows].scatter_(1, batch.columns[:rows], canvas)
+        broken = (state.eligible & ~statistics.valid).any(dim=1)
+        unfinished, eligible, masks = batch.survey(rows).unbind(dim=1)
+        report = Report(broken, state.done, state.blocks, unfinished, eligible, masks)
+        return torch.stack(list(report), dim=1)

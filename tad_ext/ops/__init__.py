@@ -6,25 +6,34 @@ from .backend import (
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
+    select_reveal,
+    survey,
     token_statistics,
 )
 from .library import backend_info
 from .philox import pack_offsets
+from .selection import Selection, best_first, in_place, select
 from .types import DecodeState, TADLoss, TokenStatistics
 from .unmask import Policy, unmask_step
 
 __all__ = [
     "DecodeState",
     "Policy",
+    "Selection",
     "TADLoss",
     "TokenStatistics",
     "backend_info",
+    "best_first",
     "commit_reveal",
     "fused_linear_tad_loss",
     "fused_tad_loss",
+    "in_place",
     "masked_log_softmax",
     "pack_offsets",
     "reference",
+    "select",
+    "select_reveal",
+    "survey",
     "token_statistics",
     "unmask_step",
 ]

@@ -8,15 +8,27 @@ if use_reference:
         fused_linear_tad_loss,
         fused_tad_loss,
         masked_log_softmax,
+        select_reveal,
+        survey,
         token_statistics,
     )
 elif compiled:
     from .log_softmax import masked_log_softmax
     from .loss import fused_linear_tad_loss, fused_tad_loss
     from .reveal import commit_reveal
+    from .select_reveal import select_reveal
     from .statistics import token_statistics
+    from .survey import survey
 else:
     commit_reveal = fused_linear_tad_loss = fused_tad_loss = not_compiled
-    masked_log_softmax = token_statistics = not_compiled
+    masked_log_softmax = select_reveal = survey = token_statistics = not_compiled
 
-__all__ = ["commit_reveal", "fused_linear_tad_loss", "fused_tad_loss", "masked_log_softmax", "token_statistics"]
+__all__ = [
+    "commit_reveal",
+    "fused_linear_tad_loss",
+    "fused_tad_loss",
+    "masked_log_softmax",
+    "select_reveal",
+    "survey",
+    "token_statistics",
+]

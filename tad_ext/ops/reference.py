@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .philox import gumbel_noise
-from .types import TADLoss, TokenStatistics
+from .selection import Selection, select
+from .types import DecodeState, TADLoss, TokenStatistics
 
 Count = int | float | Tensor | None
 
@@ -238,8 +239,64 @@ def commit_reveal(
         newest = share(row, created - 1)
         if (newest >= block_add_threshold or newest == 1.0) and created * block_length < gen_length:
             blocks[row] = created + 1
-        done[row] = bool((canvas[row] != mask_token_id).all())
+        masks = (canvas[row] == mask_token_id).nonzero()
+        if len(masks):
+            blocks[row] = max(int(blocks[row]), int(masks[0, 0]) // block_length + 1)
+        done[row] = len(masks) == 0
     return revealed
+
+
+def select_reveal(
+    canvas: Tensor,
+    logits: Tensor,
+    state: DecodeState,
+    selection: Selection,
+    *,
+    mask_token_id: int,
+    suppress_tokens: Tensor,
+    temperature: float = 0.0,
+    seeds: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> tuple[TokenStatistics, Tensor]:
+    """Statistics, selection and reveals of one forward; see `tad_ext.ops.select_reveal`."""
+    entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
+    statistics = token_statistics(
+        logits.reshape(-1, logits.shape[-1]),
+        rows=entries.masked_fill(~state.eligible, -1),
+        temperature=temperature,
+        suppress_tokens=suppress_tokens,
+        seeds=seeds,
+        offsets=offsets,
+    )
+    score, accept = select(statistics, state, selection)
+    revealed = commit_reveal(
+        canvas,
+        state.reveal_step,
+        state.forwards,
+        state.blocks,
+        state.done,
+        state.positions,
+        statistics.token,
+        score.masked_fill(~statistics.valid, -torch.inf),
+        accept,
+        block_length=state.block_length,
+        block_add_threshold=state.block_add_threshold,
+        decoded_token_threshold=state.decoded_token_threshold,
+        mask_token_id=mask_token_id,
+        eos_token_ids=state.eos_token_ids,
+    )
+    return statistics, revealed
+
+
+def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
+    """Eligible positions and counts of every canvas; see `tad_ext.ops.survey`."""
+    columns = torch.arange(canvas.shape[1], device=canvas.device)
+    masked = canvas == mask_token_id
+    eligible = masked & (columns < (blocks * block_length)[:, None])
+    in_order = torch.where(eligible, columns, canvas.shape[1]).sort(dim=1).values
+    positions.copy_(in_order.masked_fill(in_order == canvas.shape[1], -1))
+    unfinished = masked.unflatten(1, (-1, block_length)).any(dim=2).int().argmax(dim=1)
+    return torch.stack([unfinished, eligible.sum(dim=1), masked.sum(dim=1)], dim=1)
 
 
 def _compute_dtype(logits: Tensor) -> torch.dtype:

@@ -38,7 +38,8 @@ def commit_reveal(
        `decoded_token_threshold`. Where `positions` lists all masks of the created blocks, this is simply the first
        unfinished block.
     4. With `eos_token_ids`: the first end-of-sequence token revealed fills all later positions, with this step.
-    5. One block is created if the newest one's revealed share is at least `block_add_threshold`, or it is complete.
+    5. One block is created if the newest one's revealed share is at least `block_add_threshold`, or it is complete;
+       and all up to the first one that holds a mask.
     6. A row is done when its canvas holds no mask.
 
     Args:

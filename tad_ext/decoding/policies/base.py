@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 from torch import Tensor
 
 from tad_ext.decoding.checks import check_choice, check_integer, check_number
-from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.ops import DecodeState, Selection, TokenStatistics, select
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,26 @@ class NamedPolicy(ABC):
         if all(values[parameter.name] == parameter.default for parameter in parameters[1:]):
             return f"{self.name}:{values[parameters[0].name]}"
         return f"{self.name}:" + ",".join(f"{name}={value}" for name, value in values.items())
+
+
+class BySelection:
+    """A second base, of policies that a kernel can apply where it reveals.
+
+    They are the rule of `tad_ext.ops.Selection` that has their name, with their only parameter.
+    """
+
+    @property
+    def selection(self) -> Selection | None:
+        """The rule and its parameter; None where a subclass chooses in a way of its own."""
+        if type(self).__call__ is not BySelection.__call__:
+            return None
+        (parameter,) = dataclasses.fields(self)  # type: ignore[arg-type]
+        return Selection(self.name, getattr(self, parameter.name))  # type: ignore[attr-defined]
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """The same in PyTorch."""
+        assert self.selection is not None
+        return select(statistics, state, self.selection)
 
 
 _REGISTRY: dict[str, type[NamedPolicy]] = {}

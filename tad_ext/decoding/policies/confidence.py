@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from tad_ext.ops import DecodeState, TokenStatistics
-
-from .base import Count, NamedPolicy, NonNegative, Probability
-from .rows import best_first, candidates, in_place
+from .base import BySelection, Count, NamedPolicy, NonNegative, Probability
 
 
 @dataclass(frozen=True)
 class TopK(
-    NamedPolicy, name="topk", rule="the k most confident positions of the row", source="LLaDA, arXiv 2502.09992"
+    BySelection,
+    NamedPolicy,
+    name="topk",
+    rule="the k most confident positions of the row",
+    source="LLaDA, arXiv 2502.09992",
 ):
     """Reveal the `k` most confident eligible positions of each row in each forward; ties go to the lowest position.
 
@@ -24,16 +22,10 @@ class TopK(
 
     k: Count = 1
 
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept the k best."""
-        candidate = candidates(statistics, state)
-        best = best_first(statistics.confidence, candidate)[..., : self.k]
-        return statistics.confidence, torch.zeros_like(candidate).scatter(-1, best, True) & candidate
-
 
 @dataclass(frozen=True)
 class ConfidenceThreshold(
-    NamedPolicy, name="confidence", rule="confidence >= threshold", source="Fast-dLLM, arXiv 2505.22618"
+    BySelection, NamedPolicy, name="confidence", rule="confidence >= threshold", source="Fast-dLLM, arXiv 2505.22618"
 ):
     """Reveal every eligible position whose token has probability >= `threshold`; otherwise the most confident one.
 
@@ -42,13 +34,10 @@ class ConfidenceThreshold(
 
     threshold: Probability = 0.9
 
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept from the threshold up."""
-        return statistics.confidence, state.eligible & (statistics.confidence >= self.threshold)
-
 
 @dataclass(frozen=True)
 class ConfidenceFactor(
+    BySelection,
     NamedPolicy,
     name="factor",
     rule="the n-th most confident position if its confidence >= 1 - factor / (n + 1); n = 1 always",
@@ -66,11 +55,3 @@ class ConfidenceFactor(
     """
 
     factor: NonNegative = 1.0
-
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept the ranks that meet their bound."""
-        candidate = candidates(statistics, state)
-        order = best_first(statistics.confidence, candidate)
-        rank = torch.arange(1, order.shape[-1] + 1, dtype=torch.float64, device=order.device)
-        accept = (statistics.confidence.gather(-1, order) >= 1 - self.factor / (rank + 1)) | (rank == 1)
-        return statistics.confidence, in_place(order, accept) & candidate

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn.functional import pad
-
-from tad_ext.ops import DecodeState, TokenStatistics
-
-from .base import NamedPolicy, NonNegative
-from .rows import best_first, candidates, in_place
+from .base import BySelection, NamedPolicy, NonNegative
 
 
 @dataclass(frozen=True)
 class EntropyThreshold(
+    BySelection,
     NamedPolicy,
     name="entropy",
     rule="entropy < threshold, in nats",
@@ -29,13 +24,10 @@ class EntropyThreshold(
 
     threshold: NonNegative
 
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by negative entropy; accept below the threshold."""
-        return -statistics.entropy, state.eligible & (statistics.entropy < self.threshold)
-
 
 @dataclass(frozen=True)
 class EntropyBudget(
+    BySelection,
     NamedPolicy,
     name="entropy-budget",
     rule="the longest run of lowest entropies H with sum(H) - max(H) <= budget, in nats",
@@ -52,11 +44,3 @@ class EntropyBudget(
     """
 
     budget: NonNegative = 0.1
-
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by negative entropy; accept while the entropies before do not exceed the budget."""
-        candidate = candidates(statistics, state)
-        order = best_first(-statistics.entropy, candidate)
-        total = statistics.entropy.gather(-1, order).double().cumsum(dim=-1)
-        spent_before = pad(total[..., :-1], (1, 0))
-        return -statistics.entropy, in_place(order, spent_before <= self.budget) & candidate

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from tad_ext.ops import DecodeState, TokenStatistics
-
-from .base import NamedPolicy, Probability
+from .base import BySelection, NamedPolicy, Probability
 
 
 @dataclass(frozen=True)
 class MarginThreshold(
-    NamedPolicy, name="margin", rule="p1 - p2 of the two best tokens >= threshold", source="order: arXiv 2502.06768"
+    BySelection,
+    NamedPolicy,
+    name="margin",
+    rule="p1 - p2 of the two best tokens >= threshold",
+    source="order: arXiv 2502.06768",
 ):
     """Reveal every eligible position whose two best tokens are at least `threshold` apart in probability.
 
@@ -23,7 +23,3 @@ class MarginThreshold(
     """
 
     threshold: Probability
-
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by margin; accept from the threshold up."""
-        return statistics.margin, state.eligible & (statistics.margin >= self.threshold)

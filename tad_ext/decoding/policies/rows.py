@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.ops import DecodeState, TokenStatistics, best_first, in_place
 
 # The difference of two float32 probabilities near 1 is a multiple of this.
 SMALLEST_DIFFERENCE = 2.0**-24
@@ -18,16 +18,6 @@ SMALLEST_DIFFERENCE = 2.0**-24
 def candidates(statistics: TokenStatistics, state: DecodeState) -> Tensor:
     """(B, W) bool: entries that may be revealed; neither padding nor without statistics."""
     return state.eligible & statistics.valid
-
-
-def best_first(score: Tensor, candidate: Tensor) -> Tensor:
-    """(B, W) int64: the entries of each row from the best-scored candidate down, ties by position, others last."""
-    return score.masked_fill(~candidate, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-
-
-def in_place(order: Tensor, accept: Tensor) -> Tensor:
-    """`accept`, given in the order `order`, at the entries it is about."""
-    return torch.zeros_like(accept).scatter(-1, order, accept)
 
 
 def best_of_each(group: Tensor, score: Tensor, candidate: Tensor) -> Tensor:
