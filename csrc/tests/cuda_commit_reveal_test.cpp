@@ -175,7 +175,7 @@ std::vector<int64_t> expected_survey(const Problem& p) {
 }
 
 void test_surveys() {
-  for (unsigned seed = 0; seed < (kThreads ? 20 : 200); ++seed) {
+  for (unsigned seed = 0; seed < (kThreads ? 4 : 100); ++seed) {
     context = "survey " + std::to_string(seed);
     Problem problem = random_problem(seed);
     SurveyArguments a;
