@@ -61,6 +61,22 @@ def test_a_file_of_prompts(checkpoint, tmp_path, name, content):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"generations.jsonl", "settings.json"}
 
 
+def test_infill_fills_the_masks_and_gives_the_whole_text(checkpoint, capsys):
+    text = "one two <mask> three <mask> two"
+    (one,) = generate(settings(checkpoint, prompt=text, infill=True, chat=False))
+    words = one["response"].split()
+    assert [words[i] for i in (0, 1, 3, 5)] == ["one", "two", "three", "two"]
+    assert len(words) == 6
+    assert 1 <= one["forwards"] <= 2
+    assert capsys.readouterr().out == one["response"] + "\n"
+    with pytest.raises(ValueError, match="contains the mask id"):
+        generate(settings(checkpoint, prompt=text, chat=False))
+    with pytest.raises(ValueError, match="contains no mask id, and infill is True"):
+        generate(settings(checkpoint, prompt="one two", infill=True, chat=False))
+    with pytest.raises(ValueError, match="infill is true and so is chat"):
+        generate(settings(checkpoint, prompt=text, infill=True))
+
+
 @pytest.fixture(scope="module")
 def instruct(checkpoint, tmp_path_factory):
     """The same model with a chat template."""
@@ -132,7 +148,7 @@ def test_every_decoding_setting_is_one_of_generate():
     """Those that `tad generate` does not have are made from others, or are for callers in Python."""
     ours = {field.name for field in dataclasses.fields(GenerateConfig)}
     theirs = {field.name for field in dataclasses.fields(DecodeConfig)}
-    assert theirs - ours == {"eos_token_ids", "stop_strings", "infill", "look_every"}
+    assert theirs - ours == {"eos_token_ids", "stop_strings", "look_every"}
     changes = {
         "gen_length": 12, "block_length": 6, "policy": "topk:2", "block_add_threshold": 0.3, "min_length": 3,
         "decoded_token_threshold": 0.4, "cache": "delayed:16,1", "hide_future_blocks": True, "stop_at_eos": False,

@@ -146,7 +146,7 @@ def test_broken_logits_name_the_prompt_and_the_forward(mixing_model, value, batc
 
     model.row_logits = broken_after_two_reveals
     config = replace(CONFIG, batch_size=batch_size)
-    with pytest.raises(RuntimeError, match=r"prompts\[2\] hold NaN or \+inf in forward 3"):
+    with pytest.raises(RuntimeError, match=r"prompt number 2 hold NaN or \+inf in forward 3"):
         decode(model, [[1], [2, 2], [7], [3, 3, 3]], config)
 
 

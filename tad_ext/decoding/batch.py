@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class DecodingBatch:
         self.columns[index] += start
         self.ends[index] = start + length
         self.seeds[index] = config.seed + number
-        ids = torch.tensor(prompt.tokens + prompt.canvas, device=self.device)
+        ids = to_device(prompt.tokens + prompt.canvas, self.device)
         self.input_ids[index, : start + length] = ids
         self.canvas[index, :length] = ids[start:]
         self.survey(index + 1)
@@ -183,10 +184,17 @@ class DecodingBatch:
 
     def finished(self, indices: Sequence[int]) -> list[tuple[list[int], list[int]]]:
         """Canvas and reveal_step of some rows, in the canvas's own length."""
-        index = torch.tensor(indices, device=self.device)
+        index = to_device(indices, self.device)
         pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
         lengths = [self.rows[row].canvas_length for row in indices]
         return [(canvas[:n], steps[:n]) for n, (canvas, steps) in zip(lengths, pairs.tolist(), strict=True)]
+
+
+def to_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """An int64 tensor of numbers of the host, which does not wait for the device."""
+    tensor = torch.tensor(numbers, dtype=torch.int64)
+    # From memory that may be paged out, CUDA copies only when the work before it is done.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def multiple(number: int, *, of: int) -> int:

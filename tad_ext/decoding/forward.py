@@ -11,7 +11,7 @@ from torch import Tensor
 from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState
 
-from .batch import DecodingBatch, StepShape, multiple
+from .batch import DecodingBatch, StepShape, multiple, to_device
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Forward:
         if self.config.cuda_graphs:
             count = multiple(count, of=32)
         bounds += [(0, 0)] * (shape.rows - len(bounds))  # idle rows
-        first, last = torch.tensor(bounds, device=batch.device).T[:, :, None]
+        first, last = to_device(bounds, batch.device).T[:, :, None]
         columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
-        return Windows(columns, torch.tensor(whole, dtype=torch.int64, device=batch.device))
+        return Windows(columns, to_device(whole, batch.device))
 
     def move(self, source: int, target: int) -> None:
         """Row `source` of the batch has become row `target`."""

@@ -55,8 +55,9 @@ class RowProgress:
         self.forwards += 1
         if report.broken:
             raise RuntimeError(
-                f"the model's logits for prompts[{self.number}] hold NaN or +inf in forward {self.forwards}: expected "
-                f"finite numbers (or -inf); is the checkpoint intact, and its dtype wide enough?"
+                f"the logits for prompt number {self.number} hold NaN or +inf in forward {self.forwards}: expected "
+                f"finite numbers (or -inf). Is the checkpoint intact, and its dtype wide enough? If the policy has a "
+                f"`prepare`, does that make them?"
             )
         self.done, self.created, self.unfinished = bool(report.done), report.created, report.unfinished
         self.eligible, self.masks = report.eligible, report.masks

@@ -44,7 +44,16 @@ class GenerateConfig:
         default=True,
         metadata={"help": "put prompts into the tokenizer's chat template, if it has one, as the user's message"},
     )
-    gen_length: int = field(default=256, metadata={"help": "positions to generate"})
+    infill: bool = field(
+        default=False,
+        metadata={
+            "help": "fill in the mask tokens that prompts contain, each written as the tokenizer writes it; the response "
+            "is the whole text. With --no-chat and --no-stop-at-eos"
+        },
+    )
+    gen_length: int = field(
+        default=256, metadata={"help": "positions to generate; with --infill, at most so many from the first mask on"}
+    )
     block_length: int = field(default=32, metadata={"help": "positions per block, a divisor of the generation length"})
     policy: str = field(
         default="entropy:0.5",
@@ -108,6 +117,8 @@ def decode_config(config: GenerateConfig) -> DecodeConfig:
         raise ValueError(f"output is '{config.output}': a chat (interactive) writes nothing, expected none")
     if config.interactive and not config.chat:
         raise ValueError("chat is false: a chat (interactive) needs the chat template, expected true")
+    if config.infill and (config.chat or config.interactive):
+        raise ValueError("infill is true and so is chat: expected --no-chat, a text is filled in as it stands")
     if config.trace and config.output is None:
         raise ValueError("trace is true and output is none: expected the folder to write trace.jsonl to")
     if not all(config.stop):
@@ -120,6 +131,7 @@ def decode_config(config: GenerateConfig) -> DecodeConfig:
         decoded_token_threshold=config.decoded_token_threshold,
         cache=parse_cache(config.cache),
         hide_future_blocks=config.hide_future_blocks,
+        infill=config.infill,
         stop_at_eos=config.stop_at_eos,
         stop_strings=config.stop,
         min_length=config.min_length,

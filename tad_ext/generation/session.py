@@ -58,6 +58,8 @@ class Session:
         return decode_stream(self.model, ids, self.decoding, tokenizer=self.tokenizer, watch=watch, numbers=numbers)
 
     def text(self, row: DecodedRow) -> str:
-        """A response as text, cut before the stop string that ended it."""
+        """A response as text, cut before the stop string that ended it; with infill, the whole text."""
+        if self.config.infill:
+            return str(self.tokenizer.decode([*row.prompt, *row.canvas], skip_special_tokens=True))
         text = str(self.tokenizer.decode(row.response(), skip_special_tokens=True))
         return text[: min((text.find(stop) for stop in self.config.stop if stop in text), default=len(text))]
