@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tad_ext.decoding.policies import base, policies_by_name
 from tad_ext.models.dream import DreamConfig, DreamModel
 from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -120,3 +121,12 @@ def transformer(request, device):
         suppress_token_ids=[11],
     )
     return model_class(config).to(device).eval()
+
+
+@pytest.fixture
+def registry():
+    """The named policies, to add to; afterwards they are as they were."""
+    before = dict(base._REGISTRY)
+    yield policies_by_name
+    base._REGISTRY.clear()
+    base._REGISTRY.update(before)

@@ -19,17 +19,8 @@ from tad_ext.decoding import (
     TopK,
     parse_policy,
 )
-from tad_ext.decoding.policies import base, policies_by_name, text_form
+from tad_ext.decoding.policies import policies_by_name, text_form
 from tad_ext.decoding.policies.base import Count
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    """A registry to add to; afterwards it is as it was."""
-    before = dict(base._REGISTRY)
-    yield policies_by_name
-    base._REGISTRY.clear()
-    base._REGISTRY.update(before)
 
 
 def test_parse_policy():

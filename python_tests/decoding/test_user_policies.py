@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import tad_ext
-from tad_ext.decoding import DecodeConfig, TopK, decode
+from python_tests.decoding.conftest import RAGGED
+from tad_ext.decoding import (
+    ConfidenceFactor,
+    ConfidenceThreshold,
+    DecodeConfig,
+    EntropyBudget,
+    EntropyThreshold,
+    MarginThreshold,
+    TopK,
+    decode,
+)
 from tad_ext.decoding.policies import checked
 
 
@@ -43,6 +53,41 @@ def test_the_example_of_the_readme(mixing_model):
     exec("def far_apart" + example, names)
     result = decode(mixing_model(), [[1], [2, 3]], replace(names["config"], gen_length=8, block_length=4))
     assert (result.reveal_step > 0).all()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TopK(2),
+        ConfidenceThreshold(0.3),
+        ConfidenceFactor(1.2),
+        MarginThreshold(0.1),
+        EntropyThreshold(1.5),
+        EntropyBudget(2.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_kernel_chooses_is_what_the_policy_chooses(transformer, policy, temperature):
+    def in_between(statistics, state):
+        return policy(statistics, state)
+
+    settings = replace(config(policy), block_add_threshold=0.5, temperature=temperature, batch_size=2)
+    expected = decode(transformer, RAGGED, replace(settings, policy=in_between))
+    result = decode(transformer, RAGGED, settings)
+    assert result.sequences == expected.sequences
+    assert torch.equal(result.reveal_step, expected.reveal_step)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_subclass_that_chooses_in_its_own_way_is_asked(mixing_model):
+    @dataclass(frozen=True)
+    class Backwards(TopK, name="backwards-of-a-test", rule="the last position", source="a test"):
+        def __call__(self, statistics, state):
+            return state.positions.float(), torch.zeros_like(state.eligible)
+
+    assert Backwards().selection is None
+    assert decode(mixing_model(), [[1]], config(Backwards())).reveal_step.tolist() == [[3, 2, 1, 6, 5, 4]]
 
 
 class SeesTheLogits:

@@ -47,7 +47,7 @@ class GenerateConfig:
     infill: bool = field(
         default=False,
         metadata={
-            "help": "fill in the mask tokens that prompts contain, each written as the tokenizer writes it; the response "
+            "help": "fill in the mask tokens that prompts contain, written as the tokenizer writes them; the response "
             "is the whole text. With --no-chat and --no-stop-at-eos"
         },
     )
