@@ -53,7 +53,8 @@ class RecordedStep:
     def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
         """As the step itself."""
         key = (shape, 0 if windows is None else windows.columns.shape[1])
-        mixed = windows is not None and len(windows.whole) > 0  # rare, and of many shapes
+        # Of many shapes, and frequent only where there are many rows, beside which launches cost little.
+        mixed = windows is not None and len(windows.whole) > 0
         if mixed or key not in self._seen:
             # The first run makes what is kept from then on: the cache's and the policy's tensors.
             self._seen |= set() if mixed else {key}
