@@ -68,11 +68,14 @@ def test_infill_fills_the_masks_and_gives_the_whole_text(checkpoint, capsys):
     assert [words[i] for i in (0, 1, 3, 5)] == ["one", "two", "three", "two"]
     assert len(words) == 6
     assert 1 <= one["forwards"] <= 2
+    assert one["tokens"] == 2
     assert capsys.readouterr().out == one["response"] + "\n"
     with pytest.raises(ValueError, match="contains the mask id"):
         generate(settings(checkpoint, prompt=text, chat=False))
     with pytest.raises(ValueError, match="contains no mask id, and infill is True"):
         generate(settings(checkpoint, prompt="one two", infill=True, chat=False))
+    with pytest.raises(ValueError, match="infill and trace are true"):
+        generate(settings(checkpoint, prompt=text, infill=True, chat=False, trace=True, output="anywhere"))
     with pytest.raises(ValueError, match="infill is true and so is chat"):
         generate(settings(checkpoint, prompt=text, infill=True))
 

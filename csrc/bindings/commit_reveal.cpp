@@ -43,7 +43,7 @@ RevealCall::RevealCall(
       given_positions.dim() == 2, "positions has shape ", given_positions.sizes(), ", expected (batch, width)");
   const int64_t batch = canvas.size(0), gen_length = canvas.size(1), width = given_positions.size(1);
   TORCH_CHECK_VALUE(
-      block_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
+      block_length >= 1 && gen_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
       ", expected a divisor of the generation length ", gen_length);
   for (const auto& [value, name] :
        {std::pair{block_add_threshold, "block_add_threshold"},

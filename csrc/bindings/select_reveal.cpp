@@ -41,7 +41,8 @@ select_reveal(
   TORCH_CHECK_VALUE(
       !values_may_be_read(suppress_tokens) || suppress_tokens.eq(mask_token_id).any().item<bool>(),
       "suppress_tokens does not name the mask token ", mask_token_id, ": revealing a mask reveals nothing");
-  StatisticsCall statistics(logits, positions.sizes(), temperature, suppress_tokens, seeds, offsets);
+  StatisticsCall statistics(
+      logits, positions.sizes(), temperature, suppress_tokens, /*ascending=*/true, seeds, offsets);
   const at::Tensor score = at::empty_like(statistics.confidence), accept = at::empty_like(statistics.valid);
   statistics.arguments.positions = reveal.arguments.positions;
   selection.value = value;
@@ -66,7 +67,7 @@ at::Tensor survey(
   TORCH_CHECK_VALUE(canvas.dim() == 2, "canvas has shape ", canvas.sizes(), ", expected (batch, gen_length)");
   const int64_t batch = canvas.size(0), gen_length = canvas.size(1);
   TORCH_CHECK_VALUE(
-      block_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
+      block_length >= 1 && gen_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
       ", expected a divisor of the generation length ", gen_length);
   check_writable(canvas, "canvas", at::kLong, {batch, gen_length});
   check_writable(positions, "positions", at::kLong, {batch, gen_length});

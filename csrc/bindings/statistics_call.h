@@ -14,9 +14,10 @@ struct StatisticsCall {
   at::Tensor suppressed, seeds, offsets;
   TokenStatisticsArguments arguments;
 
+  /// `ascending`: the suppressed ids are, and need not be sorted.
   StatisticsCall(
       const at::Tensor& logits, at::IntArrayRef shape, double temperature, const OptionalTensor& suppress_tokens,
-      const OptionalTensor& seeds, const OptionalTensor& offsets);
+      bool ascending, const OptionalTensor& seeds, const OptionalTensor& offsets);
 };
 
 }  // namespace tad

@@ -29,13 +29,16 @@ at::Tensor query_logits(
   return found.masked_fill(no_token, NAN).masked_fill(no_row, 0).reshape(result_shape);
 }
 
-/// The suppressed ids, sorted for the kernels.
-at::Tensor sorted_ids(const at::Tensor& suppress_tokens, const at::Tensor& logits) {
+/// The suppressed ids, sorted for the kernels; those that are `ascending` already at no cost.
+at::Tensor sorted_ids(const at::Tensor& suppress_tokens, const at::Tensor& logits, bool ascending) {
   check_int64(suppress_tokens, "suppress_tokens");
   check_same_device(suppress_tokens, "suppress_tokens", logits, "logits");
   check_range(suppress_tokens, "suppress_tokens", 0, logits.size(1), "the vocabulary");
   const at::Tensor ids = suppress_tokens.reshape({-1});
-  const at::Tensor sorted = ids.numel() > 1 ? std::get<0>(at::sort(ids)) : ids.contiguous();
+  TORCH_CHECK_VALUE(
+      !ascending || ids.numel() < 2 || !values_may_be_read(ids) || at::diff(ids).ge(0).all().item<bool>(),
+      "suppress_tokens are not in ascending order");
+  const at::Tensor sorted = ascending || ids.numel() < 2 ? ids.contiguous() : std::get<0>(at::sort(ids));
   TORCH_CHECK_VALUE(
       ids.numel() < logits.size(1) || !values_may_be_read(ids) ||
           std::get<0>(at::_unique2(ids)).numel() < logits.size(1),
@@ -47,7 +50,7 @@ at::Tensor sorted_ids(const at::Tensor& suppress_tokens, const at::Tensor& logit
 
 StatisticsCall::StatisticsCall(
     const at::Tensor& given_logits, at::IntArrayRef shape, double temperature, const OptionalTensor& suppress_tokens,
-    const OptionalTensor& given_seeds, const OptionalTensor& given_offsets)
+    bool ascending, const OptionalTensor& given_seeds, const OptionalTensor& given_offsets)
     : logits(as_rows(given_logits)) {
   TORCH_CHECK_VALUE(
       temperature >= 0 && std::isfinite(temperature), "temperature is ", temperature,
@@ -67,7 +70,7 @@ StatisticsCall::StatisticsCall(
   a.entries = token.numel();
   a.temperature = temperature;
   if (suppress_tokens) {
-    suppressed = sorted_ids(*suppress_tokens, logits);
+    suppressed = sorted_ids(*suppress_tokens, logits, ascending);
     a.suppressed = suppressed.const_data_ptr<int64_t>();
     a.suppressed_count = suppressed.numel();
   }
@@ -105,7 +108,7 @@ token_statistics(
   }
   const std::vector<int64_t> shape = chosen ? chosen->sizes().vec() : logits.sizes().slice(0, logits.dim() - 1).vec();
   const OptionalTensor rows = flattened(chosen);
-  StatisticsCall call(logits, shape, temperature, suppress_tokens, seeds, offsets);
+  StatisticsCall call(logits, shape, temperature, suppress_tokens, /*ascending=*/false, seeds, offsets);
   call.arguments.rows = pointer_or_null<int64_t>(rows);
   backend_for(logits)->token_statistics(call.arguments);
   return {call.token,   call.confidence, call.second_token, call.margin,

@@ -25,7 +25,7 @@ TAD_HOST_DEVICE float score_of(const SelectionArguments& a, int64_t entry) {
 /// Whether an entry is accepted that so many others of its row stand before, their entropies summing to `spent`.
 TAD_HOST_DEVICE bool accepts(const SelectionArguments& a, int64_t entry, int64_t before, double spent) {
   switch (a.rule) {
-    case Rule::kTopK: return double(before) < a.value;
+    case Rule::kTopK: return double(before + 1) <= a.value;
     case Rule::kConfidence: return a.confidence[entry] >= float(a.value);
     case Rule::kFactor: return before == 0 || double(a.confidence[entry]) >= 1 - a.value / double(before + 2);
     case Rule::kMargin: return a.margin[entry] >= float(a.value);

@@ -10,7 +10,7 @@
 
 namespace tad {
 
-constexpr int64_t kBlock = 1536;  // elements; a multiple of every vector width, and of six vectors
+constexpr int64_t kBlock = 1536;  // elements; a multiple of every vector width, and of six pairs of vectors
 constexpr int64_t kSlice = 8 * kBlock;
 
 inline int64_t slices_of(int64_t vocabulary) {
@@ -27,7 +27,8 @@ struct SliceStatistics {
 };
 
 /// The exponentials of one row (or pair of rows) on their way from its sums to its gradient, so that each is computed
-/// once: relative to a reference per block.
+/// once: relative to a reference per block. Those of a bfloat16 row, or pair, stand as its elements are read: of each
+/// pair of vectors the even ones, then the odd ones.
 template <class Real>
 struct Exponentials {
   Real *student, *teacher;                        // one per column, up to whole blocks

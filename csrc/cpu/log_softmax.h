@@ -13,12 +13,13 @@ inline int64_t logits_row(const LogSoftmaxArguments& a, int64_t entry) {
 template <class Real>
 void softmax_sums(const LogSoftmaxArguments& a, int64_t entry, int64_t slice, SliceSums* sums) {
   RowReader<Real> reader(a.logits, logits_row(a, entry));
-  write_plain(softmax_sum<Real>(reader, a.vocabulary, slice, 1 / a.temperature, nullptr, nullptr), sums);
+  write_plain(
+      softmax_sum<Real>(reader, a.vocabulary, slice, rounded_inverse<Real>(1 / a.temperature), nullptr, nullptr), sums);
 }
 
 template <class Real>
 void softmax_normalizer(const LogSoftmaxArguments& a, const SliceSums* slices, Real* normalizer) {
-  const double b = 1 / a.temperature;
+  const double b = rounded_inverse<Real>(1 / a.temperature);
   RowSum<double> row;
   for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
     row = merge(row, read_plain<RowSum<double>>(slices[slice]), b);

@@ -162,8 +162,7 @@ inline Vector<Real> tree_max(const Vector<Real>* v) {
     return maximum(tree_max<Real, kCount / 2>(v), tree_max<Real, kCount - kCount / 2>(v + kCount / 2));
 }
 
-/// What a block's sums are made of: logits as they are, which the magnitude then tells whether they may be, or relative
-/// to references.
+/// The magnitude, of logits that were taken as they are, says whether that was right.
 struct BlockSum {
   double sum, magnitude;
 };
@@ -192,12 +191,12 @@ inline BlockSum block_sum(const Element* block, int64_t length, Real reference, 
   return {double(horizontal_sum<Real>(sum)), magnitude.value()};
 }
 
-/// The sum of a slice at inverse temperature b; without `weighted`. `keep` and `references` (of the whole row) get the
-/// exponentials, unless null.
+/// The sum of a slice at inverse temperature b, which has been rounded; without `weighted`. `keep` and `references` (of
+/// the whole row) get the exponentials, unless null.
 template <class Real>
 inline RowSum<double> softmax_sum(
     RowReader<Real>& reader, int64_t vocabulary, int64_t slice, double b, Real* keep, Real* references) {
-  const Real scale = Real(b * kLog2E);
+  const Real scale = scale_of<Real>(b);
   bool ordinary = true;
   RowSum<double> row;
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
@@ -324,13 +323,13 @@ inline BlockDivergence block_divergence(
 /// what is left of them in the divergence is the difference beyond the logarithm of this.
 constexpr double kMostApart = 32;
 
-/// The sums for KL(teacher || student) of a slice of a pair of rows at inverse temperature b. `kept`, unless null, gets
-/// the exponentials.
+/// The sums for KL(teacher || student) of a slice of a pair of rows at inverse temperature b, which has been rounded.
+/// `kept`, unless null, gets the exponentials.
 template <class Real>
 inline DivergenceSum<double> divergence_sum(
     RowReader<Real>& student, RowReader<Real>& teacher, int64_t vocabulary, int64_t slice, double b,
     const Exponentials<Real>* kept) {
-  const Real scale = Real(b * kLog2E);
+  const Real scale = scale_of<Real>(b);
   bool ordinary = true;
   DivergenceSum<double> row;
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {

@@ -126,12 +126,17 @@ constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
 /// or else what becomes of them does not matter.
 enum class Powers { kAny, kBounded, kOrdinary };
 
-/// Of powers within it neither thousands in a sum nor the sum's inverse leave the normal numbers.
+/// Of powers within it neither thousands in a sum leave the normal numbers, nor the sum's inverse times 1e-13. Without
+/// fused multiply-adds x * scale is rounded, which costs digits as it grows.
+#if defined(TAD_HAS_F16C) || defined(__FMA__) || defined(__aarch64__)
 constexpr double kOrdinaryPower = 64;
+#else
+constexpr double kOrdinaryPower = 16;
+#endif
 
-/// x becomes 2^(x * scale), within 1.5 ulp, for x * scale < 127; exactly 1 for 0; 0 for -inf and below the normal
-/// numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would wait for each operation,
-/// and a processor's window is too short to find another in time.
+/// x becomes 2^(x * scale), within 1.5 ulp where multiply-adds are fused, for x * scale < 127; exactly 1 for 0; 0 for
+/// -inf and below the normal numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would
+/// wait for each operation, and a processor's window is too short to find another in time.
 template <int kCount, Powers kPowers = Powers::kAny>
 TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
   constexpr bool kOrdinary = kPowers == Powers::kOrdinary;
@@ -157,6 +162,17 @@ TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
     // Adding to the bits would lose some NaNs, and makes no 0.
     x[k] = kOrdinary ? (Vector<float>)((Words)p[k] + exponent) : p[k] * (Vector<float>)exponent;
   }
+}
+
+/// exp(b * x) is 2^(x * scale_of(b)), and as the scale is rounded, exp(rounded_inverse(b) * x): what is set against
+/// sums of such must be taken at that inverse temperature, too, or the difference shows where x is large.
+template <class Real>
+inline Real scale_of(double b) {
+  return Real(b * kLog2E);
+}
+template <class Real>
+inline double rounded_inverse(double b) {
+  return double(scale_of<Real>(b)) / kLog2E;
 }
 
 /// The float64 path serves gradient checks: exact, not fast.

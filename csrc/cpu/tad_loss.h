@@ -12,19 +12,26 @@ inline bool takes_part(const TadLossArguments& a, EntryKind kind) {
   return kind == EntryKind::kNear || (kind == EntryKind::kDistant && a.teacher.data);
 }
 
+/// The inverse temperature of an entry's sums.
+template <class Real>
+inline double inverse_temperature(const TadLossArguments& a, EntryKind kind) {
+  return rounded_inverse<Real>(kind == EntryKind::kDistant ? 1 / a.temperature : 1);
+}
+
 template <class Real>
 void tad_sums(
     const TadLossArguments& a, int64_t entry, int64_t slice, const Exponentials<Real>* kept, SliceSums* sums) {
   const EntryKind kind = kind_of(a, entry);
+  const double b = inverse_temperature<Real>(a, kind);
   DivergenceSum<double> result;
   if (takes_part(a, kind)) {
     RowReader<Real> student(a.student, row_of(a.student_rows, entry));
     if (kind == EntryKind::kNear) {
       result.student = softmax_sum<Real>(
-          student, a.vocabulary, slice, 1, kept ? kept->student : nullptr, kept ? kept->student_references : nullptr);
+          student, a.vocabulary, slice, b, kept ? kept->student : nullptr, kept ? kept->student_references : nullptr);
     } else {
       RowReader<Real> teacher(a.teacher, row_of(a.teacher_rows, entry));
-      result = divergence_sum<Real>(student, teacher, a.vocabulary, slice, 1 / a.temperature, kept);
+      result = divergence_sum<Real>(student, teacher, a.vocabulary, slice, b, kept);
     }
   }
   write_plain(result, sums);
@@ -34,14 +41,14 @@ template <class Real>
 double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   const EntryKind kind = kind_of(a, entry);
   if (!takes_part(a, kind)) return 0;
+  const double b = inverse_temperature<Real>(a, kind);
   DivergenceSum<double> row;
   for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
-    row =
-        merge(row, read_plain<DivergenceSum<double>>(slices[slice]), kind == EntryKind::kNear ? 1 : 1 / a.temperature);
+    row = merge(row, read_plain<DivergenceSum<double>>(slices[slice]), b);
   write_plain(row, slices);
   if (kind == EntryKind::kDistant) return row.divergence();
-  const int64_t student = row_of(a.student_rows, entry);
-  return cross_entropy(row.student, element_of<double>(a.student, student, a.labels[entry]));
+  const double label_logit = element_of<double>(a.student, row_of(a.student_rows, entry), a.labels[entry]);
+  return row.student.log_sum() + b * (row.student.max - label_logit);
 }
 
 /// A number whose NaN has zeros in its lower half, as even_odd_bfloat16 wants them.
@@ -66,7 +73,7 @@ void tad_gradient(
   const EntryKind kind = kind_of(a, entry);
   const bool takes_part_here = takes_part(a, kind);
   const auto row = read_plain<DivergenceSum<double>>(sums);
-  const double b = kind == EntryKind::kDistant ? 1 / a.temperature : 1;
+  const double b = inverse_temperature<Real>(a, kind);
   const int64_t label = kind == EntryKind::kNear ? a.labels[entry] : -1;
   // The order in which a row's exponentials are kept: that of the elements which its sums were made from.
   const bool even_odd =

@@ -210,6 +210,23 @@ void test_rows_that_stand_apart() {
   }
 }
 
+/// A nearly certain row's loss is what is left of two large numbers.
+void test_certain_rows() {
+  for (double peak : {5.0, 12.0, 30.0, 40.0, 44.0, 60.0}) {
+    context = "peak " + std::to_string(peak);
+    Matrix logits(DType::kFloat32, 1, 100), other(DType::kFloat32, 1, 100);
+    for (int64_t i = 0; i < 100; ++i) logits.set(0, i, i == 50 ? peak : -20);
+    for (int64_t i = 0; i < 100; ++i) other.set(0, i, i == 50 ? peak + 0.7 : -20);
+    for (const CpuKernels* kernels : runnable_cpu_kernels()) {
+      context = "peak " + std::to_string(peak) + ", " + kernels->instruction_set;
+      for (int64_t steps : {1, 9}) {
+        const Problem problem{logits, other, {50}, {steps}, {}, {}, {}};
+        CHECK_NEAR(OnCpu<float>(*kernels, problem).losses()[0], problem.loss(0), 3e-7);
+      }
+    }
+  }
+}
+
 /// Rounding to bfloat16 turns none of them into a number.
 void test_every_kind_of_nan() {
   constexpr uint16_t kPatterns[] = {0x7f81, 0x7fff, 0xff81, 0xffff, 0x7fc0, 0xffc0};
@@ -281,6 +298,7 @@ int main() {
   test_one_extraordinary_logit();
   test_ordinary_blocks_below_a_peak();
   test_rows_that_stand_apart();
+  test_certain_rows();
   test_every_kind_of_nan();
   test_infinite_and_missing_values();
   test_equal_rows_have_no_divergence();

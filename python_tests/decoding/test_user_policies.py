@@ -20,7 +20,9 @@ from tad_ext.decoding import (
     TopK,
     decode,
 )
-from tad_ext.decoding.policies import checked
+from tad_ext.decoding.policies import checked, selection_of
+from tad_ext.decoding.policies.base import Count
+from tad_ext.ops import Selection
 
 
 def left_to_right(statistics, state):
@@ -80,14 +82,59 @@ def test_what_a_kernel_chooses_is_what_the_policy_chooses(transformer, policy, t
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_subclass_that_chooses_in_its_own_way_is_asked(mixing_model):
+def test_subclasses_of_a_policy_that_a_kernel_applies(transformer):
+    @dataclass(frozen=True)
+    class Top2(TopK, name="top2-of-a-test", rule="two", source="a test"):
+        k: Count = 2
+        unused: Count = 1
+
     @dataclass(frozen=True)
     class Backwards(TopK, name="backwards-of-a-test", rule="the last position", source="a test"):
         def __call__(self, statistics, state):
-            return state.positions.float(), torch.zeros_like(state.eligible)
+            score, accept = super().__call__(statistics, state)
+            return state.positions.to(score.dtype), torch.zeros_like(accept)
 
-    assert Backwards().selection is None
-    assert decode(mixing_model(), [[1]], config(Backwards())).reveal_step.tolist() == [[3, 2, 1, 6, 5, 4]]
+    assert selection_of(Top2()) == Selection("topk", 2)
+    assert selection_of(Backwards()) is None
+    two = decode(transformer, RAGGED, config(TopK(2)))
+    assert torch.equal(decode(transformer, RAGGED, config(Top2())).reveal_step, two.reveal_step)
+    last = decode(transformer, [[1]], config(Backwards()))
+    assert last.reveal_step.tolist() == [[3, 2, 1, 6, 5, 4]]
+
+
+def test_a_policy_with_an_attribute_of_that_name_is_asked(mixing_model):
+    class Mine:
+        selection = Selection("topk", 6)
+
+        def __call__(self, statistics, state):
+            return left_to_right(statistics, state)
+
+    result = decode(mixing_model(), [[1]], config(Mine()))
+    assert result.reveal_step.tolist() == [[1, 2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_positions_that_a_policy_keeps_stay_as_they_are(mixing_model, batch_size):
+    kept = []
+
+    def keeps(statistics, state):
+        kept.append((state.positions, state.positions.clone()))
+        return left_to_right(statistics, state)
+
+    decode(mixing_model(), [[1], [2, 3], [4]], replace(config(keeps), batch_size=batch_size))
+    assert all(torch.equal(now, then) for now, then in kept)
+
+
+def test_a_model_may_name_its_device(mixing_model):
+    class Model:
+        def __init__(self, model):
+            self.config, self.device, self.model = model.config, str(model.device), model
+
+        def __call__(self, *arguments, **options):
+            return self.model(*arguments, **options)
+
+    result = decode(Model(mixing_model()), [[1]], config(left_to_right))
+    assert result.reveal_step.tolist() == [[1, 2, 3, 4, 5, 6]]
 
 
 class SeesTheLogits:

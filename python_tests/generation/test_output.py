@@ -138,6 +138,18 @@ def test_a_folder_of_other_settings_is_refused(run, monkeypatch, tmp_path, chang
     assert contents(tmp_path / "out") == before
 
 
+def test_a_folder_of_before_a_setting_was_there_is_continued(run, monkeypatch, tmp_path):
+    run("out")
+    file = tmp_path / "out" / "settings.json"
+    older = json.loads(file.read_text())
+    del older["infill"], older["stop"]
+    file.write_text(json.dumps(older))
+    no_model(monkeypatch)
+    assert len(run("out")) == len(PROMPTS)
+    with pytest.raises(ValueError, match=r"made with stop = \[\], this run has \['two'\]"):
+        run("out", stop=["two"])
+
+
 def test_another_model_or_template_is_refused(run, settings, instruct, tmp_path):
     run("out")
     other = write_words_model(tmp_path / "other", max_positions=32)

@@ -11,10 +11,13 @@ from torch import Tensor
 from tad_ext.decoding import ConfidenceThreshold
 from tad_ext.ops import (
     DecodeState,
+    Selection,
     commit_reveal,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
+    select_reveal,
+    survey,
     token_statistics,
     unmask_step,
 )
@@ -94,7 +97,9 @@ def every_operator(vocabulary: int = 515, dtype: torch.dtype = torch.float32) ->
         Case("sampling", statistics_inputs, _sampling),
         Case("commit", reveal_inputs, _commit),
     ]
-    return cases + [Case("unmask", unmask_inputs, _unmask)] * (vocabulary > MASK)
+    if vocabulary > MASK:
+        cases += [Case("unmask", unmask_inputs, _unmask), Case("select", unmask_inputs, _select)]
+    return cases
 
 
 def _loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, weight: Tensor) -> list[Tensor]:
@@ -165,3 +170,26 @@ def _unmask(
     )  # fmt: skip
     revealed = unmask_step(canvas, logits, state, ConfidenceThreshold(0.3), mask_token_id=MASK)
     return [canvas, state.reveal_step, state.forwards, state.blocks, state.done, revealed]
+
+
+def _select(
+    canvas: Tensor,
+    reveal_step: Tensor,
+    forwards: Tensor,
+    blocks: Tensor,
+    done: Tensor,
+    positions: Tensor,
+    logits: Tensor,
+) -> list[Tensor]:
+    canvas, all_positions = canvas.clone(), torch.empty_like(canvas)
+    state = DecodeState(
+        reveal_step.clone(), forwards.clone(), blocks.clone(), done.clone(), positions, BLOCK_LENGTH,
+        block_add_threshold=0.5, eos_token_ids=(EOS,),
+    )  # fmt: skip
+    suppress = torch.full((1,), MASK, device=canvas.device)
+    statistics, revealed = select_reveal(
+        canvas, logits, state, Selection("entropy-budget", 2.0), mask_token_id=MASK, suppress_tokens=suppress
+    )
+    progress = survey(canvas, state.blocks, all_positions, block_length=BLOCK_LENGTH, mask_token_id=MASK)
+    written = [canvas, state.reveal_step, state.forwards, state.blocks, state.done]
+    return [*written, *statistics, revealed, all_positions, progress]

@@ -15,6 +15,7 @@ from tad_ext.ops import (
     Selection,
     pack_offsets,
     reference,
+    select,
     select_reveal,
     survey,
     token_statistics,
@@ -40,6 +41,7 @@ def logits_with(confidences: list[float], device: str) -> torch.Tensor:
         (Selection("topk", 1), [0]),
         (Selection("topk", 2), [0, 2]),
         (Selection("topk", 9), [0, 1, 2, 3]),
+        (Selection("topk", 2.5), [0, 2]),
         (Selection("confidence", 0.85), [0, 2]),
         (Selection("confidence", 0.99), [0]),  # forced progress
         (Selection("confidence", 0.0), [0, 1, 2, 3]),
@@ -90,7 +92,7 @@ def test_padding_and_broken_rows_are_never_accepted(device: str) -> None:
     block_length=st.sampled_from([1, 3, 5, 32]),
     block_count=st.integers(1, 3),
     selection=st.one_of(
-        st.builds(Selection, st.just("topk"), st.integers(1, 6)),
+        st.builds(Selection, st.just("topk"), st.floats(0, 6)),
         st.builds(Selection, st.sampled_from(["confidence", "margin"]), st.sampled_from([0.0, 0.1, 0.3, 1.0])),
         st.builds(Selection, st.sampled_from(["factor", "entropy", "entropy-budget"]), st.floats(0, 4)),
     ),
@@ -112,7 +114,7 @@ def test_property_whole_decodes_agree_with_the_reference(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     length = block_length * block_count
-    suppress = torch.tensor([MASK, 0], device=device)
+    suppress = torch.tensor([0, MASK], device=device)
     canvas, states = [torch.full((batch, length), MASK, device=device) for _ in range(2)], []
     for _ in range(2):
         states.append(
@@ -169,6 +171,13 @@ def test_the_statistics_are_those_of_token_statistics(device: str) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_rule_that_does_not_exist_is_refused_in_pytorch_too(device: str) -> None:
+    state = DecodeState.start(1, 4, block_length=4, device=device)
+    statistics = token_statistics(torch.randn(1, 4, 9, device=device))
+    with pytest.raises(ValueError, match="rule is 'best', expected one of topk, confidence"):
+        select(statistics, state, Selection("best", 1))
+
+
 def test_survey_by_hand(device: str) -> None:
     canvas = torch.tensor([[1, MASK, 1, 1, MASK, MASK], [MASK] * 6, [1] * 6], device=device)
     positions = torch.zeros_like(canvas)
@@ -204,6 +213,7 @@ def test_opcheck(device: str) -> None:
         ({"logits": torch.zeros(6, 40).long()}, TypeError, "logits has dtype"),
         ({"suppress_tokens": torch.tensor([1, 2])}, ValueError, "suppress_tokens does not name the mask token 5"),
         ({"suppress_tokens": torch.tensor([MASK, 40])}, ValueError, r"suppress_tokens\[1\] is 40"),
+        ({"suppress_tokens": torch.tensor([MASK, 1])}, ValueError, "suppress_tokens are not in ascending order"),
         ({"temperature": -1.0}, ValueError, "temperature is -1"),
         ({"temperature": 1.0}, ValueError, "seeds and offsets are expected"),
         ({"canvas": torch.zeros(6, 2).long().T}, ValueError, "canvas has strides"),
@@ -227,6 +237,7 @@ def test_bad_arguments_are_named(device: str, changes: dict, error: type[Excepti
         ({"positions": torch.zeros(2, 6)}, TypeError, "positions has dtype"),
         ({"blocks": torch.ones(3).long()}, ValueError, "blocks has shape"),
         ({"canvas": torch.zeros(6).long()}, ValueError, "canvas has shape"),
+        ({"canvas": torch.zeros(2, 0).long()}, ValueError, "block_length is 3, expected a divisor of the generation"),
     ],
 )
 def test_bad_arguments_of_survey_are_named(device: str, changes: dict, error: type[Exception], message: str) -> None:

@@ -52,11 +52,11 @@ class DecodingBatch:
         longest: int,
         config: DecodeConfig,
         tokens: SpecialTokens,
-        device: torch.device,
+        device: torch.device | str,
         max_positions: int,
     ) -> None:
         """For prompts of up to `longest` tokens before the canvas, and a model of `max_positions`."""
-        self.config, self.tokens, self.device, self.max_positions = config, tokens, device, max_positions
+        self.config, self.tokens, self.device, self.max_positions = config, tokens, torch.device(device), max_positions
         self.rows: list[RowProgress] = []
         self.state = DecodeState.start(
             capacity,
@@ -169,7 +169,7 @@ class DecodingBatch:
             forwards=state.forwards[rows],
             blocks=state.blocks[rows],
             done=state.done[rows],
-            positions=self.positions[rows, : shape.width].contiguous(),
+            positions=self.positions[rows, : shape.width].clone(memory_format=torch.contiguous_format),
             memory={name: tensor[rows] for name, tensor in state.memory.items()},
         )
 

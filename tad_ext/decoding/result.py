@@ -41,6 +41,11 @@ class DecodedRow:
         """The tokens before the first end-of-sequence token."""
         return _before_end(self.canvas, self.response_length, self.eos_token_ids)
 
+    @property
+    def revealed(self) -> int:
+        """Response tokens that decoding revealed: all but those that were given (infill)."""
+        return sum(step > 0 for step in self.reveal_step[: self.response_length])
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeResult:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import select_reveal, unmask_step
-from tad_ext.ops.unmask import selection_of
 
 from .batch import DecodingBatch, StepShape
 from .forward import Forward, Windows
-from .policies import checked
+from .policies import checked, selection_of
 from .progress import Report
 from .sampling import Sampler
 

@@ -117,8 +117,10 @@ def decode_config(config: GenerateConfig) -> DecodeConfig:
         raise ValueError(f"output is '{config.output}': a chat (interactive) writes nothing, expected none")
     if config.interactive and not config.chat:
         raise ValueError("chat is false: a chat (interactive) needs the chat template, expected true")
-    if config.infill and (config.chat or config.interactive):
+    if config.infill and config.chat:
         raise ValueError("infill is true and so is chat: expected --no-chat, a text is filled in as it stands")
+    if config.infill and config.trace:
+        raise ValueError("infill and trace are true: expected one of them, a trace shows whole canvases")
     if config.trace and config.output is None:
         raise ValueError("trace is true and output is none: expected the folder to write trace.jsonl to")
     if not all(config.stop):

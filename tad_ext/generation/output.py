@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from tad_ext.data.trajectories import tokenizer_hash
 from tad_ext.files import output_folder, remove_leftovers, write_json, write_text
+from tad_ext.generation.config import GenerateConfig
 from tad_ext.generation.session import Session
 from tad_ext.generation.trace import TRACE, Trace
 from tad_ext.models.loading import model_fingerprint
@@ -26,6 +27,7 @@ Row = dict[str, Any]
 
 # Responses depend on the batch size and the device by no more than rounding, as those of `decode` do.
 _FREE = ("prompt", "prompts", "interactive", "output", "batch_size", "device", "cuda_graphs")
+_DEFAULTS = dataclasses.asdict(GenerateConfig(model=""))
 _INFORMATIVE = ("model", "adapter")  # paths; the fingerprints tell whether they are the same
 
 
@@ -95,9 +97,10 @@ class OutputFolder:
         except (ValueError, TypeError) as error:
             raise ValueError(f"output: {file} is damaged ({error}); choose another folder") from error
         for name, ours in self.settings.items():
-            if name not in _INFORMATIVE and found.get(name) != ours:
+            theirs = found.get(name, _DEFAULTS.get(name))  # of before the setting was there
+            if name not in _INFORMATIVE and theirs != ours:
                 raise ValueError(
-                    f"output: the responses in '{self.path}' were made with {name} = {found.get(name)!r}, this run has "
+                    f"output: the responses in '{self.path}' were made with {name} = {theirs!r}, this run has "
                     f"{ours!r}; choose another folder or the same settings"
                 )
 

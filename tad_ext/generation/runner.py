@@ -27,8 +27,8 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
     Responses are printed, but for those of a file that go into a folder. The folder of a run that was stopped is
     continued: only prompts that are not answered yet are decoded, with the random streams they would have had.
 
-    Returns one dict per prompt: index, prompt, response, tokens (up to and including the first end-of-sequence token or
-        stop string), forwards. None for a chat.
+    Returns one dict per prompt: index, prompt, response, tokens (revealed ones, up to and including the first
+        end-of-sequence token or stop string), forwards. None for a chat.
 
     Raises:
         ValueError, TypeError: a setting that is wrong, before the model is loaded; a folder with responses to other
@@ -73,7 +73,7 @@ def _answer(
 ) -> None:
     """Decodes what waits; each response goes into `finished` and into the folder."""
     session.load()  # before anything is written or shown
-    console = None if progress.is_file else terminal()
+    console = None if progress.is_file or session.config.infill else terminal()
     with ExitStack() as stack:
         if output is not None:
             stack.enter_context(output)
@@ -84,7 +84,7 @@ def _answer(
                 "index": row.number,
                 "prompt": prompts[row.number],
                 "response": session.text(row),
-                "tokens": row.response_length,
+                "tokens": row.revealed,
                 "forwards": row.forwards,
             }
             if output is not None:
@@ -122,7 +122,7 @@ class _Progress:
 
     def add(self, row: DecodedRow) -> None:
         """Counts a response."""
-        self.tokens += row.response_length
+        self.tokens += row.revealed
         self.forwards += row.forwards
         self._bar.set_postfix_str(rates(self.tokens, self.forwards, time.perf_counter() - self._started), refresh=False)
         self._bar.update()

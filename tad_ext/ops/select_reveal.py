@@ -25,14 +25,15 @@ def select_reveal(
 ) -> tuple[TokenStatistics, Tensor]:
     """Statistics, selection and reveals of one forward, in place on `canvas` and `state`: two launches on a GPU.
 
-    The same as `token_statistics`, `select` and `commit_reveal` one after the other.
+    The same as `token_statistics`, `select` and `commit_reveal` one after the other, up to the last bit of the sums of
+    entropies that a budget is compared with.
 
     Args:
         canvas: (B, G) int64, the generation region; written.
         logits: (B * W, V) or (B, W, V), of the entries `state.positions`; those of padding are not read.
         state: counters, block schedule and positions; its tensors are updated.
         selection: which entries are accepted.
-        suppress_tokens: int64 ids that are never chosen, the mask token among them.
+        suppress_tokens: int64 ids that are never chosen, ascending, the mask token among them.
         temperature, seeds, offsets: as in `token_statistics`; seeds and offsets broadcastable to (B, W).
 
     Returns:

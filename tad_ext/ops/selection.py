@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ def select(statistics: TokenStatistics, state: DecodeState, selection: Selection
         return statistics.margin, candidate & (statistics.margin >= value)
     if rule == "entropy":
         return -statistics.entropy, candidate & (statistics.entropy < value)
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule is {rule!r}, expected one of {', '.join(get_args(Rule))}")
     score = -statistics.entropy if rule == "entropy-budget" else statistics.confidence
     order = best_first(score, candidate)
     rank = torch.arange(1, order.shape[-1] + 1, dtype=torch.float64, device=order.device).expand(order.shape)

@@ -7,20 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .backend import commit_reveal, select_reveal, token_statistics
-from .selection import Selection
+from .backend import commit_reveal, token_statistics
 from .types import DecodeState, TokenStatistics
 
 Policy = Callable[[TokenStatistics, DecodeState], tuple[Tensor, Tensor]]
-"""policy(statistics of (B, W) tensors, state) -> (score (B, W) float, higher is better; accept (B, W) bool).
-
-One whose choice is a `Selection` may say so by an attribute `selection`, and is not called where the kernel can choose.
-"""
-
-
-def selection_of(policy: Policy) -> Selection | None:
-    """What the kernel of `select_reveal` can do in a policy's place; None: only the policy itself knows its choice."""
-    return getattr(policy, "selection", None)
+"""policy(statistics of (B, W) tensors, state) -> (score (B, W) float, higher is better; accept (B, W) bool)."""
 
 
 def unmask_step(
@@ -44,11 +35,6 @@ def unmask_step(
     """
     if isinstance(statistics, Tensor):
         suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
-        selection = selection_of(policy)
-        if selection is not None:
-            return select_reveal(
-                canvas, statistics, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppress
-            )[1]
         statistics = token_statistics(statistics, suppress_tokens=suppress)
     score, accept = policy(statistics, state)
     return commit_reveal(

@@ -24,6 +24,9 @@ Two things more are there for policies that need them:
   use, with the first dimension B. A row starts with zeros, its memory moves with it, and is zeroed when another prompt
   takes the row. What is remembered per canvas column is found through `state.positions`, (B, W), -1 for padding.
 
+A policy whose choice is one of the rules of `tad_ext.ops.Selection` can be a `BySelection`, as the plain ones here are:
+a kernel then applies it, and nothing runs in between.
+
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
 indexing by a mask). It must treat each row on its own: then results do not depend on which prompts share a batch.
 
@@ -37,7 +40,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .base import NamedPolicy, policies_by_name
+from .base import BySelection, NamedPolicy, policies_by_name, selection_of
 from .checking import checked
 from .confidence import ConfidenceFactor, ConfidenceThreshold, TopK
 from .credit import Credit
@@ -51,6 +54,7 @@ from .text import parse_policy, text_form
 
 __all__ = [
     "KLASS",
+    "BySelection",
     "ConfidenceFactor",
     "ConfidenceThreshold",
     "Credit",
@@ -66,6 +70,7 @@ __all__ = [
     "checked",
     "parse_policy",
     "policies_by_name",
+    "selection_of",
     "text_form",
 ]
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 from torch import Tensor
 
 from tad_ext.decoding.checks import check_choice, check_integer, check_number
-from tad_ext.ops import DecodeState, Selection, TokenStatistics, select
+from tad_ext.ops import DecodeState, Policy, Selection, TokenStatistics, select
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,23 @@ class NamedPolicy(ABC):
         return f"{self.name}:" + ",".join(f"{name}={value}" for name, value in values.items())
 
 
-class BySelection:
-    """A second base, of policies that a kernel can apply where it reveals.
-
-    They are the rule of `tad_ext.ops.Selection` that has their name, with their only parameter.
-    """
+class BySelection(ABC):
+    """A second base, of policies whose choice is a `tad_ext.ops.Selection`: a kernel applies it where it reveals."""
 
     @property
-    def selection(self) -> Selection | None:
-        """The rule and its parameter; None where a subclass chooses in a way of its own."""
-        if type(self).__call__ is not BySelection.__call__:
-            return None
-        (parameter,) = dataclasses.fields(self)  # type: ignore[arg-type]
-        return Selection(self.name, getattr(self, parameter.name))  # type: ignore[attr-defined]
+    @abstractmethod
+    def selection(self) -> Selection:
+        """The rule and its parameter."""
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """The same in PyTorch."""
-        assert self.selection is not None
         return select(statistics, state, self.selection)
+
+
+def selection_of(policy: Policy) -> Selection | None:
+    """What a kernel can do in a policy's place; None where only the policy itself knows its choice."""
+    own = isinstance(policy, BySelection) and type(policy).__call__ is BySelection.__call__
+    return policy.selection if own else None  # type: ignore[attr-defined]
 
 
 _REGISTRY: dict[str, type[NamedPolicy]] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tad_ext.ops import Selection
+
 from .base import BySelection, Count, NamedPolicy, NonNegative, Probability
 
 
@@ -22,6 +24,11 @@ class TopK(
 
     k: Count = 1
 
+    @property
+    def selection(self) -> Selection:
+        """By rule `topk`."""
+        return Selection("topk", self.k)
+
 
 @dataclass(frozen=True)
 class ConfidenceThreshold(
@@ -33,6 +40,11 @@ class ConfidenceThreshold(
     """
 
     threshold: Probability = 0.9
+
+    @property
+    def selection(self) -> Selection:
+        """By rule `confidence`."""
+        return Selection("confidence", self.threshold)
 
 
 @dataclass(frozen=True)
@@ -55,3 +67,8 @@ class ConfidenceFactor(
     """
 
     factor: NonNegative = 1.0
+
+    @property
+    def selection(self) -> Selection:
+        """By rule `factor`."""
+        return Selection("factor", self.factor)

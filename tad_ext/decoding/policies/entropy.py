@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tad_ext.ops import Selection
+
 from .base import BySelection, NamedPolicy, NonNegative
 
 
@@ -23,6 +25,11 @@ class EntropyThreshold(
     """
 
     threshold: NonNegative
+
+    @property
+    def selection(self) -> Selection:
+        """By rule `entropy`."""
+        return Selection("entropy", self.threshold)
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,8 @@ class EntropyBudget(
     """
 
     budget: NonNegative = 0.1
+
+    @property
+    def selection(self) -> Selection:
+        """By rule `entropy-budget`."""
+        return Selection("entropy-budget", self.budget)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tad_ext.ops import Selection
+
 from .base import BySelection, NamedPolicy, Probability
 
 
@@ -23,3 +25,8 @@ class MarginThreshold(
     """
 
     threshold: Probability
+
+    @property
+    def selection(self) -> Selection:
+        """By rule `margin`."""
+        return Selection("margin", self.threshold)
