@@ -214,9 +214,9 @@ void test_rows_that_stand_apart() {
 void test_certain_rows() {
   for (double peak : {5.0, 12.0, 30.0, 40.0, 44.0, 60.0}) {
     context = "peak " + std::to_string(peak);
-    Matrix logits(DType::kFloat32, 1, 100), other(DType::kFloat32, 1, 100);
-    for (int64_t i = 0; i < 100; ++i) logits.set(0, i, i == 50 ? peak : -20);
-    for (int64_t i = 0; i < 100; ++i) other.set(0, i, i == 50 ? peak + 0.7 : -20);
+    Matrix logits(DType::kFloat32, 1, 192), other(DType::kFloat32, 1, 192);
+    for (int64_t i = 0; i < 192; ++i) logits.set(0, i, i == 50 ? peak : -20);
+    for (int64_t i = 0; i < 192; ++i) other.set(0, i, i == 50 ? peak + 0.7 : -20);
     for (const CpuKernels* kernels : runnable_cpu_kernels()) {
       context = "peak " + std::to_string(peak) + ", " + kernels->instruction_set;
       for (int64_t steps : {1, 9}) {
