@@ -42,16 +42,19 @@ class Sizes:
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time."""
+    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; `graphs`: with recorded
+    steps.
+    """
 
     cache: str
     rows: int = 1
+    graphs: bool = False
 
     @property
     def path(self) -> str:
         """What tables call it."""
         who = self.cache if self.cache == PUBLISHED else f"tad_ext, {self.cache.replace('none', 'no')} cache"
-        return f"{who}, batch {self.rows}"
+        return f"{who}, batch {self.rows}" + ", graphs" * self.graphs
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class DecodeBench:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() if cuda else 0
-        with self.clock.watching():
+        with self.clock.watching(parts=not case.graphs):
             started = time.perf_counter()
             decode = self._published if case.cache == PUBLISHED else self._own
             cache_bytes = decode(case, prompts, forwards)
@@ -122,10 +125,12 @@ class DecodeBench:
             return Sample(seconds, self.clock.steps_ms(), cache_bytes, peak)
 
     def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
+        policy = ReplayedCounts(self.schedule, case.rows, self.device)
         config = DecodeConfig(
             gen_length=self.sizes.gen_length,
             block_length=self.sizes.block_length,
-            policy=self.clock.policy(ReplayedCounts(self.schedule, case.rows, self.device)),
+            policy=policy if case.graphs else self.clock.policy(policy),
+            cuda_graphs=case.graphs,
             stop_at_eos=False,
             temperature=self.sizes.temperature,
             cache=parse_cache(case.cache),
@@ -168,6 +173,8 @@ class DecodeBench:
         }
         steps_ms = [sum(step.values()) for steps in same_steps for step in steps]
         rate = median(len(sample.steps) / sample.seconds for sample in samples)
+        if case.graphs:  # of a replay: every run records its graphs anew, which a long one would hardly notice
+            rate, parts_ms = 1e3 / median(steps_ms), {}
         return {
             "path": case.path,
             "baseline": case.cache == PUBLISHED,

@@ -43,8 +43,8 @@ def rows(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
 
 
 def part_rows(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the parts of a step."""
-    measured = [line for line in lines if "error" not in line]
+    """Header and cells of the parts of a step, where they are known."""
+    measured = [line for line in lines if line.get("parts_ms")]
     return ["", *PARTS], [[line["path"], *(digits(line["parts_ms"][part]) for part in PARTS)] for line in measured]
 
 
@@ -82,20 +82,26 @@ def outside_layers_ms(line: Line) -> float:
     return sum(line["parts_ms"].values()) - line["parts_ms"][LAYERS]
 
 
+def _part_cells(line: Line, baseline: Line | None) -> list[str]:
+    parts = line["parts_ms"]
+    neither = outside_layers_ms(line) - parts[HEAD]
+    ratio = outside_layers_ms(baseline) / outside_layers_ms(line) if baseline else 0.0
+    return [
+        *map(digits, (parts[LAYERS], parts[HEAD], neither)),
+        f"{neither / sum(parts.values()):.1%}",
+        f"{ratio:.1f}x" if baseline and line.get("batch") == baseline.get("batch") else "",
+    ]
+
+
 def _mebibytes(count: int | None) -> str:
     return "" if count is None else digits(count / 2**20)
 
 
 def _cells(line: Line, baseline: Line | None) -> list[str]:
-    parts = line["parts_ms"]
-    neither = outside_layers_ms(line) - parts[HEAD]
-    ratio = outside_layers_ms(baseline) / outside_layers_ms(line) if baseline else 0.0
-    shown = (line["forwards_per_second"], line["tokens_per_second"], line["median_ms"], parts[LAYERS], parts[HEAD])
     return [
         line["path"],
-        *map(digits, (*shown, neither)),
-        f"{neither / sum(parts.values()):.1%}",
-        f"{ratio:.1f}x" if baseline and line.get("batch") == baseline.get("batch") else "",
+        *map(digits, (line["forwards_per_second"], line["tokens_per_second"], line["median_ms"])),
+        *(_part_cells(line, baseline) if line["parts_ms"] else [""] * 5),
         _mebibytes(line.get("cache_bytes") or None),
         _mebibytes(line.get("peak_bytes")),
     ]

@@ -20,8 +20,9 @@ their share of what a copy moves in the same run. "x / this" is how many times a
 is the peak beyond the inputs, results included.
 
 Of decoding, "layers" is the model without its output head, and "neither" all but layers and head; each is a mean over
-the forwards of a run. forwards/s and tokens/s are of whole runs, prompt included; a run with a cache decodes the whole
-canvas, one without decodes its beginning. Memory is the peak beyond the weights, cache included."""
+the forwards of a run. forwards/s and tokens/s are of whole runs, prompt included, but with CUDA graphs of the median
+step, whose parts are not known then; a run with a cache decodes the whole canvas, one without decodes its beginning.
+Memory is the peak beyond the weights, cache included."""
 
 
 def details(documents: Mapping[str, dict[str, Any]]) -> str:

@@ -34,11 +34,11 @@ class StepClock:
         self._steps: list[list[tuple[str, Any]]] = []
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Forgets earlier steps; the model's hooks are there until the end."""
+    def watching(self, *, parts: bool = True) -> Iterator[None]:
+        """Forgets earlier steps; the model's hooks are there until the end. Without `parts` there are none."""
         self._steps = []
         trunk, head = self._model.model, self._model.lm_head
-        hooks = [
+        hooks = parts * [
             trunk.register_forward_pre_hook(lambda *_: self._begin(LAYERS)),
             trunk.register_forward_hook(lambda *_: self._begin(ROWS)),
             head.register_forward_pre_hook(lambda *_: self._begin(HEAD)),

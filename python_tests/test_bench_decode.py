@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from decode_runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
-from decode_tables import outside_layers_ms
+from decode_tables import outside_layers_ms, part_rows, rows
 from h200_steps import ROOT
 from published_loop import published_loop, with_gumbel_noise
 from replay import RECORDED, ReplayedCounts, Schedule
@@ -24,7 +24,7 @@ from shapes import DREAM_7B, SHAPES, TINY, random_model
 from step_clock import CHOICE, HEAD, INPUTS, LAYERS, POLICY, REVEAL, ROWS, StepClock
 
 from tad_ext import DecodeConfig, TopK, decode
-from tad_ext.decoding import parse_cache
+from tad_ext.decoding import engine, inputs, parse_cache
 
 GEN, BLOCK = 16, 8
 TINY_DREAM = DREAM_7B | {
@@ -119,6 +119,27 @@ def test_the_published_noise_samples_from_the_softmax() -> None:
     torch.manual_seed(0)
     drawn = with_gumbel_noise(logits.expand(20000, 3), 0.7).argmax(-1).bincount(minlength=3) / 20000
     torch.testing.assert_close(drawn, (logits / 0.7).softmax(-1), atol=0.02, rtol=0)
+
+
+def test_recorded_steps_are_lines_without_parts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "GRAPH_DEVICES", ("cpu", "cuda"))
+    if model.device.type == "cpu":
+        monkeypatch.setattr(engine, "RecordedStep", lambda step, device: step)
+    bench = DecodeBench(model, Sizes(5, GEN, BLOCK, 3), Schedule.recorded(GEN, BLOCK))
+    cases = [DecodeCase(PUBLISHED), DecodeCase("dual"), DecodeCase("dual", graphs=True)]
+    lines = bench.measure(cases, seconds=0)
+    assert [line["path"] for line in lines] == [
+        "published loop, batch 1", "tad_ext, dual cache, batch 1", "tad_ext, dual cache, batch 1, graphs"
+    ]  # fmt: skip
+    recorded = lines[2]
+    assert recorded["parts_ms"] == {}
+    assert recorded["forwards"] == lines[1]["forwards"]
+    assert recorded["forwards_per_second"] == pytest.approx(1e3 / recorded["median_ms"])
+    header, cells = rows(lines)
+    assert len(cells[2]) == len(header)
+    assert cells[2][4:9] == [""] * 5
+    assert all(cells[1])
+    assert [row[0] for row in part_rows(lines)[1]] == [line["path"] for line in lines[:2]]
 
 
 def test_the_parts_of_a_step_add_up(model: Any) -> None:
