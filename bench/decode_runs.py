@@ -42,8 +42,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; `graphs`: with recorded
-    steps.
+    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; with `graphs` steps
+    are recorded and replayed.
     """
 
     cache: str
