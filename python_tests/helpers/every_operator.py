@@ -154,42 +154,26 @@ def _commit(
     return [*written, revealed]
 
 
-def _unmask(
-    canvas: Tensor,
-    reveal_step: Tensor,
-    forwards: Tensor,
-    blocks: Tensor,
-    done: Tensor,
-    positions: Tensor,
-    logits: Tensor,
-) -> list[Tensor]:
-    canvas = canvas.clone()
-    state = DecodeState(
-        reveal_step.clone(), forwards.clone(), blocks.clone(), done.clone(), positions, BLOCK_LENGTH,
-        block_add_threshold=0.5, eos_token_ids=(EOS,),
-    )  # fmt: skip
+def _state(canvas: Tensor, *tensors: Tensor) -> tuple[Tensor, DecodeState]:
+    """Copies that may be written to, and the positions."""
+    *written, positions = tensors
+    own = [tensor.clone() for tensor in written]
+    return canvas.clone(), DecodeState(*own, positions, BLOCK_LENGTH, block_add_threshold=0.5, eos_token_ids=(EOS,))
+
+
+def _unmask(*tensors: Tensor) -> list[Tensor]:
+    *given, logits = tensors
+    canvas, state = _state(*given)
     revealed = unmask_step(canvas, logits, state, ConfidenceThreshold(0.3), mask_token_id=MASK)
-    return [canvas, state.reveal_step, state.forwards, state.blocks, state.done, revealed]
+    return [canvas, *state.tensors, revealed]
 
 
-def _select(
-    canvas: Tensor,
-    reveal_step: Tensor,
-    forwards: Tensor,
-    blocks: Tensor,
-    done: Tensor,
-    positions: Tensor,
-    logits: Tensor,
-) -> list[Tensor]:
-    canvas, all_positions = canvas.clone(), torch.empty_like(canvas)
-    state = DecodeState(
-        reveal_step.clone(), forwards.clone(), blocks.clone(), done.clone(), positions, BLOCK_LENGTH,
-        block_add_threshold=0.5, eos_token_ids=(EOS,),
-    )  # fmt: skip
-    suppress = torch.full((1,), MASK, device=canvas.device)
+def _select(*tensors: Tensor) -> list[Tensor]:
+    *given, logits = tensors
+    canvas, state = _state(*given)
+    suppress, positions = torch.full((1,), MASK, device=canvas.device), torch.empty_like(canvas)
     statistics, revealed = select_reveal(
         canvas, logits, state, Selection("entropy-budget", 2.0), mask_token_id=MASK, suppress_tokens=suppress
     )
-    progress = survey(canvas, state.blocks, all_positions, block_length=BLOCK_LENGTH, mask_token_id=MASK)
-    written = [canvas, state.reveal_step, state.forwards, state.blocks, state.done]
-    return [*written, *statistics, revealed, all_positions, progress]
+    progress = survey(canvas, state.blocks, positions, block_length=BLOCK_LENGTH, mask_token_id=MASK)
+    return [canvas, *state.tensors, *statistics, revealed, positions, progress]

@@ -271,19 +271,12 @@ def select_reveal(
     score, accept = select(statistics, state, selection)
     revealed = commit_reveal(
         canvas,
-        state.reveal_step,
-        state.forwards,
-        state.blocks,
-        state.done,
-        state.positions,
+        *state.tensors,
         statistics.token,
         score.masked_fill(~statistics.valid, -torch.inf),
         accept,
-        block_length=state.block_length,
-        block_add_threshold=state.block_add_threshold,
-        decoded_token_threshold=state.decoded_token_threshold,
         mask_token_id=mask_token_id,
-        eos_token_ids=state.eos_token_ids,
+        **state.schedule,
     )
     return statistics, revealed
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .selection import Selection
+from .statistics import empty_statistics
 from .types import DecodeState, TokenStatistics
 
 
@@ -44,11 +45,7 @@ def select_reveal(
     """
     *statistics, revealed = torch.ops.tad_ext.select_reveal(
         canvas,
-        state.reveal_step,
-        state.forwards,
-        state.blocks,
-        state.done,
-        state.positions,
+        *state.tensors,
         logits.detach(),
         selection.rule,
         float(selection.value),
@@ -69,18 +66,4 @@ def select_reveal(
 @torch.library.register_fake("tad_ext::select_reveal")
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     positions = arguments[5]
-
-    def empty(dtype: torch.dtype) -> Tensor:
-        return positions.new_empty(positions.shape, dtype=dtype)
-
-    real = torch.float32
-    return (
-        empty(torch.int64),
-        empty(real),
-        empty(torch.int64),
-        empty(real),
-        empty(real),
-        empty(real),
-        empty(torch.bool),
-        empty(torch.bool),
-    )
+    return *empty_statistics(positions, positions.shape), positions.new_empty(positions.shape, dtype=torch.bool)

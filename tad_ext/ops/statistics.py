@@ -54,19 +54,12 @@ def _(
     logits: Tensor, rows: Tensor | None, temperature: float, suppress: Tensor | None, queries: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:
     shape = logits.shape[:-1] if rows is None else rows.shape
-
-    def empty(dtype: torch.dtype) -> Tensor:
-        return logits.new_empty(shape, dtype=dtype)
-
-    real = torch.float32
     query_logits = logits.new_empty((*shape, 0 if queries is None else queries.shape[-1]))
-    return (
-        empty(torch.int64),
-        empty(real),
-        empty(torch.int64),
-        empty(real),
-        empty(real),
-        empty(real),
-        empty(torch.bool),
-        query_logits,
-    )
+    return *empty_statistics(logits, shape), query_logits
+
+
+def empty_statistics(like: Tensor, shape: torch.Size) -> list[Tensor]:
+    """For fake kernels: token to valid, in the order of `TokenStatistics`."""
+    integer, real = torch.int64, torch.float32
+    dtypes = (integer, real, integer, real, real, real, torch.bool)
+    return [like.new_empty(shape, dtype=dtype) for dtype in dtypes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +60,21 @@ class DecodeState:
     def eligible(self) -> Tensor:
         """(B, W) bool: entries that stand for a position, not for padding."""
         return self.positions >= 0
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What `commit_reveal` takes behind the canvas: reveal_step, forwards, blocks, done, positions."""
+        return self.reveal_step, self.forwards, self.blocks, self.done, self.positions
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The settings of `commit_reveal`, by its names for them."""
+        return {
+            "block_length": self.block_length,
+            "block_add_threshold": self.block_add_threshold,
+            "decoded_token_threshold": self.decoded_token_threshold,
+            "eos_token_ids": self.eos_token_ids,
+        }
 
     @classmethod
     def start(

@@ -39,17 +39,10 @@ def unmask_step(
     score, accept = policy(statistics, state)
     return commit_reveal(
         canvas,
-        state.reveal_step,
-        state.forwards,
-        state.blocks,
-        state.done,
-        state.positions,
+        *state.tensors,
         statistics.token,
         score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
         accept & statistics.valid,
-        block_length=state.block_length,
-        block_add_threshold=state.block_add_threshold,
-        decoded_token_threshold=state.decoded_token_threshold,
         mask_token_id=mask_token_id,
-        eos_token_ids=state.eos_token_ids,
+        **state.schedule,
     )
