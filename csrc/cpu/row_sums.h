@@ -205,7 +205,8 @@ inline RowSum<double> softmax_sum(
       BlockSum part;
       const auto sum = [&](auto as_they_are) {
         with_flag(keep, [&](auto keeps) {
-          part = block_sum<keeps.value, as_they_are.value>(block, length, reference_of(max), scale, keep + begin);
+          part = block_sum<keeps.value, as_they_are.value>(
+              block, length, reference_of(max), scale, keeps.value ? keep + begin : nullptr);
         });
       };
       if (ordinary) {
@@ -319,8 +320,8 @@ inline BlockDivergence block_divergence(
       double(horizontal_sum<Real>(weighted)), magnitude.value()};
 }
 
-/// How many times as large one of two rows' sums may be before differences of their logits as they are lose digits:
-/// what is left of them in the divergence is the difference beyond the logarithm of this.
+/// How many times as large one of two rows' sums may be. A small divergence is what remains of differences of logits,
+/// and loses digits the further the rows stand apart.
 constexpr double kMostApart = 32;
 
 /// The sums for KL(teacher || student) of a slice of a pair of rows at inverse temperature b, which has been rounded.
