@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loss import no_double_backward
-
 
 def masked_log_softmax(
     logits: Tensor,
@@ -53,23 +51,3 @@ def _(logits: Tensor, rows: Tensor | None, temperature: float, dtype: torch.dtyp
 @torch.library.register_fake("tad_ext::masked_log_softmax_backward")
 def _(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)
-
-
-def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, rows, temperature, _ = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(logits, rows, output[1])
-    ctx.temperature = temperature
-
-
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return None, None, None, None
-    logits, rows, normalizers = ctx.saved_tensors
-    gradient = torch.ops.tad_ext.masked_log_softmax_backward(grad, logits, rows, normalizers, ctx.temperature)
-    return gradient, None, None, None
-
-
-torch.library.register_autograd("tad_ext::masked_log_softmax", _backward, setup_context=_context)
-torch.library.register_autograd("tad_ext::masked_log_softmax_backward", no_double_backward)
