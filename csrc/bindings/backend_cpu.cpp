@@ -20,13 +20,18 @@ void with_real(DType dtype, const Work& work) {
 }
 
 /// Memory of the calling thread for the exponentials of a pair of rows: two rows of Real, kept from call to call, since
-/// fresh pages would cost more than the arithmetic on them.
+/// fresh pages would cost more than the arithmetic on them. In whole cache lines: vectors that straddle two are slower.
 template <class Real>
 Exponentials<Real> own_exponentials(int64_t vocabulary) {
-  thread_local std::vector<Real> memory;
+  constexpr size_t kInLine = 64 / sizeof(Real);
+  struct alignas(64) Line {
+    Real numbers[kInLine];
+  };
+  thread_local std::vector<Line> memory;
   const size_t blocks = (vocabulary + kBlock - 1) / kBlock, columns = blocks * kBlock;
-  if (memory.size() < 2 * (columns + blocks)) memory.resize(2 * (columns + blocks));
-  Real* data = memory.data();
+  const size_t lines = (2 * (columns + blocks) + kInLine - 1) / kInLine;
+  if (memory.size() < lines) memory.resize(lines);
+  Real* data = memory.data()->numbers;
   return {data, data + columns, data + 2 * columns, data + 2 * columns + blocks};
 }
 

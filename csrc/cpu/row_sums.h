@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "../common/row_math.h"
+#include "exponential.h"
 #include "rows.h"
 
 namespace tad {
@@ -63,8 +63,7 @@ class Magnitude {
   }
 
   double value() const {
-    Pattern largest = 0;
-    for (int64_t k = 0; k < kLanes; ++k) largest = largest_[k] > largest ? largest_[k] : largest;
+    const Pattern largest = horizontal_max<Pattern>(largest_);
     Element element;
     std::memcpy(&element, &largest, sizeof(element));
     return from_storage<double>(element);

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../common/row_math.h"
+#include "../common/platform.h"
 
 #ifndef TAD_VECTOR_BYTES
 #define TAD_VECTOR_BYTES 16
@@ -89,22 +89,33 @@ inline V rounded_product(V a, V b) {
   return product;
 }
 
-template <class Real>
-inline Real horizontal_max(Vector<Real> v) {
-  Real lanes[Simd<Real>::kLanes];
-  std::memcpy(lanes, &v, sizeof(v));
-  for (int64_t width = Simd<Real>::kLanes / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+/// One element from all `kBytes` of a vector's: fold(lower half, upper half), again and again.
+template <class Scalar, size_t kBytes, class Fold>
+TAD_ALWAYS_INLINE Scalar folded(const void* lanes, const Fold& fold) {
+  if constexpr (kBytes > 16) {
+    typedef Scalar Half __attribute__((vector_size(kBytes / 2)));
+    Half low, high;
+    std::memcpy(&low, lanes, sizeof(low));
+    std::memcpy(&high, static_cast<const char*>(lanes) + sizeof(low), sizeof(high));
+    low = fold(low, high);
+    return folded<Scalar, sizeof(low)>(&low, fold);
+  } else {
+    constexpr size_t kCount = kBytes / sizeof(Scalar);
+    Scalar left[kCount];
+    std::memcpy(left, lanes, kBytes);
+    for (size_t width = kCount / 2; width > 0; width /= 2)
+      for (size_t i = 0; i < width; ++i) left[i] = fold(left[i], left[i + width]);
+    return left[0];
+  }
 }
 
-template <class Real>
-inline Real horizontal_sum(Vector<Real> v) {
-  Real lanes[Simd<Real>::kLanes];
-  std::memcpy(lanes, &v, sizeof(v));
-  for (int64_t width = Simd<Real>::kLanes / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+template <class Scalar, class V>
+inline Scalar horizontal_max(V v) {
+  return folded<Scalar, sizeof(v)>(&v, [](auto a, auto b) TAD_INLINED { return a > b ? a : b; });
+}
+template <class Scalar, class V>
+inline Scalar horizontal_sum(V v) {
+  return folded<Scalar, sizeof(v)>(&v, [](auto a, auto b) TAD_INLINED { return a + b; });
 }
 
 /// Whether any element is above a bound.
@@ -116,74 +127,6 @@ inline bool any_above(Vector<Real> v, Real bound) {
   if constexpr (sizeof(Real) == 4) return _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(bound), _CMP_GT_OQ)) != 0;
 #endif
   return horizontal_max<Real>(v) > bound;
-}
-
-/// Exponents of two at and below this give 0.
-template <class Real>
-constexpr Real kLowestPower = sizeof(Real) == 8 ? Real(-1100) : Real(-127);
-
-/// What is known of powers of two: nothing; that none is below kLowestPower; that all are within kOrdinaryPower of 0,
-/// or else what becomes of them does not matter.
-enum class Powers { kAny, kBounded, kOrdinary };
-
-/// Of powers within it neither thousands in a sum leave the normal numbers, nor the sum's inverse times 1e-13. Without
-/// fused multiply-adds x * scale is rounded, which costs digits as it grows.
-#if defined(TAD_HAS_F16C) || defined(__FMA__) || defined(__aarch64__)
-constexpr double kOrdinaryPower = 64;
-#else
-constexpr double kOrdinaryPower = 16;
-#endif
-
-/// x becomes 2^(x * scale), within 1.5 ulp where multiply-adds are fused, for x * scale < 127; exactly 1 for 0; 0 for
-/// -inf and below the normal numbers; NaN stays NaN. kCount vectors go through every step side by side: one alone would
-/// wait for each operation, and a processor's window is too short to find another in time.
-template <int kCount, Powers kPowers = Powers::kAny>
-TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
-  constexpr bool kOrdinary = kPowers == Powers::kOrdinary;
-  Vector<float> power[kCount], p[kCount];
-  if constexpr (kPowers == Powers::kAny) {
-    const Vector<float> lowest = splat(kLowestPower<float> / scale);
-    for (int k = 0; k < kCount; ++k) x[k] = maximum(lowest, x[k]);
-  }
-  // Adding 1.5 * 2^23 rounds to an integer, held in the low bits: what the result's exponent grows by, or with 127 more
-  // the exponent of a factor. At the lowest power that is 0: so is the result.
-  const float shift = 12582912.0f + (kOrdinary ? 0.0f : 127.0f);
-  for (int k = 0; k < kCount; ++k) power[k] = x[k] * scale + shift;
-  for (int k = 0; k < kCount; ++k) p[k] = power[k] - shift;
-  for (int k = 0; k < kCount; ++k) x[k] = x[k] * scale - p[k];
-  // Of what is left, within 1/2 of 0: 9.4e-8, with the roundings 1.6e-7.
-  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 1.3269519e-3f + 9.67129134e-3f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 5.55071086e-2f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 2.40222469e-1f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147004e-1f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 1.0f;
-  for (int k = 0; k < kCount; ++k) {
-    const Words exponent = (Words)power[k] << 23;
-    // Adding to the bits would lose some NaNs, and makes no 0.
-    x[k] = kOrdinary ? (Vector<float>)((Words)p[k] + exponent) : p[k] * (Vector<float>)exponent;
-  }
-}
-
-/// exp(b * x) is 2^(x * scale_of(b)), and as the scale is rounded, exp(rounded_inverse(b) * x): what is set against
-/// sums of such must be taken at that inverse temperature, too, or the difference shows where x is large.
-template <class Real>
-inline Real scale_of(double b) {
-  return Real(b * kLog2E);
-}
-template <class Real>
-inline double rounded_inverse(double b) {
-  return double(scale_of<Real>(b)) / kLog2E;
-}
-
-/// The float64 path serves gradient checks: exact, not fast.
-template <int kCount, Powers kPowers = Powers::kAny>
-TAD_ALWAYS_INLINE void exp2_scaled(Vector<double>* x, double scale) {
-  for (int k = 0; k < kCount; ++k) {
-    double lanes[Simd<double>::kLanes];
-    std::memcpy(lanes, x + k, sizeof(lanes));
-    for (double& lane : lanes) lane = std::exp2(lane * scale);
-    std::memcpy(x + k, lanes, sizeof(lanes));
-  }
 }
 
 }  // namespace TAD_ISA
