@@ -46,7 +46,10 @@ double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
     row = merge(row, read_plain<DivergenceSum<double>>(slices[slice]), b);
   write_plain(row, slices);
-  if (kind == EntryKind::kDistant) return row.divergence();
+  if (kind == EntryKind::kDistant) {  // the factor still to come is that of the temperature which was asked for
+    const double rounding = 1 / (a.temperature * b);
+    return row.divergence() * rounding * rounding;
+  }
   const double label_logit = element_of<double>(a.student, row_of(a.student_rows, entry), a.labels[entry]);
   return row.student.log_sum() + b * (row.student.max - label_logit);
 }

@@ -155,6 +155,15 @@ def test_indices_are_checked_again_where_the_logits_are_read_again(device: str) 
             loss.backward()
 
 
+def test_logits_that_were_changed_are_not_read_again(device: str) -> None:
+    student, teacher, labels, steps = random_entries(6, 33, torch.float32, device)
+    x = student.requires_grad_() * 1
+    loss = fused_tad_loss(x, teacher, labels, steps, delta=2, recompute_gradient=True).loss
+    x.detach().zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_dynamic_shapes_compile_once(device: str) -> None:
     compiled = torch.compile(
         lambda s, t, y, k: fused_tad_loss(s, t, y, k, delta=2).loss, fullgraph=True, dynamic=True, backend="aot_eager"
