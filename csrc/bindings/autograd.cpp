@@ -18,11 +18,6 @@ auto dispatched(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Operator>();
 }
 
-template <class... Tensors>
-variable_list listed(const std::tuple<Tensors...>& tensors) {
-  return std::apply([](const auto&... each) { return variable_list{each...}; }, tensors);
-}
-
 /// A tensor argument that may be missing, as autograd saves it, and back.
 at::Tensor or_undefined(const OptionalTensor& tensor) {
   return tensor.value_or(at::Tensor());
@@ -30,6 +25,14 @@ at::Tensor or_undefined(const OptionalTensor& tensor) {
 OptionalTensor if_defined(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
+
+// A Function's forward returns the one result that has a derivative and leaves all of them in its last argument: what
+// it returned beside would have to be marked as not differentiable, which compiled autograd does not take.
+
+template <class... Results, class... Arguments>
+std::tuple<Results...> results_of(std::tuple<Results...> (*)(Arguments...));
+template <auto kOperator>
+using ResultsOf = decltype(results_of(kOperator));
 
 /// One gradient per argument of a forward, of which only some have one.
 variable_list gradients(size_t arguments, std::initializer_list<std::pair<size_t, at::Tensor>> given = {}) {
@@ -51,17 +54,15 @@ class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
   using Operator = decltype(tad_loss);
   static constexpr const char* kName = "tad_ext::tad_loss";
 
-  static variable_list forward(
+  static at::Tensor forward(
       AutogradContext* ctx, const at::Tensor& student_logits, const OptionalTensor& teacher_logits,
       const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
       double temperature, const OptionalTensor& row_weight, const OptionalTensor& student_rows,
       const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count,
-      bool with_gradient) {
-    const variable_list results = listed(
-        below<TadLossFunction>(
-            student_logits, teacher_logits, labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
-            row_weight, student_rows, teacher_rows, near_count, distant_count, with_gradient));
-    ctx->mark_non_differentiable({results.begin() + 1, results.end()});
+      bool with_gradient, ResultsOf<tad_loss>* results) {
+    *results = below<TadLossFunction>(
+        student_logits, teacher_logits, labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature, row_weight,
+        student_rows, teacher_rows, near_count, distant_count, with_gradient);
     ctx->set_materialize_grads(false);
     ctx->save_for_backward(
         {student_logits, or_undefined(teacher_logits), labels, steps_to_reveal, or_undefined(row_weight),
@@ -69,33 +70,40 @@ class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
          or_undefined(distant_count)});
     ctx->saved_data["delta"] = delta;
     ctx->saved_data["weights"] = std::vector<double>{ce_weight, kl_weight, temperature};
-    if (with_gradient) ctx->saved_data["gradient"] = results.back();
-    return results;
+    ctx->saved_data["in_forward"] = with_gradient;
+    if (with_gradient) {
+      ctx->saved_data["gradient"] = std::get<5>(*results);
+      ctx->saved_data["version"] = int64_t(std::get<5>(*results)._version());
+    }
+    return std::get<0>(*results);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
-    constexpr size_t kArguments = 14;
+    constexpr size_t kArguments = 15;
+    // First, whether they are needed or not: logits that were changed are noticed here, a checkpoint brings them back.
+    const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& grad_loss = outer[0];
     if (!grad_loss.defined()) return gradients(kArguments);
-    const bool in_forward = ctx->saved_data.count("gradient") > 0;
+    const bool in_forward = ctx->saved_data["in_forward"].toBool();
     if (!in_forward || at::GradMode::is_enabled())  // the latter: so that double backward is noticed
-      return gradients(kArguments, {{0, recomputed(*ctx, grad_loss)}});
+      return gradients(kArguments, {{0, recomputed(*ctx, saved, grad_loss)}});
     // The gradient that forward left is given away, once: whoever gets it may write into it. A retained graph computes
     // it again, in the same way.
     c10::IValue& left = ctx->saved_data["gradient"];
-    at::Tensor gradient = left.isTensor() ? left.toTensor() : recomputed(*ctx, at::ones_like(grad_loss));
+    const bool untouched = left.isTensor() && left.toTensor()._version() == ctx->saved_data["version"].toInt();
+    at::Tensor gradient = untouched ? left.toTensor() : recomputed(*ctx, saved, at::ones_like(grad_loss));
     left = c10::IValue();
-    // While a compiler traces: what it makes of it must not write into what forward left.
-    if (at::isTensorSubclassLike(gradient)) return gradients(kArguments, {{0, gradient * grad_loss}});
+    // Where others look on, such as a compiler that traces: what it makes of this must not write into what is saved.
+    if (at::areAnyTensorSubclassLike({gradient, grad_loss})) return gradients(kArguments, {{0, gradient * grad_loss}});
+    gradient.unsafeGetTensorImpl()->bump_version();  // compiled autograd brings `left` back
     static const auto scale = dispatched<decltype(scale_gradient)>("tad_ext::scale_gradient");
     scale.call(gradient, grad_loss);
     return gradients(kArguments, {{0, gradient}});
   }
 
  private:
-  static at::Tensor recomputed(AutogradContext& ctx, const at::Tensor& grad_loss) {
+  static at::Tensor recomputed(AutogradContext& ctx, const variable_list& saved, const at::Tensor& grad_loss) {
     static const auto op = dispatched<decltype(tad_loss_gradient)>("tad_ext::tad_loss_gradient");
-    const variable_list saved = ctx.get_saved_variables();
     const std::vector<double> weights = ctx.saved_data["weights"].toDoubleVector();
     return op.call(
         grad_loss, saved[0], if_defined(saved[1]), saved[2], saved[3], ctx.saved_data["delta"].toInt(), weights[0],
@@ -109,26 +117,24 @@ class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunc
   using Operator = decltype(linear_tad_loss);
   static constexpr const char* kName = "tad_ext::linear_tad_loss";
 
-  static variable_list forward(
+  static at::Tensor forward(
       AutogradContext* ctx, const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden,
       const at::Tensor& lm_head_weight, const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta,
       double ce_weight, double kl_weight, double temperature, const OptionalTensor& row_weight,
       const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count,
-      int64_t chunk_rows, bool hidden_grad, bool weight_grad) {
-    const variable_list results = listed(
-        below<LinearTadLossFunction>(
-            student_hidden, teacher_hidden, lm_head_weight, labels, steps_to_reveal, delta, ce_weight, kl_weight,
-            temperature, row_weight, teacher_rows, near_count, distant_count, chunk_rows, hidden_grad, weight_grad));
-    ctx->mark_non_differentiable({results.begin() + 1, results.end()});
+      int64_t chunk_rows, bool hidden_grad, bool weight_grad, ResultsOf<linear_tad_loss>* results) {
+    *results = below<LinearTadLossFunction>(
+        student_hidden, teacher_hidden, lm_head_weight, labels, steps_to_reveal, delta, ce_weight, kl_weight,
+        temperature, row_weight, teacher_rows, near_count, distant_count, chunk_rows, hidden_grad, weight_grad);
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({results[5], results[6], student_hidden, lm_head_weight});
+    ctx->save_for_backward({std::get<5>(*results), std::get<6>(*results), student_hidden, lm_head_weight});
     ctx->saved_data["hidden_grad"] = hidden_grad;
     ctx->saved_data["weight_grad"] = weight_grad;
-    return results;
+    return std::get<0>(*results);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
-    constexpr size_t kArguments = 16;
+    constexpr size_t kArguments = 17;
     if (!outer[0].defined()) return gradients(kArguments);
     static const auto op = dispatched<decltype(linear_tad_loss_backward)>("tad_ext::linear_tad_loss_backward");
     const variable_list saved = ctx->get_saved_variables();
@@ -144,19 +150,18 @@ class LogSoftmaxFunction : public torch::autograd::Function<LogSoftmaxFunction> 
   using Operator = decltype(masked_log_softmax);
   static constexpr const char* kName = "tad_ext::masked_log_softmax";
 
-  static variable_list forward(
+  static at::Tensor forward(
       AutogradContext* ctx, const at::Tensor& logits, const OptionalTensor& rows, double temperature,
-      at::ScalarType dtype) {
-    const variable_list results = listed(below<LogSoftmaxFunction>(logits, rows, temperature, dtype));
-    ctx->mark_non_differentiable({results[1]});
+      at::ScalarType dtype, ResultsOf<masked_log_softmax>* results) {
+    *results = below<LogSoftmaxFunction>(logits, rows, temperature, dtype);
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({logits, or_undefined(rows), results[1]});
+    ctx->save_for_backward({logits, or_undefined(rows), std::get<1>(*results)});
     ctx->saved_data["temperature"] = temperature;
-    return results;
+    return std::get<0>(*results);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
-    constexpr size_t kArguments = 4;
+    constexpr size_t kArguments = 5;
     if (!outer[0].defined()) return gradients(kArguments);
     static const auto op = dispatched<decltype(masked_log_softmax_backward)>("tad_ext::masked_log_softmax_backward");
     const variable_list saved = ctx->get_saved_variables();
@@ -180,13 +185,9 @@ template <class Function, class... Results, class... Arguments>
 struct Differentiable<Function, std::tuple<Results...>(Arguments...)> {
   static std::tuple<Results...> call(Arguments... arguments) {
     if (!at::GradMode::is_enabled() || !(requires_grad(arguments) || ...)) return below<Function>(arguments...);
-    return as_tuple(Function::apply(arguments...), std::index_sequence_for<Results...>());
-  }
-
- private:
-  template <size_t... kResults>
-  static std::tuple<Results...> as_tuple(const variable_list& results, std::index_sequence<kResults...>) {
-    return {results[kResults]...};
+    std::tuple<Results...> results;
+    std::get<0>(results) = Function::apply(arguments..., &results);
+    return results;
   }
 };
 

@@ -37,14 +37,15 @@ constexpr double kOrdinaryPower = 16;
 
 #if defined(TAD_HAS_AVX512)
 
-/// The roots 2^(j / 32) as bits, without what the lower half of 32 n + j will add to them beside n.
+/// The bits of 2^(j / 32) less j << 18, which 32 n + j shifted by 18 adds beside n in the exponent.
 alignas(64) constexpr uint32_t kRoots[32] = {
     0x3f800000u, 0x3f7ecd87u, 0x3f7daac3u, 0x3f7c980fu, 0x3f7b95c2u, 0x3f7aa43au, 0x3f79c3d3u, 0x3f78f4f0u,
     0x3f7837f0u, 0x3f778d3au, 0x3f76f532u, 0x3f767043u, 0x3f75fed7u, 0x3f75a15bu, 0x3f75583fu, 0x3f7523f6u,
     0x3f7504f3u, 0x3f74fbafu, 0x3f7508a4u, 0x3f752c4du, 0x3f75672au, 0x3f75b9beu, 0x3f76248cu, 0x3f76a81eu,
     0x3f7744fdu, 0x3f77fbb8u, 0x3f78ccdfu, 0x3f79b907u, 0x3f7ac0c7u, 0x3f7be4bau, 0x3f7d257du, 0x3f7e83b3u};
 
-/// 2^n times a root times a polynomial. Where n is the lowest, j is 0 and so is the result.
+/// 2^n times a root times a polynomial, whatever is known of the powers. At the lowest one all bits are 0; from there
+/// to the normal numbers the result is some subnormal number.
 template <int kCount, Powers>
 TAD_ALWAYS_INLINE void exp2_above_lowest(Vector<float>* x, float scale) {
   const __m512 low = _mm512_load_ps(kRoots), high = _mm512_load_ps(kRoots + 16);
@@ -54,10 +55,8 @@ TAD_ALWAYS_INLINE void exp2_above_lowest(Vector<float>* x, float scale) {
   for (int k = 0; k < kCount; ++k) power[k] = x[k] * scale + shift;
   for (int k = 0; k < kCount; ++k) p[k] = power[k] - shift;
   for (int k = 0; k < kCount; ++k) x[k] = x[k] * scale - p[k];
-  // Of what is left, within 1/64 of 0, 2^x - 1 to 6e-10, with the root's rounding and the last one 1.2e-7 of the
-  // result.
-  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 5.55041087e-2f + 2.40226507e-1f;
-  for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k] + 6.93147181e-1f;
+  // Of what is left, within 1/64 of 0, 2^x - 1: 5.4e-8 of 2^x, with the root's rounding and the others 1.7e-7.
+  for (int k = 0; k < kCount; ++k) p[k] = x[k] * 2.40226492e-1f + 6.93157315e-1f;
   for (int k = 0; k < kCount; ++k) p[k] = p[k] * x[k];
   for (int k = 0; k < kCount; ++k) {
     const Words root = (Words)_mm512_permutex2var_ps(low, (__m512i)power[k], high);
@@ -94,8 +93,8 @@ TAD_ALWAYS_INLINE void exp2_above_lowest(Vector<float>* x, float scale) {
 
 #endif
 
-/// x becomes 2^(x * scale), within 1.5 ulp where multiply-adds are fused, for x * scale < 127; exactly 1 for 0, 0 for
-/// -inf, something below the normal numbers where the power is; NaN stays NaN.
+/// x becomes 2^(x * scale), within 1.5 ulp where multiply-adds are fused, for x * scale < 127; exactly 1 for 0. Of any
+/// power: 0 for -inf, something below the normal numbers where the power is, and NaN stays NaN.
 template <int kCount, Powers kPowers = Powers::kAny>
 TAD_ALWAYS_INLINE void exp2_scaled(Vector<float>* x, float scale) {
   if constexpr (kPowers == Powers::kAny) {

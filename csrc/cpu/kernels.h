@@ -41,7 +41,8 @@ struct KernelsOf {
   void (*tad_sums)(
       const TadLossArguments&, int64_t entry, int64_t slice, const Exponentials<Real>* kept, SliceSums* sums);
 
-  /// The whole row's sums into the first slice's, and the entry's loss (not weighted; KL without temperature^2).
+  /// The whole row's sums into the first slice's, and the entry's loss (not weighted; KL still to be multiplied by
+  /// temperature^2).
   double (*tad_loss)(const TadLossArguments&, int64_t entry, SliceSums* slices);
 
   /// Writes (or adds) scale * d loss / d student row, given the whole row's sums. The logits are not read any more: the

@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "block_loops.h"
 #include "exponential.h"
 #include "rows.h"
 
@@ -23,17 +24,6 @@ inline Sum read_plain(const Plain& plain) {
   Sum sum;
   std::memcpy(static_cast<void*>(&sum), &plain, sizeof(sum));
   return sum;
-}
-
-/// Vectors that go through the exponential side by side: fewer of those that only processors which look far ahead have.
-constexpr int kSide = TAD_VECTOR_BYTES == 64 ? 4 : 6;
-
-/// Asks for what the next block will read where these `elements` of this one are, a block of `length` before it: its
-/// first reader does little else, and would wait for the memory.
-template <class Element>
-TAD_ALWAYS_INLINE void prefetch_next(const Element* elements, int64_t length, int64_t count) {
-  constexpr int64_t kLine = 64 / sizeof(Element);
-  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(elements + length + i);
 }
 
 template <class Real, class Element>
@@ -103,64 +93,6 @@ class Reference {
   Real value_ = negative_infinity<Real>();
 };
 
-/// A constant as an argument.
-template <int kValue>
-struct Constant {
-  static constexpr int value = kValue;
-};
-
-constexpr Constant<1> kYes;
-constexpr Constant<0> kNo;
-
-/// visit(kYes) or visit(kNo).
-template <class Visit>
-TAD_ALWAYS_INLINE void with_flag(bool flag, const Visit& visit) {
-  if (flag)
-    visit(kYes);
-  else
-    visit(kNo);
-}
-
-/// Calls visit(i, count) with constant counts: for kCount vectors at a time, then for single ones.
-template <class Real, int kCount, class Visit>
-TAD_ALWAYS_INLINE void for_each_vectors(int64_t length, const Visit& visit) {
-  constexpr int64_t kLanes = Simd<Real>::kLanes;
-  int64_t i = 0;
-  for (; i + kCount * kLanes <= length; i += kCount * kLanes) visit(i, Constant<kCount>());
-  for (; i < length; i += kLanes) visit(i, Constant<1>());
-}
-
-/// Calls visit(i, count, half) with constant counts and halves: for one half of kCount pairs of vectors at a time, then
-/// for the other, in the end for those of single pairs.
-template <class Real, int kCount, class Visit>
-TAD_ALWAYS_INLINE void for_each_halves(int64_t length, const Visit& visit) {
-  constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
-  int64_t i = 0;
-  for (; i + kCount * kPair <= length; i += kCount * kPair) {
-    visit(i, Constant<kCount>(), Constant<0>());
-    visit(i, Constant<kCount>(), Constant<1>());
-  }
-  for (; i < length; i += kPair) {
-    visit(i, Constant<1>(), Constant<0>());
-    visit(i, Constant<1>(), Constant<1>());
-  }
-}
-
-/// The sum of some vectors, as a tree: few accumulators, which the registers then have room for.
-template <class Real, int kCount>
-inline Vector<Real> tree_sum(const Vector<Real>* v) {
-  if constexpr (kCount == 1) return v[0];
-  if constexpr (kCount > 1) return tree_sum<Real, kCount / 2>(v) + tree_sum<Real, kCount - kCount / 2>(v + kCount / 2);
-}
-
-/// The largest elements of some vectors, as a tree.
-template <class Real, int kCount>
-inline Vector<Real> tree_max(const Vector<Real>* v) {
-  if constexpr (kCount == 1) return v[0];
-  if constexpr (kCount > 1)
-    return maximum(tree_max<Real, kCount / 2>(v), tree_max<Real, kCount - kCount / 2>(v + kCount / 2));
-}
-
 /// The magnitude, of logits that were taken as they are, says whether that was right.
 struct BlockSum {
   double sum, magnitude;
@@ -173,7 +105,7 @@ inline BlockSum block_sum(const Element* block, int64_t length, Real reference, 
   constexpr Powers kPowers = kOrdinary ? Powers::kOrdinary : Powers::kAny;
   Vector<Real> sum{};
   Magnitude<Element> magnitude;
-  for_each_halves<Real, kSide>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+  const auto visit = [&](int64_t i, auto pairs, auto half) TAD_INLINED {
     constexpr int kCount = pairs.value, kHalf = half.value;
     if (kHalf == 0) prefetch_next(block + i, length, kCount * kPair);
     if (kOrdinary && kHalf == 0)
@@ -186,7 +118,8 @@ inline BlockSum block_sum(const Element* block, int64_t length, Real reference, 
     sum += tree_sum<Real, kCount>(e);
     for (int k = 0; k < kCount; ++k)
       if (kKeep) store(keep + i + k * kPair + kHalf * kLanes, e[k]);
-  });
+  };
+  for_each_halves<Real, kSide>(length, visit);
   return {double(horizontal_sum<Real>(sum)), magnitude.value()};
 }
 
@@ -234,8 +167,8 @@ template <class Real, class Element>
 inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Real reference) {
   constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
   const Vector<Real> lowest = splat(kLowestPower<Real> / Real(kLog2E));  // keeps 0 * -inf out of the sum
-  Vector<Real> sum{}, weighted{}, max = splat(negative_infinity<Real>());
-  for_each_halves<Real, kSide>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+  Vector<Real> sum{}, weighted[2] = {}, max = splat(negative_infinity<Real>());
+  const auto visit = [&](int64_t i, auto pairs, auto half) TAD_INLINED {
     constexpr int kCount = pairs.value, kHalf = half.value;
     if (kHalf == 0) prefetch_next(block + i, length, kCount * kPair);
     Vector<Real> e[kCount], a[kCount];
@@ -244,9 +177,12 @@ inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Re
     for (int k = 0; k < kCount; ++k) e[k] = a[k] = maximum(lowest, a[k] - reference);
     exp2_scaled<kCount, Powers::kBounded>(e, Real(kLog2E));
     sum += tree_sum<Real, kCount>(e);
-    for (int k = 0; k < kCount; ++k) weighted += e[k] * a[k];
-  });
-  return {double(horizontal_sum<Real>(sum)), double(horizontal_sum<Real>(weighted)), horizontal_max<Real>(max)};
+    weighted[kHalf] += dot<Real, kCount>(e, a);
+  };
+  for_each_halves<Real, kSide>(length, visit);
+  return {
+      double(horizontal_sum<Real>(sum)), double(horizontal_sum<Real>(weighted[0] + weighted[1])),
+      horizontal_max<Real>(max)};
 }
 
 /// Sums and weighted sums of a slice at temperature 1. `visit(block, begin, count, max)` sees every block as well.
@@ -283,9 +219,9 @@ inline BlockDivergence block_divergence(
   constexpr int64_t kLanes = Simd<Real>::kLanes, kPair = 2 * kLanes;
   constexpr Powers kPowers = kOrdinary ? Powers::kOrdinary : Powers::kAny;
   const Vector<Real> zero{};
-  Vector<Real> student_sum{}, teacher_sum{}, weighted{};
+  Vector<Real> student_sum{}, teacher_sum{}, weighted[2] = {};
   Magnitude<Element> magnitude;
-  for_each_halves<Real, kSide / 2>(length, [&](int64_t i, auto pairs, auto half) TAD_INLINED {
+  const auto visit = [&](int64_t i, auto pairs, auto half) TAD_INLINED {
     constexpr int kCount = pairs.value, kHalf = half.value;
     if (kHalf == 0) prefetch_next(s + i, length, kCount * kPair);
     if (kHalf == 0) prefetch_next(t + i, length, kCount * kPair);
@@ -305,18 +241,19 @@ inline BlockDivergence block_divergence(
     exp2_scaled<2 * kCount, kPowers>(e, scale);
     student_sum += tree_sum<Real, kCount>(e);
     teacher_sum += tree_sum<Real, kCount>(e + kCount);
-    for (int k = 0; k < kCount; ++k) {
-      const Vector<Real> teacher = e[kCount + k];
-      weighted += kImpossible ? (teacher > zero ? teacher * difference[k] : zero) : teacher * difference[k];
+    for (int k = 0; k < kCount; ++k)
+      if (kImpossible) difference[k] = e[kCount + k] > zero ? difference[k] : zero;
+    weighted[kHalf] += dot<Real, kCount>(e + kCount, difference);
+    for (int k = 0; k < kCount; ++k)
       if (kKeep) {
         store(keep_student + i + k * kPair + kHalf * kLanes, e[k]);
-        store(keep_teacher + i + k * kPair + kHalf * kLanes, teacher);
+        store(keep_teacher + i + k * kPair + kHalf * kLanes, e[kCount + k]);
       }
-    }
-  });
+  };
+  for_each_halves<Real, kSide / 2>(length, visit);
   return {
       double(horizontal_sum<Real>(student_sum)), double(horizontal_sum<Real>(teacher_sum)),
-      double(horizontal_sum<Real>(weighted)), magnitude.value()};
+      double(horizontal_sum<Real>(weighted[0] + weighted[1])), magnitude.value()};
 }
 
 /// How many times as large one of two rows' sums may be. A small divergence is what remains of differences of logits,

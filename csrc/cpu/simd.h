@@ -89,7 +89,7 @@ inline V rounded_product(V a, V b) {
   return product;
 }
 
-/// One element from all `kBytes` of a vector's: fold(lower half, upper half), again and again.
+/// What is left of a vector of `kBytes` after fold(lower half, upper half), again and again, has left one element.
 template <class Scalar, size_t kBytes, class Fold>
 TAD_ALWAYS_INLINE Scalar folded(const void* lanes, const Fold& fold) {
   if constexpr (kBytes > 16) {

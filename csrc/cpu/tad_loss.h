@@ -18,6 +18,12 @@ inline double inverse_temperature(const TadLossArguments& a, EntryKind kind) {
   return rounded_inverse<Real>(kind == EntryKind::kDistant ? 1 / a.temperature : 1);
 }
 
+/// KL's factor is the square of the temperature that was asked for; this makes it that of the inverse temperature b.
+inline double temperature_correction(const TadLossArguments& a, double b) {
+  const double rounding = 1 / (a.temperature * b);
+  return rounding * rounding;
+}
+
 template <class Real>
 void tad_sums(
     const TadLossArguments& a, int64_t entry, int64_t slice, const Exponentials<Real>* kept, SliceSums* sums) {
@@ -46,10 +52,7 @@ double tad_loss(const TadLossArguments& a, int64_t entry, SliceSums* slices) {
   for (int64_t slice = 0; slice < slices_of(a.vocabulary); ++slice)
     row = merge(row, read_plain<DivergenceSum<double>>(slices[slice]), b);
   write_plain(row, slices);
-  if (kind == EntryKind::kDistant) {  // the factor still to come is that of the temperature which was asked for
-    const double rounding = 1 / (a.temperature * b);
-    return row.divergence() * rounding * rounding;
-  }
+  if (kind == EntryKind::kDistant) return row.divergence() * temperature_correction(a, b);
   const double label_logit = element_of<double>(a.student, row_of(a.student_rows, entry), a.labels[entry]);
   return row.student.log_sum() + b * (row.student.max - label_logit);
 }
@@ -77,6 +80,7 @@ void tad_gradient(
   const bool takes_part_here = takes_part(a, kind);
   const auto row = read_plain<DivergenceSum<double>>(sums);
   const double b = inverse_temperature<Real>(a, kind);
+  const double logit_scale = scale * b * (kind == EntryKind::kDistant ? temperature_correction(a, b) : 1);
   const int64_t label = kind == EntryKind::kNear ? a.labels[entry] : -1;
   // The order in which a row's exponentials are kept: that of the elements which its sums were made from.
   const bool even_odd =
@@ -89,7 +93,7 @@ void tad_gradient(
     const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
     if (kept.student_references[begin / kBlock] != student_reference) {
       student_reference = kept.student_references[begin / kBlock];
-      student_factor = block_factor<Real>(student_reference, row.student, b, scale * b);
+      student_factor = block_factor<Real>(student_reference, row.student, b, logit_scale);
     }
     if (kind == EntryKind::kNear) {  // softmax - onehot
       const bool here = label >= begin && label < begin + count;
@@ -105,7 +109,7 @@ void tad_gradient(
     }
     if (kept.teacher_references[begin / kBlock] != teacher_reference) {
       teacher_reference = kept.teacher_references[begin / kBlock];
-      teacher_factor = block_factor<Real>(teacher_reference, row.teacher, b, scale * b);
+      teacher_factor = block_factor<Real>(teacher_reference, row.teacher, b, logit_scale);
     }
     writer.write(
         begin, count,

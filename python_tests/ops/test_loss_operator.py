@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from op_checks import DTYPES, loss_and_gradient, on, random_entries
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from tad_ext.ops import fused_tad_loss, reference
 
@@ -155,13 +158,45 @@ def test_indices_are_checked_again_where_the_logits_are_read_again(device: str) 
             loss.backward()
 
 
-def test_logits_that_were_changed_are_not_read_again(device: str) -> None:
+@pytest.mark.parametrize("recompute_gradient", [False, True])
+def test_logits_that_were_changed_are_noticed(device: str, recompute_gradient: bool) -> None:
     student, teacher, labels, steps = random_entries(6, 33, torch.float32, device)
     x = student.requires_grad_() * 1
-    loss = fused_tad_loss(x, teacher, labels, steps, delta=2, recompute_gradient=True).loss
+    loss = fused_tad_loss(x, teacher, labels, steps, delta=2, recompute_gradient=recompute_gradient).loss
     x.detach().zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_selective_checkpoints_keep_the_loss(device: str) -> None:
+    student, teacher, labels, steps = random_entries(6, 33, torch.float32, device)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return fused_tad_loss(x.sin().sin(), teacher, labels, steps, delta=2).loss * 3
+
+    kept, plain = (student.clone().requires_grad_() for _ in range(2))
+    saved = partial(create_selective_checkpoint_contexts, [torch.ops.tad_ext.tad_loss.default])
+    checkpoint(step, kept, use_reentrant=False, context_fn=saved).backward()
+    step(plain).backward()
+    assert torch.equal(kept.grad, plain.grad)
+
+
+@pytest.mark.parametrize("outer", [1.0, 3.0])
+@pytest.mark.parametrize("recompute_gradient", [False, True])
+def test_compiled_autograd_gives_a_gradient_away_once(device: str, recompute_gradient: bool, outer: float) -> None:
+    student, teacher, labels, steps = random_entries(6, 33, torch.float32, device)
+    student.requires_grad_()
+    options = {"delta": 2, "recompute_gradient": recompute_gradient}
+    loss, again = (fused_tad_loss(student, teacher, labels, steps, **options).loss for _ in range(2))
+    (plain,) = torch.autograd.grad(loss * outer, student)
+    given = []
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+        for _ in range(2):
+            student.grad = None
+            (again * outer).backward(retain_graph=True)
+            assert torch.equal(student.grad, plain)
+            given.append(student.grad)
+    assert given[0].data_ptr() != given[1].data_ptr()
 
 
 def test_dynamic_shapes_compile_once(device: str) -> None:
