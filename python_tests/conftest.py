@@ -1,6 +1,7 @@
 """Settings for every test, and the devices that operators are tested on.
 
-One thread (faster than two on a busy small machine), and hypothesis without deadlines.
+One thread (faster than two on a busy small machine), the same random numbers in every run, and hypothesis without
+deadlines.
 
 A test that takes `device` runs on the CPU and, marked `gpu`, on a GPU. With TAD_EXT_CUDA_ON_HOST=<library> the CPU runs
 the CUDA kernels: the library holds their own source, compiled for the host, and puts it in place of the CPU kernels.
@@ -34,6 +35,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    torch.manual_seed(0)  # the same numbers whatever ran before
     if item.get_closest_marker("gpu"):
         if not torch.cuda.is_available():
             pytest.skip("no CUDA GPU")
