@@ -1,6 +1,7 @@
 """Decodes of a random model, timed: tad_ext's under each cache scheme, and the published loop's.
 
-All of them reveal the same numbers of tokens, those of a recorded schedule, and decode the whole canvas.
+All of them reveal the same numbers of tokens, those of a recorded schedule, and decode the whole canvas; but for those
+whose policy is a built-in one, which reveals as many at every forward.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean, median
 from typing import Any
 
@@ -21,9 +23,10 @@ from step_clock import PARTS, StepClock
 from torch import Tensor
 
 from tad_ext import DecodeConfig
-from tad_ext.decoding import parse_cache
+from tad_ext.decoding import TopK, parse_cache
 from tad_ext.decoding.engine import Decoding
 from tad_ext.decoding.inputs import SpecialTokens, check_prompts
+from tad_ext.ops import Policy
 
 PUBLISHED = "published loop"
 _WARM_UP, _FORWARDS_FOR_MEMORY = 3, 2
@@ -43,18 +46,20 @@ class Sizes:
 @dataclass(frozen=True)
 class DecodeCase:
     """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; with `graphs` steps
-    are recorded and replayed.
+    are recorded and replayed. With `top_k` so many tokens are revealed at a time: choosing and revealing them is one
+    operator then, while replayed numbers are a policy in PyTorch.
     """
 
     cache: str
     rows: int = 1
     graphs: bool = False
+    top_k: int | None = None
 
     @property
     def path(self) -> str:
         """What tables call it."""
         who = self.cache if self.cache == PUBLISHED else f"tad_ext, {self.cache.replace('none', 'no')} cache"
-        return f"{who}, batch {self.rows}" + ", graphs" * self.graphs
+        return f"{who}, batch {self.rows}" + (f", topk:{self.top_k}" if self.top_k else "") + ", graphs" * self.graphs
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class DecodeBench:
     def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
         """One decode from the start, of at most so many forwards."""
         if forwards is None:
-            forwards = self.sizes.forwards if case.cache in (PUBLISHED, "none") else self.schedule.forwards
+            forwards = self.sizes.forwards if case.cache in (PUBLISHED, "none") else self._whole_canvas(case)
         prompts = self._prompts[: case.rows]
         cuda = self.device.type == "cuda"
         if cuda:
@@ -125,11 +130,10 @@ class DecodeBench:
             return Sample(seconds, self.clock.steps_ms(), cache_bytes, peak)
 
     def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
-        policy = ReplayedCounts(self.schedule, case.rows, self.device)
         config = DecodeConfig(
             gen_length=self.sizes.gen_length,
             block_length=self.sizes.block_length,
-            policy=policy if case.graphs else self.clock.policy(policy),
+            policy=TopK(case.top_k) if case.top_k else self._replay(case),
             cuda_graphs=case.graphs,
             stop_at_eos=False,
             temperature=self.sizes.temperature,
@@ -145,6 +149,17 @@ class DecodeBench:
                 pass
         cache = decoding.step.forward.cache
         return 0 if cache is None else cache.nbytes
+
+    def _replay(self, case: DecodeCase) -> Policy:
+        policy = ReplayedCounts(self.schedule, case.rows, self.device)
+        return policy if case.graphs else self.clock.policy(policy)
+
+    def _whole_canvas(self, case: DecodeCase) -> int:
+        """Forwards that finish it."""
+        sizes = self.sizes
+        if case.top_k:
+            return sizes.gen_length // sizes.block_length * ceil(sizes.block_length / case.top_k)
+        return self.schedule.forwards
 
     def _published(self, case: DecodeCase, prompts: Tensor, forwards: int) -> int:
         with torch.inference_mode():
@@ -184,7 +199,7 @@ class DecodeBench:
             "forwards": len(same_steps),
             "rounds": len(samples),
             "forwards_per_second": rate,
-            "tokens_per_second": rate * case.rows * self.schedule.tokens_per_forward,
+            "tokens_per_second": rate * case.rows * self.sizes.gen_length / self._whole_canvas(case),
             "parts_ms": parts_ms,
             "cache_bytes": samples[0].cache_bytes,
             "peak_bytes": peak_bytes,

@@ -27,7 +27,8 @@ def note(group: Group) -> str:
     """Where the numbers of revealed tokens are from."""
     return (
         f"Tokens revealed by each forward: replayed, {group.get('tokens_per_forward', 0):.2f} on average "
-        f"({group.get('schedule')}). Tokens/s are at that average."
+        f"({group.get('schedule')}). Tokens/s are at that average. topk:5: five at every forward, chosen and revealed "
+        "by one operator, which the parts of a step show as the choice."
     )
 
 

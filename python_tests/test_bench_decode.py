@@ -142,6 +142,16 @@ def test_recorded_steps_are_lines_without_parts(model: Any, monkeypatch: pytest.
     assert [row[0] for row in part_rows(lines)[1]] == [line["path"] for line in lines[:2]]
 
 
+def test_a_built_in_policy_has_forwards_of_its_own(model: Any) -> None:
+    bench = DecodeBench(model, Sizes(5, GEN, BLOCK, 3), Schedule.recorded(GEN, BLOCK))
+    none, whole = bench.measure([DecodeCase("none", top_k=3), DecodeCase("dual", top_k=3)], seconds=0)
+    assert whole["path"] == "tad_ext, dual cache, batch 1, topk:3"
+    assert (none["forwards"], whole["forwards"]) == (3, GEN // BLOCK * -(-BLOCK // 3))
+    assert whole["tokens_per_second"] == pytest.approx(whole["forwards_per_second"] * GEN / whole["forwards"])
+    assert whole["parts_ms"][CHOICE] > 0
+    assert whole["parts_ms"][POLICY] == whole["parts_ms"][REVEAL] == 0
+
+
 def test_the_parts_of_a_step_add_up(model: Any) -> None:
     clock = StepClock(model, model.device)
     ids = torch.tensor(prompts(1), device=model.device)
@@ -195,7 +205,8 @@ def test_the_script_measures_and_says_what(document: dict[str, Any]) -> None:
     assert "recorded" in group["schedule"]
     assert [line["path"] for line in group["lines"]] == [
         "published loop, batch 1", "tad_ext, no cache, batch 1", "tad_ext, dual cache, batch 1",
-        "tad_ext, no cache, batch 3", "tad_ext, dual cache, batch 3",
+        "tad_ext, no cache, batch 1, topk:5", "tad_ext, dual cache, batch 1, topk:5", "tad_ext, no cache, batch 3",
+        "tad_ext, dual cache, batch 3",
     ]  # fmt: skip
     for line in group["lines"]:
         assert 0 < line["best_ms"] <= line["median_ms"]
