@@ -78,6 +78,13 @@ TAD_ALWAYS_INLINE Vector<Real> load_half(const Storage* p) {
   }
 }
 
+/// The vector at place i when the halves of each pair of vectors are stored one behind the other.
+template <class Real, class Storage>
+TAD_ALWAYS_INLINE Vector<Real> load_in_halves(const Storage* p, int64_t i) {
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  return i / kLanes % 2 == 0 ? load_half<0, Real>(p + i) : load_half<1, Real>(p + i - kLanes);
+}
+
 /// Where element i is when the halves of each pair of vectors are stored one behind the other.
 template <class Real>
 inline int64_t even_odd_place(int64_t i) {

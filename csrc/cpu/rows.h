@@ -117,7 +117,7 @@ class RowWriter {
   }
 
   /// Writes the block of `count` elements at `begin`: values(i) is the vector of those from begin + i on. With
-  /// `even_odd` both the values and the row are bfloat16's: values(i) are the halves of pairs, one behind the other.
+  /// `even_odd` the row is bfloat16, and values(i) are the halves of pairs, one behind the other.
   template <class Values>
   void write(int64_t begin, int64_t count, const Values& values, bool even_odd = false) {
     char* target = data_ + begin * element_size(dtype_);
@@ -129,6 +129,10 @@ class RowWriter {
       case DType::kBFloat16: return put(reinterpret_cast<BFloat16*>(target), count, values);
       case DType::kFloat16: return put(reinterpret_cast<Float16*>(target), count, values);
     }
+  }
+
+  void write_zeros(int64_t begin, int64_t count) {
+    write(begin, count, [&](int64_t) TAD_INLINED { return Vector<Real>{}; }, dtype_ == DType::kBFloat16);
   }
 
  private:
@@ -190,9 +194,7 @@ inline void for_each_block(int64_t vocabulary, int64_t slice, const Visit& visit
 template <class Real>
 void zero(const MutableRows& rows, int64_t vocabulary, int64_t row, int64_t slice) {
   RowWriter<Real> writer(rows, row, vocabulary, false);
-  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
-    writer.write(begin, count, [&](int64_t) TAD_INLINED { return Vector<Real>{}; });
-  });
+  for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) { writer.write_zeros(begin, count); });
 }
 
 }  // namespace TAD_ISA

@@ -89,7 +89,7 @@ void tad_gradient(
   Real student_reference = NAN, teacher_reference = NAN, student_factor = 0, teacher_factor = 0;
 
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
-    if (!takes_part_here) return writer.write(begin, count, [&](int64_t) TAD_INLINED { return Vector<Real>{}; });
+    if (!takes_part_here) return writer.write_zeros(begin, count);
     const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
     if (kept.student_references[begin / kBlock] != student_reference) {
       student_reference = kept.student_references[begin / kBlock];
