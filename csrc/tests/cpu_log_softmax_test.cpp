@@ -63,9 +63,9 @@ void test_sizes_and_dtypes() {
 }
 
 /// Rows whose blocks lie hundreds apart, and rows with numbers that are none.
-void test_levels_and_infinite_values() {
-  context = "levels and infinite values";
-  Matrix logits(DType::kFloat32, 6, kSeveralSlices), grad_out(DType::kFloat32, 6, kSeveralSlices);
+void test_levels_and_infinite_values(DType dtype) {
+  context = std::string("levels and infinite values, ") + name_of(dtype);
+  Matrix logits(dtype, 6, kSeveralSlices), grad_out(dtype, 6, kSeveralSlices);
   logits.randomize(3);
   grad_out.randomize(4);
   for (int64_t column = 0; column < kSeveralSlices; ++column) {
@@ -77,13 +77,13 @@ void test_levels_and_infinite_values() {
   }
   logits.set(4, kSlice + 17, kNaN);
   logits.set(5, 8, kInfinity);
-  check({logits, grad_out, {}}, DType::kFloat32);
+  check({logits, grad_out, {}}, dtype);
 }
 
 }  // namespace
 
 int main() {
   test_sizes_and_dtypes();
-  test_levels_and_infinite_values();
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) test_levels_and_infinite_values(dtype);
   return report();
 }
