@@ -17,7 +17,8 @@ __version__ = "0.1.0"
 _NAMES_OF = {
     "decoding": "decode decode_stream DecodeConfig DecodeResult DecodedRow NamedPolicy TopK ConfidenceThreshold "
     "ConfidenceFactor MarginThreshold EntropyThreshold EntropyBudget Hierarchical Credit Prophet SchED LocalLeap KLASS "
-    "parse_policy preset PRESETS PrefixCache DualCache DelayedCache parse_cache",
+    "LLaDASteps DreamOrder FastDLLMDream parse_policy preset PRESETS PrefixCache DualCache DelayedCache D3LLMCache "
+    "PrefixCacheAtBlock DualCacheAtBlock parse_cache",
     "evaluation": "accuracy_under_parallelism",
     "models": "load_model load_tokenizer load_adapter merge_adapter",
     "ops": "fused_tad_loss fused_linear_tad_loss masked_log_softmax token_statistics commit_reveal unmask_step "

@@ -7,9 +7,13 @@
 namespace tad {
 namespace {
 
+constexpr std::pair<const char*, ForcedProgress> kForcedProgress[] = {
+    {"row", ForcedProgress::kRow}, {"block", ForcedProgress::kBlock}, {"blocks", ForcedProgress::kBlocks}};
+
 /// No row that is still decoded is given the mask token.
 void check_tokens(
-    const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& done, int64_t mask_token_id) {
+    const at::Tensor& positions, const at::Tensor& tokens, const char* name, const at::Tensor& done,
+    int64_t mask_token_id) {
   if (!values_may_be_read(tokens)) return;
   const at::Tensor position_rows = positions.cpu(), token_rows = tokens.cpu(), done_rows = done.cpu();
   const int64_t* position = position_rows.const_data_ptr<int64_t>();
@@ -17,7 +21,7 @@ void check_tokens(
   const bool* row_done = done_rows.const_data_ptr<bool>();
   for (int64_t i = 0; i < tokens.numel(); ++i)
     TORCH_CHECK_VALUE(
-        position[i] < 0 || row_done[i / tokens.size(1)] || token[i] != mask_token_id, "tokens[", i,
+        position[i] < 0 || row_done[i / tokens.size(1)] || token[i] != mask_token_id, name, "[", i,
         "] is the mask token ", mask_token_id, ", expected another: revealing a mask reveals nothing");
 }
 
@@ -36,7 +40,8 @@ void check_writable(const at::Tensor& tensor, const char* name, at::ScalarType d
 RevealCall::RevealCall(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
     const at::Tensor& done, const at::Tensor& given_positions, int64_t block_length, double block_add_threshold,
-    double decoded_token_threshold, int64_t mask_token_id, at::IntArrayRef eos_token_ids)
+    double decoded_token_threshold, c10::string_view forced_progress, int64_t mask_token_id,
+    at::IntArrayRef eos_token_ids)
     : canvas(canvas), reveal_step(reveal_step), forwards(forwards), blocks(blocks), done(done) {
   TORCH_CHECK_VALUE(canvas.dim() == 2, "canvas has shape ", canvas.sizes(), ", expected (batch, gen_length)");
   TORCH_CHECK_VALUE(
@@ -74,6 +79,7 @@ RevealCall::RevealCall(
   a.block_length = block_length;
   a.block_add_threshold = block_add_threshold;
   a.decoded_token_threshold = decoded_token_threshold;
+  a.forced_progress = value_named("forced_progress", forced_progress, kForcedProgress);
   a.mask_token_id = mask_token_id;
   a.eos_count = int64_t(eos_token_ids.size());
   std::copy(eos_token_ids.begin(), eos_token_ids.end(), a.eos_token_ids);
@@ -86,8 +92,10 @@ RevealCall::RevealCall(
   a.revealed = revealed.mutable_data_ptr<bool>();
 }
 
-void RevealCall::choose(const at::Tensor& tokens, const at::Tensor& score, const at::Tensor& accept) {
+void RevealCall::choose(
+    const at::Tensor& tokens, const at::Tensor& top_tokens, const at::Tensor& score, const at::Tensor& accept) {
   arguments.tokens = tokens.const_data_ptr<int64_t>();
+  arguments.top_tokens = top_tokens.const_data_ptr<int64_t>();
   arguments.score = score.const_data_ptr<float>();
   arguments.accept = accept.const_data_ptr<bool>();
 }
@@ -99,21 +107,24 @@ void RevealCall::written() const {
 
 at::Tensor commit_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
-    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& score,
-    const at::Tensor& accept, int64_t block_length, double block_add_threshold, double decoded_token_threshold,
-    int64_t mask_token_id, at::IntArrayRef eos_token_ids) {
+    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& top_tokens,
+    const at::Tensor& score, const at::Tensor& accept, int64_t block_length, double block_add_threshold,
+    double decoded_token_threshold, c10::string_view forced_progress, int64_t mask_token_id,
+    at::IntArrayRef eos_token_ids) {
   RevealCall call(
       canvas, reveal_step, forwards, blocks, done, positions, block_length, block_add_threshold,
-      decoded_token_threshold, mask_token_id, eos_token_ids);
-  check_shape(tokens, "tokens", at::kLong, positions.sizes());
-  check_shape(score, "score", at::kFloat, positions.sizes());
-  check_shape(accept, "accept", at::kBool, positions.sizes());
-  for (const auto& [tensor, name] :
-       {std::pair{&tokens, "tokens"}, std::pair{&score, "score"}, std::pair{&accept, "accept"}})
+      decoded_token_threshold, forced_progress, mask_token_id, eos_token_ids);
+  for (const auto& [tensor, name, dtype] :
+       {std::tuple{&tokens, "tokens", at::kLong}, std::tuple{&top_tokens, "top_tokens", at::kLong},
+        std::tuple{&score, "score", at::kFloat}, std::tuple{&accept, "accept", at::kBool}}) {
+    check_shape(*tensor, name, dtype, positions.sizes());
     check_same_device(*tensor, name, canvas, "canvas");
-  const at::Tensor token_rows = tokens.contiguous(), score_rows = score.contiguous(), accept_rows = accept.contiguous();
-  check_tokens(call.positions, token_rows, done, mask_token_id);
-  call.choose(token_rows, score_rows, accept_rows);
+  }
+  const at::Tensor token_rows = tokens.contiguous(), top_token_rows = top_tokens.contiguous(),
+                   score_rows = score.contiguous(), accept_rows = accept.contiguous();
+  check_tokens(call.positions, token_rows, "tokens", done, mask_token_id);
+  check_tokens(call.positions, top_token_rows, "top_tokens", done, mask_token_id);
+  call.choose(token_rows, top_token_rows, score_rows, accept_rows);
   backend_for(canvas)->commit_reveal(call.arguments);
   call.written();
   return call.revealed;

@@ -12,6 +12,11 @@ namespace tad {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
+/// Ten statistics of every entry, in the order of tad_ext.ops.TokenStatistics, and one tensor more.
+using StatisticsResult = std::tuple<
+    at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+    at::Tensor, at::Tensor>;
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> tad_loss(
     const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const at::Tensor& labels,
     const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight, double temperature,
@@ -44,24 +49,23 @@ at::Tensor masked_log_softmax_backward(
     const at::Tensor& grad, const at::Tensor& logits, const OptionalTensor& rows, const at::Tensor& normalizers,
     double temperature);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-token_statistics(
+StatisticsResult token_statistics(
     const at::Tensor& logits, const OptionalTensor& rows, double temperature, const OptionalTensor& suppress_tokens,
     const OptionalTensor& query_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets);
 
 at::Tensor commit_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
-    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& score,
-    const at::Tensor& accept, int64_t block_length, double block_add_threshold, double decoded_token_threshold,
-    int64_t mask_token_id, at::IntArrayRef eos_token_ids);
+    const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& top_tokens,
+    const at::Tensor& score, const at::Tensor& accept, int64_t block_length, double block_add_threshold,
+    double decoded_token_threshold, c10::string_view forced_progress, int64_t mask_token_id,
+    at::IntArrayRef eos_token_ids);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-select_reveal(
+StatisticsResult select_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
     const at::Tensor& done, const at::Tensor& positions, const at::Tensor& logits, c10::string_view rule, double value,
     double temperature, const at::Tensor& suppress_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets,
-    int64_t block_length, double block_add_threshold, double decoded_token_threshold, int64_t mask_token_id,
-    at::IntArrayRef eos_token_ids);
+    int64_t block_length, double block_add_threshold, double decoded_token_threshold, c10::string_view forced_progress,
+    int64_t mask_token_id, at::IntArrayRef eos_token_ids);
 
 at::Tensor survey(
     const at::Tensor& canvas, const at::Tensor& blocks, const at::Tensor& positions, int64_t block_length,

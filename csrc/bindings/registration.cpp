@@ -30,18 +30,21 @@ TORCH_LIBRARY(tad_ext, m) {
       "-> Tensor");
   m.def(
       "token_statistics(Tensor logits, Tensor? rows, float temperature, Tensor? suppress_tokens, "
-      "Tensor? query_tokens, Tensor? seeds, Tensor? offsets) -> (Tensor token, Tensor confidence, "
-      "Tensor second_token, Tensor margin, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor query_logits)");
+      "Tensor? query_tokens, Tensor? seeds, Tensor? offsets) -> (Tensor token, Tensor confidence, Tensor log_odds, "
+      "Tensor top_token, Tensor second_token, Tensor margin, Tensor gap, Tensor entropy, Tensor logsumexp, "
+      "Tensor valid, Tensor query_logits)");
   m.def(
       "commit_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
-      "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor score, Tensor accept, int block_length, "
-      "float block_add_threshold, float decoded_token_threshold, int mask_token_id, int[] eos_token_ids) -> Tensor");
+      "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor top_tokens, Tensor score, Tensor accept, "
+      "int block_length, float block_add_threshold, float decoded_token_threshold, str forced_progress, "
+      "int mask_token_id, int[] eos_token_ids) -> Tensor");
   m.def(
       "select_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
       "Tensor(e!) done, Tensor positions, Tensor logits, str rule, float value, float temperature, "
       "Tensor suppress_tokens, Tensor? seeds, Tensor? offsets, int block_length, float block_add_threshold, "
-      "float decoded_token_threshold, int mask_token_id, int[] eos_token_ids) -> (Tensor token, Tensor confidence, "
-      "Tensor second_token, Tensor margin, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor revealed)");
+      "float decoded_token_threshold, str forced_progress, int mask_token_id, int[] eos_token_ids) "
+      "-> (Tensor token, Tensor confidence, Tensor log_odds, Tensor top_token, Tensor second_token, Tensor margin, "
+      "Tensor gap, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor revealed)");
   m.def("survey(Tensor canvas, Tensor blocks, Tensor(a!) positions, int block_length, int mask_token_id) -> Tensor");
 }
 

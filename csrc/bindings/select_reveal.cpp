@@ -8,32 +8,30 @@
 namespace tad {
 namespace {
 
-Rule rule_named(c10::string_view name) {
-  constexpr std::pair<const char*, Rule> kRules[] = {
-      {"topk", Rule::kTopK},     {"confidence", Rule::kConfidence}, {"factor", Rule::kFactor},
-      {"margin", Rule::kMargin}, {"entropy", Rule::kEntropy},       {"entropy-budget", Rule::kEntropyBudget}};
-  for (const auto& [known, rule] : kRules)
-    if (name == known) return rule;
-  TORCH_CHECK_VALUE(
-      false, "rule is '", name, "', expected topk, confidence, factor, margin, entropy or entropy-budget");
-}
+constexpr std::pair<const char*, Rule> kRules[] = {
+    {"topk", Rule::kTopK},
+    {"confidence", Rule::kConfidence},
+    {"factor", Rule::kFactor},
+    {"factor-code", Rule::kFactorCode},
+    {"margin", Rule::kMargin},
+    {"entropy", Rule::kEntropy},
+    {"entropy-budget", Rule::kEntropyBudget}};
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-select_reveal(
+StatisticsResult select_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
     const at::Tensor& done, const at::Tensor& positions, const at::Tensor& logits, c10::string_view rule, double value,
     double temperature, const at::Tensor& suppress_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets,
-    int64_t block_length, double block_add_threshold, double decoded_token_threshold, int64_t mask_token_id,
-    at::IntArrayRef eos_token_ids) {
+    int64_t block_length, double block_add_threshold, double decoded_token_threshold, c10::string_view forced_progress,
+    int64_t mask_token_id, at::IntArrayRef eos_token_ids) {
   check_logits(logits, "logits");
   SelectionArguments selection;
-  selection.rule = rule_named(rule);
+  selection.rule = value_named("rule", rule, kRules);
   TORCH_CHECK_VALUE(!std::isnan(value), "value is nan, expected the parameter of rule ", rule);
   RevealCall reveal(
       canvas, reveal_step, forwards, blocks, done, positions, block_length, block_add_threshold,
-      decoded_token_threshold, mask_token_id, eos_token_ids);
+      decoded_token_threshold, forced_progress, mask_token_id, eos_token_ids);
   check_same_device(logits, "logits", canvas, "canvas");
   TORCH_CHECK_VALUE(
       logits.numel() / logits.size(-1) == positions.numel(), "logits has shape ", logits.sizes(),
@@ -49,16 +47,17 @@ select_reveal(
   selection.width = positions.size(1);
   selection.positions = reveal.arguments.positions;
   selection.confidence = statistics.arguments.confidence;
+  selection.log_odds = statistics.arguments.log_odds;
   selection.margin = statistics.arguments.margin;
+  selection.gap = statistics.arguments.gap;
   selection.entropy = statistics.arguments.entropy;
   selection.valid = statistics.arguments.valid;
   selection.score = score.mutable_data_ptr<float>();
   selection.accept = accept.mutable_data_ptr<bool>();
-  reveal.choose(statistics.token, score, accept);
+  reveal.choose(statistics.token, statistics.top_token, score, accept);
   backend_for(canvas)->select_reveal(statistics.arguments, selection, reveal.arguments);
   reveal.written();
-  return {statistics.token,   statistics.confidence, statistics.second_token, statistics.margin,
-          statistics.entropy, statistics.logsumexp,  statistics.valid,        reveal.revealed};
+  return statistics.with(reveal.revealed);
 }
 
 at::Tensor survey(

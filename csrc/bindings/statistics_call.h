@@ -9,8 +9,9 @@ namespace tad {
 
 /// The arguments, all but which entry names which row, and the tensors they point to.
 struct StatisticsCall {
-  at::Tensor logits;                                                              // (rows, vocabulary)
-  at::Tensor token, confidence, second_token, margin, entropy, logsumexp, valid;  // results, in the shape asked for
+  at::Tensor logits;  // (rows, vocabulary)
+  // Results, in the shape asked for.
+  at::Tensor token, confidence, log_odds, top_token, second_token, margin, gap, entropy, logsumexp, valid;
   at::Tensor suppressed, seeds, offsets;
   TokenStatisticsArguments arguments;
 
@@ -18,6 +19,11 @@ struct StatisticsCall {
   StatisticsCall(
       const at::Tensor& logits, at::IntArrayRef shape, double temperature, const OptionalTensor& suppress_tokens,
       bool ascending, const OptionalTensor& seeds, const OptionalTensor& offsets);
+
+  /// The results, and one more.
+  StatisticsResult with(const at::Tensor& more) const {
+    return {token, confidence, log_odds, top_token, second_token, margin, gap, entropy, logsumexp, valid, more};
+  }
 };
 
 }  // namespace tad

@@ -57,9 +57,12 @@ StatisticsCall::StatisticsCall(
       ", expected a finite number >= 0");
   const auto ints = logits.options().dtype(at::kLong), floats = logits.options().dtype(at::kFloat);
   token = at::empty(shape, ints);
-  second_token = at::empty(shape, ints);
   confidence = at::empty(shape, floats);
+  log_odds = at::empty(shape, floats);
+  top_token = at::empty(shape, ints);
+  second_token = at::empty(shape, ints);
   margin = at::empty(shape, floats);
+  gap = at::empty(shape, floats);
   entropy = at::empty(shape, floats);
   logsumexp = at::empty(shape, floats);
   valid = at::empty(shape, logits.options().dtype(at::kBool));
@@ -89,15 +92,17 @@ StatisticsCall::StatisticsCall(
   }
   a.token = token.mutable_data_ptr<int64_t>();
   a.confidence = confidence.mutable_data_ptr<float>();
+  a.log_odds = log_odds.mutable_data_ptr<float>();
+  a.top_token = top_token.mutable_data_ptr<int64_t>();
   a.second_token = second_token.mutable_data_ptr<int64_t>();
   a.margin = margin.mutable_data_ptr<float>();
+  a.gap = gap.mutable_data_ptr<float>();
   a.entropy = entropy.mutable_data_ptr<float>();
   a.logsumexp = logsumexp.mutable_data_ptr<float>();
   a.valid = valid.mutable_data_ptr<bool>();
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-token_statistics(
+StatisticsResult token_statistics(
     const at::Tensor& logits, const OptionalTensor& chosen, double temperature, const OptionalTensor& suppress_tokens,
     const OptionalTensor& query_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets) {
   check_logits(logits, "logits");
@@ -111,8 +116,7 @@ token_statistics(
   StatisticsCall call(logits, shape, temperature, suppress_tokens, /*ascending=*/false, seeds, offsets);
   call.arguments.rows = pointer_or_null<int64_t>(rows);
   backend_for(logits)->token_statistics(call.arguments);
-  return {call.token,   call.confidence, call.second_token, call.margin,
-          call.entropy, call.logsumexp,  call.valid,        query_logits(call.logits, rows, query_tokens, shape)};
+  return call.with(query_logits(call.logits, rows, query_tokens, shape));
 }
 
 }  // namespace tad

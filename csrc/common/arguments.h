@@ -76,8 +76,11 @@ struct TokenStatisticsArguments {
   const int64_t* offsets = nullptr;  // step << 32 | position, one per entry
   int64_t* token = nullptr;
   float* confidence = nullptr;
+  float* log_odds = nullptr;
+  int64_t* top_token = nullptr;
   int64_t* second_token = nullptr;
   float* margin = nullptr;
+  float* gap = nullptr;
   float* entropy = nullptr;
   float* logsumexp = nullptr;
   bool* valid = nullptr;
@@ -92,7 +95,7 @@ struct LogSoftmaxArguments {
 };
 
 /// By what entries are accepted; the rules are in the docstring of tad_ext.ops.Selection.
-enum class Rule { kTopK, kConfidence, kFactor, kMargin, kEntropy, kEntropyBudget };
+enum class Rule { kTopK, kConfidence, kFactor, kFactorCode, kMargin, kEntropy, kEntropyBudget };
 
 /// The choice among the entries of each canvas, whose statistics are (batch, width).
 struct SelectionArguments {
@@ -101,7 +104,9 @@ struct SelectionArguments {
   int64_t width = 0;
   const int64_t* positions = nullptr;  // negative: padding
   const float* confidence = nullptr;
+  const float* log_odds = nullptr;
   const float* margin = nullptr;
+  const float* gap = nullptr;
   const float* entropy = nullptr;
   const bool* valid = nullptr;
   float* score = nullptr;
@@ -111,8 +116,11 @@ struct SelectionArguments {
 /// A kernel cannot read the host's memory, so the ids travel inside the arguments.
 constexpr int64_t kMaxEosTokens = 16;
 
-/// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `score`, `accept` and
-/// `revealed` are (batch, width). No row lists a position twice.
+/// What is revealed where nothing is accepted; the rules are in the docstring of tad_ext.commit_reveal.
+enum class ForcedProgress { kRow, kBlock, kBlocks };
+
+/// One decoding step of a batch of canvases (batch, gen_length); `positions`, `tokens`, `top_tokens`,
+/// `score`, `accept` and `revealed` are (batch, width). No row lists a position twice.
 struct RevealArguments {
   int64_t batch = 0;
   int64_t gen_length = 0;
@@ -120,6 +128,7 @@ struct RevealArguments {
   int64_t block_length = 0;
   double block_add_threshold = 1.0;
   double decoded_token_threshold = 1.0;
+  ForcedProgress forced_progress = ForcedProgress::kRow;
   int64_t mask_token_id = 0;
   int64_t eos_token_ids[kMaxEosTokens] = {};
   int64_t eos_count = 0;
@@ -130,6 +139,7 @@ struct RevealArguments {
   bool* done = nullptr;
   const int64_t* positions = nullptr;
   const int64_t* tokens = nullptr;
+  const int64_t* top_tokens = nullptr;
   const float* score = nullptr;
   const bool* accept = nullptr;
   bool* revealed = nullptr;

@@ -27,28 +27,62 @@ TAD_HOST_DEVICE bool ends_sequence(const RevealArguments& a, int64_t token) {
   return false;
 }
 
-/// Marks in `revealed` the accepted entries of `block`; with `must_progress`, its best entry where none is accepted.
-/// The canvas is not written yet. Returns whether the block has eligible entries at all.
-template <class Team>
-TAD_HOST_DEVICE bool choose_in_block(
-    const Team& team, const RevealArguments& a, int64_t row, int64_t block, bool must_progress) {
+/// The eligible entries of some blocks that a team looks at: whether there are any, whether one is marked, and the
+/// best.
+struct Eligible {
+  bool any = false, marked = false;
+  Candidate best;  // of all
+  Candidate mine;  // of those of the calling thread
+};
+
+/// Looks at the eligible entries of the blocks from `first` up to `end`; with kMark, marks in `revealed` the accepted
+/// ones. The canvas is not written yet.
+template <bool kMark, class Team>
+TAD_HOST_DEVICE Eligible
+eligible_entries(const Team& team, const RevealArguments& a, int64_t row, int64_t first, int64_t end) {
   const int64_t* canvas = a.canvas + row * a.gen_length;
   const int64_t base = row * a.width;
-  Candidate mine;
-  bool accepted = false;
+  Eligible found;
+  bool marked = false;
   for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) {
     const int64_t position = a.positions[entry];
-    const bool member = position >= 0 && position < a.gen_length && position / a.block_length == block;
-    if (!member || canvas[position] != a.mask_token_id) continue;
-    if (a.accept[entry]) a.revealed[entry] = accepted = true;
+    const bool inside = position >= first * a.block_length && position < end * a.block_length;
+    if (kMark) a.revealed[entry] = inside && canvas[position] == a.mask_token_id && a.accept[entry];
+    if (!inside || canvas[position] != a.mask_token_id) continue;
+    marked = marked || a.revealed[entry];
     const float score = a.score[entry];
     const Candidate candidate{score == score ? score : -INFINITY, entry};
-    if (candidate.better_than(mine)) mine = candidate;
+    if (candidate.better_than(found.mine)) found.mine = candidate;
   }
-  const Candidate best = team.best(mine);
-  if (must_progress && !team.any(accepted) && best.entry == mine.entry && best.entry >= 0)
-    a.revealed[best.entry] = true;
-  return best.entry >= 0;
+  found.best = team.best(found.mine);
+  found.any = found.best.entry >= 0;
+  found.marked = team.any(marked);
+  return found;
+}
+
+/// Marks the best entry where there is one and none is marked. Returns it, or -1.
+TAD_HOST_DEVICE int64_t force(const RevealArguments& a, const Eligible& entries) {
+  if (!entries.any || entries.marked) return -1;
+  if (entries.best.entry == entries.mine.entry) a.revealed[entries.best.entry] = true;
+  return entries.best.entry;
+}
+
+/// Marks in `revealed` what this forward reveals. Returns the entry that gets its top token instead of its token, or
+/// -1.
+template <class Team>
+TAD_HOST_DEVICE int64_t choose(const Team& team, const RevealArguments& a, int64_t row, int64_t created) {
+  const bool whole_row = a.forced_progress == ForcedProgress::kRow;
+  const Eligible of_row = eligible_entries<true>(team, a, row, 0, created);
+  if (whole_row) force(a, of_row);
+  for (int64_t block = 0; block < created; ++block) {
+    const bool fully_active =
+        block == 0 || revealed_share(team, a, a.canvas + row * a.gen_length, block - 1) >= a.decoded_token_threshold;
+    if (!fully_active) continue;
+    const Eligible of_block = eligible_entries<false>(team, a, row, block, block + 1);
+    const int64_t forced = force(a, of_block);
+    if (of_block.any && a.forced_progress != ForcedProgress::kBlocks) return whole_row ? forced : -1;
+  }
+  return -1;
 }
 
 template <class Team>
@@ -61,21 +95,16 @@ TAD_HOST_DEVICE void reveal_row(const Team& team, const RevealArguments& a, int6
   const int64_t step = a.forwards[row] + 1, blocks = a.gen_length / a.block_length;
   const int64_t created = a.blocks[row] < 1 ? 1 : a.blocks[row] > blocks ? blocks : a.blocks[row];
 
-  bool progress = false;
-  for (int64_t block = 0; block < created; ++block) {
-    const bool fully_active = block == 0 || revealed_share(team, a, canvas, block - 1) >= a.decoded_token_threshold;
-    const bool must_progress = fully_active && !progress;
-    if (choose_in_block(team, a, row, block, must_progress) && must_progress) progress = true;
-  }
+  const int64_t with_top_token = choose(team, a, row, created);
 
   team.sync();  // another thread may still be counting what is overwritten here
   int64_t own_end = a.gen_length;
   for (int64_t entry = base + team.rank(); entry < base + a.width; entry += team.size()) {
     if (!a.revealed[entry]) continue;
-    const int64_t position = a.positions[entry];
-    canvas[position] = a.tokens[entry];
+    const int64_t position = a.positions[entry], token = (entry == with_top_token ? a.top_tokens : a.tokens)[entry];
+    canvas[position] = token;
     reveal_step[position] = step;
-    if (position < own_end && ends_sequence(a, a.tokens[entry])) own_end = position;
+    if (position < own_end && ends_sequence(a, token)) own_end = position;
   }
   const int64_t first_end = team.min(own_end);
   team.sync();  // the fill below may overwrite what another thread has just revealed, and copies its token

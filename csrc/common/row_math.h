@@ -32,10 +32,9 @@ template <class Real>
 struct RowSum {
   Real max = negative_infinity<Real>();
   Real sum = 0;       // sum of exp(a)
-  Real weighted = 0;  // sum of exp(a) * a; entropy = log(sum) - weighted / sum
+  Real weighted = 0;  // sum of exp(a) * a, or what else an accumulator weighs with
 
   TAD_HOST_DEVICE Real log_sum() const { return std::log(sum); }
-  TAD_HOST_DEVICE Real entropy() const { return log_sum() - weighted / sum; }
 };
 
 /// How far the exponents of a part move when they become relative to another maximum.
@@ -62,6 +61,35 @@ TAD_HOST_DEVICE RowSum<Real> merge(const RowSum<Real>& a, const RowSum<Real>& b,
   left.sum += right.sum;
   left.weighted += right.weighted;
   return left;
+}
+
+/// Sums over a part of a row at temperature 1, with a = x - max, of all elements but the largest (one of them, where
+/// several are): so nothing of what stands beside a peak is lost in its 1, however sure the row is.
+template <class Real>
+struct PeakedSum {
+  Real max = negative_infinity<Real>();
+  Real others = 0;    // sum of exp(a), and so (1 - p) / p of the largest element's probability p; NaN where a logit is
+  Real weighted = 0;  // sum of exp(a) * a
+
+  /// Whether there is an element at all.
+  TAD_HOST_DEVICE bool any() const { return max > negative_infinity<Real>(); }
+  /// The same sums with the largest element's among them.
+  TAD_HOST_DEVICE RowSum<Real> whole() const { return {max, any() ? others + 1 : others, weighted}; }
+  TAD_HOST_DEVICE Real log_sum() const { return std::log1p(others); }
+  TAD_HOST_DEVICE Real entropy() const { return log_sum() - weighted / (1 + others); }
+  /// (1 - p) / p of the probability p of an element that is not above the largest.
+  TAD_HOST_DEVICE Real odds_against(Real x) const {
+    return x == max ? others : (1 + others) * std::exp(max - x) - 1;  // at least 1 in the second case
+  }
+};
+
+template <class Real>
+TAD_HOST_DEVICE PeakedSum<Real> merge(const PeakedSum<Real>& a, const PeakedSum<Real>& b) {
+  const PeakedSum<Real>& high = a.max >= b.max ? a : b;
+  const PeakedSum<Real>& low = a.max >= b.max ? b : a;
+  const Real shift = shift_to(high.max, low.whole(), Real(1));
+  const RowSum<Real> moved = rebase(low.whole(), high.max, shift, shift);
+  return {high.max, high.others + moved.sum, high.weighted + moved.weighted};
 }
 
 /// Sums for KL(teacher || student) over a part of a student row s and a teacher row t.

@@ -11,46 +11,75 @@
 namespace tad {
 namespace TAD_ISA {
 
+/// log(m / (1 - m)) of a margin m. Near 1 it is taken from the odds against the token, which is the best one there (a
+/// margin above 1/2 leaves less than that to any other), and from the gap: m itself is 1 in float32 beyond 17 nats.
+TAD_HOST_DEVICE float margin_log_odds(float margin, float confidence, float log_odds, float gap) {
+  const double m = double(margin);
+  if (!(margin > 0.5f && confidence >= margin)) return float(std::log(m / (1 - m)));
+  const double second = std::exp(-double(gap));  // relative to the best
+  return float(std::log((1 - second) / (std::exp(-double(log_odds)) + second)));
+}
+
 /// The higher, the better; -inf where an entry is not to be chosen.
 TAD_HOST_DEVICE float score_of(const SelectionArguments& a, int64_t entry) {
   if (!a.valid[entry] || a.positions[entry] < 0) return -INFINITY;
   switch (a.rule) {
-    case Rule::kMargin: return a.margin[entry];
+    case Rule::kMargin: return margin_log_odds(a.margin[entry], a.confidence[entry], a.log_odds[entry], a.gap[entry]);
     case Rule::kEntropy:
     case Rule::kEntropyBudget: return -a.entropy[entry];
-    default: return a.confidence[entry];
+    default: return a.log_odds[entry];
   }
 }
 
-/// Whether an entry is accepted that so many others of its row stand before, their entropies summing to `spent`.
-TAD_HOST_DEVICE bool accepts(const SelectionArguments& a, int64_t entry, int64_t before, double spent) {
+/// What is known of the entries that stand before one in its row.
+struct Before {
+  int64_t count = 0;
+  double entropies = 0;      // their sum
+  float weakest = INFINITY;  // the lowest confidence among them
+  int64_t others = 0;        // all that may be chosen, before it or behind, but the entry itself
+};
+
+/// Whether the entry of rank `before` + 1 meets the bound that rises with the rank.
+TAD_HOST_DEVICE bool meets_factor(const SelectionArguments& a, float confidence, int64_t before) {
+  return before == 0 || double(confidence) >= 1 - a.value / double(before + 2);
+}
+
+TAD_HOST_DEVICE bool accepts(const SelectionArguments& a, int64_t entry, const Before& before) {
   switch (a.rule) {
-    case Rule::kTopK: return double(before + 1) <= a.value;
+    case Rule::kTopK: return double(before.count + 1) <= a.value;
     case Rule::kConfidence: return a.confidence[entry] >= float(a.value);
-    case Rule::kFactor: return before == 0 || double(a.confidence[entry]) >= 1 - a.value / double(before + 2);
+    case Rule::kFactor: return meets_factor(a, a.confidence[entry], before.count);
+    case Rule::kFactorCode:
+      if (before.count > 0 && before.count == before.others) return meets_factor(a, before.weakest, before.count - 1);
+      return meets_factor(a, a.confidence[entry], before.count);
     case Rule::kMargin: return a.margin[entry] >= float(a.value);
     case Rule::kEntropy: return a.entropy[entry] < float(a.value);
-    default: return spent <= a.value;
+    default: return before.entropies <= a.value;
   }
+}
+
+TAD_HOST_DEVICE bool is_ranked(Rule rule) {
+  return rule == Rule::kTopK || rule == Rule::kFactor || rule == Rule::kFactorCode || rule == Rule::kEntropyBudget;
 }
 
 /// Writes score and accept of one canvas's entries.
 template <class Team>
 TAD_HOST_DEVICE void select_row(const Team& team, const SelectionArguments& a, int64_t row) {
   const int64_t begin = row * a.width, end = begin + a.width;
-  const bool ranks = a.rule == Rule::kTopK || a.rule == Rule::kFactor || a.rule == Rule::kEntropyBudget;
+  const bool ranked = is_ranked(a.rule);
   for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) a.score[entry] = score_of(a, entry);
   team.sync();
   for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) {
     const Candidate own{a.score[entry], entry};
-    int64_t before = 0;
-    double spent = 0;
-    for (int64_t other = begin; other < end && ranks; ++other) {
+    Before before;
+    for (int64_t other = begin; other < end && ranked; ++other) {
+      before.others += other != entry && a.valid[other] && a.positions[other] >= 0;
       if (!Candidate{a.score[other], other}.better_than(own)) continue;
-      ++before;
-      spent += double(a.entropy[other]);
+      ++before.count;
+      before.entropies += double(a.entropy[other]);
+      before.weakest = a.confidence[other] < before.weakest ? a.confidence[other] : before.weakest;
     }
-    a.accept[entry] = a.valid[entry] && a.positions[entry] >= 0 && accepts(a, entry, before, spent);
+    a.accept[entry] = a.valid[entry] && a.positions[entry] >= 0 && accepts(a, entry, before);
   }
   team.sync();
 }

@@ -98,7 +98,7 @@ TAD_HOST_DEVICE GumbelBest merge(const GumbelBest& a, const GumbelBest& b) {
 /// What is known about a part of a row.
 template <class Real>
 struct RowStatistics {
-  RowSum<double> sum;
+  PeakedSum<double> sum;
   Top2<Real> top;
   GumbelBest sample;
 };
@@ -110,11 +110,11 @@ TAD_HOST_DEVICE RowStatistics<Real> merge(const RowStatistics<Real>& a, const Ro
 
 /// What an entry says that is padding, or whose row is not there.
 TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, int64_t entry) {
-  a.token[entry] = 0;
+  a.token[entry] = a.top_token[entry] = 0;
   a.second_token[entry] = -1;
-  a.confidence[entry] = a.margin[entry] = 0;
+  a.confidence[entry] = a.margin[entry] = a.gap[entry] = 0;
+  a.log_odds[entry] = a.logsumexp[entry] = -INFINITY;
   a.entropy[entry] = INFINITY;
-  a.logsumexp[entry] = -INFINITY;
   a.valid[entry] = false;
 }
 
@@ -122,7 +122,7 @@ TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, i
 template <class Real>
 TAD_HOST_DEVICE void write_statistics(
     const TokenStatisticsArguments& a, int64_t entry, const RowStatistics<Real>& found) {
-  const RowSum<double>& row = found.sum;
+  const PeakedSum<double>& row = found.sum;
   const GumbelBest& sample = found.sample;
   Top2<Real> top = found.top;
   write_empty_statistics(a, entry);
@@ -133,16 +133,20 @@ TAD_HOST_DEVICE void write_statistics(
   if (top.second_index < 0) top.second_index = lowest_allowed(a, top.index);
   const bool sampled = a.temperature > 0 && sample.token >= 0;
   a.token[entry] = sampled ? sample.token : top.index;
+  a.top_token[entry] = top.index;
   a.second_token[entry] = top.second_index;
-  a.valid[entry] = row.sum == row.sum;
+  a.valid[entry] = row.others == row.others;
   if (!a.valid[entry]) {
     a.logsumexp[entry] = NAN;
     return;
   }
-  if (row.sum == 0) return;  // nothing is possible
-  const double top_probability = std::exp(double(top.value) - row.max) / row.sum;
-  a.confidence[entry] = float(sampled ? std::exp(sample.logit - row.max) / row.sum : top_probability);
-  a.margin[entry] = float(top_probability) - float(std::exp(double(top.second_value) - row.max) / row.sum);
+  if (!row.any()) return;  // nothing is possible
+  const double best = double(top.value), second = double(top.second_value), chosen = sampled ? sample.logit : best;
+  const auto probability = [&](double logit) { return std::exp(logit - row.max) / (1 + row.others); };
+  a.confidence[entry] = float(probability(chosen));
+  a.log_odds[entry] = float(-std::log(row.odds_against(chosen)));
+  a.margin[entry] = float(probability(best)) - float(probability(second));
+  a.gap[entry] = best > second ? float(best - second) : 0;  // both may be -inf
   a.entropy[entry] = float(row.entropy());
   a.logsumexp[entry] = float(row.max + row.log_sum());
 }

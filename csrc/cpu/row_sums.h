@@ -162,9 +162,9 @@ struct BlockEntropy {
   Real max;  // of the elements
 };
 
-/// Sums of exp(a) and of exp(a) * a over a block.
-template <class Real, class Element>
-inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Real reference) {
+/// Sums of exp(a) and of exp(a) * a over a block; with kBelow of the elements below a bound alone.
+template <bool kBelow, class Real, class Element>
+inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Real reference, Real bound = 0) {
   constexpr int64_t kPair = 2 * Simd<Real>::kLanes;
   const Vector<Real> lowest = splat(kLowestPower<Real> / Real(kLog2E));  // keeps 0 * -inf out of the sum
   Vector<Real> sum{}, weighted[2] = {}, max = splat(negative_infinity<Real>());
@@ -174,7 +174,10 @@ inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Re
     Vector<Real> e[kCount], a[kCount];
     for (int k = 0; k < kCount; ++k) a[k] = load_half<kHalf, Real>(block + i + k * kPair);
     max = maximum(max, tree_max<Real, kCount>(a));
-    for (int k = 0; k < kCount; ++k) e[k] = a[k] = maximum(lowest, a[k] - reference);
+    for (int k = 0; k < kCount; ++k) {
+      const Vector<Real> exponent = maximum(lowest, a[k] - reference);
+      e[k] = a[k] = kBelow ? (a[k] >= bound ? lowest : exponent) : exponent;
+    }
     exp2_scaled<kCount, Powers::kBounded>(e, Real(kLog2E));
     sum += tree_sum<Real, kCount>(e);
     weighted[kHalf] += dot<Real, kCount>(e, a);
@@ -185,23 +188,43 @@ inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Re
       horizontal_max<Real>(max)};
 }
 
-/// Sums and weighted sums of a slice at temperature 1. `visit(block, begin, count, max)` sees every block as well.
+/// The sums of a block relative to a reference without its largest element, given those with it.
+template <class Real, class Element>
+inline RowSum<double> without_peak(
+    const Element* block, int64_t length, Real reference, const BlockEntropy<Real>& part) {
+  const double above = double(part.max) - double(reference), peak = std::exp(above), others = part.sum - peak;
+  if (!(others < peak / 4)) return {double(reference), others, part.weighted - peak * above};
+  // A sum in float32 would have lost them beside the peak.
+  const BlockEntropy<Real> below = block_entropy<true>(block, length, reference, part.max);
+  return {double(reference), below.sum, below.weighted};
+}
+
+/// Sums of a slice at temperature 1. `visit(block, begin, count, max)` sees every block as well.
 template <class Real, class Visit>
-inline RowSum<double> entropy_sum(RowReader<Real>& reader, int64_t vocabulary, int64_t slice, const Visit& visit) {
-  // log(sum) and weighted / sum are about as large as the peak stands above the reference, the entropy of a peaked row
-  // is nearly nothing: so a block that stands above the reference is summed again relative to its own maximum.
+inline PeakedSum<double> peaked_sum(RowReader<Real>& reader, int64_t vocabulary, int64_t slice, const Visit& visit) {
+  // Weighted sums are about as large as the peak stands above the reference, the entropy of a peaked row is nearly
+  // nothing: so a block that stands above the reference is summed again relative to its own maximum.
   Reference<Real> reference;
-  RowSum<double> row;
+  RowSum<double> others;  // all elements but the largest so far
+  double max = negative_infinity<double>();
   for_each_block(vocabulary, slice, [&](int64_t begin, int64_t count) {
     visit_block(reader, begin, count, [&](auto block, int64_t length) {
       reference.start(block, length);
-      BlockEntropy<Real> part = block_entropy(block, length, reference.zero());
-      if (reference.admit(part.max)) part = block_entropy(block, length, reference.zero());
-      row = merge(row, {double(reference.value()), part.sum, part.weighted});
+      BlockEntropy<Real> part = block_entropy<false>(block, length, reference.zero());
+      if (reference.admit(part.max)) part = block_entropy<false>(block, length, reference.zero());
+      RowSum<double> sum{double(reference.value()), part.sum, part.weighted};
+      if (double(part.max) > max) {  // rare after the first blocks
+        sum = without_peak(block, length, reference.zero(), part);
+        if (max > negative_infinity<double>()) others = merge(others, {max, 1, 0});
+        max = double(part.max);
+      }
+      others = merge(others, sum);
       visit(block, begin, count, double(part.max));
     });
   });
-  return row;
+  const double shift = shift_to(max, others, 1.0);
+  others = rebase(others, max, shift, shift);
+  return {max, others.sum, others.weighted};
 }
 
 /// Sums for KL(teacher || student) over a block, with differences of logits in `weighted`.

@@ -55,7 +55,7 @@ void slice_statistics(
       if (part.sample.key != key) bar = part.sample.bar(max, a.temperature);
     }
   };
-  part.sum = entropy_sum(reader, a.vocabulary, slice, choose);
+  part.sum = peaked_sum(reader, a.vocabulary, slice, choose);
   write_plain(part, result);
 }
 

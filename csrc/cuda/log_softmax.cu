@@ -37,9 +37,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
       for_each_batch<kBatch<Element>>(range, [&](int first) {
         Group<Real> x[kBatch<Element>];
         source.load(first, x);
-        accumulate<false>(part, x, exponent);
+        accumulate(part, x, exponent);
       });
-      const auto sums = cluster.template reduce<kRowThreads>(part, OfRowSums<false>{exponent.b});
+      const auto sums = cluster.template reduce<kRowThreads>(part, OfRowSums{exponent.b});
       const double reference = reference_of(sums.max);
       const Real rounded = Real(reference + sums.log_sum() * a.temperature);
       const Real rest = Real((reference - double(rounded)) / a.temperature + sums.log_sum());

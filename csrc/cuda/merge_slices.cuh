@@ -15,7 +15,7 @@ struct OfStatistics {
   __device__ __forceinline__ RowStatistics<Real> operator()(const RowStatistics<Real>& part) const {
     const auto top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); });
     const auto sample = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
-    return {OfRowSums<true>{1.0}(part.sum), top(part.top), sample(part.sample)};
+    return {OfPeakedSums()(part.sum), top(part.top), sample(part.sample)};
   }
 };
 

@@ -74,9 +74,7 @@ struct Plus {
 };
 
 /// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to
-/// the largest, and these only add: one exponential instead of one at every step.
-/// Without kWeighted `weighted` is not used.
-template <bool kWeighted>
+/// the largest, and these only add: one exponential instead of one at every step. `weighted` is not used.
 struct OfRowSums {
   double b;
 
@@ -84,8 +82,20 @@ struct OfRowSums {
     const double max = by_pairs(Larger())(part.max), shift = shift_to(max, part, b);
     RowSum<double> sum = rebase(part, max, shift, shift);
     sum.sum = by_pairs(Plus())(sum.sum);
-    sum.weighted = kWeighted ? by_pairs(Plus())(sum.weighted) : 0;
+    sum.weighted = 0;
     return sum;
+  }
+};
+/// The same where the largest element of all stands apart: that of the first lane that has it.
+struct OfPeakedSums {
+  __device__ __forceinline__ PeakedSum<double> operator()(const PeakedSum<double>& part) const {
+    const double max = by_pairs(Larger())(part.max);
+    const unsigned highest = __ballot_sync(~0u, part.max == max), lower = (1u << threadIdx.x % kWarp) - 1;
+    RowSum<double> sum = part.whole();
+    if (part.max == max && !(highest & lower)) sum.sum = part.others;
+    const double shift = shift_to(max, sum, 1.0);
+    sum = rebase(sum, max, shift, shift);
+    return {max, by_pairs(Plus())(sum.sum), by_pairs(Plus())(sum.weighted)};
   }
 };
 struct OfDivergenceSums {

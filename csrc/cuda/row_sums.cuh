@@ -47,30 +47,55 @@ __device__ __forceinline__ Real max_of(const Group<Real>& x) {
   return max;
 }
 
-/// Adds some groups of logits to a thread's sums; `weighted` only where it is wanted.
-template <bool kWeighted, int kGroups, class Real>
-__device__ __forceinline__ void accumulate(
-    RowSum<double>& part, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
+template <int kGroups, class Real>
+__device__ __forceinline__ Real max_of(const Group<Real> (&x)[kGroups]) {
   Real max = max_of(x[0]);
 #pragma unroll
   for (int g = 1; g < kGroups; ++g) max = fmax(max, max_of(x[g]));
+  return max;
+}
+
+/// Adds some groups of logits to a thread's sums, without `weighted`.
+template <int kGroups, class Real>
+__device__ __forceinline__ void accumulate(
+    RowSum<double>& part, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
+  const Real max = max_of(x);
   if (!(double(max) <= part.max + exponent.headroom)) {
     const double shift = shift_to(double(max), part, exponent.b);
     part = rebase(part, double(max), shift, shift);
-    if (!kWeighted) part.weighted = 0;
+    part.weighted = 0;
   }
   const Real reference = Real(reference_of(part.max));
+  Real sum = 0;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g)
+    for (int i = 0; i < kGroup; ++i) sum += exponent.exp(x[g].value[i] - reference);
+  part.sum += double(sum);
+}
+
+/// The sums of some groups of logits at temperature 1.
+template <int kGroups, class Real>
+__device__ __forceinline__ PeakedSum<double> peaked_sum(const Group<Real> (&x)[kGroups]) {
+  const Exponent<Real> exponent(1);
+  const Real max = max_of(x), reference = reference_of(max);
   Real sum = 0, weighted = 0;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     for (int i = 0; i < kGroup; ++i) {
       const Real difference = x[g].value[i] - reference, e = exponent.exp(difference);
       sum += e;
-      if (kWeighted) weighted += e * fmax(difference, Real(-1000));  // no 0 * -inf
+      weighted += e * fmax(difference, Real(-1000));  // no 0 * -inf
     }
   }
-  part.sum += double(sum);
-  if (kWeighted) part.weighted += double(weighted) * exponent.b;
+  Real others = sum - 1;
+  if (others < Real(0.25)) {  // rare but at a peak, beside which the others would lose their digits
+    others = 0;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g)
+      for (int i = 0; i < kGroup; ++i)
+        if (x[g].value[i] < max) others += exponent.exp(x[g].value[i] - reference);
+  }
+  return {double(max), double(others), double(weighted)};
 }
 
 /// Adds some groups of student logits s and teacher logits t.
@@ -78,11 +103,7 @@ template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
     DivergenceSum<double>& part, const Group<Real> (&s)[kGroups], const Group<Real> (&t)[kGroups],
     const Exponent<Real>& exponent) {
-  Real student_max = max_of(s[0]), teacher_max = max_of(t[0]);
-  for (int g = 1; g < kGroups; ++g) {
-    student_max = fmax(student_max, max_of(s[g]));
-    teacher_max = fmax(teacher_max, max_of(t[g]));
-  }
+  const Real student_max = max_of(s), teacher_max = max_of(t);
   const bool student_moves = !(double(student_max) <= part.student.max + exponent.headroom);
   const bool teacher_moves = !(double(teacher_max) <= part.teacher.max + exponent.headroom);
   if (student_moves || teacher_moves)

@@ -53,9 +53,9 @@ struct Visit {
     for_each_batch<kBatch<Element>>(range, [&](int first) {
       Group<Real> x[kBatch<Element>];
       student.load(first, x);
-      accumulate<false>(part, x, exponent);
+      accumulate(part, x, exponent);
     });
-    const RowSum<double> sums = cluster.template reduce<kRowThreads>(part, OfRowSums<false>{exponent.b});
+    const RowSum<double> sums = cluster.template reduce<kRowThreads>(part, OfRowSums{exponent.b});
     if (target) {
       const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
       const Real of_label = scale(entry), reference = Real(reference_of(sums.max)), factor = Real(of_label / sums.sum);

@@ -44,13 +44,12 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     return load_group<Real>(logits, begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup, end);
   };
   RowStatistics<Real> part;
-  // A thread's columns all at once, so that its sums are relative to the largest of them: far from it, log(sum) and
-  // weighted / sum are large, and their difference, a peaked row's entropy, is nearly nothing.
+  // A thread's columns all at once, so that its sums are relative to the largest of them.
   {
     Group<Real> x[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) x[g] = group(g);
-    accumulate<true>(part.sum, x, Exponent<Real>(1));
+    part.sum = peaked_sum(x);
   }
 #pragma unroll 1
   for (int g = 0; g < kGroups; ++g) {  // once more, from the first-level cache

@@ -96,11 +96,28 @@ void test_levels_and_infinite_values() {
   check({logits, 6, {}, {0, 1}});
 }
 
+/// One token far above all others, anywhere: what is left for these keeps its digits.
+void test_peaks() {
+  for (DType dtype : kDTypes)
+    for (double temperature : {0.0, 1.5}) {
+      context = std::string("peaks, ") + name_of(dtype);
+      constexpr int64_t kRows = 7;
+      Matrix logits(dtype, kRows, kSeveralSlices);
+      logits.randomize(4);
+      for (int64_t row = 0; row < kRows; ++row) logits.set(row, row * row * 700 + row, 12.0 + 8.0 * double(row));
+      logits.set(2, 2 * kSlice, 20);  // of two peaks one higher, one as high
+      logits.set(5, 9, 52.0);
+      check({logits, kRows, {}, {}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
+      check({logits, kRows, {}, {1403, 2803}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
+    }
+}
+
 }  // namespace
 
 int main() {
   test_sizes_and_dtypes();
   test_ties();
   test_levels_and_infinite_values();
+  test_peaks();
   return report();
 }

@@ -18,8 +18,9 @@ constexpr int64_t kMask = 99, kEos = 7, kOtherEos = 8;
 struct Problem {
   int64_t batch, gen_length, width, block_length;
   double block_add_threshold, decoded_token_threshold;
+  ForcedProgress forced_progress;
   bool has_eos;
-  std::vector<int64_t> canvas, reveal_step, forwards, blocks, positions, tokens;
+  std::vector<int64_t> canvas, reveal_step, forwards, blocks, positions, tokens, top_tokens;
   std::vector<uint8_t> done, accept, revealed;
   std::vector<float> score;
 
@@ -31,6 +32,7 @@ struct Problem {
     a.block_length = block_length;
     a.block_add_threshold = block_add_threshold;
     a.decoded_token_threshold = decoded_token_threshold;
+    a.forced_progress = forced_progress;
     a.mask_token_id = kMask;
     a.eos_token_ids[0] = kEos;
     a.eos_token_ids[1] = kOtherEos;
@@ -42,6 +44,7 @@ struct Problem {
     a.done = reinterpret_cast<bool*>(done.data());
     a.positions = positions.data();
     a.tokens = tokens.data();
+    a.top_tokens = top_tokens.data();
     a.score = score.data();
     a.accept = reinterpret_cast<const bool*>(accept.data());
     a.revealed = reinterpret_cast<bool*>(revealed.data());
@@ -66,7 +69,9 @@ Problem random_problem(unsigned seed) {
       block_length,
       kThresholds[below(4)],
       kThresholds[below(4)],
+      ForcedProgress(below(3)),
       seed % 2 == 0,
+      {},
       {},
       {},
       {},
@@ -94,6 +99,7 @@ Problem random_problem(unsigned seed) {
       constexpr float kScores[] = {0.5f, 0.5f, 0.5f, 0.25f, 0.75f, NAN, -INFINITY, -INFINITY};
       p.positions.push_back(below(8) ? order[size_t(i)] : -1);
       p.tokens.push_back(below(12) ? below(7) : kEos + below(2));
+      p.top_tokens.push_back(10 + below(7));
       p.score.push_back(seed % 7 ? kScores[below(8)] : kScores[5 + below(3)]);
       p.accept.push_back(below(100) < accepted_percent);
     }
@@ -115,31 +121,42 @@ void expect_row(Problem& p, int64_t row) {
                    double(p.block_length);
   };
 
-  bool progress = false;
+  const auto eligible = [&](int64_t block) {  // entries of a block, or of all created ones
+    std::vector<size_t> entries;
+    for (size_t i = base; i < base + width; ++i) {
+      const int64_t position = p.positions[i];
+      if (position < 0 || canvas[position] != kMask || position / p.block_length >= created) continue;
+      if (block < 0 || position / p.block_length == block) entries.push_back(i);
+    }
+    return entries;
+  };
+  const auto reveals_one = [&](const std::vector<size_t>& entries) {
+    return std::any_of(entries.begin(), entries.end(), [&](size_t i) { return p.revealed[i] != 0; });
+  };
+  const auto best = [&](const std::vector<size_t>& entries) {
+    const auto score = [&](size_t i) { return std::isnan(p.score[i]) ? -INFINITY : p.score[i]; };
+    return *std::max_element(entries.begin(), entries.end(), [&](size_t i, size_t j) { return score(i) < score(j); });
+  };
+  size_t with_top_token = p.revealed.size();
+  for (size_t i : eligible(-1)) p.revealed[i] = p.accept[i];
+  if (p.forced_progress == ForcedProgress::kRow && !eligible(-1).empty() && !reveals_one(eligible(-1)))
+    p.revealed[best(eligible(-1))] = 1;
   for (int64_t block = 0; block < created; ++block) {
     const bool fully_active = block == 0 || share(block - 1) >= p.decoded_token_threshold - 1e-12;
-    int64_t best = -1, eligible = 0, accepted = 0;
-    float best_score = NAN;
-    for (size_t i = 0; i < width; ++i) {
-      const int64_t position = p.positions[base + i];
-      if (position < 0 || position / p.block_length != block || canvas[position] != kMask) continue;
-      ++eligible;
-      accepted += p.revealed[base + i] = p.accept[base + i];
-      const float score = std::isnan(p.score[base + i]) ? -INFINITY : p.score[base + i];
-      if (best < 0 || score > best_score) {
-        best = int64_t(i);
-        best_score = score;
-      }
+    const std::vector<size_t> entries = eligible(block);
+    if (entries.empty() || !fully_active) continue;
+    if (!reveals_one(entries)) {
+      p.revealed[best(entries)] = 1;
+      if (p.forced_progress == ForcedProgress::kRow) with_top_token = best(entries);
     }
-    if (!eligible || !fully_active || progress) continue;
-    progress = true;
-    if (!accepted) p.revealed[base + size_t(best)] = 1;
+    if (p.forced_progress != ForcedProgress::kBlocks) break;
   }
 
   int64_t end = p.gen_length;
   for (size_t i = 0; i < width; ++i) {
     if (!p.revealed[base + i]) continue;
-    const int64_t position = p.positions[base + i], token = p.tokens[base + i];
+    const int64_t position = p.positions[base + i];
+    const int64_t token = base + i == with_top_token ? p.top_tokens[base + i] : p.tokens[base + i];
     canvas[position] = token;
     reveal_step[position] = step;
     if (p.has_eos && (token == kEos || token == kOtherEos)) end = std::min(end, position);

@@ -45,7 +45,9 @@ struct Decoding {
     a.width = gen_length;
     a.positions = positions.data();
     a.confidence = statistics.confidence.data();
+    a.log_odds = statistics.log_odds.data();
     a.margin = statistics.margin.data();
+    a.gap = statistics.gap.data();
     a.entropy = statistics.entropy.data();
     a.valid = reinterpret_cast<const bool*>(statistics.valid.data());
     a.score = score.data();
@@ -66,6 +68,7 @@ struct Decoding {
     a.done = reinterpret_cast<bool*>(done.data());
     a.positions = positions.data();
     a.tokens = statistics.token.data();
+    a.top_tokens = statistics.top_token.data();
     a.score = score.data();
     a.accept = reinterpret_cast<const bool*>(accept.data());
     a.revealed = reinterpret_cast<bool*>(revealed.data());
@@ -117,9 +120,9 @@ void check_rule(DType dtype, Rule rule, double value, const Decoding& start, int
 }
 
 void test_every_rule() {
-  constexpr std::pair<Rule, double> kRules[] = {{Rule::kTopK, 3},      {Rule::kConfidence, 0.2},
-                                                {Rule::kFactor, 1.5},  {Rule::kMargin, 0.1},
-                                                {Rule::kEntropy, 2.5}, {Rule::kEntropyBudget, 4}};
+  constexpr std::pair<Rule, double> kRules[] = {
+      {Rule::kTopK, 3},     {Rule::kConfidence, 0.2}, {Rule::kFactor, 1.5},     {Rule::kFactorCode, 1.5},
+      {Rule::kMargin, 0.1}, {Rule::kEntropy, 2.5},    {Rule::kEntropyBudget, 4}};
   for (const auto& [rule, value] : kRules)
     for (DType dtype : {DType::kFloat32, DType::kFloat64})
       if (!kThreads) check_rule(dtype, rule, value, Decoding(unsigned(rule), 4, 6, 3), 33);

@@ -66,6 +66,22 @@ void test_ties() {
   check({flat, 1, {}, {0, 1, 2, 4}});
 }
 
+/// One token far above all others, anywhere: what is left for these keeps its digits.
+void test_peaks() {
+  for (DType dtype : kDTypes)
+    for (double temperature : {0.0, 1.5}) {
+      context = std::string("peaks, ") + name_of(dtype);
+      constexpr int64_t kRows = 7;
+      Matrix logits(dtype, kRows, 16500);
+      logits.randomize(4);
+      for (int64_t row = 0; row < kRows; ++row) logits.set(row, row * row * 400 + row, 12.0 + 8.0 * double(row));
+      logits.set(2, 8200, 20);  // of two peaks one higher, one as high
+      logits.set(5, 9, 52.0);
+      check({logits, kRows, {}, {}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
+      check({logits, kRows, {}, {401, 1602}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
+    }
+}
+
 void test_infinite_and_missing_values() {
   context = "infinite and missing values";
   constexpr int64_t kColumns = 8212;  // in each of two slices
@@ -144,6 +160,7 @@ int main() {
   test_ties();
   test_samples();
   if (kThreads) return report();
+  test_peaks();
   test_infinite_and_missing_values();
   test_a_row_alone();
   test_rows_far_apart();

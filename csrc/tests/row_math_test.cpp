@@ -57,11 +57,51 @@ void test_merges() {
       const size_t cut = seed * 15 + 5;
       const RowSum<double> whole = sum_of(s, 0, 301, b),
                            merged = merge(sum_of(s, 0, cut, b), sum_of(s, cut, 301, b), b);
-      CHECK(close(merged.max, whole.max) && close(merged.sum, whole.sum) && close(merged.entropy(), whole.entropy()));
+      CHECK(close(merged.max, whole.max) && close(merged.sum, whole.sum) && close(merged.weighted, whole.weighted));
       const double kl = divergence_of(s, t, 0, 301, b).divergence();
       CHECK(close(merge(divergence_of(s, t, 0, cut, b), divergence_of(s, t, cut, 301, b), b).divergence(), kl));
       CHECK(kl > 0);
       CHECK(std::abs(divergence_of(s, s, 0, 301, b).divergence()) < 1e-12);
+    }
+  }
+}
+
+PeakedSum<double> peaked_sum_of(const std::vector<double>& row, size_t begin, size_t end) {
+  PeakedSum<double> part;
+  size_t peak = begin;
+  for (size_t i = begin; i < end; ++i)
+    if (row[i] > row[peak]) peak = i;
+  if (begin == end || row[peak] == -INFINITY) return part;
+  part.max = row[peak];
+  for (size_t i = begin; i < end; ++i) {
+    const double a = row[i] - part.max, e = std::exp(a);
+    if (i != peak) part.others += e;
+    if (e > 0) part.weighted += e * a;
+  }
+  return part;
+}
+
+// However far the largest element stands above the others, which part has it, and whether another is as large.
+void test_peaked_merges() {
+  for (double peak : {0.0, 10.0, 30.0, 70.0}) {
+    for (size_t place : {0, 17, 299}) {
+      std::vector<double> row = random_row(300, unsigned(place), 2);
+      for (size_t i = 100; i < 140; ++i) row[i] = -INFINITY;
+      row[place] += peak;
+      for (bool twice : {false, true}) {
+        if (twice) row[250] = row[place];
+        const PeakedSum<double> whole = peaked_sum_of(row, 0, 300);
+        for (size_t cut : {0, 1, 17, 18, 120, 299, 300}) {
+          const PeakedSum<double> left = peaked_sum_of(row, 0, cut), right = peaked_sum_of(row, cut, 300);
+          for (const PeakedSum<double>& merged : {merge(left, right), merge(right, left)}) {
+            CHECK(merged.max == whole.max && close(merged.others / whole.others, 1));
+            CHECK(close(merged.entropy() / whole.entropy(), 1));
+          }
+        }
+        CHECK(
+            close(whole.odds_against(row[5]), std::exp(whole.max + whole.log_sum() - row[5]) - 1) ||
+            row[5] == whole.max);
+      }
     }
   }
 }
@@ -110,6 +150,7 @@ void test_philox() {
 
 int main() {
   test_merges();
+  test_peaked_merges();
   test_divergence_does_not_depend_on_order();
   test_top2();
   test_philox();

@@ -11,24 +11,30 @@ namespace tad::checks {
 
 /// Poisoned results of so many entries; `fill` points the arguments at them.
 struct Results {
-  std::vector<int64_t> token, second_token;
-  std::vector<float> confidence, margin, entropy, logsumexp;
+  std::vector<int64_t> token, top_token, second_token;
+  std::vector<float> confidence, log_odds, margin, gap, entropy, logsumexp;
   std::vector<uint8_t> valid;
 
   explicit Results(int64_t n)
       : token(poisoned<int64_t>(n)),
+        top_token(poisoned<int64_t>(n)),
         second_token(poisoned<int64_t>(n)),
         confidence(poisoned<float>(n)),
+        log_odds(poisoned<float>(n)),
         margin(poisoned<float>(n)),
+        gap(poisoned<float>(n)),
         entropy(poisoned<float>(n)),
         logsumexp(poisoned<float>(n)),
         valid(poisoned<uint8_t>(n)) {}
 
   TokenStatisticsArguments fill(TokenStatisticsArguments a) {
     a.token = token.data();
+    a.top_token = top_token.data();
     a.second_token = second_token.data();
     a.confidence = confidence.data();
+    a.log_odds = log_odds.data();
     a.margin = margin.data();
+    a.gap = gap.data();
     a.entropy = entropy.data();
     a.logsumexp = logsumexp.data();
     a.valid = reinterpret_cast<bool*>(valid.data());
@@ -36,8 +42,8 @@ struct Results {
   }
   std::vector<unsigned char> bytes() const {
     std::vector<unsigned char> all = valid;
-    for (const auto* values : {&token, &second_token}) append(all, *values);
-    for (const auto* values : {&confidence, &margin, &entropy, &logsumexp}) append(all, *values);
+    for (const auto* values : {&token, &top_token, &second_token}) append(all, *values);
+    for (const auto* values : {&confidence, &log_odds, &margin, &gap, &entropy, &logsumexp}) append(all, *values);
     return all;
   }
 };
@@ -91,15 +97,27 @@ struct Problem {
   }
 };
 
+/// Sums over all tokens but one, relative to its logit: of exp(d), and of exp(d) * d.
+inline std::pair<double, double> beside(const std::vector<double>& x, int64_t token) {
+  double sum = 0, weighted = 0;
+  for (int64_t i = 0; i < int64_t(x.size()); ++i) {
+    const double d = x[size_t(i)] - x[size_t(token)];
+    if (i == token || d == -kInfinity) continue;
+    sum += std::exp(d);
+    weighted += std::exp(d) * d;
+  }
+  return {sum, weighted};
+}
+
 inline void check_entry(const Problem& problem, int64_t entry, const Results& results) {
   const size_t i = size_t(entry);
   const int64_t row = problem.row(entry);
-  double confidence = 0, margin = 0, entropy = kInfinity, logsumexp = -kInfinity;
+  double confidence = 0, log_odds = -kInfinity, margin = 0, gap = 0, entropy = kInfinity, logsumexp = -kInfinity;
   bool valid = false;
-  int64_t token = 0, second = -1;
+  int64_t token = 0, top = 0, second = -1;
   if (row >= 0 && row < problem.logits.view().row_count) {
     const std::vector<double> x = problem.logits.row(row), log_p = log_softmax_of(x);
-    token = problem.best(-1, [&](int64_t t) { return x[size_t(t)]; });
+    token = top = problem.best(-1, [&](int64_t t) { return x[size_t(t)]; });
     second = problem.best(token, [&](int64_t t) { return x[size_t(t)]; });
     const bool possible = std::any_of(x.begin(), x.end(), [](double value) { return value != -kInfinity; });
     valid = std::none_of(x.begin(), x.end(), [](double value) { return value != value || value == kInfinity; });
@@ -108,24 +126,28 @@ inline void check_entry(const Problem& problem, int64_t entry, const Results& re
       const auto probability = [&](int64_t t) { return t < 0 ? 0 : std::exp(log_p[size_t(t)]); };
       confidence = probability(token);
       margin = probability(token) - probability(second);
-      entropy = 0;
-      for (double value : log_p)
-        if (value > -kInfinity) entropy -= std::exp(value) * value;
+      const double second_logit = second < 0 ? -kInfinity : x[size_t(second)];
+      gap = x[size_t(top)] > second_logit ? x[size_t(top)] - second_logit : 0;
+      const auto [sum, weighted] = beside(x, std::max_element(x.begin(), x.end()) - x.begin());
+      entropy = std::log1p(sum) - weighted / (1 + sum);
       logsumexp = log_sum_exp(x);
     }
     if (problem.temperature > 0 && valid && possible) {
       token = problem.best(-1, [&](int64_t t) { return problem.noisy(entry, x[size_t(t)], t); });
       confidence = std::exp(log_p[size_t(token)]);
     }
+    if (valid && possible) log_odds = x[size_t(token)] > -kInfinity ? -std::log(beside(x, token).first) : -kInfinity;
     if (problem.temperature > 0 && !valid) token = results.token[i];  // any in range
   }
   CHECK(results.token[i] == token && token >= 0 && token < problem.logits.columns());
-  CHECK(results.second_token[i] == second);
+  CHECK(results.top_token[i] == top && results.second_token[i] == second);
   CHECK(results.valid[i] == uint8_t(valid));
   const double error = problem.logits.dtype() == DType::kFloat64 ? 1e-7 : 2e-6;
   CHECK_NEAR(double(results.confidence[i]), confidence, error * confidence + 1e-36);
+  CHECK_NEAR(double(results.log_odds[i]), log_odds, 2 * error * (1 + std::abs(log_odds)));
   CHECK_NEAR(double(results.margin[i]), margin, error);
-  CHECK_NEAR(double(results.entropy[i]), entropy, error * (1 + entropy));
+  CHECK_NEAR(double(results.gap[i]), gap, error * (1 + gap));
+  CHECK_NEAR(double(results.entropy[i]), entropy, 2 * error * entropy + 1e-36);
   CHECK_NEAR(double(results.logsumexp[i]), logsumexp, error * (1 + std::abs(logsumexp)));
 }
 

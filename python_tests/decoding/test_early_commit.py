@@ -8,79 +8,46 @@ import pytest
 import torch
 from policy_cases import answer, entries
 
-from tad_ext.decoding import Prophet, SchED
-from tad_ext.decoding.policies.rows import logit_gap
+from tad_ext.decoding import DecodeConfig, Prophet, SchED, decode
 
 NAN = float("nan")
 
 
-def rows_of_gaps(gaps, *, revealed=0, gen_length=100, **options):
-    """Rows of greedy predictions with these logit gaps: p1 = 1/2, p2 = exp(-gap) / 2."""
-    confidence = [[0.5] * len(row) for row in gaps]
-    margin = [[0.5 - 0.5 * math.exp(-gap) for gap in row] for row in gaps]
-    statistics, state = entries(confidence, margin=margin, gen_length=gen_length, **options)
-    state.reveal_step[:, gen_length - revealed :] = 1
+def rows_of_gaps(gaps, *, forwards=0, gen_length=100, **options):
+    """Rows of predictions with these logit gaps, after so many forwards."""
+    statistics, state = entries([[0.5] * len(row) for row in gaps], gap=gaps, gen_length=gen_length, **options)
+    state.forwards += forwards
     return statistics, state
 
 
-@pytest.mark.parametrize(
-    ("confidence", "margin", "second", "gap"),
-    [
-        (0.6, 0.4, False, math.log(0.6 / 0.2)),  # the best token: p2 = 0.6 - 0.4
-        (0.2, 0.4, True, math.log(0.6 / 0.2)),  # the second best was sampled: p1 = 0.2 + 0.4
-        (0.1, 0.4, False, math.log(0.7 / 0.3)),  # another: p1 + p2 <= 1, so p1 <= 0.7 and p2 <= 0.3
-        (1.0, 1.0, False, math.log(2**24)),  # the resolution of float32
-        (0.0, 0.0, False, 0.0),  # nothing is possible
-    ],
-)
-def test_the_gap_is_that_of_the_two_best_tokens(confidence, margin, second, gap):
-    statistics, _ = entries([[confidence]], margin=[[margin]])
-    if second:
-        statistics = statistics._replace(token=statistics.second_token)
-    assert logit_gap(statistics).item() == pytest.approx(gap, rel=1e-5)
-
-
-def test_the_gap_never_exceeds_the_true_one_by_much_when_sampling():
-    # Only a token of probability <= (1 - margin) / 3 may be taken for the best one.
-    torch.manual_seed(0)
-    p = torch.randn(2000, 6).mul(2).softmax(-1)
-    best = p.sort(dim=-1, descending=True)
-    true = (best.values[:, 0] / best.values[:, 1]).log()
-    margin = best.values[:, 0] - best.values[:, 1]
-    for rank in range(6):
-        statistics, _ = entries([[0.0]])
-        chosen = best.values[:, rank]
-        statistics = statistics._replace(
-            token=best.indices[:, rank], second_token=best.indices[:, 1], confidence=chosen, margin=margin
-        )
-        gap = logit_gap(statistics)
-        if rank < 2:
-            torch.testing.assert_close(gap, true, rtol=1e-3, atol=1e-3)
-        sure = chosen > (1 - margin) / 3 + 1e-6
-        sound = (gap <= true + 1e-3) | ((rank >= 2) & (chosen >= margin) & ~sure)
-        assert sound.all()
-
-
-@pytest.mark.parametrize(("revealed", "threshold"), [(0, 7.5), (32, 7.5), (33, 5.0), (66, 5.0), (67, 2.5), (90, 2.5)])
-def test_prophet_asks_less_as_it_goes_on(revealed, threshold):
-    # Two positions with the mean gap just above and just below the threshold.
-    for mean, accept in ((threshold + 0.01, 1), (threshold - 0.01, 0)):
-        row = rows_of_gaps([[mean - 1, mean + 1]], revealed=revealed)
-        assert answer(Prophet(), *row) == [[accept, accept]]
+@pytest.mark.parametrize(("forwards", "threshold"), [(0, 7.5), (31, 7.5), (32, 5.0), (65, 5.0), (66, 2.5), (90, 2.5)])
+def test_prophet_asks_less_as_it_goes_on(forwards, threshold):
+    # Two positions with the mean gap just above and just below the threshold: all, or one.
+    for mean, accept in ((threshold + 0.01, [1, 1]), (threshold - 0.01, [1, 0])):
+        row = rows_of_gaps([[mean - 1, mean + 1]], forwards=forwards)
+        assert answer(Prophet(), *row) == [accept]
 
 
 def test_prophet_decides_for_each_row():
     statistics, state = rows_of_gaps([[6.0, 6.0], [8.0, 8.0]])
-    assert answer(Prophet(), statistics, state) == [[0, 0], [1, 1]]
-    state.reveal_step[0, 40:] = 1
+    assert answer(Prophet(), statistics, state) == [[1, 0], [1, 1]]
+    state.forwards[0] = 40
     assert answer(Prophet(), statistics, state) == [[1, 1], [1, 1]]
 
 
-def test_the_mean_is_over_what_can_be_revealed():
+def test_prophet_looks_at_the_answer_alone_be_it_revealed_or_not():
+    statistics, state = rows_of_gaps([[0.0, 8.0, 9.0, 0.0]])
+    state.among = torch.tensor([[True, False, True, True]])
+    assert answer(Prophet(start=1, length=2), statistics, state) == [[1, 1, 1, 1]]  # what is revealed does no harm
+    assert answer(Prophet(start=1, length=3), statistics, state)[0].count(1) == 1
+    assert answer(Prophet(start=2), statistics, state)[0].count(1) == 1
+
+
+def test_broken_and_padding_entries_do_not_count():
     options = {"valid": [[True, False, True, False]], "positions": [[0, 1, 2, -1]]}
     statistics, state = rows_of_gaps([[7.0, 0.0, 8.1, 0.0]], **options)
     poison = torch.tensor([[False, True, False, True]])
-    statistics = statistics._replace(margin=statistics.margin.masked_fill(poison, NAN))
+    statistics = statistics._replace(gap=statistics.gap.masked_fill(poison, NAN))
     assert answer(Prophet(), statistics, state) == [[1, 0, 1, 0]]
 
 
@@ -92,28 +59,57 @@ def test_a_row_with_nothing_to_reveal():
 @pytest.mark.parametrize(
     ("schedule", "thresholds"),
     [
-        # at 0, 0.25, 0.5 and 1 of the canvas
+        # at 0, 0.25, 0.5 and 1 of the steps
         ("linear", [7.5, 6.25, 5.0, 2.5]),
         ("cosine", [7.5, 2.5 + 5 * (1 + math.sqrt(0.5)) / 2, 5.0, 2.5]),
-        ("exp", [7.5, 2.5 + 5 * math.exp(-0.5), 2.5 + 5 * math.exp(-1), 2.5 + 5 * math.exp(-2)]),
+        ("exp", [7.5, 2.5 + 5 * math.exp(-1), 2.5 + 5 * math.exp(-2), 2.5 + 5 * math.exp(-4)]),
     ],
 )
 def test_sched_follows_its_schedule(schedule, thresholds):
-    for revealed, threshold in zip((0, 25, 50, 100), thresholds, strict=True):
-        for mean, accept in ((threshold + 0.01, 1), (threshold - 0.01, 0)):
-            row = rows_of_gaps([[mean - 0.5, mean + 0.5]], revealed=revealed)
-            assert answer(SchED(schedule=schedule), *row) == [[accept, accept]]
+    assert SchED(schedule=schedule)._remaining(torch.tensor([0, 0.25, 0.5, 1])).tolist() == pytest.approx(
+        [(threshold - 2.5) / 5 for threshold in thresholds]
+    )
 
 
-def test_sched_rate():
-    row = rows_of_gaps([[3.0]], revealed=50)
-    # 2.5 + 5 exp(-rate / 2): 2.91 at rate 5, 6.39 at rate 0.5
-    assert answer(SchED(schedule="exp", rate=5), *row) == [[1]]
-    assert answer(SchED(schedule="exp", rate=0.5), *row) == [[0]]
+def sched_run(policy, gaps, tokens, masks=100):
+    """How many of `masks` entries each forward accepts, with this gap and this best token everywhere."""
+    counts = []
+    statistics, state = entries([[0.5] * masks], gap=[[0.0] * masks])
+    for gap, token in zip(gaps, tokens, strict=True):
+        shown = statistics._replace(
+            gap=torch.full_like(statistics.gap, gap), top_token=torch.full_like(statistics.token, token)
+        )
+        counts.append(sum(answer(policy, shown, state)[0]))
+    return counts
+
+
+def test_sched_waits_until_no_guess_changes():
+    # Of 100 masks a step of 10 reveals 9 at first (1 - 0.9001 of 100, rounded down), as nothing is taken out here then
+    # 1 - 0.8002 / 0.9001 of them, and so on.
+    assert sched_run(SchED(steps=10), [9.0, 9.0], [1, 1]) == [9, 100]
+    assert sched_run(SchED(steps=10), [9.0, 9.0, 9.0], [1, 2, 2]) == [9, 11, 100]
+    assert sched_run(SchED(steps=10), [1.0, 1.0, 1.0], [1, 1, 1]) == [9, 11, 12]
+
+
+def test_sched_leaves_out_steps_that_reveal_nothing_but_not_their_thresholds():
+    # Four masks and 100 steps: the first that reveals one of four is where 1 - s / t reaches a quarter, which is step 97
+    # of 0 to 99, and the threshold has fallen to 2.505. Guesses that a forward stands for several times are unchanged.
+    assert sched_run(SchED(steps=100), [2.6], [1], masks=4) == [4]
+    assert sched_run(SchED(steps=100), [2.4], [1], masks=4) == [1]
 
 
 @pytest.mark.parametrize("policy", [Prophet(), SchED()])
 def test_without_a_commit_the_most_confident_position_is_next(policy):
     score, accept = policy(*entries([[0.2, 0.5, 0.3]]))
-    assert not accept.any()
+    assert accept.tolist() == [[False, True, False]]
     assert score.argmax(dim=-1).tolist() == [1]
+
+
+@pytest.mark.parametrize("policy", [Prophet(0, 0, 0), SchED(high=0, low=0)])
+def test_everything_is_also_what_stands_in_blocks_to_come(mixing_model, policy):
+    model = mixing_model()
+    result = decode(model, [[1], [2, 3]], DecodeConfig(8, 2, policy=policy, stop_at_eos=False))
+    first = result.forwards[0].item()
+    assert result.forwards.tolist() == [first] * 2
+    assert first <= 2
+    assert (result.reveal_step[:, 2:] == first).all()

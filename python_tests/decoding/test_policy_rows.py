@@ -21,6 +21,7 @@ class Row:
     """Three forwards of one row: its positions and the logits there, some of them broken."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         random = torch.Generator().manual_seed(seed)
         self.forwards = []
         for _ in range(3):
@@ -40,6 +41,7 @@ def answers(policy, rows, *, padding=0, poison=None):
     """
     state = DecodeState.start(len(rows), COLUMNS, block_length=BLOCK)
     state.reveal_step = torch.stack([row.reveal_step for row in rows])
+    state.seeds = torch.tensor([row.seed for row in rows])
     for number in range(3):
         width = max(len(row.forwards[number][0]) for row in rows) + padding
         state.positions = torch.full((len(rows), width), -1)
@@ -56,7 +58,7 @@ def answers(policy, rows, *, padding=0, poison=None):
     statistics = token_statistics(logits, rows=torch.where(state.eligible, entry, -1))
     if poison is not None:
         junk = ~statistics.valid
-        floats = ("confidence", "margin", "entropy", "logsumexp")
+        floats = ("confidence", "log_odds", "margin", "gap", "entropy", "logsumexp")
         statistics = statistics._replace(
             **{name: getattr(statistics, name).masked_fill(junk, poison) for name in floats}
         )
@@ -103,6 +105,7 @@ def test_no_value_is_read_on_the_host(text):
     """Tensors on the meta device have no values: whatever needs one there is an error."""
     policy = parse_policy(text)
     state = DecodeState.start(2, COLUMNS, block_length=BLOCK, device="meta")
+    state.seeds = torch.zeros(2, dtype=torch.int64, device="meta")
     real = token_statistics(torch.zeros(2, BLOCK, VOCABULARY))
     statistics = TokenStatistics(*(part.to("meta") for part in real))
     logits = torch.zeros(2 * BLOCK, VOCABULARY, device="meta")

@@ -6,29 +6,45 @@ from dataclasses import replace
 
 import pytest
 
-from tad_ext.decoding import PRESETS, DecodeConfig, EntropyThreshold, TopK, decode, preset
+from tad_ext.decoding import PRESETS, DecodeConfig, EntropyThreshold, TopK, decode, parse_policy, preset
 
 
 @pytest.mark.parametrize(
-    ("name", "policy", "add", "decoded"),
+    ("name", "policy", "add", "decoded", "forced", "cache"),
     [
-        ("one-per-step", "topk:1", 1.0, 1.0),
-        ("tad", "entropy:0.5", 0.1, 0.95),
-        ("tad-dream", "entropy:0.4", 0.1, 0.95),
-        ("fast-dllm", "confidence:0.9", 1.0, 1.0),
-        ("fast-dllm-factor", "factor:1.0", 1.0, 1.0),
-        ("dparallel", "entropy:0.5", 1.0, 1.0),
-        ("d2f", "confidence:0.9", 0.1, 0.95),
-        ("d3llm-llada", "entropy:0.5", 0.1, 0.95),
-        ("d3llm-dream", "entropy:0.4", 0.1, 0.95),
+        ("one-per-step", "topk:1", 1.0, 1.0, "row", "None"),
+        ("tad", "entropy:0.5", 0.1, 0.95, "row", "None"),
+        ("tad-dream", "entropy:0.4", 0.1, 0.95, "row", "None"),
+        ("tad-one-per-step", "entropy:0.0", 1.0, 1.0, "row", "None"),
+        ("fast-dllm", "confidence:0.9", 1.0, 1.0, "row", "None"),
+        ("fast-dllm-factor", "factor:factor=1.0,variant=code", 1.0, 1.0, "row", "None"),
+        ("fast-dllm-dream-prefix", "fast-dllm-dream:0.9", 1.0, 1.0, "row", "prefix-at-block"),
+        ("fast-dllm-dream-dual", "fast-dllm-dream:0.9", 1.0, 1.0, "row", "dual-at-block"),
+        ("dparallel", "entropy:0.5", 1.0, 1.0, "row", "None"),
+        ("d2f", "confidence:threshold=0.9,accept=above", 0.1, 0.95, "blocks", "None"),
+        ("d3llm-llada", "entropy:0.5", 0.1, 0.95, "row", "None"),
+        ("d3llm-llada-gsm8k", "entropy:0.5", 0.1, 0.95, "row", "d3llm:2,3"),
+        ("d3llm-llada-math", "entropy:0.5", 0.1, 0.95, "row", "d3llm:1,never"),
+        ("d3llm-llada-mbpp", "entropy:0.5", 0.1, 0.95, "row", "d3llm:1,never"),
+        ("d3llm-llada-humaneval", "entropy:0.5", 1.0, 1.0, "row", "d3llm:2,4"),
+        ("d3llm-dream", "entropy:0.4", 0.1, 0.95, "block", "None"),
     ],
 )
-def test_published_values(name, policy, add, decoded):
+def test_published_values(name, policy, add, decoded, forced, cache):
     config = preset(name)
     assert str(config.policy) == policy
     assert (config.block_add_threshold, config.decoded_token_threshold) == (add, decoded)
+    assert (config.forced_progress, str(config.cache)) == (forced, cache)
     assert (config.gen_length, config.block_length) == (256, 32)
+    assert config.hide_future_blocks == (name == "d2f")
     assert PRESETS[name].source
+
+
+@pytest.mark.parametrize(("name", "policy", "length"), [("llada", "llada", 128), ("dream", "dream", 512)])
+def test_published_step_schedules(name, policy, length):
+    config = preset(name)
+    assert config.policy == parse_policy(policy)
+    assert config.gen_length == config.block_length == length
 
 
 def test_changes_override_and_add():
@@ -61,6 +77,7 @@ def test_presets_cannot_be_changed():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_decodes(mixing_model, name):
-    result = decode(mixing_model(), [[1], [2, 3]], preset(name, gen_length=8, block_length=4))
+@pytest.mark.parametrize("transformer", ["llada", "dream"], indirect=True)
+def test_every_preset_decodes(transformer, name):
+    result = decode(transformer, [[1], [2, 3]], preset(name, gen_length=8, block_length=4))
     assert (result.reveal_step > 0).all()

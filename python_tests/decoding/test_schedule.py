@@ -47,19 +47,30 @@ def test_a_block_is_added_at_half_of_the_newest_one(scripted_model):
 
 
 @pytest.mark.parametrize(
-    ("add", "decoded", "steps"),
+    ("forced_progress", "add", "decoded", "steps"),
     [
-        # Nothing is ever accepted: the first unfinished block reveals its best column, one a forward.
-        (1.0, 1.0, [2, 1, 3, 4, 5, 6]),
-        (0.5, 1.0, [2, 1, 3, 4, 5, 6]),
-        (0.5, 0.5, [2, 1, 3, 4, 5, 6]),
-        (0.0, 0.0, [2, 1, 3, 4, 5, 6]),
+        # Nothing is ever accepted. "block": the first unfinished block reveals its best column, one a forward.
+        ("block", 1.0, 1.0, [2, 1, 3, 4, 5, 6]),
+        ("block", 0.5, 1.0, [2, 1, 3, 4, 5, 6]),
+        ("block", 0.5, 0.5, [2, 1, 3, 4, 5, 6]),
+        ("block", 0.0, 0.0, [2, 1, 3, 4, 5, 6]),
+        # "row": forward 1 has column 1, and block 1 is added. Forward 2: the row's best is column 2, and block 0 its
+        # column 0. Forward 3: column 4 is the best of the row, block 1 is the first with masks, column 3. Then 5.
+        ("row", 1.0, 1.0, [2, 1, 3, 4, 5, 6]),
+        ("row", 0.5, 1.0, [2, 1, 2, 3, 3, 4]),
+        ("row", 0.5, 0.5, [2, 1, 2, 3, 3, 4]),
+        # "blocks": block 1 is fully active as soon as block 0 is half revealed (0.5) or is there at all (0), or else
+        # complete (1).
+        ("blocks", 1.0, 1.0, [2, 1, 3, 4, 5, 6]),
+        ("blocks", 0.5, 1.0, [2, 1, 3, 4, 5, 6]),
+        ("blocks", 0.5, 0.5, [2, 1, 2, 3, 3, 4]),
+        ("blocks", 0.0, 0.0, [2, 1, 2, 3, 3, 4]),
     ],
 )
-def test_forced_progress_in_the_first_unfinished_block(scripted_model, add, decoded, steps):
+def test_forced_progress(scripted_model, forced_progress, add, decoded, steps):
     model = scripted_model([0.6, 0.9, 0.95, 0.5, 0.8, 0.7])
     settings = {"block_add_threshold": add, "decoded_token_threshold": decoded, "policy": EntropyThreshold(0)}
-    assert reveal_steps(model, block_length=2, **settings) == steps
+    assert reveal_steps(model, block_length=2, forced_progress=forced_progress, **settings) == steps
 
 
 def test_an_added_block_may_reveal_before_it_is_fully_active(scripted_model):

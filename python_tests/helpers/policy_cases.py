@@ -15,35 +15,54 @@ from tad_ext.ops import DecodeState, TokenStatistics
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
     "confidence:0.5",
+    "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",
+    "dream:entropy",
+    "dream:order=maskgit_plus,steps=9",
+    "dream:origin",
+    "dream:topk_margin",
     "entropy:0.5",
     "entropy-budget:0.5",
     "factor:1.0",
+    "factor:factor=1.0,variant=code",
+    "fast-dllm-dream:0.5",
     "hierarchical:threshold=0.8,low=0.3",
     "klass:threshold=0.3,divergence=0.5,forwards=1",
+    "llada:steps=7",
+    "llada:steps=9,remasking=random",
+    "llada:steps=11,ends=last",
     "localleap:threshold=0.8,relaxed=0.4,radius=2",
     "margin:0.25",
     "prophet:early=1.0,mid=0.8,late=0.6",
+    "prophet:early=1.0,mid=0.8,late=0.6,start=2,length=3,steps=9",
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
 ]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
 
 
-def entries(confidence, entropy=None, *, margin=None, valid=None, positions=None, gen_length=None, block_length=None):
+def entries(
+    confidence, entropy=None, *, margin=None, gap=None, valid=None, positions=None, gen_length=None, block_length=None
+):
     """(statistics, state) of rows of eligible entries; only what policies read is filled with meaning."""
     confidence = torch.tensor(confidence)
+    margin = torch.zeros_like(confidence) if margin is None else torch.tensor(margin)
+    gap = (confidence / (confidence - margin)).log() if gap is None else torch.tensor(gap)
     zeros = torch.zeros(confidence.shape, dtype=torch.int64)
     columns = gen_length or confidence.shape[1]
     state = DecodeState.start(len(confidence), columns, block_length=block_length or columns)
+    state.seeds = torch.arange(len(confidence))
     state.positions = torch.arange(confidence.shape[1]).expand(confidence.shape)
     if positions is not None:
         state.positions = torch.tensor(positions)
     return TokenStatistics(
         token=zeros,
         confidence=confidence,
+        log_odds=confidence.double().logit().float(),
+        top_token=zeros,
         second_token=zeros + 1,
-        margin=torch.zeros_like(confidence) if margin is None else torch.tensor(margin),
+        margin=margin,
+        gap=gap,
         entropy=torch.zeros_like(confidence) if entropy is None else torch.tensor(entropy),
         logsumexp=torch.zeros_like(confidence),
         valid=state.eligible if valid is None else torch.tensor(valid),

@@ -13,7 +13,7 @@ from tad_ext.ops import DecodeState, TokenStatistics, commit_reveal, reference, 
 MASK = 99
 
 
-def step(device, canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), **thresholds):  # type: ignore[no-untyped-def]
+def step(device, canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), top_tokens=None, **schedule):  # type: ignore[no-untyped-def]  # fmt: skip
     """One step of a single row; returns (canvas, reveal_step, blocks, done, revealed) as plain lists."""
 
     def tensor(values: list) -> torch.Tensor:
@@ -26,7 +26,8 @@ def step(device, canvas, tokens, score, accept, *, block_length, blocks=1, posit
     forwards, created, done = tensor([4]), tensor([blocks]), tensor([False])
     revealed = commit_reveal(
         canvas, steps, forwards, created, done, positions, tensor([tokens]), tensor([score]), tensor([accept]),
-        block_length=block_length, mask_token_id=MASK, eos_token_ids=eos, **thresholds,
+        top_tokens=None if top_tokens is None else tensor([top_tokens]), block_length=block_length,
+        mask_token_id=MASK, eos_token_ids=eos, **schedule,
     )  # fmt: skip
     assert forwards.item() == 5
     return canvas[0].tolist(), steps[0].tolist(), created.item(), done.item(), revealed[0].tolist()
@@ -86,19 +87,25 @@ def test_blocks_are_added_by_share_at_most_one_per_forward(device: str) -> None:
         assert blocks == expected
 
 
-def test_the_first_fully_active_block_with_masks_makes_progress(device: str) -> None:
+@pytest.mark.parametrize(
+    ("forced_progress", "first", "second", "neither"),
+    [("block", [3], [6], []), ("row", [3, 6], [6], [6]), ("blocks", [3, 6], [6], [])],
+)
+def test_what_is_forced_where_nothing_is_accepted(
+    device: str, forced_progress: str, first: list, second: list, neither: list
+) -> None:
     canvas = [7, 7, 7, MASK, MASK, MASK, MASK, MASK]
     score = [0.0, 0, 0, 0, 0.1, 0.2, 0.9, 0.3]
     everywhere, second_block = list(range(8)), [-1] * 4 + [4, 5, 6, 7]
     for threshold, positions, expected in (
-        (0.75, everywhere, [3]),
-        (0.8, everywhere, [3]),
-        (0.75, second_block, [6]),
-        (0.8, second_block, []),
+        (0.75, everywhere, first),
+        (0.8, everywhere, [3] if forced_progress == "blocks" else first),
+        (0.75, second_block, second),
+        (0.8, second_block, neither),
     ):
         *_, revealed = step(
             device, canvas, [1] * 8, score, [False] * 8, block_length=4, blocks=2, positions=positions,
-            decoded_token_threshold=threshold,
+            decoded_token_threshold=threshold, forced_progress=forced_progress,
         )  # fmt: skip
         assert [i for i, yes in enumerate(revealed) if yes] == expected
 
@@ -107,6 +114,24 @@ def test_an_accepted_entry_elsewhere_does_not_stand_for_the_first_block(device: 
     accept = [False] * 7 + [True]
     *_, revealed = step(device, [MASK] * 8, [1] * 8, [0.5] * 8, accept, block_length=4, blocks=2)
     assert [i for i, yes in enumerate(revealed) if yes] == [0, 7]
+
+
+@pytest.mark.parametrize(("forced_progress", "token"), [("row", 2), ("block", 1), ("blocks", 1)])
+def test_the_forced_token_of_a_block_is_the_most_probable_by_rule_row(
+    device: str, forced_progress: str, token: int
+) -> None:
+    canvas, *_ = step(
+        device, [MASK] * 4, [1] * 4, [0.5] * 4, [False, False, True, False], block_length=2, blocks=2,
+        top_tokens=[2] * 4, forced_progress=forced_progress,
+    )  # fmt: skip
+    assert canvas == [token, MASK, 1, MASK]
+
+
+def test_the_forced_token_of_a_row_is_its_own(device: str) -> None:
+    canvas, *_ = step(
+        device, [MASK] * 4, [1] * 4, [0.5, 0, 0, 0], [False] * 4, block_length=2, blocks=2, top_tokens=[2] * 4
+    )
+    assert canvas == [1, MASK, MASK, MASK]
 
 
 def test_end_of_sequence_fills_what_follows(device: str) -> None:
@@ -131,6 +156,7 @@ def test_end_of_sequence_fills_what_follows(device: str) -> None:
     block_count=st.integers(1, 4),
     add=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     decoded=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    forced_progress=st.sampled_from(["row", "block", "blocks"]),
     eos=st.sampled_from([[], [3], [1, 2]]),
     accept_share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     seed=st.integers(0, 2**31),
@@ -142,6 +168,7 @@ def test_property_whole_decodes_agree_with_the_reference(
     block_count: int,
     add: float,
     decoded: float,
+    forced_progress: str,
     eos: list,
     accept_share: float,
     seed: int,
@@ -162,8 +189,9 @@ def test_property_whole_decodes_agree_with_the_reference(
                 torch.randint(0, 6, (batch, length), generator=generator).to(device),
                 (torch.randint(0, 5, (batch, length), generator=generator) / 5).to(device),
                 (torch.rand(batch, length, generator=generator) < accept_share).to(device),
+                top_tokens=torch.randint(6, 9, (batch, length), generator=generator).to(device),
                 block_length=block_length, block_add_threshold=add, decoded_token_threshold=decoded,
-                mask_token_id=MASK, eos_token_ids=eos,
+                forced_progress=forced_progress, mask_token_id=MASK, eos_token_ids=eos,
             )  # fmt: skip
             history.append([t.clone() for t in (canvas, state.reveal_step, state.forwards, state.blocks, state.done)])
             history[-1].append(revealed)
@@ -215,7 +243,8 @@ def test_opcheck(device: str) -> None:
     score = torch.rand(2, 3, device=device)
     arguments = (
         canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions,
-        torch.ones_like(canvas)[:, :3], score, score < 0.5, 3, 1.0, 1.0, MASK, [42],
+        torch.ones_like(canvas)[:, :3], torch.ones_like(canvas)[:, :3], score, score < 0.5, 3, 1.0, 1.0, "row", MASK,
+        [42],
     )  # fmt: skip
     torch.library.opcheck(torch.ops.tad_ext.commit_reveal.default, arguments)
 
@@ -249,6 +278,9 @@ def test_compiles_without_graph_breaks(device: str) -> None:
         ({"block_length": 4}, ValueError, "block_length is 4, expected a divisor of the generation length 6"),
         ({"block_add_threshold": 1.5}, ValueError, "block_add_threshold is 1.5"),
         ({"decoded_token_threshold": -0.1}, ValueError, "decoded_token_threshold is -0.1"),
+        ({"forced_progress": "all"}, ValueError, "forced_progress is 'all', expected one of row, block, blocks"),
+        ({"top_tokens": torch.zeros(2, 4).long()}, ValueError, "top_tokens has shape"),
+        ({"top_tokens": torch.full((2, 3), MASK)}, ValueError, r"top_tokens\[0\] is the mask token 99"),
         ({"positions": torch.full((2, 3), 6)}, ValueError, r"positions\[0\] is 6"),
         ({"tokens": torch.zeros(2, 4).long()}, ValueError, "tokens has shape"),
         ({"score": torch.zeros(2, 3).double()}, TypeError, "score has dtype"),

@@ -197,7 +197,7 @@ def test_opcheck(device: str) -> None:
         torch.ops.tad_ext.select_reveal.default,
         (
             canvas, state.reveal_step, state.forwards, state.blocks, state.done, state.positions, logits, "entropy",
-            0.5, 0.0, suppress, None, None, 3, 1.0, 1.0, MASK, [],
+            0.5, 0.0, suppress, None, None, 3, 1.0, 1.0, "row", MASK, [],
         ),
     )  # fmt: skip
     torch.library.opcheck(torch.ops.tad_ext.survey.default, (canvas, state.blocks, torch.zeros_like(canvas), 3, MASK))
@@ -207,7 +207,7 @@ def test_opcheck(device: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"selection": Selection("best", 1)}, ValueError, "rule is 'best', expected topk, confidence, factor"),
+        ({"selection": Selection("best", 1)}, ValueError, "rule is 'best', expected one of topk, confidence, factor"),
         ({"selection": Selection("topk", float("nan"))}, ValueError, "value is nan"),
         ({"logits": torch.zeros(5, 40)}, ValueError, r"logits has shape \[5, 40\], expected a row for each of the 6"),
         ({"logits": torch.zeros(6, 40).long()}, TypeError, "logits has dtype"),

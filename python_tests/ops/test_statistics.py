@@ -206,7 +206,11 @@ def test_property_agrees_with_float64(device: str, vocabulary: int, scale: float
     logits[1, ::3] = -torch.inf
     exact = reference.token_statistics(logits.double())
     exact = exact._replace(query_logits=exact.query_logits.float())
-    assert_same(token_statistics(logits), exact, rtol=1e-5, atol=5e-6)
+    ours = token_statistics(logits)
+    far = exact.log_odds > 80  # the others leave float32
+    assert (ours.log_odds[far] > 80).all()
+    ours, exact = (each._replace(log_odds=each.log_odds.masked_fill(far, 0)) for each in (ours, exact))
+    assert_same(ours, exact, rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.usefixtures("indices_are_checked")

@@ -2,7 +2,16 @@
 
 from tad_ext.ops import Policy
 
-from .caches import CacheScheme, DelayedCache, DualCache, PrefixCache, parse_cache
+from .caches import (
+    CacheScheme,
+    D3LLMCache,
+    DelayedCache,
+    DualCache,
+    DualCacheAtBlock,
+    PrefixCache,
+    PrefixCacheAtBlock,
+    parse_cache,
+)
 from .config import DecodeConfig
 from .loop import decode, decode_stream
 from .policies import (
@@ -10,9 +19,12 @@ from .policies import (
     ConfidenceFactor,
     ConfidenceThreshold,
     Credit,
+    DreamOrder,
     EntropyBudget,
     EntropyThreshold,
+    FastDLLMDream,
     Hierarchical,
+    LLaDASteps,
     LocalLeap,
     MarginThreshold,
     NamedPolicy,
@@ -32,19 +44,25 @@ __all__ = [
     "ConfidenceFactor",
     "ConfidenceThreshold",
     "Credit",
+    "D3LLMCache",
     "DecodeConfig",
     "DecodeResult",
     "DecodedRow",
     "DelayedCache",
+    "DreamOrder",
     "DualCache",
+    "DualCacheAtBlock",
     "EntropyBudget",
     "EntropyThreshold",
+    "FastDLLMDream",
     "Hierarchical",
+    "LLaDASteps",
     "LocalLeap",
     "MarginThreshold",
     "NamedPolicy",
     "Policy",
     "PrefixCache",
+    "PrefixCacheAtBlock",
     "Prophet",
     "SchED",
     "TopK",

@@ -18,6 +18,7 @@ from tad_ext.ops import DecodeState, survey
 
 from .config import DecodeConfig
 from .inputs import Prompt, SpecialTokens
+from .policies import sees_of
 from .progress import RowProgress
 
 
@@ -29,6 +30,15 @@ class StepShape:
     length: int  # L, columns of the forward
     padded: bool  # whether some row is shorter
     width: int  # W, entries of a row: its eligible positions and padding
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which columns a forward with a cache computes; None instead of it: all of all rows."""
+
+    columns: Tensor  # (B, A) int64 of each row; a row that needs fewer than A repeats its last
+    whole: Tensor  # (R,) int64, the rows of which all columns are computed
+    blocks: Tensor  # (B, 2) int64, the blocks [first, end) of each canvas whose logits the forward has
 
 
 class DecodingBatch:
@@ -56,6 +66,7 @@ class DecodingBatch:
         max_positions: int,
     ) -> None:
         """For prompts of up to `longest` tokens before the canvas, and a model of `max_positions`."""
+        self.sees = sees_of(config.policy)
         self.config, self.tokens, self.device, self.max_positions = config, tokens, torch.device(device), max_positions
         self.rows: list[RowProgress] = []
         self.state = DecodeState.start(
@@ -64,9 +75,11 @@ class DecodingBatch:
             block_length=config.block_length,
             block_add_threshold=config.block_add_threshold,
             decoded_token_threshold=config.decoded_token_threshold,
+            forced_progress=config.forced_progress,
             eos_token_ids=tokens.end if config.stop_at_eos else (),
             device=device,
         )
+        self.state.end_token_ids = tokens.end
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
         self.canvas = torch.zeros_like(self.state.reveal_step)
         self.positions = torch.zeros_like(self.canvas)
@@ -144,10 +157,13 @@ class DecodingBatch:
         length = min(multiple(max(lengths), of=64), most) if coarse else max(lengths)
         padded = rows > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
         # The head computes this many logits of every row, for the one that has most. A forward adds at most one block.
-        eligible = max(min(row.eligible + ahead * block_length, row.masks) for row in self.rows)
-        width = multiple(eligible, of=block_length)
+        if self.sees == "eligible":
+            entries = max(min(row.eligible + ahead * block_length, row.masks) for row in self.rows)
+        else:
+            entries = max(row.masks if self.sees == "masks" else row.canvas_length for row in self.rows)
+        width = multiple(entries, of=block_length)
         if not coarse:
-            width = min(width, multiple(eligible, of=8))
+            width = min(width, multiple(entries, of=8))
         return StepShape(rows, length, padded, width)
 
     def survey(self, rows: int) -> Tensor:
@@ -160,18 +176,43 @@ class DecodingBatch:
             mask_token_id=self.tokens.mask,
         )
 
-    def view(self, shape: StepShape) -> DecodeState:
-        """The state of the first `shape.rows` rows, with their eligible positions: the tensors of `state` itself."""
+    def view(self, shape: StepShape, windows: Windows | None = None) -> DecodeState:
+        """The state of the first `shape.rows` rows, with the positions that the policy sees: the tensors of `state`
+        itself.
+        """
         state, rows = self.state, slice(shape.rows)
+        positions, among = self._seen(shape, windows)
         return replace(
             state,
             reveal_step=state.reveal_step[rows],
             forwards=state.forwards[rows],
             blocks=state.blocks[rows],
             done=state.done[rows],
-            positions=self.positions[rows, : shape.width].clone(memory_format=torch.contiguous_format),
+            positions=positions,
+            among=among,
+            seeds=self.seeds[rows],
             memory={name: tensor[rows] for name, tensor in state.memory.items()},
         )
+
+    def _seen(self, shape: StepShape, windows: Windows | None) -> tuple[Tensor, Tensor | None]:
+        """(B, W) int64 positions that the policy sees, and which of them are eligible; None: all."""
+        rows, width = slice(shape.rows), shape.width
+        if self.sees == "eligible":
+            return self.positions[rows, :width].clone(memory_format=torch.contiguous_format), None
+        canvas, created = self.canvas[rows], self.state.blocks[rows, None]
+        columns = torch.arange(canvas.shape[1], device=self.device).expand_as(canvas)
+        block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[rows, None]
+        if windows is not None:
+            inside = inside & (block >= windows.blocks[:, :1]) & (block < windows.blocks[:, 1:])
+        elif self.config.hide_future_blocks:
+            inside = inside & (block < created)
+        masked = canvas == self.tokens.mask
+        if self.sees == "masks":
+            inside = inside & masked
+        place = torch.where(inside, columns, canvas.shape[1]).sort(dim=1).values[:, :width]
+        positions = place.masked_fill(place == canvas.shape[1], -1)
+        among = (masked & (block < created)).gather(1, positions.clamp(min=0)) & (positions >= 0)
+        return positions, among
 
     def keep_memory(self, view: DecodeState) -> None:
         """Keeps what the policy has put into the memory of a view, be it new or in place of something."""

@@ -22,7 +22,8 @@ class CacheScheme(Protocol):
     def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
         """The blocks of the canvas [first, end) to compute, 0 <= first < end <= `blocks`, those that the row sees.
 
-        All blocks with eligible masks must be among them. None: the whole row, prompt included.
+        All blocks with eligible masks must be among them. None: the whole row, prompt included. What a scheme wants to
+        know in the next forward it can keep in `row.notes`.
         """
         ...
 
@@ -85,8 +86,8 @@ class DelayedCache(_Refreshed):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
     Until then a finished block is computed along, and its keys and values take in what is revealed around it. Nothing
-    but `refresh_every` makes a forward compute the whole row. d3LLM, whose delay is 2 for LLaDA and 1 for Dream; that
-    32 forwards pass between refreshes is our choice.
+    but `refresh_every` makes a forward compute the whole row. The scheme is this package's own, with the idea of a
+    delay from d3LLM; `D3LLMCache` is theirs.
     """
 
     refresh_every: int | None = 32
@@ -107,16 +108,81 @@ class DelayedCache(_Refreshed):
         return f"{self.name}:{self.refresh_every or 'never'},{self.delay}"
 
 
-SCHEMES: dict[str, Callable[..., PrefixCache | DualCache | DelayedCache]] = {
-    scheme.name: scheme for scheme in (PrefixCache, DualCache, DelayedCache)
+@dataclass(frozen=True)
+class D3LLMCache:
+    """Keeps the prompt and finished blocks, one after the other, each `delay` forwards after it has finished.
+
+    While a finished block (at first the prompt) waits, forwards compute the whole row. In the forward in which its wait
+    is over it is computed once more, with all behind it, and kept from then on; only then may the next block's wait
+    begin. Besides, every forward whose number is a multiple of `refresh_every` computes the whole row, unless a wait
+    ends in it.
+
+    d3LLM's code for LLaDA, which publishes delay 2, refresh 3 for GSM8K; 1, never for MATH and MBPP; 2, 4 for
+    HumanEval. Its code for Dream is not this: there a window's first column gets the logits of the one behind it.
+    """
+
+    delay: int = 2
+    refresh_every: int | None = 3
+    name = "d3llm"
+
+    def __post_init__(self) -> None:
+        check_integer("D3LLMCache.delay", self.delay, at_least=1)
+        if self.refresh_every is not None:
+            check_integer("D3LLMCache.refresh_every", self.refresh_every, at_least=1)
+
+    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
+        """From the first block that is not kept yet to the end, or the whole row."""
+        notes, number = row.notes, row.forwards + 1
+        kept = notes.get("kept", 0)  # the prompt and the canvas's blocks
+        now, waits = kept, False
+        while now <= row.unfinished and not waits:  # what comes next is finished
+            since = notes.setdefault("finished", number if now else 0)
+            waits = number - since < self.delay
+            if not waits:
+                now += 1
+                del notes["finished"]
+        notes["kept"] = now
+        refreshes = self.refresh_every is not None and number % self.refresh_every == 0
+        if kept == 0 or (now == kept and (waits or refreshes)):
+            return None
+        return kept - 1, blocks
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.delay},{self.refresh_every or 'never'}"
+
+
+class PrefixCacheAtBlock(PrefixCache):
+    """`PrefixCache` whose windows begin at the block itself also for a model that predicts shifted by one.
+
+    Fast-dLLM's code for Dream. A window then has no logits for its own first position, so it takes a policy that
+    reveals this in the block's first forward: `FastDLLMDream`.
+    """
+
+    name = "prefix-at-block"
+    starts_at_block = True
+
+
+class DualCacheAtBlock(DualCache):
+    """`DualCache` likewise."""
+
+    name = "dual-at-block"
+    starts_at_block = True
+
+
+Scheme = PrefixCache | DualCache | DelayedCache | D3LLMCache
+
+SCHEMES: dict[str, Callable[..., Scheme]] = {
+    scheme.name: scheme
+    for scheme in (PrefixCache, DualCache, DelayedCache, D3LLMCache, PrefixCacheAtBlock, DualCacheAtBlock)
 }
 
 
-def parse_cache(text: str) -> PrefixCache | DualCache | DelayedCache | None:
+def parse_cache(text: str) -> Scheme | None:
     """The cache scheme that a command line or a YAML file names.
 
-    "none", "prefix", "dual" or "delayed"; behind a colon the forwards between refreshes ("never" for none), and for
-    "delayed" behind a comma its delay: "dual:8", "delayed:32,2". The inverse of `str`.
+    "none" or a scheme's name; behind a colon its numbers, "never" where no refresh is wanted: for "prefix" and "dual"
+    (and "prefix-at-block", "dual-at-block") the forwards between refreshes, for "delayed" these and its delay, for
+    "d3llm" its delay and the forwards between refreshes: "dual:8", "delayed:32,2", "d3llm:2,3". The inverse of `str`.
 
     Raises:
         TypeError: `text` is not a string. ValueError: an unknown name or a value out of range.
@@ -125,7 +191,10 @@ def parse_cache(text: str) -> PrefixCache | DualCache | DelayedCache | None:
         raise TypeError(f'cache must be a string such as "dual", got {text!r}')
     if text.strip() == "none":
         return None
-    expected = 'expected "none", "prefix[:REFRESH]", "dual[:REFRESH]" or "delayed[:REFRESH[,DELAY]]"'
+    expected = (
+        'expected "none", "prefix[:REFRESH]", "dual[:REFRESH]", "delayed[:REFRESH[,DELAY]]" or '
+        '"d3llm[:DELAY[,REFRESH]]"'
+    )
     name, _, rest = (part.strip() for part in text.partition(":"))
     if name not in SCHEMES:
         raise ValueError(f"cache {text!r}: unknown name {name!r}; {expected}")

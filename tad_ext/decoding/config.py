@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
-from tad_ext.ops import Policy
+from tad_ext.ops import ForcedProgress, Policy
 
 from .caches import CacheScheme
-from .checks import check_flag, check_integer, check_number
+from .checks import check_choice, check_flag, check_integer, check_number
 from .policies import TopK
 
 
@@ -19,16 +20,21 @@ class DecodeConfig:
     The response canvas has `gen_length` positions in blocks of `block_length`, all masked at first. Masks of created
     blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
     `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
-    `decoded_token_threshold` (the prompt counts as 1), and the first fully active block that still has masks reveals at
-    least one token per forward. With both thresholds at 1.0 this is block-by-block decoding.
+    `decoded_token_threshold` (the prompt counts as 1). What a forward reveals in any case is `forced_progress`. With
+    both thresholds at 1.0 this is block-by-block decoding.
 
     Attributes:
         gen_length: positions of the canvas, a multiple of `block_length`.
         block_length: positions of a block.
         policy: which eligible positions a forward reveals, see `tad_ext.decoding.policies`.
         block_add_threshold: in [0, 1].
-        decoded_token_threshold: in [0, 1]. Part of the published settings. The first block with masks is fully active
-            whatever it is, so the built-in policies decode alike at any value; a policy of your own may read it.
+        decoded_token_threshold: in [0, 1]. Matters where `forced_progress` is "blocks" only: the first block with masks
+            is fully active whatever it is.
+        forced_progress: what a forward reveals though the policy did not accept it, always the best by the policy's own
+            score. "row": the row's best eligible position if none of the row was accepted, and then, if the first block
+            with masks got none, its best (TAD; d3LLM's code for LLaDA). "block": the second half of that alone
+            (d3LLM's code for Dream). "blocks": the best of every fully active block that got none (D2F). Block by block
+            all are the same. Where tokens are sampled, the block's forced one is the most probable under "row".
         stop_at_eos: once an end-of-sequence token is revealed, everything after it becomes that token, and the row is
             finished as soon as no mask stands before it. False: an end-of-sequence token is a token like any other.
         eos_token_ids: ids that end a response; None: the model's own.
@@ -65,6 +71,7 @@ class DecodeConfig:
     policy: Policy = field(default_factory=TopK)
     block_add_threshold: float = 1.0
     decoded_token_threshold: float = 1.0
+    forced_progress: ForcedProgress = "row"
     stop_at_eos: bool = True
     eos_token_ids: Sequence[int] | None = None
     stop_strings: Sequence[str] = ()
@@ -89,6 +96,7 @@ class DecodeConfig:
             "decoded_token_threshold": check_number(
                 "decoded_token_threshold", self.decoded_token_threshold, at_most=1.0
             ),
+            "forced_progress": check_choice("forced_progress", self.forced_progress, get_args(ForcedProgress)),
             "stop_at_eos": check_flag("stop_at_eos", self.stop_at_eos),
             "eos_token_ids": _token_ids("eos_token_ids", self.eos_token_ids),
             "stop_strings": _texts("stop_strings", self.stop_strings),
@@ -128,6 +136,13 @@ class DecodeConfig:
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
+        if getattr(self.cache, "starts_at_block", False) and (
+            not getattr(self.policy, "opens_blocks", False) or self.block_add_threshold < 1
+        ):
+            raise ValueError(
+                f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: expected "
+                f"a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
+            )
         if self.look_every > 1 and (self.cache is not None or self.stop_strings):
             other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
             raise ValueError(f"look_every is {self.look_every} and {other}: expected 1 with these")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,15 +10,7 @@ from torch import Tensor
 from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState
 
-from .batch import DecodingBatch, StepShape, multiple, to_device
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Which columns a forward with a cache computes; None instead of it: all of all rows."""
-
-    columns: Tensor  # (B, A) int64 of each row; a row that needs fewer than A repeats its last
-    whole: Tensor  # (R,) int64, the rows of which all columns are computed
+from .batch import DecodingBatch, StepShape, Windows, multiple, to_device
 
 
 class Forward:
@@ -28,6 +19,7 @@ class Forward:
     def __init__(self, model: Any, batch: DecodingBatch) -> None:
         self.model, self.batch, self.config = model, batch, batch.config
         self.cache = None if self.config.cache is None else KeyValueCache(*batch.input_ids.shape)
+        self._starts_at_block = getattr(self.config.cache, "starts_at_block", False)
 
     def plan(self, shape: StepShape) -> Windows | None:
         """What the next forward computes, by the scheme's rule; the rows note it."""
@@ -40,19 +32,22 @@ class Forward:
             batch.rows[index].refreshed = batch.rows[index].forwards
         if len(whole) == len(windows):
             return None
-        bounds = []
+        bounds, visible = [], []
         for row, window in zip(batch.rows, windows, strict=True):
             # A row that is computed as a whole takes part with one column, whatever becomes of it.
             first, end = window or (0, 0)
             column = row.prompt_length + first * self.config.block_length
-            bounds.append((self.model.prediction_columns(column), max(batch.end_column(row, end) - 1, column)))
+            before = column if self._starts_at_block else self.model.prediction_columns(column)
+            bounds.append((before, max(batch.end_column(row, end) - 1, column)))
+            visible.append((0, batch.visible_blocks(row)) if window is None else window)
         count = max(last - first for first, last in bounds) + 1
         if self.config.cuda_graphs:
             count = multiple(count, of=32)
         bounds += [(0, 0)] * (shape.rows - len(bounds))  # idle rows
+        visible += [(0, 0)] * (shape.rows - len(visible))
         first, last = to_device(bounds, batch.device).T[:, :, None]
         columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
-        return Windows(columns, to_device(whole, batch.device))
+        return Windows(columns, to_device(whole, batch.device), to_device(visible, batch.device))
 
     def move(self, source: int, target: int) -> None:
         """Row `source` of the batch has become row `target`."""
@@ -64,7 +59,7 @@ class Forward:
         batch = self.batch
         ids, starts = batch.input_ids[: shape.rows, : shape.length], batch.starts[: shape.rows]
         first = torch.arange(shape.rows, device=batch.device) * shape.length + starts
-        positions = torch.where(state.eligible, first[:, None] + state.positions, -1)
+        positions = torch.where(state.present, first[:, None] + state.positions, -1)
         lengths = self._lengths(shape, state)
         if self.cache is not None:
             return self.model.lm_head(self._hidden(ids, lengths, positions, windows))

@@ -1,19 +1,31 @@
 """Published decoding settings by name.
 
-A preset holds what a method's publication fixes of `DecodeConfig`: policy, block schedule, lengths. D2F and d3LLM are
-block schedules around a threshold: they need no policy of their own. The rest of `DecodeConfig` keeps its defaults;
-TAD's published numbers were decoded with `stop_at_eos=False`.
+A preset holds what a method's code fixes of `DecodeConfig`: policy, block schedule, cache, lengths. A model of its kind
+then decodes the same tokens in the same number of forwards, greedily; docs/decoding.md says with what exceptions. The
+rest of `DecodeConfig` keeps its defaults; TAD's published numbers were decoded with `stop_at_eos=False`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from tad_ext.ops import ForcedProgress
+
+from .caches import CacheScheme, D3LLMCache, DualCacheAtBlock, PrefixCacheAtBlock
 from .config import DecodeConfig
-from .policies import ConfidenceFactor, ConfidenceThreshold, EntropyThreshold, NamedPolicy, TopK
+from .policies import (
+    ConfidenceFactor,
+    ConfidenceThreshold,
+    DreamOrder,
+    EntropyThreshold,
+    FastDLLMDream,
+    LLaDASteps,
+    NamedPolicy,
+    TopK,
+)
 
 
 @dataclass(frozen=True)
@@ -27,33 +39,53 @@ class Preset:
     source: str
     block_add_threshold: float = 1.0
     decoded_token_threshold: float = 1.0
+    forced_progress: ForcedProgress = "row"
+    cache: CacheScheme | None = None
+    hide_future_blocks: bool = False
     gen_length: int = 256
     block_length: int = 32
     note: str = ""
 
     def fields(self) -> dict[str, Any]:
         """The fields, by their names in `DecodeConfig`."""
-        names = ("gen_length", "block_length", "policy", "block_add_threshold", "decoded_token_threshold")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("source", "note")}
 
+
+_D3LLM = "d3LLM, its code for LLaDA"
+_FAST_DLLM_DREAM = "Fast-dLLM, its code for Dream with a cache"
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "one-per-step": Preset(TopK(1), "LLaDA, arXiv 2502.09992", note="how TAD collects trajectories"),
         "tad": Preset(EntropyThreshold(0.5), "TAD, arXiv 2605.09536", 0.1, 0.95),
         "tad-dream": Preset(EntropyThreshold(0.4), "TAD, its code for Dream on GSM8K", 0.1, 0.95),
+        "tad-one-per-step": Preset(EntropyThreshold(0.0), "TAD, its base line", note="lowest entropy first"),
         "fast-dllm": Preset(ConfidenceThreshold(0.9), "Fast-dLLM, arXiv 2505.22618"),
-        "fast-dllm-factor": Preset(ConfidenceFactor(1.0), "Fast-dLLM, arXiv 2505.22618"),
+        "fast-dllm-factor": Preset(ConfidenceFactor(1.0, "code"), "Fast-dLLM, its code"),
+        "fast-dllm-dream-prefix": Preset(FastDLLMDream(0.9), _FAST_DLLM_DREAM, cache=PrefixCacheAtBlock()),
+        "fast-dllm-dream-dual": Preset(FastDLLMDream(0.9), _FAST_DLLM_DREAM, cache=DualCacheAtBlock()),
         "dparallel": Preset(EntropyThreshold(0.5), "dParallel"),
         "d2f": Preset(
-            ConfidenceThreshold(0.9),
+            ConfidenceThreshold(0.9, "above"),
             "D2F, arXiv 2508.09192",
             0.1,
             0.95,
-            note="lengths are ours; D2F trains blocks of 16",
+            "blocks",
+            hide_future_blocks=True,
+            note="without its block-causal attention and its cache; D2F trains blocks of 16",
         ),
-        "d3llm-llada": Preset(EntropyThreshold(0.5), "d3LLM, its code for LLaDA", 0.1, 0.95),
-        "d3llm-dream": Preset(EntropyThreshold(0.4), "d3LLM, its code for Dream", 0.1, 0.95),
+        "d3llm-llada": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95),
+        "d3llm-llada-gsm8k": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(2, 3)),
+        "d3llm-llada-math": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(1, None)),
+        "d3llm-llada-mbpp": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(1, None)),
+        "d3llm-llada-humaneval": Preset(EntropyThreshold(0.5), _D3LLM, cache=D3LLMCache(2, 4)),
+        "d3llm-dream": Preset(EntropyThreshold(0.4), "d3LLM, its code for Dream", 0.1, 0.95, "block"),
+        "llada": Preset(
+            LLaDASteps(), "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"
+        ),
+        "dream": Preset(
+            DreamOrder(), "Dream 7B, the defaults of its code", gen_length=512, block_length=512, note="512 steps"
+        ),
     }
 )
 

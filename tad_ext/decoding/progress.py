@@ -28,6 +28,7 @@ class RowProgress:
         masks, eligible, created, unfinished, done: as in `Report`.
         forwards: so far.
         history: `unfinished` before each forward so far.
+        notes: what a cache scheme remembers of the row.
         refreshed: the last forward, counted from 0, that computed the whole row; None: none with a cache yet.
         length: response tokens, where a stop string has ended it.
     """
@@ -42,6 +43,7 @@ class RowProgress:
     done: bool = False
     forwards: int = 0
     history: list[int] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
     refreshed: int | None = None
     length: int | None = None
 

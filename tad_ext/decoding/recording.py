@@ -12,8 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .batch import StepShape
-from .forward import Windows
+from .batch import StepShape, Windows
 
 Replay = Callable[[], Tensor]
 Run = Callable[[StepShape, Windows | None], Tensor]
@@ -64,4 +63,5 @@ class RecordedStep:
         replay, recorded = self._recorded[key]
         if recorded is not None and windows is not None:
             recorded.columns.copy_(windows.columns)
+            recorded.blocks.copy_(windows.blocks)
         return replay()

@@ -45,7 +45,7 @@ class Sampler:
         """Statistics of the entries `state.positions`, (B, W) each, and their tokens, from what is `allowed`."""
         config = self.config
         entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
-        rows = entries.masked_fill(~state.eligible, -1)
+        rows = entries.masked_fill(~state.present, -1)
         if self.plain:
             return token_statistics(logits, rows=rows, **self.arguments(state))
         statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tad_ext.ops import select_reveal, unmask_step
 
-from .batch import DecodingBatch, StepShape
-from .forward import Forward, Windows
+from .batch import DecodingBatch, StepShape, Windows
+from .forward import Forward
 from .policies import checked, selection_of
 from .progress import Report
 from .sampling import Sampler
@@ -34,7 +34,7 @@ class Step:
     def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
         """(B, fields of `Report`) int64, for the host to read."""
         batch, rows = self.batch, shape.rows
-        state, canvas, mask = batch.view(shape), batch.canvas[:rows], batch.tokens.mask
+        state, canvas, mask = batch.view(shape, windows), batch.canvas[:rows], batch.tokens.mask
         logits = self.forward.logits(shape, state, windows)
         if self.prepare is not None:
             logits = self.prepare(logits, state)
@@ -47,7 +47,7 @@ class Step:
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
         batch.keep_memory(state)
         batch.input_ids[:rows].scatter_(1, batch.columns[:rows], canvas)
-        broken = (state.eligible & ~statistics.valid).any(dim=1)
+        broken = (state.present & ~statistics.valid).any(dim=1)
         unfinished, eligible, masks = batch.survey(rows).unbind(dim=1)
         report = Report(broken, state.done, state.blocks, unfinished, eligible, masks)
         return torch.stack(list(report), dim=1)

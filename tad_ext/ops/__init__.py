@@ -11,13 +11,14 @@ from .backend import (
     token_statistics,
 )
 from .library import backend_info
-from .philox import pack_offsets
-from .selection import Selection, best_first, in_place, select
-from .types import DecodeState, TADLoss, TokenStatistics
+from .philox import pack_offsets, uniform_noise
+from .selection import Selection, best_first, in_place, margin_log_odds, select
+from .types import DecodeState, ForcedProgress, TADLoss, TokenStatistics
 from .unmask import Policy, unmask_step
 
 __all__ = [
     "DecodeState",
+    "ForcedProgress",
     "Policy",
     "Selection",
     "TADLoss",
@@ -28,6 +29,7 @@ __all__ = [
     "fused_linear_tad_loss",
     "fused_tad_loss",
     "in_place",
+    "margin_log_odds",
     "masked_log_softmax",
     "pack_offsets",
     "reference",
@@ -35,5 +37,6 @@ __all__ = [
     "select_reveal",
     "survey",
     "token_statistics",
+    "uniform_noise",
     "unmask_step",
 ]

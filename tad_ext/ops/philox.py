@@ -22,14 +22,28 @@ def gumbel_noise(seeds: Tensor, offsets: Tensor, vocabulary: int) -> Tensor:
     Word `i % 4` of Philox block `i // 4` gives index i a uniform u = (w // 256 + 1/2) / 2**24 in (0, 1); the noise is
     -log(-log u), at most 17.33.
     """
+    uniform = _uniform(seeds, offsets, torch.arange((vocabulary + 3) // 4, device=seeds.device), stream=0)
+    return -(-uniform.log()).log().flatten(-2)[..., :vocabulary]
+
+
+def uniform_noise(seeds: Tensor, offsets: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1), float64, a pure function of (seed, offset), independent of `gumbel_noise`."""
+    return _uniform(seeds, offsets, torch.zeros(1, dtype=torch.int64, device=seeds.device), stream=1)[..., 0, 0]
+
+
+def _uniform(seeds: Tensor, offsets: Tensor, blocks: Tensor, stream: int) -> Tensor:
+    """(..., blocks, 4) float64 in (0, 1)."""
     seeds, offsets = torch.broadcast_tensors(seeds.to(torch.int64), offsets.to(torch.int64))
-    blocks = torch.arange((vocabulary + 3) // 4, device=seeds.device)
     words = _philox(
-        counter=[blocks, offsets[..., None] & _MASK32, (offsets[..., None] >> 32) & _MASK32, torch.zeros_like(blocks)],
+        counter=[
+            blocks,
+            offsets[..., None] & _MASK32,
+            (offsets[..., None] >> 32) & _MASK32,
+            torch.full_like(blocks, stream),
+        ],
         key=[seeds[..., None] & _MASK32, (seeds[..., None] >> 32) & _MASK32],
     )
-    uniform = ((words >> 8).to(torch.float64) + 0.5) * 2.0**-24
-    return -(-uniform.log()).log().flatten(-2)[..., :vocabulary]
+    return ((words >> 8).to(torch.float64) + 0.5) * 2.0**-24
 
 
 def _philox(counter: list[Tensor], key: list[Tensor]) -> Tensor:

@@ -7,13 +7,14 @@ several full-size temporaries. Computes in float32 (float64 for float64 logits).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from .philox import gumbel_noise
 from .selection import Selection, select
-from .types import DecodeState, TADLoss, TokenStatistics
+from .types import DecodeState, ForcedProgress, TADLoss, TokenStatistics
 
 Count = int | float | Tensor | None
 
@@ -146,9 +147,13 @@ def token_statistics(
 
     valid = ~(x.isnan() | (x == torch.inf)).any(-1) & ~padding
     empty = (x == -torch.inf).all(-1)  # nothing is possible: confidence 0 and the largest uncertainty
-    log_p = x.log_softmax(-1)
-    p = log_p.exp()
-    entropy = -torch.where(p > 0, p * log_p, 0).sum(-1)
+    # Sums of exp(x - max) and of exp(x - max) * (max - x) over all tokens but the largest.
+    peak = x.max(-1, keepdim=True)
+    below = peak.values - x
+    e = (-below).exp().scatter(-1, peak.indices, 0)
+    others = e.sum(-1)
+    weighted = torch.where(e > 0, e * below, 0).sum(-1)
+    entropy = others.log1p() + weighted / (1 + others)
 
     allowed = x.nan_to_num(nan=-torch.inf, posinf=torch.finfo(x.dtype).max, neginf=-torch.inf)
     suppressed = torch.zeros(vocabulary, dtype=torch.bool, device=x.device)
@@ -163,16 +168,24 @@ def token_statistics(
         keys = (allowed.double() / temperature + noise).masked_fill(suppressed, -torch.inf)
         token = torch.where((keys == -torch.inf).all(-1), first, keys.argmax(-1))
 
-    def probability(index: Tensor) -> Tensor:
-        return torch.where(index < 0, 0, p.gather(-1, index.clamp(min=0)[..., None])[..., 0])
+    def logit(index: Tensor) -> Tensor:
+        return torch.where(index < 0, -torch.inf, x.gather(-1, index.clamp(min=0)[..., None])[..., 0])
 
+    def probability(index: Tensor) -> Tensor:
+        return (logit(index) - peak.values[..., 0]).exp() / (1 + others)
+
+    distance = peak.values[..., 0] - logit(token)
+    odds_against = torch.where(distance == 0, others, (1 + others) * distance.exp() - 1)
     nothing = ~valid | empty
     queries = x.new_zeros(*shape, 0) if query_tokens is None else x.gather(-1, query_tokens.expand(*shape, -1))
     return TokenStatistics(
         token=torch.where(padding, 0, token),
         confidence=torch.where(nothing, 0, probability(token)).float(),
+        log_odds=torch.where(nothing, -torch.inf, -odds_against.log()).float(),
+        top_token=torch.where(padding, 0, first),
         second_token=torch.where(padding, -1, second),
         margin=torch.where(nothing, 0, probability(first) - probability(second)).float(),
+        gap=torch.where(nothing, 0, logit(first) - logit(second)).nan_to_num(nan=0.0, posinf=torch.inf).float(),
         entropy=torch.where(nothing, torch.inf, entropy).float(),
         logsumexp=torch.where(padding, -torch.inf, torch.where(valid, x.logsumexp(-1), torch.nan)).float(),
         valid=valid,
@@ -191,47 +204,59 @@ def commit_reveal(
     score: Tensor,
     accept: Tensor,
     *,
+    top_tokens: Tensor | None = None,
     block_length: int,
     block_add_threshold: float = 1.0,
     decoded_token_threshold: float = 1.0,
+    forced_progress: ForcedProgress = "row",
     mask_token_id: int,
     eos_token_ids: Sequence[int] = (),
 ) -> Tensor:
     """Write one forward's chosen tokens and advance the block schedule; see `tad_ext.commit_reveal`."""
     revealed = torch.zeros_like(accept)
     gen_length = canvas.shape[1]
+    top_tokens = tokens if top_tokens is None else top_tokens
+    if forced_progress not in get_args(ForcedProgress):
+        expected = ", ".join(get_args(ForcedProgress))
+        raise ValueError(f"forced_progress is {forced_progress!r}, expected one of {expected}")
 
     def share(row: int, block: int) -> float:
         """Revealed share of a block of a canvas."""
         tokens_of_block = canvas[row, block * block_length : (block + 1) * block_length]
         return int((tokens_of_block != mask_token_id).sum()) / block_length
 
+    def best(row: int, entries: list[int]) -> int:
+        """The best-scored of some entries of a row."""
+        scores = score[row, entries].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        return entries[int((scores == scores.max()).nonzero()[0, 0])]
+
     for row in (~done).nonzero()[:, 0].tolist():
         step = int(forwards[row]) + 1
         forwards[row] = step
         created = int(blocks[row])
         fully_active = [b == 0 or share(row, b - 1) >= decoded_token_threshold for b in range(created)]
-        eligible = [
-            (entry, position)
+        eligible = {
+            entry: position
             for entry, position in enumerate(positions[row].tolist())
             if 0 <= position < created * block_length and canvas[row, position] == mask_token_id
-        ]
-        chosen = []
-        progress = False
+        }
+        chosen = {entry: tokens[row, entry] for entry in eligible if accept[row, entry]}
+        if forced_progress == "row" and eligible and not chosen:
+            chosen = {entry: tokens[row, entry] for entry in [best(row, list(eligible))]}
         for block in range(created):
-            members = [(entry, position) for entry, position in eligible if position // block_length == block]
-            accepted = [(entry, position) for entry, position in members if accept[row, entry]]
-            must_progress = bool(members) and fully_active[block] and not progress
-            progress = progress or must_progress
-            if must_progress and not accepted:
-                scores = score[row, [entry for entry, _ in members]].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-                accepted = [members[int((scores == scores.max()).nonzero()[0, 0])]]
-            chosen += accepted
-        for entry, position in chosen:
-            canvas[row, position] = tokens[row, entry]
-            reveal_step[row, position] = step
+            members = [entry for entry, position in eligible.items() if position // block_length == block]
+            if not members or not fully_active[block]:
+                continue
+            if not any(entry in chosen for entry in members):
+                entry = best(row, members)
+                chosen[entry] = (top_tokens if forced_progress == "row" else tokens)[row, entry]
+            if forced_progress != "blocks":
+                break
+        for entry, token in chosen.items():
+            canvas[row, eligible[entry]] = token
+            reveal_step[row, eligible[entry]] = step
             revealed[row, entry] = True
-        ends = [position for entry, position in chosen if int(tokens[row, entry]) in eos_token_ids]
+        ends = [eligible[entry] for entry, token in chosen.items() if int(token) in eos_token_ids]
         if ends:
             first = min(ends)
             canvas[row, first + 1 :] = canvas[row, first]
@@ -275,6 +300,7 @@ def select_reveal(
         statistics.token,
         score.masked_fill(~statistics.valid, -torch.inf),
         accept,
+        top_tokens=statistics.top_token,
         mask_token_id=mask_token_id,
         **state.schedule,
     )

@@ -56,6 +56,7 @@ def select_reveal(
         state.block_length,
         state.block_add_threshold,
         state.decoded_token_threshold,
+        state.forced_progress,
         mask_token_id,
         list(state.eos_token_ids),
     )

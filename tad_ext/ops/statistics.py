@@ -23,7 +23,11 @@ def token_statistics(
     """Token, confidence, runner-up, margin, entropy and logsumexp of each row.
 
     Probabilities and entropy are over the whole vocabulary at temperature 1; suppressed tokens keep theirs, they are
-    only never chosen. Ties go to the lowest index. A row that is all -inf has confidence 0, entropy inf and the lowest
+    only never chosen. Log-odds and entropies keep their digits however sure a row is: they are sums over the tokens
+    beside the largest logit, with s = sum of exp(x_i - x_max) over these, p = 1 / (1 + s), log-odds = -log(s) and
+    entropy = log(1 + s) + sum of exp(x_i - x_max) (x_max - x_i) / (1 + s).
+
+    Ties go to the lowest index. A row that is all -inf has confidence 0, log-odds -inf, entropy inf and the lowest
     allowed token; a row with NaN or +inf has valid False, confidence 0 and some allowed token. Not differentiable.
 
     Args:
@@ -61,5 +65,5 @@ def _(
 def empty_statistics(like: Tensor, shape: torch.Size) -> list[Tensor]:
     """For fake kernels: token to valid, in the order of `TokenStatistics`."""
     integer, real = torch.int64, torch.float32
-    dtypes = (integer, real, integer, real, real, real, torch.bool)
+    dtypes = (integer, real, real, integer, integer, real, real, real, real, torch.bool)
     return [like.new_empty(shape, dtype=dtype) for dtype in dtypes]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+ForcedProgress = Literal["row", "block", "blocks"]
+"""What a forward reveals where its policy accepts nothing, see `commit_reveal`."""
 
 
 class TADLoss(NamedTuple):
@@ -26,9 +29,12 @@ class TokenStatistics(NamedTuple):
     """What one read of each logits row gives a decoding policy; every tensor has the shape of the rows."""
 
     token: Tensor  # int64: argmax among allowed tokens, or the sampled token
-    confidence: Tensor  # float32: probability of `token` at temperature 1, over the whole vocabulary
+    confidence: Tensor  # float32: probability p of `token` at temperature 1, over the whole vocabulary
+    log_odds: Tensor  # float32: log(p / (1 - p)) in nats; tells rows apart where p rounds to 1, as beyond 17 nats
+    top_token: Tensor  # int64: the most probable allowed token, also when sampling
     second_token: Tensor  # int64: second most probable allowed token; -1 where there is none
     margin: Tensor  # float32: top-1 minus top-2 probability among allowed tokens
+    gap: Tensor  # float32: the same of their logits, in nats; inf where there is no second, or it is impossible
     entropy: Tensor  # float32: nats, over the whole vocabulary
     logsumexp: Tensor  # float32
     valid: Tensor  # bool: False where the row holds NaN or +inf, or is padding
@@ -40,9 +46,9 @@ class DecodeState:
     """What `unmask_step` knows and keeps about a batch of canvases being decoded.
 
     A canvas is the generation region of a sequence: `gen_length` positions in blocks of `block_length`. The tensors are
-    written in place by `unmask_step`; `positions` is set by the caller before each step. `memory` belongs to the
-    policy: what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row starts
-    with zeros.
+    written in place by `unmask_step`; `positions` and `among` are set by the caller before each step. `memory` belongs
+    to the policy: what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row
+    starts with zeros.
     """
 
     reveal_step: Tensor  # (B, gen_length) int64: 1-based forward that revealed the position, 0 while masked
@@ -53,13 +59,22 @@ class DecodeState:
     block_length: int
     block_add_threshold: float = 1.0
     decoded_token_threshold: float = 1.0
+    forced_progress: ForcedProgress = "row"
     eos_token_ids: tuple[int, ...] = ()  # empty: an end-of-sequence token is a token like any other
+    end_token_ids: tuple[int, ...] = ()  # what ends a response, whether or not decoding stops there
+    among: Tensor | None = None  # (B, W) bool: which entries are eligible; None: all but padding
+    seeds: Tensor | None = None  # (B,) int64: the seed of each row's random numbers, where the caller has one
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def eligible(self) -> Tensor:
-        """(B, W) bool: entries that stand for a position, not for padding."""
+    def present(self) -> Tensor:
+        """(B, W) bool: entries that are no padding."""
         return self.positions >= 0
+
+    @property
+    def eligible(self) -> Tensor:
+        """(B, W) bool: entries that may be revealed, masks of created blocks."""
+        return self.present if self.among is None else self.among
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -73,6 +88,7 @@ class DecodeState:
             "block_length": self.block_length,
             "block_add_threshold": self.block_add_threshold,
             "decoded_token_threshold": self.decoded_token_threshold,
+            "forced_progress": self.forced_progress,
             "eos_token_ids": self.eos_token_ids,
         }
 
@@ -85,6 +101,7 @@ class DecodeState:
         block_length: int,
         block_add_threshold: float = 1.0,
         decoded_token_threshold: float = 1.0,
+        forced_progress: ForcedProgress = "row",
         eos_token_ids: tuple[int, ...] = (),
         device: torch.device | str | None = None,
     ) -> DecodeState:
@@ -98,5 +115,6 @@ class DecodeState:
             block_length=block_length,
             block_add_threshold=block_add_threshold,
             decoded_token_threshold=decoded_token_threshold,
+            forced_progress=forced_progress,
             eos_token_ids=eos_token_ids,
         )

@@ -43,6 +43,7 @@ def unmask_step(
         statistics.token,
         score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
         accept & statistics.valid,
+        top_tokens=statistics.top_token,
         mask_token_id=mask_token_id,
         **state.schedule,
     )

@@ -14,7 +14,7 @@ A plain function is a policy. This one reveals every position whose two best tok
 
     decode(model, prompts, DecodeConfig(gen_length=256, block_length=32, policy=margin_above_half))
 
-Two things more are there for policies that need them:
+Three things more are there for policies that need them:
 
 * Before the statistics of a forward are taken, its logits are shown to the policy's method
   `prepare(logits, state) -> logits`, if it has one. They are (B * W, V), row b * W + w for entry [b, w], padding
@@ -23,6 +23,13 @@ Two things more are there for policies that need them:
 * `state.memory` keeps what a policy wants to know in the next forward: tensors by name, made by the policy at first
   use, with the first dimension B. A row starts with zeros, its memory moves with it, and is zeroed when another prompt
   takes the row. What is remembered per canvas column is found through `state.positions`, (B, W), -1 for padding.
+
+* A policy's attribute `sees` says what it is shown. "eligible": the positions it may reveal, masks of created blocks.
+  "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are shown and not
+  eligible are `state.present` and not `state.eligible`; they are never revealed, but the model's head computes logits
+  for them. With a cache, or where future blocks are hidden, those that the forward does not compute are padding.
+
+`state.seeds`, (B,), are the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy whose choice is one of the rules of `tad_ext.ops.Selection` can be a `BySelection`, as the plain ones here are:
 a kernel then applies it, and nothing runs in between.
@@ -40,14 +47,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .base import BySelection, NamedPolicy, policies_by_name, selection_of
+from .base import BySelection, NamedPolicy, policies_by_name, sees_of, selection_of
 from .checking import checked
-from .confidence import ConfidenceFactor, ConfidenceThreshold, TopK
+from .confidence import ConfidenceFactor, ConfidenceThreshold, FastDLLMDream, TopK
 from .credit import Credit
+from .dream import DreamOrder
 from .early_commit import Prophet, SchED
 from .entropy import EntropyBudget, EntropyThreshold
 from .hierarchical import Hierarchical
 from .klass import KLASS
+from .llada import LLaDASteps
 from .local_leap import LocalLeap
 from .margin import MarginThreshold
 from .text import parse_policy, text_form
@@ -58,9 +67,12 @@ __all__ = [
     "ConfidenceFactor",
     "ConfidenceThreshold",
     "Credit",
+    "DreamOrder",
     "EntropyBudget",
     "EntropyThreshold",
+    "FastDLLMDream",
     "Hierarchical",
+    "LLaDASteps",
     "LocalLeap",
     "MarginThreshold",
     "NamedPolicy",
@@ -70,6 +82,7 @@ __all__ = [
     "checked",
     "parse_policy",
     "policies_by_name",
+    "sees_of",
     "selection_of",
     "text_form",
 ]

@@ -18,6 +18,8 @@ from torch import Tensor
 from tad_ext.decoding.checks import check_choice, check_integer, check_number
 from tad_ext.ops import DecodeState, Policy, Selection, TokenStatistics, select
 
+Sees = Literal["eligible", "masks", "canvas"]
+
 
 @dataclass(frozen=True)
 class Between:
@@ -49,6 +51,7 @@ class NamedPolicy(ABC):
     "name:value" sets; "name:field=value,field=value" sets any. A field without a default must be given.
     """
 
+    sees: ClassVar[Sees] = "eligible"
     name: ClassVar[str]
     rule: ClassVar[str]  # one line, for tables
     source: ClassVar[str]
@@ -97,6 +100,12 @@ def selection_of(policy: Policy) -> Selection | None:
     """What a kernel can do in a policy's place; None where only the policy itself knows its choice."""
     own = isinstance(policy, BySelection) and type(policy).__call__ is BySelection.__call__
     return policy.selection if own else None  # type: ignore[attr-defined]
+
+
+def sees_of(policy: Policy) -> Sees:
+    """Which positions a policy is shown: what it says in its attribute `sees`. Raises ValueError for another word."""
+    sees = getattr(policy, "sees", "eligible")
+    return check_choice(f"sees of policy {policy!r}", sees, get_args(Sees))  # type: ignore[return-value]
 
 
 _REGISTRY: dict[str, type[NamedPolicy]] = {}

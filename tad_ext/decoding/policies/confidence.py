@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from tad_ext.ops import Selection
+import numpy as np
+import torch
+from torch import Tensor
+
+from tad_ext.ops import DecodeState, Selection, TokenStatistics
 
 from .base import BySelection, Count, NamedPolicy, NonNegative, Probability
+from .rows import block_clock, candidates, in_first_block
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,19 @@ class ConfidenceThreshold(
 ):
     """Reveal every eligible position whose token has probability >= `threshold`; otherwise the most confident one.
 
-    Fast-dLLM, arXiv 2505.22618, which publishes 0.9. `threshold` is in [0, 1]; 0 accepts everything.
+    Fast-dLLM, arXiv 2505.22618, which publishes 0.9. `threshold` is in [0, 1]; 0 accepts everything. With `accept`
+    `above` the probability must be > `threshold`, as D2F has it.
     """
 
     threshold: Probability = 0.9
+    accept: Literal["from", "above"] = "from"
 
     @property
     def selection(self) -> Selection:
         """By rule `confidence`."""
-        return Selection("confidence", self.threshold)
+        if self.accept == "from":
+            return Selection("confidence", self.threshold)
+        return Selection("confidence", float(np.nextafter(np.float32(self.threshold), np.float32(2))))
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,41 @@ class ConfidenceFactor(
     and rank 1 always: the more tokens at once, the surer each must be. Confidences fall and bounds rise with n, so the
     ranks revealed are the first ones.
 
-    Fast-dLLM, arXiv 2505.22618, whose code publishes factor 1. Unlike that code, which lets the last rank pass with the
-    one before it, every rank but the first meets its bound here. A row's positions of all created blocks are ranked
-    together. `factor` >= 0; 0 asks for certainty.
+    Fast-dLLM, arXiv 2505.22618, whose code publishes factor 1. With `variant` `code` the last of all ranks passes with
+    the one before it, as in that code, so a block may end one forward earlier. A row's positions of all created blocks
+    are ranked together. `factor` >= 0; 0 asks for certainty.
     """
 
     factor: NonNegative = 1.0
+    variant: Literal["paper", "code"] = "paper"
 
     @property
     def selection(self) -> Selection:
-        """By rule `factor`."""
-        return Selection("factor", self.factor)
+        """By rule `factor`, or `factor-code`."""
+        return Selection("factor" if self.variant == "paper" else "factor-code", self.factor)
+
+
+@dataclass(frozen=True)
+class FastDLLMDream(
+    NamedPolicy,
+    name="fast-dllm-dream",
+    rule="a block's first position alone in its first forward; then confidence >= threshold",
+    source="Fast-dLLM, arXiv 2505.22618, its code for Dream with a cache",
+):
+    """Reveal a block's first position, and nothing else, in the block's first forward; then as `ConfidenceThreshold`.
+
+    What Fast-dLLM's code does for Dream, where it keeps keys and values: the first forward of a block computes the
+    whole row, and its first position is predicted from the column before, which later forwards leave out. Goes with
+    `PrefixCacheAtBlock` and `DualCacheAtBlock`, which do the same.
+    """
+
+    threshold: Probability = 0.9
+    opens_blocks: ClassVar[bool] = True
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by log-odds; accept the first position, or from the threshold up."""
+        candidate = candidates(statistics, state)
+        step, _ = block_clock(state, "fast-dllm-dream")
+        opening = in_first_block(state) & (state.positions % state.block_length == 0)
+        first = (step == 0) & opening.any(dim=-1, keepdim=True)
+        return statistics.log_odds, candidate & torch.where(first, opening, statistics.confidence >= self.threshold)

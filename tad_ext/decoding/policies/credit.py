@@ -71,6 +71,6 @@ class Credit(
         return logits + self.weight * dense.log1p_()
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept from the threshold up."""
+        """Score by log-odds; accept from the threshold up."""
         needs_prepare(state, "credit.credits", self)
-        return statistics.confidence, candidates(statistics, state) & (statistics.confidence >= self.threshold)
+        return statistics.log_odds, candidates(statistics, state) & (statistics.confidence >= self.threshold)

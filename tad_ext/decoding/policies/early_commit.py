@@ -1,25 +1,26 @@
-"""Policies that decode one position per forward until the model is sure enough of all, and then reveal everything.
+"""Policies that decode by a schedule until the model is sure enough of all, and then reveal everything.
 
-Both measure sureness by the mean gap between the logits of the two best tokens, over the row's eligible positions;
-`rows.logit_gap` says how it is derived, and what happens when sampling. With the whole canvas as one block these are
-all the masks that are left, with smaller blocks those of the created blocks. Published progress is the step number over
-a fixed number of steps, each revealing equally many positions. Here it is the revealed share of the canvas, which is
-the same there and stays meaningful after a block was revealed at once.
+Both measure sureness by the mean gap between the logits of the two best tokens, in nats, against a threshold that falls
+with progress, the number of the step over a fixed number of steps. Everything is every mask of the canvas, also of
+blocks that did not exist.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
 
-from .base import NamedPolicy, NonNegative
-from .rows import candidates, logit_gap, mean_of, revealed_share
+from .base import Between, NamedPolicy, NonNegative
+from .rows import block_clock, candidates, columns_of, create_all_blocks, leading, mean_of, remembered
+from .time_schedule import next_step
+
+Steps = Annotated[int, Between(0, 2**20)]
 
 
 @dataclass(frozen=True)
@@ -29,54 +30,85 @@ class Prophet(
     rule="everything once the mean top-2 logit gap >= early, mid or late (progress < 0.33, < 0.67, later)",
     source="Prophet, arXiv 2508.19982",
 ):
-    """Reveal everything once the mean logit gap reaches a threshold that falls in two steps; else one position.
+    """Reveal everything once the mean logit gap of the answer reaches a threshold that falls in two steps.
 
-    The threshold, in nats, is `early` while the revealed share of the canvas is < 0.33, `mid` while it is < 0.67, and
-    `late` from there on.
+    Until then a block's steps share its masks as LLaDA's do, the most confident first. The threshold, in nats, is
+    `early` while the progress, the number of the step (from 1) over `steps`, is < 0.33, `mid` while it is < 0.67, and
+    `late` from there on. The gap is the mean over `length` columns of the canvas from `start` on, whether masked or
+    revealed; `length` 0 stands for all from there on.
 
-    Prophet, arXiv 2508.19982, with its published thresholds. It measures the gap over the part of the text that holds
-    the answer, where a template fixes that part; here all eligible positions count.
+    Prophet, arXiv 2508.19982, and its code, with its thresholds. Where the answer stands is what a template fixes, so
+    there is no published default: it is the whole canvas. `steps` 0 stands for the length of the canvas.
     """
 
     early: NonNegative = 7.5
     mid: NonNegative = 5.0
     late: NonNegative = 2.5
+    start: Annotated[int, Between(0, 2**20)] = 0
+    length: Annotated[int, Between(0, 2**20)] = 0
+    steps: Steps = 0
+    sees = "canvas"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept all or nothing."""
-        progress = revealed_share(state)
+        """Score by log-odds; accept the step's share, or all."""
+        length = state.reveal_step.shape[1]
+        steps = self.steps or length
+        end = self.start + self.length if self.length else length
+        inside = (state.positions >= self.start) & (state.positions < end)  # no padding is
+        progress = (state.forwards[:, None] + 1).double() / steps
         threshold = torch.where(progress < 0.33, self.early, torch.where(progress < 0.67, self.mid, self.late))
-        return statistics.confidence, _all_if_sure(statistics, state, threshold)
+        sure = mean_of(statistics.gap, inside & statistics.valid) >= threshold
+
+        step, masks = block_clock(state, "prophet")
+        in_block = max(steps * state.block_length // length, 1)
+        count = (masks // in_block + (step < masks % in_block)).clamp(min=1)
+        accept = leading(statistics.log_odds, candidates(statistics, state), count)
+        return statistics.log_odds, _or_everything(state, statistics, accept, sure)
 
 
 @dataclass(frozen=True)
 class SchED(
     NamedPolicy,
     name="sched",
-    rule="everything once the mean top-2 logit gap >= a schedule from high to low over progress",
+    rule="everything once the mean top-2 logit gap >= a schedule from high to low over progress, if no guess changed",
     source="SchED, arXiv 2512.02892",
 ):
-    """Reveal everything once the mean logit gap reaches a threshold that falls smoothly; else one position.
+    """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
-    With progress p, the revealed share of the canvas, the threshold in nats is
+    Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
+    schedule says (`time_schedule.py`), the most confident first. With progress p, the number of the step (from 0) over
+    steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
         cosine    low + (high - low) (1 + cos(pi p)) / 2
         exp       low + (high - low) exp(-rate p)
 
-    SchED, arXiv 2512.02892, which publishes 7.5 to 2.5 and the three schedules. That cosine is the default, and a
-    `rate` of 2, are our choices.
+    SchED, arXiv 2512.02892, and its code, with its defaults. The masks are those of the whole canvas. A step that
+    reveals nothing is left out; its own, lower threshold is not. `steps` 0 stands for the length of the canvas.
     """
 
     high: NonNegative = 7.5
     low: NonNegative = 2.5
     schedule: Literal["cosine", "linear", "exp"] = "cosine"
-    rate: NonNegative = 2.0
+    rate: NonNegative = 4.0
+    steps: Steps = 0
+    sees = "masks"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept all or nothing."""
-        threshold = self.low + (self.high - self.low) * self._remaining(revealed_share(state))
-        return statistics.confidence, _all_if_sure(statistics, state, threshold)
+        """Score by log-odds; accept the step's share, or all."""
+        steps = self.steps or state.reveal_step.shape[1]
+        first, last, count = next_step(state, "sched", steps)
+        guesses, entries = remembered(state, "sched.guess", dtype=torch.int64), columns_of(state)
+        guess = statistics.top_token + 1  # 0: none yet
+        changed = (state.present & (guesses[entries] != guess)).any(dim=-1, keepdim=True)
+        guesses[entries] = guess
+        # Where steps are left out, the guesses are the same in all but the first of them.
+        progress = last.double() / max(steps - 1, 1)
+        threshold = self.low + (self.high - self.low) * self._remaining(progress)
+        gap = mean_of(statistics.gap, state.present & statistics.valid)
+        sure = (gap >= threshold) & (~changed | (last > first))
+        accept = leading(statistics.log_odds, candidates(statistics, state), count)
+        return statistics.log_odds, _or_everything(state, statistics, accept, sure)
 
     def _remaining(self, progress: Tensor) -> Tensor:
         """The part of the way from high to low that is still ahead, 1 at the start."""
@@ -87,7 +119,7 @@ class SchED(
         return (-self.rate * progress).exp()
 
 
-def _all_if_sure(statistics: TokenStatistics, state: DecodeState, threshold: Tensor) -> Tensor:
-    """(B, W) bool: every candidate of the rows whose mean logit gap is >= `threshold` (B, 1)."""
-    candidate = candidates(statistics, state)
-    return candidate & (mean_of(logit_gap(statistics), candidate) >= threshold)
+def _or_everything(state: DecodeState, statistics: TokenStatistics, accept: Tensor, everything: Tensor) -> Tensor:
+    """(B, W) bool: `accept`, or, of the rows (B, 1) bool that are sure, every mask of the canvas."""
+    create_all_blocks(state, everything)
+    return accept | (everything & state.present & statistics.valid)

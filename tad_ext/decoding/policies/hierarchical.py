@@ -35,10 +35,10 @@ class Hierarchical(
     low: Probability = 0.4
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept the best of each run above `low`, and all above `threshold`."""
+        """Score by log-odds; accept the best of each run above `low`, and all above `threshold`."""
         confidence, candidate = statistics.confidence, candidates(statistics, state)
-        best = best_of_each(_runs(state), confidence, candidate)
-        return confidence, candidate & ((best & (confidence > self.low)) | (confidence > self.threshold))
+        best = best_of_each(_runs(state), statistics.log_odds, candidate)
+        return statistics.log_odds, candidate & ((best & (confidence > self.low)) | (confidence > self.threshold))
 
 
 def _runs(state: DecodeState) -> Tensor:

@@ -28,11 +28,15 @@ class KLASS(
     """Reveal every eligible position that is confident and whose prediction has stopped changing.
 
     Confident: confidence > `threshold`. Stable: in each of the last `forwards` forwards, the divergence
-    KL(p_t || p_(t-1)) from the position's prediction one forward earlier was < `divergence` nats. A position is watched
-    from the forward in which its block exists, so the first chance is the forward after `forwards` comparisons.
+    KL(p_t || p_(t-1)) from the position's prediction one forward earlier was < `divergence` nats, and its block existed
+    in all of them. Every mask of the canvas is watched from the first forward on, so a block that is created later has
+    something to compare with in its own first forward.
 
     KLASS, arXiv 2511.05664, with its code's defaults; it tunes them per task (0.6 and 0.015 for LLaDA on GSM8K).
     Predictions are compared at temperature 1 without noise, also when sampling.
+
+    The head computes logits for all masks of the canvas, not for those of created blocks alone. With a cache that
+    leaves later blocks out, these are watched from their first forward on, which is one forward later.
 
     Memory: the last distribution of every canvas column, 4 (gen_length + 1) V bytes per row, 130 MB for LLaDA at
     gen_length 256. `prepare` needs, for the forward only, a few times the memory of the float32 logits.
@@ -41,6 +45,7 @@ class KLASS(
     threshold: Probability = 0.9
     divergence: NonNegative = 0.01
     forwards: Annotated[int, Between(1, 2**31)] = 2
+    sees = "masks"
 
     def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         """Look at the logits (B * W, V): count each column's stable forwards and keep its distribution."""
@@ -49,12 +54,12 @@ class KLASS(
         stable = remembered(state, "klass.stable", dtype=torch.int64)
         now = logits.softmax(dim=-1, dtype=torch.float32).unflatten(0, state.positions.shape)
         change = (now * ((now + EPSILON).log() - (last[entries] + EPSILON).log())).sum(dim=-1)
-        stable[entries] = torch.where(change < self.divergence, stable[entries] + 1, 0)
+        stable[entries] = torch.where((change < self.divergence) & state.eligible, stable[entries] + 1, 0)
         last[entries] = now
         return logits
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept what is confident and stable."""
+        """Score by log-odds; accept what is confident and stable."""
         needs_prepare(state, "klass.stable", self)
         stable = state.memory["klass.stable"][columns_of(state)] >= self.forwards
-        return statistics.confidence, candidates(statistics, state) & stable & (statistics.confidence > self.threshold)
+        return statistics.log_odds, candidates(statistics, state) & stable & (statistics.confidence > self.threshold)

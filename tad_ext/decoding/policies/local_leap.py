@@ -33,7 +33,7 @@ class LocalLeap(
     radius: Annotated[int, Between(0, 2**31)] = 4
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by confidence; accept anchors, and neighbours from the relaxed threshold up."""
+        """Score by log-odds; accept anchors, and neighbours from the relaxed threshold up."""
         confidence, candidate = statistics.confidence, candidates(statistics, state)
         anchor = candidate & (confidence >= self.threshold)
         # Positions ascend, so the nearest anchors on both sides are running extremes.
@@ -41,4 +41,4 @@ class LocalLeap(
         before = torch.where(anchor, state.positions, -far).cummax(dim=-1).values
         after = torch.where(anchor, state.positions, 2 * far).flip(-1).cummin(dim=-1).values.flip(-1)
         distance = torch.minimum(state.positions - before, after - state.positions)
-        return confidence, anchor | (candidate & (distance <= self.radius) & (confidence >= self.relaxed))
+        return statistics.log_odds, anchor | (candidate & (distance <= self.radius) & (confidence >= self.relaxed))

@@ -9,10 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, TokenStatistics, best_first, in_place
-
-# The difference of two float32 probabilities near 1 is a multiple of this.
-SMALLEST_DIFFERENCE = 2.0**-24
+from tad_ext.ops import DecodeState, TokenStatistics, best_first, in_place, pack_offsets, uniform_noise
 
 
 def candidates(statistics: TokenStatistics, state: DecodeState) -> Tensor:
@@ -30,35 +27,56 @@ def best_of_each(group: Tensor, score: Tensor, candidate: Tensor) -> Tensor:
     return in_place(order, first) & candidate
 
 
+def leading(score: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
+    """(B, W) bool: the `count`, (B, 1), best-scored candidates of each row, ties to the lowest position."""
+    order = best_first(score, candidate)
+    rank = torch.arange(order.shape[-1], device=order.device).expand(order.shape)
+    return in_place(order, rank < count) & candidate
+
+
+def noise(state: DecodeState, step: Tensor | int) -> Tensor:
+    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own.
+
+    Raises:
+        ValueError: the state holds no seeds.
+    """
+    if state.seeds is None:
+        raise ValueError("state.seeds is None: expected (B,) int64, the rows' seeds, for a random order")
+    return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
+
+
 def mean_of(value: Tensor, candidate: Tensor) -> Tensor:
     """(B, 1) float64: the mean over each row's candidates, 0 where there is none."""
     total = value.double().masked_fill(~candidate, 0.0).sum(dim=-1, keepdim=True)
     return total / candidate.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def revealed_share(state: DecodeState) -> Tensor:
-    """(B, 1) float64 in [0, 1]: the share of the `gen_length` columns that decoding revealed, so without given ones."""
-    return (state.reveal_step > 0).double().mean(dim=-1, keepdim=True)
+def first_block(state: DecodeState) -> Tensor:
+    """(B, 1) int64: the first block with an eligible position."""
+    position = torch.where(state.eligible, state.positions, state.reveal_step.shape[1]).amin(dim=-1, keepdim=True)
+    return position // state.block_length
 
 
-def logit_gap(statistics: TokenStatistics) -> Tensor:
-    """(B, W) float32, nats: the gap log p1 - log p2 between the logits of the two best tokens.
+def in_first_block(state: DecodeState) -> Tensor:
+    """(B, W) bool: the eligible entries of the first block that has some."""
+    return state.eligible & (state.positions // state.block_length == first_block(state))
 
-    The statistics hold the margin m = p1 - p2 and the confidence c, the probability of the chosen token. Decoding
-    greedily that token is the best one: p1 = c, p2 = c - m, up to float32's resolution of 2^-24, which caps the gap at
-    16.6 nats. When sampling, a chosen token may be
 
-    * the second best (its id says so): p1 = c + m, p2 = c;
-    * none of the two, seen by c < m: of all p1, p2 with this margin, p1 + p2 = 1 has the smallest gap, which is used;
-    * none of the two with c >= m, which cannot be told from the best token and is taken for it. Since
-      c + p1 + p2 <= 1, such a c is at most (1 - m) / 3: a position of that little confidence may count too much.
-    """
-    chosen, margin = statistics.confidence, statistics.margin
-    second = statistics.token == statistics.second_token
-    neither = ~second & (chosen < margin)
-    best = torch.where(second, chosen + margin, torch.where(neither, (1 + margin) / 2, chosen))
-    runner_up = torch.where(second, chosen, best - margin)
-    return best.clamp(min=SMALLEST_DIFFERENCE).log() - runner_up.clamp(min=SMALLEST_DIFFERENCE).log()
+def block_clock(state: DecodeState, name: str) -> tuple[Tensor, Tensor]:
+    """(B, 1) int64 each: for how many forwards the first block has been the first, 0 at once, and its masks then."""
+    memory = remembered_of_row(state, f"{name}.clock", 3)
+    known, step, total = memory.split(1, dim=1)
+    block, masks = first_block(state) + 1, in_first_block(state).sum(dim=-1, keepdim=True)
+    same = known == block
+    step, total = torch.where(same, step + 1, 0), torch.where(same, total, masks)
+    memory.copy_(torch.cat([block, step, total], dim=1))
+    return step, total
+
+
+def create_all_blocks(state: DecodeState, where: Tensor) -> None:
+    """Makes every mask of some rows, (B, 1) bool, eligible at once."""
+    every = state.reveal_step.shape[1] // state.block_length
+    state.blocks.copy_(torch.where(where[:, 0], every, state.blocks))
 
 
 def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -73,10 +91,17 @@ def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = 
     return state.memory[name]
 
 
+def remembered_of_row(state: DecodeState, name: str, count: int = 1) -> Tensor:
+    """The memory `name` of a policy, (B, count) int64, zeros at first."""
+    if name not in state.memory:
+        state.memory[name] = state.forwards.new_zeros(len(state.forwards), count)
+    return state.memory[name]
+
+
 def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
     """The index of the entries in what is remembered: `memory[columns_of(state)]` is (B, W, *shape)."""
     rows = torch.arange(state.positions.shape[0], device=state.positions.device)
-    return rows[:, None], torch.where(state.eligible, state.positions, state.reveal_step.shape[1])
+    return rows[:, None], torch.where(state.present, state.positions, state.reveal_step.shape[1])
 
 
 def needs_prepare(state: DecodeState, name: str, policy: object) -> None:

@@ -1,0 +1,56 @@
+"""LLaDA's own decoding: a fixed number of steps, and which positions they leave masked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from tad_ext.ops import DecodeState, TokenStatistics
+
+from .base import Between, NamedPolicy
+from .rows import block_clock, candidates, leading, noise
+
+
+@dataclass(frozen=True)
+class LLaDASteps(
+    NamedPolicy,
+    name="llada",
+    rule="as many of the most confident positions as the step has to reveal; a block's steps share its masks evenly",
+    source="LLaDA, arXiv 2502.09992",
+):
+    """Reveal the canvas in `steps` steps, the same number for each block: its masks divided by them.
+
+    Where that leaves a remainder, a block's first steps reveal one more each. The most confident positions are
+    revealed, or, with `remasking` `random`, random ones, by numbers of the row's seed. `ends` `last` ranks positions
+    whose token is an end of sequence behind all others (the code's confidence_eos_eot_inf).
+
+    LLaDA, arXiv 2502.09992, and its code, with its defaults. `steps` 0 stands for the length of the canvas, one
+    position per step; where there are more steps than positions, those without one are left out. Ties go to the lowest
+    position.
+    """
+
+    steps: Annotated[int, Between(0, 2**20)] = 0
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
+    ends: Literal["ranked", "last"] = "ranked"
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by confidence or at random; accept the step's share."""
+        candidate = candidates(statistics, state)
+        score = self._score(statistics, state)
+        length = state.reveal_step.shape[1]
+        steps = max((self.steps or length) * state.block_length // length, 1)
+        step, masks = block_clock(state, "llada")
+        count = (masks // steps + (step < masks % steps)).clamp(min=1)
+        return score, leading(score, candidate, count)
+
+    def _score(self, statistics: TokenStatistics, state: DecodeState) -> Tensor:
+        score = statistics.log_odds
+        if self.remasking == "random":
+            score = noise(state, step=state.forwards[:, None] + 1).float()
+        if self.ends == "last":
+            ends = torch.tensor(state.end_token_ids, dtype=torch.int64, device=score.device)
+            score = score.masked_fill(torch.isin(statistics.token, ends), -torch.inf)
+        return score
