@@ -132,6 +132,19 @@ def test_a_block_in_which_the_row_rule_forced_one_forces_no_other():
     assert decoded.reveal_step == [1, 1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_block_behind_a_complete_one_is_active_though_an_earlier_one_is_not_complete():
+    """Block 2 of 3 is complete after forward 2, while block 1 still has a mask in forward 3."""
+    confidences = [0.9, 0.9, 0.3, 0.2, *[0.95] * 4, 0.5, 0.45, 0.4, 0.35]
+    for forced, reveal_step in (
+        ("row-and-block", [1, 1, 2, 3, 2, 2, 2, 2, 3, 4, 5, 6]),
+        ("block", [1, 1, 2, 3, 2, 2, 2, 2, 4, 5, 6, 7]),
+        ("every-block", [1, 1, 2, 3, 2, 2, 2, 2, 3, 4, 5, 6]),
+    ):
+        settings = {"gen_length": 12, "block_length": 4, "rule": confidence_from(0.8), **IDS}
+        decoded = d3llm.dream(scripted(confidences), [1], forced=forced, **settings)
+        assert decoded.reveal_step == reveal_step, forced
+
+
 def test_one_block_at_most_is_added_after_a_forward_and_a_growing_canvas_is_seen():
     seen = []
 
@@ -326,8 +339,8 @@ def test_a_window_of_dream_predicts_all_but_its_first_column(transformer):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("forwards", [1, 2])
 def test_decode_has_klass_on_one_block(seed, forwards):
-    policy = parse_policy(f"klass:threshold=0.3,divergence=0.3,forwards={forwards}")
-    rule = {"threshold": 0.3, "divergence": 0.3, "forwards": forwards}
+    policy = parse_policy(f"klass:threshold=0.3,divergence=0.03,forwards={forwards}")
+    rule = {"threshold": 0.3, "divergence": 0.03, "forwards": forwards}
     for prompt in PROMPTS:
         config = DecodeConfig(gen_length=8, block_length=8, policy=policy)
         decoded = klass.loop(predict_of(seed), prompt, gen_length=8, block_length=8, **rule, **STOPPING)

@@ -20,7 +20,9 @@ What the published code does in its own way, and these loops do not:
   tokens, of which gaps and margins are, are the two best that can be chosen.
 - End of sequence (where `eos_ids` are given): as soon as one is revealed, everything after it becomes that token, with
   the same `reveal_step`, whatever stood there. Of two that are revealed together the first counts. The row ends when no
-  mask stands before it. Published code stops in the middle, decides one forward late, or not at all.
+  mask stands before it. What is filled counts as revealed, so that blocks behind an end are still created. Published
+  code stops in the middle, decides one forward late, or not at all, and creates no more blocks once there is an end
+  (which shows with a growing canvas only).
 - Entropy thresholds are strict, H < threshold. d3LLM's and TAD's LLaDA code accepts H = threshold as well.
 - Greedy, but for `block_schedule.loop`, which can be given the samples.
 """

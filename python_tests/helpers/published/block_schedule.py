@@ -1,10 +1,10 @@
 """Decoding several blocks at once, as TAD, d3LLM and D2F do it; with both thresholds at 1, block by block.
 
 The first block exists at the start. After each forward at most one more is created: when the revealed share of the
-newest is at least `block_add_threshold`, or it is complete. The masks of created blocks are eligible, and a rule
-accepts some of them. A block is fully active when it is the first or when its predecessor's revealed share, before this
-forward, is at least `decoded_token_threshold`. So that decoding goes on, something is revealed in any case, by one of
-three published ways of forcing:
+newest is at least `block_add_threshold`, as it is when that block is complete. The masks of created blocks are
+eligible, and a rule accepts some of them. A block is fully active when it is the first or when its predecessor's
+revealed share, before this forward, is at least `decoded_token_threshold`. So that decoding goes on, something is
+revealed in any case, by one of three published ways of forcing:
 
 - "row-and-block" (TAD, d3LLM for LLaDA): if the rule accepts nothing of the whole row, the row's best eligible position
   is revealed, AND then the first fully active block that has masks reveals its best, if it got none by either way. When
@@ -69,6 +69,8 @@ def loop(
     """With `hide_future_blocks` the model sees created blocks only: the canvas grows."""
     assert gen_length % block_length == 0
     assert forced in ("row-and-block", "block", "every-block")
+    assert block_add_threshold <= 1
+    assert decoded_token_threshold <= 1
     canvas = Canvas(prompt, gen_length, mask_id, eos_ids)
     blocks = [(first, first + block_length) for first in range(0, gen_length, block_length)]
     created = 1
@@ -107,7 +109,7 @@ def loop(
                 revealed[position] = (greedy if forced == "row-and-block" else said.token)[position]
         canvas.reveal(revealed, forwards)
 
-        if created < len(blocks) and (share(created - 1) >= block_add_threshold or share(created - 1) == 1):
+        if created < len(blocks) and share(created - 1) >= block_add_threshold:
             created += 1
     return canvas.decoded(forwards)
 
