@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from . import block_schedule, d3llm_cache
 from .block_schedule import entropy_below
 
-_LLADA = {
+_LLADA: dict[str, Any] = {
     "gen_length": 256,
     "block_length": 32,
     "rule": entropy_below(0.5),

@@ -34,13 +34,14 @@ def loop(
     eos_ids: Collection[int] = (),
     suppress: Collection[int] = (),
 ) -> Decoded:
+    assert (order == "origin") == (random is not None)
     canvas = Canvas(prompt, gen_length, mask_id, eos_ids)
     now = Forwards(predict, canvas, suppress)
     for step in range(1, steps + 1):
         masks = canvas.masks()
         if not masks:
             return canvas.decoded(step - 1 if order == "origin" else now.count, step - 1)
-        if order == "origin":
+        if random is not None:
             said = now()
             revealed = [i for i in masks if random(step, i) < share(step, steps)]
             canvas.reveal({i: said.token[i] for i in revealed}, step)

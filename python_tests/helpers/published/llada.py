@@ -56,16 +56,14 @@ def loop(
             if count == 0:
                 continue
             said = said_now()
-            confidence = said.confidence
-            if eos_and_eot_have_no_mass:
-                confidence = ranked_now().confidence
-
-            def score(i: int, said=said, confidence=confidence) -> float:
-                if said.token[i] in confidence_eos_eot_inf:
-                    return -torch.inf
-                return confidence[i] if random is None else random(said_now.count, i)
-
-            canvas.reveal({i: said.token[i] for i in best(masks, score, count)}, said_now.count)
+            scores = (ranked_now() if eos_and_eot_have_no_mass else said).confidence
+            if random is not None:
+                scores = [random(said_now.count, i) for i in range(gen_length)]
+            scores = [
+                -torch.inf if token in confidence_eos_eot_inf else score
+                for token, score in zip(said.token, scores, strict=True)
+            ]
+            canvas.reveal({i: said.token[i] for i in best(masks, scores.__getitem__, count)}, said_now.count)
     return canvas.decoded(said_now.count, step)
 
 

@@ -65,7 +65,7 @@ class BlockWindows:
         self._block: int | None = None
 
     def __call__(self, ids: Tensor) -> Tensor:
-        first_mask = (ids == self.mask_id).nonzero()[0].item() - self.prompt_length
+        first_mask = int((ids == self.mask_id).nonzero()[0]) - self.prompt_length
         block = first_mask // self.block_length
         if block != self._block:
             if self._block is None:
