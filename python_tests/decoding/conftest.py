@@ -105,8 +105,13 @@ def scripted_model(device):
 @pytest.fixture(params=MODELS)
 def transformer(request, device):
     """A random transformer of each family."""
-    model_class, config_class = MODELS[request.param]
-    torch.manual_seed(1)
+    return random_transformer(request.param, 1, device)
+
+
+def random_transformer(family, seed, device):
+    """A tiny model of a family, by its name in MODELS."""
+    model_class, config_class = MODELS[family]
+    torch.manual_seed(seed)
     config = config_class(
         vocab_size=12,
         hidden_size=32,

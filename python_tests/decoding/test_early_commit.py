@@ -92,8 +92,8 @@ def test_sched_waits_until_no_guess_changes():
 
 
 def test_sched_leaves_out_steps_that_reveal_nothing_but_not_their_thresholds():
-    # Four masks and 100 steps: the first that reveals one of four is where 1 - s / t reaches a quarter, which is step 97
-    # of 0 to 99, and the threshold has fallen to 2.505. Guesses that a forward stands for several times are unchanged.
+    # Four masks and 100 steps: the first that reveals one of four is where 1 - s / t reaches a quarter, which is step
+    # 97 of 0 to 99, and the threshold has fallen to 2.505. Guesses that a forward stands for again are unchanged.
     assert sched_run(SchED(steps=100), [2.6], [1], masks=4) == [4]
     assert sched_run(SchED(steps=100), [2.4], [1], masks=4) == [1]
 

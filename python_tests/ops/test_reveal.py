@@ -13,7 +13,20 @@ from tad_ext.ops import DecodeState, TokenStatistics, commit_reveal, reference, 
 MASK = 99
 
 
-def step(device, canvas, tokens, score, accept, *, block_length, blocks=1, positions=None, eos=(), top_tokens=None, **schedule):  # type: ignore[no-untyped-def]  # fmt: skip
+def step(  # type: ignore[no-untyped-def]
+    device,
+    canvas,
+    tokens,
+    score,
+    accept,
+    *,
+    block_length,
+    blocks=1,
+    positions=None,
+    eos=(),
+    top_tokens=None,
+    **schedule,
+):
     """One step of a single row; returns (canvas, reveal_step, blocks, done, revealed) as plain lists."""
 
     def tensor(values: list) -> torch.Tensor:

@@ -140,8 +140,8 @@ class DecodeConfig:
             not getattr(self.policy, "opens_blocks", False) or self.block_add_threshold < 1
         ):
             raise ValueError(
-                f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: expected "
-                f"a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
+                f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: "
+                f"expected a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
             )
         if self.look_every > 1 and (self.cache is not None or self.stop_strings):
             other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"

@@ -14,6 +14,8 @@ from .base import Between, NamedPolicy
 from .rows import candidates, leading, noise
 from .time_schedule import next_step, times
 
+Order = Literal["maskgit_plus", "topk_margin", "entropy"]
+
 
 @dataclass(frozen=True)
 class DreamOrder(
@@ -33,7 +35,7 @@ class DreamOrder(
     own are of the tempered and truncated distribution, which makes no difference to a greedy decode.
     """
 
-    order: Literal["origin", "maskgit_plus", "topk_margin", "entropy"] = "origin"
+    order: Literal["origin", Order] = "origin"
     steps: Annotated[int, Between(0, 2**20)] = 0
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
@@ -42,13 +44,16 @@ class DreamOrder(
         if self.order == "origin":
             when = _step_of_each(state, steps)
             return -when.float(), candidate & (when == when.masked_fill(~candidate, steps).amin(-1, keepdim=True))
-        score = {
-            "maskgit_plus": lambda: statistics.log_odds,
-            "topk_margin": lambda: margin_log_odds(statistics),
-            "entropy": lambda: -statistics.entropy,
-        }[self.order]()
+        score = score_of(self.order, statistics)
         _, _, count = next_step(state, "dream", steps)
         return score, leading(score, candidate, count)
+
+
+def score_of(order: Order, statistics: TokenStatistics) -> Tensor:
+    """(B, W): what an order goes by, the highest first."""
+    if order == "maskgit_plus":
+        return statistics.log_odds
+    return margin_log_odds(statistics) if order == "topk_margin" else -statistics.entropy
 
 
 def _step_of_each(state: DecodeState, steps: int) -> Tensor:
@@ -59,4 +64,4 @@ def _step_of_each(state: DecodeState, steps: int) -> Tensor:
     """
     number = noise(state, step=0)
     until = times(steps, number.device)[1:-1].double().flip(0).contiguous()  # ascending; the last step takes all
-    return steps - 1 - torch.searchsorted(until, number)
+    return steps - 1 - torch.searchsorted(until, number.contiguous())

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
 
+from . import llada, time_schedule
 from .base import Between, NamedPolicy, NonNegative
-from .rows import block_clock, candidates, columns_of, create_all_blocks, leading, mean_of, remembered
-from .time_schedule import next_step
+from .dream import Order, score_of
+from .rows import candidates, columns_of, create_all_blocks, leading, mean_of, remembered
 
 Steps = Annotated[int, Between(0, 2**20)]
 
@@ -52,16 +53,14 @@ class Prophet(
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by log-odds; accept the step's share, or all."""
         length = state.reveal_step.shape[1]
-        steps = self.steps or length
         end = self.start + self.length if self.length else length
         inside = (state.positions >= self.start) & (state.positions < end)  # no padding is
-        progress = (state.forwards[:, None] + 1).double() / steps
+        # Of steps that are left out the last counts, whose threshold is the lowest: it is that of the next block's
+        # first.
+        step, count = llada.next_step(state, "prophet", self.steps)
+        progress = (step + 1).double() / (self.steps or length)
         threshold = torch.where(progress < 0.33, self.early, torch.where(progress < 0.67, self.mid, self.late))
         sure = mean_of(statistics.gap, inside & statistics.valid) >= threshold
-
-        step, masks = block_clock(state, "prophet")
-        in_block = max(steps * state.block_length // length, 1)
-        count = (masks // in_block + (step < masks % in_block)).clamp(min=1)
         accept = leading(statistics.log_odds, candidates(statistics, state), count)
         return statistics.log_odds, _or_everything(state, statistics, accept, sure)
 
@@ -76,7 +75,7 @@ class SchED(
     """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
     Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
-    schedule says (`time_schedule.py`), the most confident first. With progress p, the number of the step (from 0) over
+    schedule says (`time_schedule.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
     steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
@@ -92,12 +91,13 @@ class SchED(
     schedule: Literal["cosine", "linear", "exp"] = "cosine"
     rate: NonNegative = 4.0
     steps: Steps = 0
+    order: Order = "entropy"
     sees = "masks"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """Score by log-odds; accept the step's share, or all."""
+        """Score by the order; accept the step's share, or all."""
         steps = self.steps or state.reveal_step.shape[1]
-        first, last, count = next_step(state, "sched", steps)
+        first, last, count = time_schedule.next_step(state, "sched", steps)
         guesses, entries = remembered(state, "sched.guess", dtype=torch.int64), columns_of(state)
         guess = statistics.top_token + 1  # 0: none yet
         changed = (state.present & (guesses[entries] != guess)).any(dim=-1, keepdim=True)
@@ -107,8 +107,9 @@ class SchED(
         threshold = self.low + (self.high - self.low) * self._remaining(progress)
         gap = mean_of(statistics.gap, state.present & statistics.valid)
         sure = (gap >= threshold) & (~changed | (last > first))
-        accept = leading(statistics.log_odds, candidates(statistics, state), count)
-        return statistics.log_odds, _or_everything(state, statistics, accept, sure)
+        score = score_of(self.order, statistics)
+        accept = leading(score, candidates(statistics, state), count)
+        return score, _or_everything(state, statistics, accept, sure)
 
     def _remaining(self, progress: Tensor) -> Tensor:
         """The part of the way from high to low that is still ahead, 1 at the start."""

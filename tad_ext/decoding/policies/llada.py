@@ -11,7 +11,19 @@ from torch import Tensor
 from tad_ext.ops import DecodeState, TokenStatistics
 
 from .base import Between, NamedPolicy
-from .rows import block_clock, candidates, leading, noise
+from .rows import block_clock, candidates, first_block, leading, noise
+
+
+def next_step(state: DecodeState, name: str, steps: int) -> tuple[Tensor, Tensor]:
+    """The number of this forward's step, from 0 over all blocks, and how many positions it reveals: (B, 1) int64 each.
+
+    `steps` are those of the canvas, 0 as many as it has positions. Steps that would reveal nothing are left out.
+    """
+    length = state.reveal_step.shape[1]
+    in_block = max((steps or length) * state.block_length // length, 1)
+    step, masks = block_clock(state, name)
+    count = masks // in_block + (step < masks % in_block)
+    return first_block(state) * in_block + step, count.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,7 @@ class LLaDASteps(
         """Score by confidence or at random; accept the step's share."""
         candidate = candidates(statistics, state)
         score = self._score(statistics, state)
-        length = state.reveal_step.shape[1]
-        steps = max((self.steps or length) * state.block_length // length, 1)
-        step, masks = block_clock(state, "llada")
-        count = (masks // steps + (step < masks % steps)).clamp(min=1)
+        _, count = next_step(state, "llada", self.steps)
         return score, leading(score, candidate, count)
 
     def _score(self, statistics: TokenStatistics, state: DecodeState) -> Tensor:
