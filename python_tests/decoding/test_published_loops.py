@@ -445,15 +445,20 @@ def test_dreams_schedule(order, steps, revealed):
 
 
 def test_dreams_orders():
-    """Each order prefers another position, which is what the last step but one of many reveals."""
-    table = torch.tensor([[0.5, 0.24, 0.24, 0.02], [0.48, 0.18, 0.17, 0.17], [0.47, 0.46, 0.06, 0.01]]).log()
+    """Each order begins with another position; the last has the largest gap of logits, which none asks for."""
+    table = torch.zeros(4, 8)
+    table[0, :4] = torch.tensor([0.5, 0.24, 0.24, 0.02])
+    table[1, :4] = torch.tensor([0.48, 0.18, 0.17, 0.17])
+    table[2, :4] = torch.tensor([0.47, 0.46, 0.06, 0.01])
+    table[3] = torch.tensor([0.3] + [0.1] * 7)
 
     def predict(ids):
-        return torch.cat((table, torch.full((3, 1), -20.0)), dim=1)
+        return torch.cat((table.log(), torch.full((4, 1), -20.0)), dim=1)
 
-    for order, reveal_step in (("maskgit_plus", [1, 2, 2]), ("topk_margin", [2, 1, 2]), ("entropy", [2, 2, 1])):
-        decoded = dream.loop(predict, [], gen_length=3, steps=50, order=order, mask_id=4)
-        assert (decoded.reveal_step, decoded.forwards, decoded.steps) == (reveal_step, 2, 50), order
+    for order, first in (("maskgit_plus", 0), ("topk_margin", 1), ("entropy", 2)):
+        decoded = dream.loop(predict, [], gen_length=4, steps=50, order=order, mask_id=8)
+        assert decoded.reveal_step.index(1) == first, order
+        assert (decoded.forwards, decoded.steps) == (3, 50)
 
 
 def test_dreams_origin_draws_for_each_mask():

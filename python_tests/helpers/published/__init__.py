@@ -23,6 +23,6 @@ What the published code does in its own way, and these loops do not:
   mask stands before it. What is filled counts as revealed, so that blocks behind an end are still created. Published
   code stops in the middle, decides one forward late, or not at all, and creates no more blocks once there is an end
   (which shows with a growing canvas only).
-- Entropy thresholds are strict, H < threshold. d3LLM's and TAD's LLaDA code accepts H = threshold as well.
+- Entropy thresholds are strict, H < threshold. d3LLM's LLaDA code accepts H = threshold as well.
 - Greedy, but for `block_schedule.loop`, which can be given the samples.
 """
