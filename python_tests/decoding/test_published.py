@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from published import block_schedule, d3llm_cache, dream, fast_dllm, klass, llada, prophet, sched
-from published.block_schedule import confidence_above, entropy_below
+from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
@@ -32,6 +32,13 @@ from tad_ext.decoding.policies.dream import _step_of_each
 from tad_ext.ops import DecodeState, pack_offsets, token_statistics, uniform_noise
 
 LENGTH, BLOCK = 16, 4
+
+
+class SureModel(MixingModel):
+    """Logits so far apart that most probabilities are 1 in float32."""
+
+    def row_logits(self, tokens):
+        return 10 * super().row_logits(tokens)
 
 
 @dataclass(frozen=True)
@@ -344,3 +351,33 @@ def test_sampled_tokens(mixing_model, forced):
             )  # fmt: skip
             assert result.canvases()[number] == expected.tokens
             assert result.reveal_step[number].tolist() == expected.reveal_step
+
+
+@pytest.mark.parametrize(
+    ("policy", "rule"),
+    [
+        ("topk:1", confidence_from(2.0)),
+        ("llada", confidence_from(2.0)),
+        ("confidence:threshold=1,accept=above", confidence_from(2.0)),  # forced progress alone
+        ("factor:0", confidence_from(2.0)),
+        ("entropy:0", entropy_below(0.0)),
+    ],
+)
+def test_a_sure_model_is_decoded_in_the_order_of_float64(device, policy, rule):
+    """One position a step, whose probabilities are 1 in float32: the loop ranks by float64's."""
+    model_class = type("SureModel", (SureModel,), {"device": torch.device(device)})
+    compared = 0
+    for seed in range(6):
+        config = DecodeConfig(**lengths(LENGTH), policy=parse_policy(policy), stop_at_eos=False)
+        result = decode(model_class(seed), RAGGED, config)
+        for number, prompt in enumerate(RAGGED):
+            if result.forwards[number] < LENGTH:
+                assert policy == "factor:0"  # which lets what is 1 in float32 pass
+                continue
+            expected = block_schedule.loop(
+                SureModel(seed).row_logits, prompt, **lengths(LENGTH), rule=rule, forced="block", mask_id=MASK,
+                suppress=[UNUSED],
+            )  # fmt: skip
+            assert result.reveal_step[number].tolist() == expected.reveal_step
+            compared += 1
+    assert compared == 6 * len(RAGGED) or policy == "factor:0"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from op_checks import CUDA_ON_HOST, on
 
-from tad_ext.ops import pack_offsets, reference, token_statistics
+from tad_ext.ops import margin_log_odds, pack_offsets, reference, token_statistics
 from tad_ext.ops.philox import gumbel_noise
 
 
@@ -211,6 +211,66 @@ def test_property_agrees_with_float64(device: str, vocabulary: int, scale: float
     assert (ours.log_odds[far] > 80).all()
     ours, exact = (each._replace(log_odds=each.log_odds.masked_fill(far, 0)) for each in (ours, exact))
     assert_same(ours, exact, rtol=1e-5, atol=5e-6)
+
+
+def rows_with_a_peak(seed: int, dtype: torch.dtype, count: int = 8, vocabulary: int = 3000) -> torch.Tensor:
+    """(count, vocabulary) logits; a token of each row stands 5 to 30 nats above all others."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, vocabulary, generator=generator)
+    ahead = 5 + 25 * torch.rand(count, generator=generator)
+    place = torch.randint(vocabulary, (count,), generator=generator)
+    logits[torch.arange(count), place] = logits.amax(dim=1) + ahead
+    return logits.to(dtype)
+
+
+def beside_the_peak(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """In float64: the odds against each row's best token, and the row's entropy."""
+    below = logits.double() - logits.double().amax(dim=1, keepdim=True)
+    others = below.exp().scatter(1, below.argmax(dim=1, keepdim=True), 0)
+    odds = others.sum(dim=1)
+    return odds, odds.log1p() - (others * below).sum(dim=1) / (1 + odds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("function", [token_statistics, reference.token_statistics])
+def test_the_surest_row_is_float64s_where_all_probabilities_are_1(device: str, dtype: torch.dtype, function) -> None:  # type: ignore[no-untyped-def]
+    ties = 0
+    for seed in range(200):
+        logits = rows_with_a_peak(seed, dtype)
+        odds, entropy = beside_the_peak(logits)
+        statistics = function(logits.to(device))
+        order = statistics.log_odds.cpu().argsort(descending=True)
+        assert order[0] == odds.argmin()
+        in_order = odds[order]
+        assert (in_order[1:] >= in_order[:-1] * (1 - 1e-4)).all()
+        torch.testing.assert_close(statistics.entropy.cpu().double(), entropy, rtol=1e-5, atol=0)
+        ties += int((statistics.confidence == 1).sum() > 1)
+    assert ties > 150  # which the lowest position would win
+
+
+@pytest.mark.parametrize("ahead", [3, 12, 24, 31])
+def test_entropies_of_sure_rows_keep_their_digits(device: str, ahead: float) -> None:
+    logits = torch.zeros(1, 40, dtype=torch.float32)
+    logits[0, 17] = ahead
+    p, other = 1 / (1 + 39 * math.exp(-ahead)), math.exp(-ahead) / (1 + 39 * math.exp(-ahead))
+    expected = math.log1p(39 * math.exp(-ahead)) * p + 39 * other * -math.log(other)
+    assert expected > 1e-12 / 2 or ahead < 30
+    statistics = token_statistics(logits.to(device))
+    assert statistics.entropy.item() == pytest.approx(expected, rel=1e-5)
+    assert statistics.log_odds.item() == pytest.approx(ahead - math.log(39), rel=1e-6)
+
+
+def test_the_margins_order_is_float64s_where_all_margins_are_1(device: str) -> None:
+    for seed in range(50):
+        logits = rows_with_a_peak(seed, torch.float32)
+        p = (logits.double() - logits.double().amax(dim=1, keepdim=True)).exp()
+        second = p.topk(2, dim=1).values[:, 1]
+        odds, _ = beside_the_peak(logits)
+        missing = (odds + second) / (1 + odds)  # 1 - (p1 - p2)
+        score = margin_log_odds(token_statistics(logits.to(device))).cpu()
+        assert (missing[score.argsort(descending=True)].diff() >= -1e-4 * missing.max()).all()
+        assert score.argmax() == missing.argmin()
+        torch.testing.assert_close(score.double(), ((1 - missing) / missing).log(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("indices_are_checked")
