@@ -16,7 +16,8 @@ NAN = float("nan")
 def rows_of_gaps(gaps, *, forwards=0, gen_length=100, **options):
     """Rows of predictions with these logit gaps, after so many forwards."""
     statistics, state = entries([[0.5] * len(row) for row in gaps], gap=gaps, gen_length=gen_length, **options)
-    state.forwards += forwards
+    if forwards:
+        state.memory["prophet.clock"] = torch.tensor([[1, forwards - 1, gen_length]] * len(gaps))
     return statistics, state
 
 
@@ -29,10 +30,9 @@ def test_prophet_asks_less_as_it_goes_on(forwards, threshold):
 
 
 def test_prophet_decides_for_each_row():
-    statistics, state = rows_of_gaps([[6.0, 6.0], [8.0, 8.0]])
-    assert answer(Prophet(), statistics, state) == [[1, 0], [1, 1]]
-    state.forwards[0] = 40
-    assert answer(Prophet(), statistics, state) == [[1, 1], [1, 1]]
+    gaps = [[6.0, 6.0], [8.0, 8.0]]
+    assert answer(Prophet(), *rows_of_gaps(gaps)) == [[1, 0], [1, 1]]
+    assert answer(Prophet(), *rows_of_gaps(gaps, forwards=40)) == [[1, 1], [1, 1]]
 
 
 def test_prophet_looks_at_the_answer_alone_be_it_revealed_or_not():
@@ -100,7 +100,7 @@ def test_sched_leaves_out_steps_that_reveal_nothing_but_not_their_thresholds():
 
 @pytest.mark.parametrize("policy", [Prophet(), SchED()])
 def test_without_a_commit_the_most_confident_position_is_next(policy):
-    score, accept = policy(*entries([[0.2, 0.5, 0.3]]))
+    score, accept = policy(*entries([[0.2, 0.5, 0.3]], [[1.5, 0.5, 1.0]]))
     assert accept.tolist() == [[False, True, False]]
     assert score.argmax(dim=-1).tolist() == [1]
 

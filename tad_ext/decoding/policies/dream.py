@@ -37,6 +37,7 @@ class DreamOrder(
 
     order: Literal["origin", Order] = "origin"
     steps: Annotated[int, Between(0, 2**20)] = 0
+    sees = "masks"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score and accept by the order."""

@@ -23,13 +23,13 @@ def times(steps: int, device: torch.device) -> Tensor:
 
 
 def next_step(state: DecodeState, name: str, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The steps that this forward stands for: (B, 1) int64 each.
+    """The steps that this forward stands for: (B, 1) int64 each. For policies that see all masks.
 
     Returns:
         The first of them, from 0; the last, which is the first one that reveals something; and how many it reveals.
     """
     memory = remembered_of_row(state, f"{name}.step")
-    first, masks = memory.clone(), state.eligible.sum(dim=-1, keepdim=True)
+    first, masks = memory.clone(), state.present.sum(dim=-1, keepdim=True)
     time = times(steps, masks.device)
     counts = (masks * (1 - time[1:] / time[:-1])).to(torch.int64)  # (B, steps)
     counts[:, -1:] = masks
