@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from every_family import edit_json
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from tiny_checkpoints import write_dream, write_llada
 from tiny_models import logits, tiny_model, trainable
@@ -62,10 +62,7 @@ def made_by_peft(model: nn.Module, **options: Any) -> PeftModel:
 
 
 def edit_config(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    file = folder / "adapter_config.json"
-    options = json.loads(file.read_text())
-    edit(options)
-    file.write_text(json.dumps(options))
+    edit_json(folder / "adapter_config.json", edit)
 
 
 @pytest.mark.parametrize("options", SUPPORTED, ids=str)

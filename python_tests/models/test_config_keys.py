@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoints import write_dream, write_llada
+from every_family import Fields, as_transformers_5_writes, every_family, originals, with_changes, write
 from torch import Tensor
 from transformers import Qwen2Config
-from word_checkpoints import write_words_model
 
 from tad_ext.models import load_config, load_model, load_tokenizer
 from tad_ext.models.loading import save_model
 
-Fields = dict[str, Any]
 IDS = torch.arange(20)[None] % 6
-
-WRITERS: dict[str, Callable[[Path], object]] = {
-    "llada": write_llada, "dream": write_dream, "tiny": write_words_model
-}  # fmt: skip
-every_family = pytest.mark.parametrize("family", WRITERS)
-originals = pytest.mark.parametrize("family", ["llada", "dream"])
-
-
-def write(family: str, folder: Path, edit: Callable[[Fields], object] = lambda fields: None) -> Path:
-    WRITERS[family](folder)
-    file = folder / "config.json"
-    fields = json.loads(file.read_text())
-    edit(fields)
-    file.write_text(json.dumps(fields))
-    return folder
-
-
-def with_changes(changes: Fields) -> Callable[[Fields], object]:
-    return lambda fields: fields.update(changes)
-
-
-def as_transformers_5_writes(fields: Fields) -> None:
-    fields["rope_parameters"] = {"rope_theta": fields.pop("rope_theta"), "rope_type": "default"}
-    fields["dtype"] = fields.pop("torch_dtype", "float32")
-    fields["layer_types"] = ["full_attention"] * 2
 
 
 @torch.no_grad()

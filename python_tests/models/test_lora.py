@@ -217,10 +217,14 @@ def test_weights_that_do_not_fit_are_refused_and_the_model_stays_plain(
 
 def test_an_adapter_of_another_model_size_is_refused(tmp_path: Path) -> None:
     save_adapter(adapted_model(), tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"wrong shape \(\d+\): .*instead of"):
-        load_adapter(tiny_model(hidden_size=32), tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"missing \(14\)"):
-        load_adapter(tiny_model(num_hidden_layers=3), tmp_path / "adapter")
+    for changes, named, misfit in (
+        ({"hidden_size": 32}, "hidden_size 24, this model's is 32", r"wrong shape \(\d+\): .*instead of"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers 2, this model's is 3", r"missing \(14\)"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            load_adapter(tiny_model(**changes), tmp_path / "adapter")
+        with pytest.raises(ValueError, match=misfit):
+            load_adapter(tiny_model(**changes), tmp_path / "adapter", allow_other_model=True)
 
 
 def test_an_adapter_of_another_base_model_is_refused(tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_an_adapter_of_another_base_model_is_refused(tmp_path: Path) -> None:
     bases = [TinyDiffusionLM.from_pretrained(tmp_path / f"base{seed}").eval() for seed in (0, 1, 0)]
     adapted = adapted_model(bases[0])
     save_adapter(adapted, tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"base_fingerprint .*, this model's is"):
+    with pytest.raises(ValueError, match=r"made for another model: other weights in model\.safetensors; choose"):
         load_adapter(bases[1], tmp_path / "adapter")
     assert torch.equal(logits(load_adapter(bases[2], tmp_path / "adapter")), logits(adapted))
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -27,8 +28,8 @@ from torch import Tensor, nn
 from tad_ext.files import atomic_folder
 from tad_ext.models.adapter_config import check_options, read_adapter_config, read_json
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.checkpoint import listed
-from tad_ext.models.loading import model_fingerprint
+from tad_ext.models.checkpoint import listed, weight_digests
+from tad_ext.models.identity import config_identity, described, identity_differences
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -125,7 +126,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
 def save_adapter(model: PeftModel, path: str | Path) -> None:
     """Write the adapter as peft does (`adapter_config.json`, `adapter_model.safetensors`), replacing `path` as a whole.
 
-    Beside them `base_model.json` names the base model's type and, where it was loaded from a folder, its fingerprint.
+    Beside them `base_model.json` holds the base model's identity, with its weights where it was loaded from a folder.
     The same adapter gives the same bytes.
     """
     if not isinstance(model, PeftModel):
@@ -142,17 +143,23 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
         (folder / BASE_FILE).write_text(json.dumps(_base_identity(model), indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
+def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
     """Put a saved adapter on its base model, frozen and in eval mode. `model` is changed in place unless refused.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
     One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
 
+    Args:
+        model: the base model; changed in place.
+        path: folder of the adapter.
+        allow_other_model: load an adapter for another base model all the same, if its names and shapes fit.
+
     Raises:
         FileNotFoundError: no folder, or none of peft's two files in it (pickled weights are not read).
         ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown
-            (named), one made for another model type or other base weights, target names that match nothing, or weights
-            whose names or shapes do not fit the model (they are listed).
+            (named), one made for another base model (its differences are named; config.json may be reformatted, and
+            what leaves the logits as they are does not count), target names that match nothing, or weights whose names
+            or shapes do not fit the model (they are listed).
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
     folder = Path(path)
@@ -170,13 +177,12 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
     _check_targets(model, config)
     _check_ties(model, config)
     origin = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
-    for key, ours in _base_identity(model).items():
-        theirs = origin.get(key)
-        if theirs is not None and theirs != ours:
-            raise ValueError(
-                f"adapter {str(folder)!r} was made for a base model with {key} {theirs}, this model's is {ours}"
-            )
-
+    differing = identity_differences(origin, _base_identity(model), _base_folder(model))
+    if differing and not allow_other_model:
+        raise ValueError(
+            f"adapter {str(folder)!r} was made for another model: {described(differing)}; choose that one, or set "
+            f"allow_other_model"
+        )
     config.init_lora_weights = True  # any cheap start, since every weight is read from the file
     adapted = _inject(model, config, seed=0)
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
@@ -205,7 +211,9 @@ def merge_adapter(model: PeftModel) -> nn.Module:
     for name, tensor in _weights(model).items():
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"adapter weight {name} holds NaN or infinite values; nothing was merged")
-    return model.merge_and_unload()
+    merged = model.merge_and_unload()
+    merged.config.name_or_path = ""  # its weights are those of no folder any more
+    return merged
 
 
 def _check_adapters(model: PeftModel) -> None:
@@ -288,14 +296,15 @@ def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
 
 
-def _base_identity(model: nn.Module) -> dict[str, str]:
-    """What tells one base model from another: its type, and the fingerprint of the folder it was loaded from."""
-    config = base_model(model).config
-    identity = {"model_type": str(config.model_type)}
-    folder = Path(config.name_or_path) if config.name_or_path else None
-    if folder is not None and folder.is_dir():
-        identity["base_fingerprint"] = model_fingerprint(folder)
-    return identity
+def _base_identity(model: nn.Module) -> dict[str, Any]:
+    """The identity of the base model; without its weights where it was loaded from no folder."""
+    config, folder = base_model(model).config, _base_folder(model)
+    return config_identity(config) | ({} if folder is None else {"weights": weight_digests(folder)})
+
+
+def _base_folder(model: nn.Module) -> Path | None:
+    name = base_model(model).config.name_or_path
+    return Path(name) if name and Path(name).is_dir() else None
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
