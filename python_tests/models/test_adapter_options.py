@@ -34,6 +34,7 @@ SUPPORTED: list[dict[str, Any]] = [
     {"init_lora_weights": "orthogonal"},
     {"init_lora_weights": "eva"},
     {"init_lora_weights": False},
+    {"task_type": "CAUSAL_LM"},
 ]
 # With a value of each that peft accepts and with which the teacher would not be the base, or merging not be exact.
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -149,7 +150,8 @@ def test_a_merged_adapter_has_no_teacher() -> None:
 def test_options_of_a_newer_peft_that_are_off(tmp_path: Path, off: object) -> None:
     made = made_by_peft(tiny_model())
     made.save_pretrained(tmp_path)
-    edit_config(tmp_path, lambda options: options.update(an_option_of_tomorrow=off, runtime_config={"gpu": True}))
+    notes = {"runtime_config": {"gpu": True}, "base_model_name_or_path": "someone/elses-model", "revision": "main"}
+    edit_config(tmp_path, lambda options: options.update(an_option_of_tomorrow=off, **notes))
     assert torch.equal(logits(load_adapter(tiny_model(), tmp_path)), logits(made))
 
 

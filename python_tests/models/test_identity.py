@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collection_runs import make_model
 from earlier_versions import bytes_fingerprint
 from every_family import Fields, as_transformers_5_writes, edit_json, every_family, originals, with_changes, write
 from safetensors.torch import load_file, save_file
@@ -134,12 +135,13 @@ def test_an_adapter_of_another_base_is_refused_unless_one_insists(checkpoint: Pa
     "command",
     [
         ["merge", "--output"],
-        ["generate", "--prompt", "one", "--gen-length", "4", "--block-length", "4", "--output"],
+        ["generate", "--prompt", "C1>", "--gen-length", "4", "--block-length", "4", "--output"],
+        ["evaluate", "--limit", "2", "--gen-length", "4", "--block-length", "4", "--thresholds", "9", "--output"],
     ],
 )
-def test_the_option_is_called_alike(
-    checkpoint: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
-) -> None:
+def test_the_option_is_called_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    checkpoint, adapter = Path(make_model(tmp_path / "model", seed=0)), tmp_path / "adapter"
+    save_adapter(add_lora(load_model(checkpoint), rank=2, alpha=2.0, target_modules=["q_proj"]), adapter)
     edit_json(checkpoint / "config.json", with_changes({"rms_norm_eps": 0.125}))
     line = [*command, str(tmp_path / "out"), "--model", str(checkpoint), "--adapter", str(adapter), "--device", "cpu"]
     assert main(line) != 0

@@ -112,9 +112,8 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:
     if not (mine.startswith("{") and theirs.startswith("{")):
         return []  # one of them is the fingerprint of an earlier version
-    from tad_ext.models.identity import (
-        identity_differences,  # here, because the models' libraries take seconds to import
-    )
+    # Here, because the models' libraries take seconds to import.
+    from tad_ext.models.identity import identity_differences
 
     return [(f"model's {name}", now, noted) for name, noted, now in identity_differences(theirs, mine)]
 

@@ -51,13 +51,11 @@ def read_adapter_config(path: Path) -> LoraConfig:
         )
     check_options(fields, f"{str(path)!r}")
     targets, rank = fields["target_modules"], fields.get("r", 8)
-    if not isinstance(targets, str) and not (
-        isinstance(targets, list) and all(isinstance(one, str) for one in targets)
-    ):
+    if not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
         raise ValueError(f"{str(path)!r}: target_modules is {targets!r}; expected names or a regular expression")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"{str(path)!r}: r is {rank!r}; expected an integer >= 1")
-    known = _known_options() - {"runtime_config"}
+    known = _known_options() - {"runtime_config", "task_type"}  # the latter would choose another wrapper
     try:
         return LoraConfig(**{name: value for name, value in fields.items() if name in known})
     except (ValueError, TypeError, ImportError) as error:

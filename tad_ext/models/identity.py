@@ -86,5 +86,5 @@ def _parsed(identity: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(identity, str) and identity.startswith("{"):
         identity = json.loads(identity)
     if not isinstance(identity, Mapping):
-        identity = {"base_fingerprint": identity}
+        identity = {"base_fingerprint": identity} if identity else {}  # converted files need not name a model
     return {(_HASH if name == "base_fingerprint" else name): value for name, value in identity.items()}

@@ -58,7 +58,7 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "alibi_bias_max", "attention_layer_norm_with_affine",  # of options that are refused
         "flash_attention", "precision",  # which kernel, and how it was trained
         "init_cutoff_factor", "init_device", "init_fn",  # how weights began
-        "vocab_size",  # of the tokenizer; the layers have embedding_size
+        "vocab_size",  # of the tokenizer; the layers have embedding_size, if it is given
     )  # fmt: skip
     SIZES: ClassVar[tuple[str, ...]] = (
         "d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size", "max_sequence_length",

@@ -36,7 +36,7 @@ class OriginalConfig(PreTrainedConfig):
     # Fields whose other values ask for layers that are not here, with the values that do not.
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]]
     SIZES: ClassVar[tuple[str, ...]]  # fields that are integers >= 1
-    HARMLESS: ClassVar[tuple[str, ...]]  # the original's own fields that may have any value, with the reason
+    HARMLESS: ClassVar[tuple[str, ...]]  # fields of the original that are not interpreted and may have any value
     END_OF_TURN: ClassVar[dict[int, int]]  # published end-of-text id -> published end-of-turn id
 
     is_causal: bool = False
