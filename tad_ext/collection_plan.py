@@ -20,13 +20,15 @@ from tad_ext.data.trajectories import (
     Part,
     ProblemRange,
     TrajectoryMetadata,
+    noted_model,
     read_parts,
     tokenizer_hash,
 )
 from tad_ext.decoding import DecodeConfig, TopK
 from tad_ext.decoding.checks import check_integer
 from tad_ext.files import output_folder
-from tad_ext.models.loading import load_config, load_tokenizer, model_fingerprint, resolve_device, resolve_dtype
+from tad_ext.models.identity import described, identity_differences, identity_text, model_identity
+from tad_ext.models.loading import load_config, load_tokenizer, resolve_device, resolve_dtype
 
 KEEP = ("correct", "all")
 
@@ -70,6 +72,12 @@ class CollectConfig:
     )
     device: str = field(default="auto", metadata={"help": "auto: this rank's GPU if there is one, else the CPU"})
     dtype: str = field(default="auto", metadata={"help": "auto: the checkpoint's own; or float32, bfloat16"})
+    allow_other_model: bool = field(
+        default=False,
+        metadata={
+            "help": "continue a folder although it was begun with another model, which the new files then name, too"
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class CollectionPlan:
         )
         dtype = resolve_dtype(config.dtype)
         model_config = load_config(config.model)
-        revision = model_fingerprint(config.model)
+        revision = _revision(config)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
             model=config.model,
@@ -176,6 +184,13 @@ class CollectionPlan:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _checked(self, part: Part) -> ProblemRange:
+        noted, own = part.metadata.model_revision, self.metadata.model_revision
+        differing = identity_differences(noted, own, self.metadata.model) if noted != own else []
+        if differing:
+            raise ValueError(
+                f"output: {part.path} was collected with another model: {described(differing)}; choose another folder "
+                f"or that model, or set allow_other_model"
+            )
         for name, expected, found in self.metadata.differences(part.metadata):
             raise ValueError(
                 f"output: {part.path} was collected with {name} = {found!r}, this run has {expected!r}; "
@@ -202,6 +217,15 @@ class CollectionPlan:
                 f"the same settings"
             )
         return problems
+
+
+def _revision(config: CollectConfig) -> str:
+    """The model's identity, in the words of the files that are in the folder already, so that it stays one folder."""
+    own = model_identity(config.model)
+    noted = noted_model(config.output)
+    if noted is not None and (config.allow_other_model or not identity_differences(noted, own, config.model)):
+        return noted
+    return identity_text(own)
 
 
 def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -> Iterator[range]:

@@ -21,6 +21,9 @@ class MergeConfig:
         default="auto", metadata={"help": "of the merged weights: auto (as stored), float32 or bfloat16"}
     )
     device: str = field(default="cpu", metadata={"help": "where to merge: auto, cpu, cuda or cuda:N"})
+    allow_other_model: bool = field(
+        default=False, metadata={"help": "merge the adapter although it was trained on another base model"}
+    )
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
@@ -31,7 +34,13 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output is '{output}', which exists and is not an empty folder; expected a new one")
     tokenizer = load_tokenizer(config.model)
-    model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
+    model = load_merged(
+        config.model,
+        config.adapter,
+        dtype=config.dtype,
+        device=config.device,
+        allow_other_model=config.allow_other_model,
+    )
     origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
     save_model(model, tokenizer, output, reports={"merged_from.json": origin})
     print(f"merged checkpoint written to {output}")
@@ -39,7 +48,12 @@ def merge(config: MergeConfig) -> dict[str, Any]:
 
 
 def load_merged(
-    model: str | Path, adapter: str | Path | None, *, dtype: str = "auto", device: str = "auto"
+    model: str | Path,
+    adapter: str | Path | None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    allow_other_model: bool = False,
 ) -> PreTrainedModel:
     """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as load_model,
     load_adapter.
@@ -48,4 +62,6 @@ def load_merged(
     from tad_ext.models.lora import load_adapter, merge_adapter
 
     loaded = load_model(model, dtype=dtype, device=device)
-    return loaded if adapter is None else merge_adapter(load_adapter(loaded, adapter))
+    return (
+        loaded if adapter is None else merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
+    )

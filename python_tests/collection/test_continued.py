@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collection_runs import LenientTask, config, files, make_model, rows
+from earlier_versions import bytes_fingerprint
+from every_family import edit_json, with_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tad_ext import collection
 from tad_ext.collection import collect
 from tad_ext.collection_plan import open_units
-from tad_ext.data.trajectories import ProblemRange, read_trajectories, write_part
+from tad_ext.data.trajectories import ProblemRange, read_parts, read_trajectories, write_part
 
 
 @given(
@@ -116,12 +119,59 @@ def test_another_model_and_other_problems_are_refused(
     output = tmp_path / "out"
     collect(config(model, output, limit=2))
     other = make_model(tmp_path / "other", seed=1)
-    with pytest.raises(ValueError, match="was collected with model_revision = "):
+    with pytest.raises(
+        ValueError,
+        match=r"00000000\.parquet was collected with another model: other weights in model\.",
+    ):
         collect(config(other, output, limit=2))
     real = LenientTask().teacher_prompt
     monkeypatch.setattr(LenientTask, "teacher_prompt", lambda _, *given: [*real(*given), 5], raising=False)
     with pytest.raises(ValueError, match=r"part-00000-00000000.parquet was collected from other problems or prompts"):
         collect(config(model, output, limit=2))
+
+
+def test_a_reformatted_checkpoint_is_the_same_model(tmp_path: Path) -> None:
+    model = Path(make_model(tmp_path / "model", seed=0))
+    collect(config(str(model), tmp_path / "plain"))
+    collect(config(str(model), tmp_path / "out", limit=9))
+    edit_json(
+        model / "config.json", with_changes({"eos_token_ids": [22, 23], "use_cache": True, "attention_dropout": 0.5})
+    )
+    collect(config(str(model), tmp_path / "out"))
+    assert [row.response_ids.tolist() for row in rows(tmp_path / "out")] == [
+        row.response_ids.tolist() for row in rows(tmp_path / "plain")
+    ]
+
+
+def test_another_model_continues_a_folder_only_if_one_insists(tmp_path: Path) -> None:
+    model, output = Path(make_model(tmp_path / "model", seed=0)), tmp_path / "out"
+    collect(config(str(model), output, limit=9))
+    before, noted = files(output), read_trajectories(output)[0].model_revision
+    edit_json(model / "config.json", with_changes({"rms_norm_eps": 0.125}))
+    message = r"00000000\.parquet was collected with another model: rms_norm_eps 1e-06, this model's is 0\.125; choose"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            collect(config(str(model), output))
+        assert files(output) == before
+    collect(config(str(model), output, allow_other_model=True))
+    assert len(files(output)) > len(before)
+    assert read_trajectories(output)[0].model_revision == noted  # one folder, one model
+
+
+def test_a_folder_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
+    model, output = Path(make_model(tmp_path / "model", seed=0)), tmp_path / "out"
+    collect(config(str(model), output, limit=9))
+    noted = bytes_fingerprint(model)
+    for part in read_parts(output):
+        metadata = replace(part.metadata, model_revision=noted)
+        write_part(part.path, metadata, part.trajectories, problems=part.problems)
+    collect(config(str(model), output))
+    assert {part.metadata.model_revision for part in read_parts(output)} == {noted}
+    edit_json(model / "config.json", with_changes({"use_cache": True}))
+    message = f"in one hash of an earlier version, {noted}, this model's is {bytes_fingerprint(model)}; .*allow_other"
+    with pytest.raises(ValueError, match=message):
+        collect(config(str(model), output))
+    collect(config(str(model), output, allow_other_model=True))
 
 
 def test_a_damaged_part_is_named_and_kept(model: str, tmp_path: Path) -> None:

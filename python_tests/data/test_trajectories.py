@@ -285,6 +285,16 @@ def test_parts_of_different_runs_do_not_mix(tmp_path: Path, name: str) -> None:
         read_trajectories(tmp_path)
 
 
+def test_parts_of_different_models_do_not_mix_and_the_difference_is_named(tmp_path: Path) -> None:
+    identity = {"model_type": "llada", "rope_theta": 500000.0, "weights": {"model.safetensors": "01"}}
+    for number, theta in enumerate((500000.0, 10000.0)):
+        revision = json.dumps(identity | {"rope_theta": theta}, sort_keys=True)
+        metadata = dataclasses.replace(METADATA, model_revision=revision)
+        write_part(tmp_path / part_name(number, 0), metadata, [trajectory(str(number))])
+    with pytest.raises(ValueError, match=r"its model's rope_theta is 10000\.0, expected 500000\.0"):
+        read_trajectories(tmp_path)
+
+
 def test_a_moved_model_is_still_the_same_model(tmp_path: Path) -> None:
     write_part(tmp_path / part_name(0, 0), METADATA, [trajectory("a")])
     write_part(

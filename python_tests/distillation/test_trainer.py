@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.trajectories import TrajectoryMetadata, tokenizer_hash, write_part
+from tad_ext.data.trajectories import TrajectoryMetadata, read_parts, tokenizer_hash, write_part
 from tad_ext.distillation import BatchTotals, DistillConfig, TADObjective, TrajectoryStates, collate, distill
 from tad_ext.distillation import trainer as trainer_module
 from tad_ext.distillation.dataset import shuffled
+from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, teacher
 
@@ -81,6 +82,20 @@ def job(
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_trajectories_of_another_model_are_said_to_be(
+    job: Callable[..., DistillConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = job(max_steps=1)
+    (part,) = read_parts(config.trajectories)
+    other = model_identity(config.model) | {"rms_norm_eps": 0.125}
+    for identity, said in ((other, True), (model_identity(config.model), False)):
+        metadata = replace(part.metadata, model_revision=identity_text(identity))
+        write_part(part.path, metadata, part.trajectories)
+        distill(replace(config, overwrite=True))
+        note = "note: the trajectories were collected with another model (model): rms_norm_eps 0.125, this model's"
+        assert (note in capsys.readouterr().out) == said
 
 
 @torch.no_grad()

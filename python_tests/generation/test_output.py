@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from earlier_versions import bytes_fingerprint
+from every_family import edit_json, with_changes
 from word_checkpoints import write_words_model
 
 from tad_ext.cli import main
@@ -153,11 +155,36 @@ def test_a_folder_of_before_a_setting_was_there_is_continued(run, monkeypatch, t
 def test_another_model_or_template_is_refused(run, settings, instruct, tmp_path):
     run("out")
     other = write_words_model(tmp_path / "other", max_positions=32)
-    with pytest.raises(ValueError, match=r"made with model_fingerprint = '.*', this run has '"):
+    with pytest.raises(ValueError, match="with another model: max_position_embeddings 24, this model's is 32; choose"):
         run("out", model=str(other))
     same = write_words_model(tmp_path / "same", chat_template="{{ 'one' }}")
     with pytest.raises(ValueError, match="made with chat_template = '"):
         run("out", model=str(same))
+
+
+def test_a_reformatted_model_is_the_same_and_another_one_may_be_insisted_on(run, tmp_path):
+    model = write_words_model(tmp_path / "model")
+    run("out", model=str(model))
+    noted = json.loads((tmp_path / "out" / "settings.json").read_text())
+    edit_json(model / "config.json", with_changes({"use_cache": True, "dtype": None}))
+    run("out", model=str(model))
+    for older in (bytes_fingerprint(model), noted["model_identity"]):  # as an earlier version has it, and as this one
+        edit_json(tmp_path / "out" / "settings.json", lambda settings, older=older: as_noted(settings, older))
+        run("out", model=str(model))
+    edit_json(model / "config.json", with_changes({"rms_norm_eps": 0.125}))
+    (tmp_path / "out" / "trace.jsonl").unlink()  # so that all is decoded again
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"with another model: rms_norm_eps 1e-06, this model's is 0\.125; choose"):
+            run("out", model=str(model))
+        run("out", model=str(model), allow_other_model=True)
+    edit_json(model / "config.json", with_changes({"rms_norm_eps": 1e-6, "eos_token_ids": [1, 2]}))
+    with pytest.raises(ValueError, match=r"made with eos_token_ids = \[1\], this run has \[1, 2\]"):
+        run("out", model=str(model))
+
+
+def as_noted(settings, model):
+    settings.pop("model_identity", None)
+    settings["model_fingerprint" if isinstance(model, str) else "model_identity"] = model
 
 
 def test_settings_that_change_nothing_may_differ(run, stopping, tmp_path):

@@ -10,22 +10,14 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from tiny_models import IDS, logits, tiny_model, trainable
+from torch import nn
 
 from tad_ext.models.lora import add_lora, base_model, load_adapter, merge_adapter, save_adapter, teacher
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 FILES = ["adapter_config.json", "adapter_model.safetensors", "base_model.json"]
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-IDS = torch.arange(24).reshape(2, 12) % 20
-
-
-def tiny_model(seed: int = 0, **changes: object) -> TinyDiffusionLM:
-    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = TinyDiffusionConfig(**{**sizes, "mask_token_id": 23, "eos_token_ids": [22], **changes})
-        return TinyDiffusionLM(config).eval()
 
 
 def adapted_model(model: TinyDiffusionLM | None = None, *, trained: bool = True, **changes: object) -> PeftModel:
@@ -38,15 +30,6 @@ def adapted_model(model: TinyDiffusionLM | None = None, *, trained: bool = True,
             if trained and "lora_B" in name:
                 nn.init.normal_(parameter, std=0.2)
     return adapted
-
-
-@torch.no_grad()
-def logits(model: nn.Module) -> Tensor:
-    return base_model(model)(IDS).logits
-
-
-def trainable(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains() -> None:
@@ -234,10 +217,14 @@ def test_weights_that_do_not_fit_are_refused_and_the_model_stays_plain(
 
 def test_an_adapter_of_another_model_size_is_refused(tmp_path: Path) -> None:
     save_adapter(adapted_model(), tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"wrong shape \(\d+\): .*instead of"):
-        load_adapter(tiny_model(hidden_size=32), tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"missing \(14\)"):
-        load_adapter(tiny_model(num_hidden_layers=3), tmp_path / "adapter")
+    for changes, named, misfit in (
+        ({"hidden_size": 32}, "hidden_size 24, this model's is 32", r"wrong shape \(\d+\): .*instead of"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers 2, this model's is 3", r"missing \(14\)"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            load_adapter(tiny_model(**changes), tmp_path / "adapter")
+        with pytest.raises(ValueError, match=misfit):
+            load_adapter(tiny_model(**changes), tmp_path / "adapter", allow_other_model=True)
 
 
 def test_an_adapter_of_another_base_model_is_refused(tmp_path: Path) -> None:
@@ -246,7 +233,7 @@ def test_an_adapter_of_another_base_model_is_refused(tmp_path: Path) -> None:
     bases = [TinyDiffusionLM.from_pretrained(tmp_path / f"base{seed}").eval() for seed in (0, 1, 0)]
     adapted = adapted_model(bases[0])
     save_adapter(adapted, tmp_path / "adapter")
-    with pytest.raises(ValueError, match=r"base_fingerprint .*, this model's is"):
+    with pytest.raises(ValueError, match=r"made for another model: other weights in model\.safetensors; choose"):
         load_adapter(bases[1], tmp_path / "adapter")
     assert torch.equal(logits(load_adapter(bases[2], tmp_path / "adapter")), logits(adapted))
 
@@ -282,10 +269,12 @@ def test_folders_that_hold_no_adapter_are_refused(tmp_path: Path) -> None:
     [
         ("", "is not a JSON file"),
         ("[]", "must hold a JSON object, got list"),
-        ("{}", "is not the configuration of a LoRA adapter: 'peft_type'"),
-        ('{"peft_type": "IA3", "target_modules": []}', "peft_type is 'IA3', expected 'LORA'"),
-        ('{"peft_type": "LORA", "target_modules": ".*proj"}', "expected a list of names"),
-        ('{"peft_type": "LORA", "target_modules": [], "rank": 3}', "is not the configuration of a LoRA adapter"),
+        ("{}", "is not the configuration of a LoRA adapter: it names no peft_type and no target_modules"),
+        ('{"peft_type": "IA3", "target_modules": []}', "adapter_config.json': peft_type is 'IA3'; supported: 'LORA'"),
+        ('{"peft_type": "LORA", "target_modules": null}', "LoRA adapter: it names no target_modules"),
+        ('{"peft_type": "LORA", "target_modules": 3}', "target_modules is 3; expected names or a regular expression"),
+        ('{"peft_type": "LORA", "target_modules": ["q_proj"], "r": "a"}', "r is 'a'; expected an integer >= 1"),
+        ('{"peft_type": "LORA", "target_modules": [], "rank": 3}', "config.json': rank is 3, unknown to peft"),
     ],
 )
 def test_a_foreign_configuration_is_refused(tmp_path: Path, content: str, message: str) -> None:

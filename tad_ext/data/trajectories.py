@@ -29,6 +29,7 @@ __all__ = [
     "ProblemRange",
     "Trajectory",
     "TrajectoryMetadata",
+    "noted_model",
     "part_name",
     "read_part",
     "read_parts",
@@ -210,6 +211,15 @@ def read_parts(folder: str | Path) -> list[Part]:
                 f"{next_path} covers the problems {later.start}..{later.stop - 1}, some of which {path.name} covers too"
             )
     return parts
+
+
+def noted_model(folder: str | Path) -> str | None:
+    """``model_revision`` of a folder's first part, from its header alone; None where there is none to be read."""
+    first = min(Path(folder).glob("part-*.parquet"), default=None)
+    try:
+        return None if first is None else from_header(pq.read_schema(first).metadata)[0].model_revision
+    except (pa.ArrowException, OSError, ValueError):
+        return None  # `read_parts` says what is wrong with it
 
 
 def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Trajectory]]:

@@ -22,7 +22,7 @@ class TrajectoryMetadata:
     """
 
     model: str = field(compare=False)  #: name or path of the model, to read; ``model_revision`` is what identifies it
-    model_revision: str  #: fingerprint of its configuration and weights
+    model_revision: str  #: its identity as `tad_ext.models.identity` writes it on a line (earlier: a fingerprint)
     tokenizer_hash: str
     task: str
     split: str
@@ -39,10 +39,15 @@ class TrajectoryMetadata:
         object.__setattr__(self, "temperature", float(self.temperature))  # JSON tells 0 from 0.0
 
     def differences(self, other: TrajectoryMetadata) -> list[tuple[str, Any, Any]]:
-        """(field, own value, the other's value) for each field that must agree and does not."""
-        names = [item.name for item in dataclasses.fields(self) if item.compare]
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
-        return [(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs]
+        """(field, own value, the other's value) for each field that must agree and does not; of the model, each setting
+        and weights file.
+        """
+        found: list[tuple[str, Any, Any]] = []
+        for name in (item.name for item in dataclasses.fields(self) if item.compare):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                found += (name == "model_revision" and _model_differences(mine, theirs)) or [(name, mine, theirs)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,15 @@ def tokenizer_hash(tokenizer: Any) -> str:
         content = tokenizer.get_vocab()
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:
+    if not (mine.startswith("{") and theirs.startswith("{")):
+        return []  # one of them is the fingerprint of an earlier version
+    # Here, because the models' libraries take seconds to import.
+    from tad_ext.models.identity import identity_differences
+
+    return [(f"model's {name}", now, noted) for name, noted, now in identity_differences(theirs, mine)]
 
 
 def _from_json(kind: type, values: Any) -> Any:

@@ -27,7 +27,8 @@ from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
 from tad_ext.distillation.objectives import BatchTotals, TADObjective
 from tad_ext.files import atomic_path, output_folder, write_json
-from tad_ext.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_device
+from tad_ext.models.identity import described, identity_differences, model_identity
+from tad_ext.models.loading import load_model, load_tokenizer, resolve_device
 from tad_ext.models.lora import add_lora, save_adapter
 
 ADAPTER_FOLDER = "adapter"
@@ -95,8 +96,11 @@ def distill(config: DistillConfig) -> DistillResult:
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
     check_fits(metadata, chosen, model.config, tokenizer)
-    if metadata.model_revision != model_fingerprint(config.model):
-        accelerator.print(f"note: the trajectories were collected with other weights ({metadata.model})")
+    differing = identity_differences(metadata.model_revision, model_identity(config.model), config.model)
+    if differing:
+        accelerator.print(
+            f"note: the trajectories were collected with another model ({metadata.model}): {described(differing)}"
+        )
     states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
     adapted = add_lora(
         model,

@@ -17,6 +17,9 @@ class EvaluateConfig:
     adapter: str | None = field(
         default=None, metadata={"help": "folder of a LoRA adapter to apply (merged before decoding)"}
     )
+    allow_other_model: bool = field(
+        default=False, metadata={"help": "apply the adapter although it was trained on another base model"}
+    )
     task: str = field(default="arithmetic", metadata={"help": "task whose problems are asked: arithmetic or gsm8k"})
     data: str | None = field(
         default=None, metadata={"help": "the task's original problem file, for a task that reads one; it is the split"}

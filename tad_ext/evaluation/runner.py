@@ -130,7 +130,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
 
     tokenizer = load_tokenizer(config.model)
-    model = load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
+    model = load_merged(
+        config.model,
+        config.adapter,
+        dtype=config.dtype,
+        device=config.device,
+        allow_other_model=config.allow_other_model,
+    )
     name = Path(config.model if config.adapter is None else config.adapter).resolve().name
     evaluation = evaluate_model(
         model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True

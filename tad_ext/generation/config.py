@@ -17,6 +17,13 @@ class GenerateConfig:
     adapter: str | None = field(
         default=None, metadata={"help": "folder of a LoRA adapter to apply (merged before decoding)"}
     )
+    allow_other_model: bool = field(
+        default=False,
+        metadata={
+            "help": "go on although the adapter was trained on another base model, or the responses in output were "
+            "made with one"
+        },
+    )
     prompt: str | None = field(default=None, metadata={"help": "one prompt; give this, --prompts or --interactive"})
     prompts: str | None = field(
         default=None,

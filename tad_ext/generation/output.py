@@ -19,16 +19,16 @@ from tad_ext.files import output_folder, remove_leftovers, write_json, write_tex
 from tad_ext.generation.config import GenerateConfig
 from tad_ext.generation.session import Session
 from tad_ext.generation.trace import TRACE, Trace
-from tad_ext.models.loading import model_fingerprint
+from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
 
 SETTINGS, GENERATIONS = "settings.json", "generations.jsonl"
 Row = dict[str, Any]
 
 # Responses depend on the batch size and the device by no more than rounding, as those of `decode` do.
-_FREE = ("prompt", "prompts", "interactive", "output", "batch_size", "device", "cuda_graphs")
+_FREE = ("prompt", "prompts", "interactive", "output", "batch_size", "device", "cuda_graphs", "allow_other_model")
 _DEFAULTS = dataclasses.asdict(GenerateConfig(model=""))
-_INFORMATIVE = ("model", "adapter")  # paths; the fingerprints tell whether they are the same
+_INFORMATIVE = ("model", "adapter")  # paths; identity and fingerprint tell whether they are the same
 
 
 class OutputFolder:
@@ -48,7 +48,7 @@ class OutputFolder:
         if session.config.trace:
             self._rows[TRACE] = _read_lines(self.path / TRACE)
         if self.finished:
-            self._check_settings()
+            self._check_settings(session.config)
             self._check_prompts(prompts)
         whole = set.intersection(*(set(rows) for rows in self._rows.values()))
         self._rows = {name: {index: rows[index] for index in whole} for name, rows in self._rows.items()}
@@ -88,7 +88,7 @@ class OutputFolder:
         for name, rows in self._rows.items():
             write_text(self.path / name, "".join(_line(rows[index]) for index in sorted(rows)))
 
-    def _check_settings(self) -> None:
+    def _check_settings(self, config: GenerateConfig) -> None:
         file = self.path / SETTINGS
         if not file.is_file():
             raise ValueError(f"output: '{self.path}' holds {GENERATIONS} but no {SETTINGS}; choose another folder")
@@ -96,9 +96,18 @@ class OutputFolder:
             found = dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"output: {file} is damaged ({error}); choose another folder") from error
+        noted = found.pop("model_identity", found.pop("model_fingerprint", {}))  # the latter of an earlier version
+        differing = identity_differences(noted, self.settings["model_identity"], config.model)
+        if differing and not config.allow_other_model:
+            raise ValueError(
+                f"output: the responses in '{self.path}' were made with another model: {described(differing)}; "
+                f"choose another folder or that model, or set allow_other_model"
+            )
+        if differing:
+            self.settings["model_identity"] = noted  # the folder stays that model's
         for name, ours in self.settings.items():
-            theirs = found.get(name, _DEFAULTS.get(name))  # of before the setting was there
-            if name not in _INFORMATIVE and theirs != ours:
+            theirs = found.get(name, _DEFAULTS.get(name, ours))  # of before the setting was there
+            if name not in (*_INFORMATIVE, "model_identity") and theirs != ours:
                 raise ValueError(
                     f"output: the responses in '{self.path}' were made with {name} = {theirs!r}, this run has "
                     f"{ours!r}; choose another folder or the same settings"
@@ -126,9 +135,10 @@ def _settings(session: Session) -> Row:
     return settings | {
         "policy": str(session.decoding.policy),
         "cache": str(session.decoding.cache or "none"),
-        "model_fingerprint": model_fingerprint(config.model),
+        "model_identity": model_identity(config.model),
         "adapter_fingerprint": None if adapter is None else _adapter_fingerprint(adapter),
         "tokenizer": tokenizer_hash(session.tokenizer),
+        "eos_token_ids": list(session.tokens.end),
         "chat_template": None if template is None else hashlib.sha256(str(template).encode()).hexdigest()[:16],
     }
 

@@ -42,7 +42,13 @@ class Session:
     def model(self) -> Any:
         """With its adapter merged. Errors as `load_merged`."""
         config = self.config
-        return load_merged(config.model, config.adapter, dtype=config.dtype, device=config.device)
+        return load_merged(
+            config.model,
+            config.adapter,
+            dtype=config.dtype,
+            device=config.device,
+            allow_other_model=config.allow_other_model,
+        )
 
     def load(self) -> None:
         """Loads the model now, where otherwise the first response would wait for it. Errors as `load_merged`."""

@@ -91,22 +91,35 @@ def compare_weights(expected: dict[str, tuple[int, ...]], stored: dict[str, tupl
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {'; '.join(found)}")
 
 
-def model_fingerprint(path: str | Path) -> str:
-    """16 hexadecimal digits that tell checkpoints apart: SHA-256 over config.json and the weight files.
+def weight_digests(path: str | Path) -> dict[str, str]:
+    """16 hexadecimal digits for each weights file, by its name, that tell its content from another's.
 
-    Of a weight file: its name, its size and 64 evenly spaced samples of 64 KiB (files up to 4 MiB are read whole), so
-    that 16 GB take milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
+    They are of its name, its size and 64 evenly spaced samples of 64 KiB (files up to 4 MiB are read whole), so that
+    16 GB take milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
     """
-    path = Path(path)
-    digest = hashlib.sha256(_read_config_bytes(path))
+    return {file.name: _hexadecimal(_sample(hashlib.sha256(), file)) for file in weight_files(path)}
+
+
+def bytes_fingerprint(path: str | Path) -> str:
+    """What earlier versions took for the identity of a checkpoint: config.json and the weights, byte by byte."""
+    digest = hashlib.sha256(_read_config_bytes(Path(path)))
     for file in weight_files(path):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as stream:
-            for sample in range(_SAMPLES):
-                stream.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
+        _sample(digest, file)
+    return _hexadecimal(digest)
+
+
+def _sample(digest: Any, file: Path) -> Any:
+    size = file.stat().st_size
+    digest.update(f"{file.name} {size}".encode())
+    with file.open("rb") as stream:
+        for sample in range(_SAMPLES):
+            stream.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return digest
+
+
+def _hexadecimal(digest: Any) -> str:
+    return str(digest.hexdigest()[:16])
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

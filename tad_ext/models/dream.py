@@ -37,9 +37,11 @@ class DreamConfig(OriginalConfig, Qwen2Config):
         "rope_theta": 10000.0, "tie_word_embeddings": False, "use_mrope": False, "use_sliding_window": False,
     }  # fmt: skip
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "hidden_act": ("silu",), "rope_scaling": (None,), "use_mrope": (False,), "use_sliding_window": (False,),
+        "hidden_act": ("silu",), "use_mrope": (False,), "use_sliding_window": (False,),
         "tie_word_embeddings": (False, True), "quantization_config": (None,),
     }  # fmt: skip
+    # The last two say where the window lies, which use_sliding_window opens.
+    HARMLESS: ClassVar[tuple[str, ...]] = ("rope_scaling", "max_window_layers", "sliding_window")
     SIZES: ClassVar[tuple[str, ...]] = (
         "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
         "vocab_size", "max_position_embeddings",

@@ -52,8 +52,14 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "include_bias": (False,), "include_qkv_bias": (False, None), "bias_for_layer_norm": (False, None),
         "layer_norm_with_affine": (True,), "residual_dropout": (0.0,), "embedding_dropout": (0.0,),
         "block_group_size": (1,), "rope_full_precision": (True, False), "weight_tying": (False, True),
-        "rope_scaling": (None,), "quantization_config": (None,),
+        "quantization_config": (None,),
     }  # fmt: skip
+    HARMLESS: ClassVar[tuple[str, ...]] = (
+        "alibi_bias_max", "attention_layer_norm_with_affine",  # of options that are refused
+        "flash_attention", "precision",  # which kernel, and how it was trained
+        "init_cutoff_factor", "init_device", "init_fn",  # how weights began
+        "vocab_size",  # of the tokenizer; the layers have embedding_size, if it is given
+    )  # fmt: skip
     SIZES: ClassVar[tuple[str, ...]] = (
         "d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size", "max_sequence_length",
     )  # fmt: skip

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tad_ext.files import atomic_folder
-from tad_ext.models.checkpoint import compare_weights, model_fingerprint, stored_shapes, weight_files
+from tad_ext.models.checkpoint import compare_weights, stored_shapes, weight_files
 from tad_ext.models.families import MODEL_CLASSES, load_config, model_class_of
+from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.tokenizers import has_tokenizer, ids_without_token, load_tokenizer
 
 __all__ = [

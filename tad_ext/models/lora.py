@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,18 +19,23 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tad_ext.files import atomic_folder
+from tad_ext.models.adapter_config import check_options, read_adapter_config, read_json
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.loading import model_fingerprint
+from tad_ext.models.checkpoint import listed, weight_digests
+from tad_ext.models.identity import config_identity, described, identity_differences
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 BASE_FILE = "base_model.json"  # ours: which base model the adapter belongs to
+
+_SWITCHES = (BaseTunerLayer, AuxiliaryTrainingWrapper)  # all that peft puts around a module
 
 
 def base_model(model: nn.Module) -> MaskedDiffusionMixin:
@@ -71,8 +77,9 @@ def add_lora(
         lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
         lora_dropout=dropout,
         bias="none",
-        target_modules=list(_check_targets(model, target_modules)),
+        target_modules=[target_modules] if isinstance(target_modules, str) else list(target_modules),
     )
+    _check_targets(model, config)
     return _inject(model, config, seed)
 
 
@@ -82,24 +89,32 @@ def teacher(model: PeftModel) -> Iterator[None]:
 
     Calling `backward()` belongs outside: peft makes the adapter's weights untrainable while it is off. Training mode
     and `requires_grad` flags are restored on leaving.
+
+    Raises:
+        TypeError: no PeftModel.
+        ValueError: peft adapted the model with options that change the base model itself (trained biases, PiSSA, ...),
+            or the adapter is merged into the base weights at the moment.
     """
     if not isinstance(model, PeftModel):
         raise TypeError(f"model must be a PeftModel, whose adapter can be switched off, got {type(model).__name__}")
+    _check_adapters(model)
+    if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
+        raise ValueError(
+            "model has its adapter merged, and subtracting it again would round; call unmerge_adapter first"
+        )
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     training = [module for module in model.modules() if module.training]
-    # Layer by layer, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
-    adapted = [
-        module for module in model.modules() if isinstance(module, BaseTunerLayer) and not module.disable_adapters
-    ]
+    # One by one, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
+    switched = [module for module in model.modules() if isinstance(module, _SWITCHES) and not module.disable_adapters]
     try:
         model.eval()
-        for layer in adapted:
-            layer.enable_adapters(False)
+        for module in switched:
+            module.enable_adapters(False)
         with torch.no_grad():
             yield
     finally:
-        for layer in adapted:
-            layer.enable_adapters(True)
+        for module in switched:
+            module.enable_adapters(True)
         # Switching on makes every adapter trainable, a loaded and frozen one too.
         for parameter, flag in trainable.items():
             if parameter.requires_grad != flag:
@@ -111,31 +126,40 @@ def teacher(model: PeftModel) -> Iterator[None]:
 def save_adapter(model: PeftModel, path: str | Path) -> None:
     """Write the adapter as peft does (`adapter_config.json`, `adapter_model.safetensors`), replacing `path` as a whole.
 
-    Beside them `base_model.json` names the base model's type and, where it was loaded from a folder, its fingerprint.
+    Beside them `base_model.json` holds the base model's identity, with its weights where it was loaded from a folder.
     The same adapter gives the same bytes.
     """
     if not isinstance(model, PeftModel):
         raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
     config = LoraConfig(**{**model.active_peft_config.to_dict(), "inference_mode": True})
-    # peft holds the names as a set, whose order would change the file from one process to the next.
-    config.target_modules = sorted(config.target_modules or [])
+    for option in ("target_modules", "exclude_modules"):
+        names = getattr(config, option)
+        if isinstance(names, set):  # whose order would change the file from one process to the next
+            setattr(config, option, sorted(names))
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         (folder / BASE_FILE).write_text(json.dumps(_base_identity(model), indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
+def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
     """Put a saved adapter on its base model, frozen and in eval mode. `model` is changed in place unless refused.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
     One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
 
+    Args:
+        model: the base model; changed in place.
+        path: folder of the adapter.
+        allow_other_model: load an adapter for another base model all the same, if its names and shapes fit.
+
     Raises:
         FileNotFoundError: no folder, or none of peft's two files in it (pickled weights are not read).
-        ValueError: not a LoRA adapter, one made for another model type or other base weights, target names that match
-            nothing, or weights whose names or shapes do not fit the model (they are listed).
+        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown
+            (named), one made for another base model (its differences are named; config.json may be reformatted, and
+            what leaves the logits as they are does not count), target names that match nothing, or weights whose names
+            or shapes do not fit the model (they are listed).
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
     folder = Path(path)
@@ -144,23 +168,24 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
             raise FileNotFoundError(
                 f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft"
             )
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_adapter_config(folder / CONFIG_FILE)
     stored = _read_shapes(folder / WEIGHTS_FILE)
     names = {name: base_model(model).own_name(name) for name in stored}
     if any(name != own for name, own in names.items()):
         config.target_modules = _translated_targets(config, names.values(), folder)
     shapes = {own: stored[name] for name, own in names.items()}
-    _check_targets(model, sorted(config.target_modules or []))
-    origin = _read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
-    for key, ours in _base_identity(model).items():
-        theirs = origin.get(key)
-        if theirs is not None and theirs != ours:
-            raise ValueError(
-                f"adapter {str(folder)!r} was made for a base model with {key} {theirs}, this model's is {ours}"
-            )
-
+    _check_targets(model, config)
+    _check_ties(model, config)
+    origin = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
+    differing = identity_differences(origin, _base_identity(model), _base_folder(model))
+    if differing and not allow_other_model:
+        raise ValueError(
+            f"adapter {str(folder)!r} was made for another model: {described(differing)}; choose that one, or set "
+            f"allow_other_model"
+        )
+    config.init_lora_weights = True  # any cheap start, since every weight is read from the file
     adapted = _inject(model, config, seed=0)
-    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
     complaint = _difference(shapes, expected)
     if complaint:
         adapted.unload()
@@ -174,16 +199,40 @@ def load_adapter(model: nn.Module, path: str | Path) -> PeftModel:
 def merge_adapter(model: PeftModel) -> nn.Module:
     """Add the adapter to the base weights, in place, and return the plain model, which has no peft layer left.
 
+    Modules that were trained as a whole (`modules_to_save`) take the place of the base model's.
+
     Raises:
         TypeError: no PeftModel.
-        ValueError: the adapter holds NaN or infinite weights.
+        ValueError: the adapter holds NaN or infinite weights, or has options that `load_adapter` refuses.
     """
     if not isinstance(model, PeftModel):
         raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
-    for name, tensor in get_peft_model_state_dict(model).items():
+    _check_adapters(model)
+    for name, tensor in _weights(model).items():
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"adapter weight {name} holds NaN or infinite values; nothing was merged")
-    return model.merge_and_unload()
+    merged = model.merge_and_unload()
+    merged.config.name_or_path = ""  # its weights are those of no folder any more
+    return merged
+
+
+def _check_adapters(model: PeftModel) -> None:
+    for name, config in model.peft_config.items():
+        check_options(vars(config), f"model's adapter {name!r}")
+        _check_ties(model, config)
+
+
+def _check_ties(model: nn.Module, config: LoraConfig) -> None:
+    """Refuse to train head or embeddings alone where they are one weight: merged, the model would be another one."""
+    untied = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ("lm_head", "embed_tokens")]
+    if untied and base_model(model).config.tie_word_embeddings:
+        raise ValueError(f"modules_to_save {untied} would untie the model's head and embeddings, which are one weight")
+
+
+def _weights(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter's weights, as peft names them in a file."""
+    # Embeddings stand among them only as modules_to_save; to find out by itself, peft would ask the model hub.
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
@@ -195,28 +244,41 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
-def _check_targets(model: nn.Module, targets: Iterable[str]) -> Iterable[str]:
-    """Refuse names that peft would ignore in silence, and the head, which losses read as a plain weight."""
+def _check_targets(model: nn.Module, config: LoraConfig) -> None:
+    """Refuse what peft would ignore in silence, and the head, which losses read as a plain weight."""
     base = base_model(model)
     assert isinstance(base, nn.Module)
     if hasattr(model, "peft_config"):
         raise TypeError("model has an adapter already; merge it (merge_adapter) or load the base model again")
-    linear = {name: module for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    modules = dict(base.named_modules())
+    linear = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     existing = Counter(name.rpartition(".")[2] for name, module in linear.items() if module is not base.lm_head)
     choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(existing.items()))
-    names = [targets] if isinstance(targets, str) else list(targets)
-    if not names:
+    targets = config.target_modules
+    if not targets:
         raise ValueError(f"target_modules must name at least one linear module; the model has: {choices}")
-    matches = {target: [name for name in linear if f".{name}".endswith(f".{target}")] for target in names}
-    missing = [target for target, found in matches.items() if not found]
+    each = {targets: targets} if isinstance(targets, str) else {name: [name] for name in sorted(targets)}
+    try:
+        matches = {name: _targeted(LoraConfig(target_modules=alone), modules) for name, alone in each.items()}
+        chosen = _targeted(config, modules)
+    except re.error as error:
+        raise ValueError(f"target_modules is {targets!r}, which is no regular expression: {error}") from error
+    missing = [name for name, found in matches.items() if not linear.keys() & found or not chosen]
     if missing:
         raise ValueError(f"target_modules {missing} match no linear module of the model, which has: {choices}")
-    heads = [target for target, found in matches.items() if any(linear[name] is base.lm_head for name in found)]
+    heads = [name for name, found in matches.items() if any(linear.get(one) is base.lm_head for one in chosen & found)]
     if heads:
         raise ValueError(
             f"target_modules {heads} name the output head, which cannot be adapted; choose among: {choices}"
         )
-    return names
+    if not chosen <= linear.keys():
+        others = listed(sorted(chosen - linear.keys()))
+        raise ValueError(f"target_modules {list(each)} match {others}, no linear modules; choose among: {choices}")
+
+
+def _targeted(config: LoraConfig, modules: Iterable[str]) -> set[str]:
+    """The modules that peft would adapt."""
+    return {name for name in modules if check_target_module_exists(config, name)}
 
 
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
@@ -234,36 +296,15 @@ def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
 
 
-def _base_identity(model: nn.Module) -> dict[str, str]:
-    """What tells one base model from another: its type, and the fingerprint of the folder it was loaded from."""
-    config = base_model(model).config
-    identity = {"model_type": str(config.model_type)}
-    folder = Path(config.name_or_path) if config.name_or_path else None
-    if folder is not None and folder.is_dir():
-        identity["base_fingerprint"] = model_fingerprint(folder)
-    return identity
+def _base_identity(model: nn.Module) -> dict[str, Any]:
+    """The identity of the base model; without its weights where it was loaded from no folder."""
+    config, folder = base_model(model).config, _base_folder(model)
+    return config_identity(config) | ({} if folder is None else {"weights": weight_digests(folder)})
 
 
-def _read_config(path: Path) -> LoraConfig:
-    fields = _read_json(path)
-    try:
-        if fields["peft_type"] != "LORA":
-            raise ValueError(f"peft_type is {fields['peft_type']!r}, expected 'LORA'")
-        if not isinstance(fields["target_modules"], list):
-            raise TypeError(f"target_modules is {fields['target_modules']!r}, expected a list of names")
-        return LoraConfig(**fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is not the configuration of a LoRA adapter: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
-    return content
+def _base_folder(model: nn.Module) -> Path | None:
+    name = base_model(model).config.name_or_path
+    return Path(name) if name and Path(name).is_dir() else None
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

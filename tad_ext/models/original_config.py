@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-_DTYPES = (None, "bfloat16", "float16", "float32", "float64")
+from tad_ext.models.config_keys import one_of, read_keys, same
+
+_COMMON = ("head_dim", "bos_token_id", "eos_token_ids", "suppress_token_ids", "rope_theta", "torch_dtype")
 
 
 class OriginalConfig(PreTrainedConfig):
@@ -23,7 +25,8 @@ class OriginalConfig(PreTrainedConfig):
             by default that one and, for the published vocabulary, the end of a chat turn.
         suppress_token_ids: ids that must never be chosen. `load_model` adds the ids that the logits cover and no token
             of the tokenizer has; those are not written to config.json.
-        original_fields: config.json as it was read; what is not interpreted here is written back unchanged.
+        original_fields: config.json as it was read, each setting under its original name; what is not interpreted here
+            is written back unchanged.
     """
 
     # Original name -> ours, of all fields that are interpreted, but for rope_theta.
@@ -33,6 +36,7 @@ class OriginalConfig(PreTrainedConfig):
     # Fields whose other values ask for layers that are not here, with the values that do not.
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]]
     SIZES: ClassVar[tuple[str, ...]]  # fields that are integers >= 1
+    HARMLESS: ClassVar[tuple[str, ...]]  # fields of the original that are not interpreted and may have any value
     END_OF_TURN: ClassVar[dict[int, int]]  # published end-of-text id -> published end-of-turn id
 
     is_causal: bool = False
@@ -47,33 +51,39 @@ class OriginalConfig(PreTrainedConfig):
         """The configuration described by an original config.json.
 
         Raises:
-            ValueError: an option that is not supported, or a field that is missing or out of range (named, with its
-                value and what was expected).
+            ValueError: an option that is not supported or not understood, or a field that is missing or out of range
+                (named, with its value and what was expected).
         """
-        fields = cls.resolve({**cls.DEFAULTS, **config_dict})
+        original = cls._read(config_dict)
+        fields = cls.resolve({**cls.DEFAULTS, **original})
         for name, supported in cls.SUPPORTED.items():
-            if not any(_same(fields.get(name), option) for option in supported):
+            if not any(same(fields.get(name), option) for option in supported):
                 source = "" if name in config_dict else " (the original's default; config.json does not name it)"
-                raise ValueError(f"{name} is {fields.get(name)!r}{source}; supported: {_one_of(supported)}")
+                raise ValueError(f"{name} is {fields.get(name)!r}{source}; supported: {one_of(supported)}")
         cls._check_numbers(fields)
         cls._check_ids(fields)
-        dtype = fields.get("torch_dtype", fields.get("dtype"))  # newer files have the shorter name
-        if dtype not in _DTYPES:
-            raise ValueError(f"torch_dtype is {dtype!r}; supported: {_one_of(_DTYPES)}")
         ours = {name: fields[original] for original, name in cls.NAMES.items() if original in fields}
         return super().from_dict(
             {
                 **ours,
                 "rope_parameters": {"rope_type": "default", "rope_theta": float(fields["rope_theta"])},
                 "architectures": fields.get("architectures"),
-                "dtype": dtype,
+                "dtype": fields.get("torch_dtype"),
                 "eos_token_ids": fields.get("eos_token_ids") or cls._default_ends(fields["eos_token_id"]),
                 "suppress_token_ids": fields.get("suppress_token_ids"),
-                "original_fields": {
-                    name: value for name, value in config_dict.items() if name != "dtype" and not name.startswith("_")
-                },
+                "original_fields": {name: value for name, value in original.items() if not name.startswith("_")},
             },
             **kwargs,
+        )
+
+    @classmethod
+    def _read(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """config.json under the original names; transformers' names are understood, too."""
+        own = {*cls.NAMES, *cls.DEFAULTS, *cls.SUPPORTED, *cls.HARMLESS, *_COMMON}
+        return read_keys(
+            config_dict,
+            understood=own,
+            spellings={original: (name,) for original, name in cls.NAMES.items() if name not in own},
         )
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -117,6 +127,10 @@ class OriginalConfig(PreTrainedConfig):
         for whole, part in ((width, heads), (heads, groups)):
             if fields[whole] % fields[part]:
                 raise ValueError(f"{whole} is {fields[whole]}; expected a multiple of {part}, {fields[part]}")
+        if fields.get("head_dim") not in (None, fields[width] // fields[heads]):
+            raise ValueError(
+                f"head_dim is {fields['head_dim']!r}; supported: {width} / {heads}, {fields[width] // fields[heads]}"
+            )
 
     @classmethod
     def _check_ids(cls, fields: dict[str, Any]) -> None:
@@ -138,10 +152,6 @@ class OriginalConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value!r}; expected a list of ids in [0, {size}), the {key}")
 
 
-def _same(value: object, option: object) -> bool:
-    return value == option and isinstance(value, bool) == isinstance(option, bool)  # 0 is not False
-
-
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -152,7 +162,3 @@ def _is_number(value: object) -> bool:
 
 def _shown(fields: dict[str, Any], name: str) -> str:
     return repr(fields[name]) if name in fields else "missing"
-
-
-def _one_of(values: tuple[Any, ...]) -> str:
-    return " or ".join(map(repr, values))

@@ -6,9 +6,13 @@ parameters in its default size. It is saved, loaded, adapted with LoRA and decod
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.config_keys import read_keys
 
 
 class TinyDiffusionConfig(LlamaConfig):
@@ -36,6 +40,14 @@ class TinyDiffusionConfig(LlamaConfig):
     mask_token_id: int | None = None
     eos_token_ids: list[int] | None = None
     suppress_token_ids: list[int] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """The configuration described by a config.json. ValueError for what is not understood, as `read_keys`."""
+        fields = read_keys(config_dict, understood=(field.name for field in dataclasses.fields(cls)))
+        theta, dtype = fields.pop("rope_theta", None), fields.pop("torch_dtype", None)
+        rotation = None if theta is None else {"rope_type": "default", "rope_theta": theta}
+        return super().from_dict({**fields, "rope_parameters": rotation, "dtype": dtype}, **kwargs)
 
 
 class TinyDiffusionLM(MaskedDiffusionMixin, LlamaForCausalLM):

@@ -1,0 +1,97 @@
+"""Which of peft's LoRA options are supported, in an adapter_config.json and in a model that peft itself has adapted.
+
+The promise behind the choice: with the adapter switched off the model is the base model, bit for bit (`lora.teacher`),
+and merged it is the adapted one. An option is understood, harmless, or must be off: null, false or empty. That holds
+for options of a later peft, too, which are unknown here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+from peft import LoraConfig
+
+# peft makes the matrices, scales them and puts them on layers as these say; `modules_to_save` are trained copies.
+_UNDERSTOOD = (
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "fan_in_fan_out",
+)  # fmt: skip
+_HARMLESS = (
+    # where the adapter comes from and what it was for
+    "auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode",
+    # of the machine that trained it
+    "runtime_config",
+    # read only along with another option, which has to be off, or by the start of a training
+    "megatron_core", "qalora_group_size", "eva_config", "loftq_config", "corda_config", "lora_ga_config",
+)  # fmt: skip
+# The supported values of options whose others break the promise, and how.
+_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "peft_type": (("LORA",), "another kind of adapter"),
+    "bias": (("none",), "trained biases stand in the base model's place and cannot be switched off"),
+    "init_lora_weights": (
+        (True, False, "gaussian", "eva", "orthogonal", "mica"),
+        "this start changes the base weights; convert the adapter with peft: "
+        "save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+    ),
+}
+
+
+def read_adapter_config(path: Path) -> LoraConfig:
+    """The configuration in an adapter_config.json. ValueError, with the file, for what is not supported."""
+    fields = read_json(path)
+    missing = [name for name in ("peft_type", "target_modules") if fields.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"{str(path)!r} is not the configuration of a LoRA adapter: it names no {' and no '.join(missing)}"
+        )
+    check_options(fields, f"{str(path)!r}")
+    targets, rank = fields["target_modules"], fields.get("r", 8)
+    if not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
+        raise ValueError(f"{str(path)!r}: target_modules is {targets!r}; expected names or a regular expression")
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"{str(path)!r}: r is {rank!r}; expected an integer >= 1")
+    known = _known_options() - {"runtime_config", "task_type"}  # the latter would choose another wrapper
+    try:
+        return LoraConfig(**{name: value for name, value in fields.items() if name in known})
+    except (ValueError, TypeError, ImportError) as error:
+        raise ValueError(f"{str(path)!r} is not the configuration of a LoRA adapter: {error}") from error
+
+
+def check_options(options: Mapping[str, Any], where: str) -> None:
+    """Refuse options of an adapter with which the base model could not be had back, or that nothing here implements.
+
+    Raises:
+        ValueError: `where`, the option, its value and what is supported.
+    """
+    for name, value in options.items():
+        allowed, reason = _VALUES.get(name, ((), ""))
+        if allowed and value not in allowed:
+            raise ValueError(f"{where}: {name} is {value!r}; supported: {', '.join(map(repr, allowed))} ({reason})")
+        if allowed or name in _UNDERSTOOD or name in _HARMLESS or name.startswith("_") or _is_off(value):
+            continue
+        unknown = "" if name in _known_options() else f", unknown to peft {peft.__version__}: it may be of a newer peft"
+        raise ValueError(f"{where}: {name} is {value!r}{unknown}; supported: null, false or empty")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of an adapter's folder; ValueError, with the file, if there is none in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is not a JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _known_options() -> set[str]:
+    return {field.name for field in dataclasses.fields(LoraConfig)}
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})

@@ -1,0 +1,90 @@
+"""Which model a checkpoint holds: what its configuration means for the weights, and the weights; not how files look.
+
+An identity is a JSON object, ``{"model_type": "llada", "hidden_size": 4096, ..., "weights": {"model.safetensors":
+"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with, so that another
+model is recognised and the difference can be named. Earlier versions noted a single hash, of config.json and the
+weights byte by byte, which is still understood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from tad_ext.models.checkpoint import bytes_fingerprint, weight_digests
+from tad_ext.models.families import load_config
+
+# Other settings (dtype, end-of-sequence ids, versions, dropout, ...) leave the logits of a sequence as they are.
+_MEANINGFUL = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "hidden_act", "rms_norm_eps", "rope_full_precision", "tie_word_embeddings",
+    "mask_token_id",
+)  # fmt: skip
+_HASH = "config.json and weights, in one hash of an earlier version,"
+_WEIGHTS = "weights in "
+
+Difference = tuple[str, Any, Any]  # what differs, as it was noted, as it is now
+
+
+def model_identity(path: str | Path) -> dict[str, Any]:
+    """The identity of the model in a checkpoint folder. Errors as `load_config`, or missing weights (ValueError)."""
+    return config_identity(load_config(path)) | {"weights": weight_digests(path)}
+
+
+def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
+    """The part of an identity that a configuration holds: all of it but the weights."""
+    settings: Any = config
+    found = {name: getattr(settings, name, None) for name in _MEANINGFUL}
+    rotation = {"rope_theta": float(settings.rope_parameters["rope_theta"])}
+    return {"model_type": str(config.model_type)} | rotation | {k: v for k, v in found.items() if v is not None}
+
+
+def model_fingerprint(path: str | Path) -> str:
+    """16 hexadecimal digits of `model_identity`, to tell checkpoints apart in a report."""
+    return hashlib.sha256(identity_text(model_identity(path)).encode()).hexdigest()[:16]
+
+
+def identity_text(identity: Mapping[str, Any]) -> str:
+    """An identity on one line, equal for equal ones."""
+    return json.dumps(identity, sort_keys=True)
+
+
+def identity_differences(
+    noted: str | Mapping[str, Any], found: str | Mapping[str, Any], folder: str | Path | None = None
+) -> list[Difference]:
+    """In what a noted identity differs from another one; what only one of them tells is not compared.
+
+    Args:
+        noted: an identity, its text, or what an earlier version noted.
+        found: the identity of the model at hand, or its text.
+        folder: its checkpoint, if there is one: only from it what earlier versions noted can be computed.
+    """
+    before, now = _parsed(noted), _parsed(found)
+    files, files_now = before.pop("weights", None), now.pop("weights", None)
+    if isinstance(files, dict) and isinstance(files_now, dict):
+        before |= {_WEIGHTS + name: files.get(name) for name in {**files, **files_now}}
+        now |= {_WEIGHTS + name: files_now.get(name) for name in {**files, **files_now}}
+    if _HASH in before and folder is not None:
+        now[_HASH] = bytes_fingerprint(folder)
+    return [(name, before[name], now[name]) for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
+
+
+def described(differences: Iterable[Difference]) -> str:
+    """Differences for a message, which goes on from "another model: "."""
+    return "; ".join(
+        f"other {name}" if name.startswith(_WEIGHTS) else f"{name} {before}, this model's is {now}"
+        for name, before, now in differences
+    )
+
+
+def _parsed(identity: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(identity, str) and identity.startswith("{"):
+        identity = json.loads(identity)
+    if not isinstance(identity, Mapping):
+        identity = {"base_fingerprint": identity} if identity else {}  # converted files need not name a model
+    return {(_HASH if name == "base_fingerprint" else name): value for name, value in identity.items()}
