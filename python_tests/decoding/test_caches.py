@@ -8,22 +8,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_cases import EVERY_POLICY
 
 from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import (
     ConfidenceThreshold,
+    D3LLMCache,
     DecodeConfig,
     DelayedCache,
     DualCache,
+    DualCacheAtBlock,
+    FastDLLMDream,
     PrefixCache,
+    PrefixCacheAtBlock,
     TopK,
     decode,
     parse_cache,
+    parse_policy,
 )
 from tad_ext.decoding.progress import RowProgress
 from tad_ext.models.cache import KeyValueCache
 
-SCHEMES = [PrefixCache(), DualCache(), DelayedCache(), PrefixCache(3), DualCache(2), DelayedCache(3, 1)]
+SCHEMES = [
+    PrefixCache(), DualCache(), DelayedCache(), PrefixCache(3), DualCache(2), DelayedCache(3, 1), D3LLMCache(),
+    D3LLMCache(1, None),
+]  # fmt: skip
 CONFIG = DecodeConfig(gen_length=16, block_length=4, policy=ConfidenceThreshold(0.6), block_add_threshold=0.5)
 
 
@@ -46,6 +55,18 @@ def test_the_batch_size_changes_nothing(transformer, scheme, hide_future_blocks)
     results = [decode(transformer, RAGGED, replace(config, batch_size=size)) for size in (1, 3, 8)]
     assert_same(results)
     assert (results[0].reveal_step > 0).all()
+
+
+@pytest.mark.parametrize("transformer", ["dream"], indirect=True)
+@pytest.mark.parametrize("text", EVERY_POLICY)
+def test_the_batch_size_changes_nothing_for_any_policy(transformer, text):
+    policy = parse_policy(text)
+    schemes = [None, PrefixCache(), DualCache(), DelayedCache(), D3LLMCache()]
+    schemes += [PrefixCacheAtBlock(), DualCacheAtBlock()] if isinstance(policy, FastDLLMDream) else []
+    for scheme in schemes:
+        for add in (1.0,) if scheme in schemes[5:] else (1.0, 0.5):
+            config = replace(CONFIG, policy=policy, cache=scheme, gen_length=12, block_add_threshold=add)
+            assert_same([decode(transformer, RAGGED[:5], replace(config, batch_size=size)) for size in (1, 3)])
 
 
 @pytest.mark.parametrize("scheme", [PrefixCache(), DualCache()])
@@ -111,6 +132,24 @@ def test_windows():
     assert DelayedCache(None, delay=9).window(row, 4) == (0, 4)
 
 
+def test_d3llms_windows():
+    """Delay 2: the prompt waits in forwards 1 and 2, and is kept in 2. Block 0 is finished in forward 3: it waits in 4
+    and 5, and is kept in 6, in which block 1, finished in 4, begins to wait: its wait is over in 8.
+    """
+    history = [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]  # the first unfinished block before each forward
+    whole = None
+    for refresh_every, windows in (
+        (None, [whole, whole, (0, 4), whole, whole, (0, 4), whole, (1, 4), (2, 4), (2, 4)]),
+        (3, [whole, whole, whole, whole, whole, (0, 4), whole, (1, 4), whole, (2, 4)]),
+    ):
+        row, scheme = progress(0, 4, [], None), D3LLMCache(2, refresh_every)
+        for unfinished, window in zip(history, windows, strict=True):
+            row.unfinished = unfinished
+            assert scheme.window(row, 4) == window, row.forwards + 1
+            row.history.append(unfinished)
+            row.forwards += 1
+
+
 class Counting:
     """A scheme that notes what it answers."""
 
@@ -136,7 +175,9 @@ def test_how_often_the_whole_row_is_computed(transformer, scheme, whole):
 
 @settings(deadline=None)
 @given(st.one_of(st.builds(PrefixCache, st.none() | st.integers(1, 99)), st.builds(DualCache, st.integers(1, 99)),
-                 st.builds(DelayedCache, st.none() | st.integers(1, 99), st.integers(0, 9))))  # fmt: skip
+                 st.builds(DelayedCache, st.none() | st.integers(1, 99), st.integers(0, 9)),
+                 st.builds(D3LLMCache, st.integers(1, 9), st.none() | st.integers(1, 99)),
+                 st.builds(PrefixCacheAtBlock), st.builds(DualCacheAtBlock)))  # fmt: skip
 def test_strings_name_schemes(scheme):
     assert parse_cache(str(scheme)) == scheme
 
@@ -147,7 +188,10 @@ def test_strings_of_schemes():
     assert parse_cache("delayed") == DelayedCache(32, 2)
     assert parse_cache("delayed:16") == DelayedCache(16, 2)
     assert parse_cache("delayed:never,1") == DelayedCache(None, 1)
-    for text in ("paged", "dual:x", "dual:0", "dual:1,2", "delayed:4,-1", ""):
+    assert parse_cache("d3llm") == D3LLMCache(2, 3)
+    assert parse_cache("d3llm:1,never") == D3LLMCache(1, None)
+    assert parse_cache("dual-at-block") == DualCacheAtBlock()
+    for text in ("paged", "dual:x", "dual:0", "dual:1,2", "delayed:4,-1", "d3llm:0", "d3llm:never", ""):
         with pytest.raises(ValueError, match=f"cache '{text}'.*expected"):
             parse_cache(text)
     with pytest.raises(TypeError, match="cache must be a string"):
@@ -159,6 +203,11 @@ def test_bad_schemes(transformer, mixing_model):
         DualCache(0)
     with pytest.raises(ValueError, match=r"DelayedCache.delay must be >= 0, got -1"):
         DelayedCache(delay=-1)
+    for changes in ({}, {"policy": FastDLLMDream()}, {"policy": TopK(1), "block_add_threshold": 1.0}):
+        with pytest.raises(
+            ValueError, match=r"cache is prefix-at-block.*expected a policy that reveals a block's first"
+        ):
+            replace(CONFIG, cache=PrefixCacheAtBlock(), **changes)
     with pytest.raises(TypeError, match="cache must be None or a scheme"):
         replace(CONFIG, cache="dual")
     with pytest.raises(TypeError, match="cache must be None or a scheme"):
