@@ -107,6 +107,14 @@ struct Visit {
 
   /// An entry's loss; its gradient goes into `target` unless that is null.
   __device__ double entry(int64_t entry, Element* target, bool add) const {
+    const bool has_gradient = target && gradient_scale(a, entry) != 0;
+    const double loss = visit(entry, has_gradient ? target : nullptr, add);
+    // Behind the visit, because `target` may be the logits.
+    if (target && !has_gradient) fill_columns(Real(0), target, range, columns(), add);
+    return loss;
+  }
+
+  __device__ double visit(int64_t entry, Element* target, bool add) const {
     const EntryKind kind = kind_of(a, entry);
     const bool valid = indices_are_valid(a, entry, kind);
     if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
