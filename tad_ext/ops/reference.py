@@ -112,15 +112,15 @@ def fused_linear_tad_loss(
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
     weight = lm_head_weight if isinstance(lm_head_weight, Tensor) else lm_head_weight.get_parameter("weight")
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
-    # An entry without weight is left out of the products: in their gradients 0 times NaN would be NaN.
+    # Entries without weight have a product of their own, a constant: in its gradient 0 times NaN would be NaN.
     side_weight = torch.where(steps_to_reveal <= delta, ce_weight, kl_weight)
     adds = (steps_to_reveal >= 1) & (side_weight != 0)
     if row_weight is not None:
         adds &= row_weight.reshape(-1) != 0
-    used = adds.nonzero()[:, 0]
-    constant = student_hidden.detach() @ weight.detach().T
+    logits = torch.cat([student_hidden[adds] @ weight.T, student_hidden[~adds].detach() @ weight.detach().T])
+    in_order = (~adds).to(torch.int8).argsort(stable=True).argsort()
     return fused_tad_loss(
-        constant.index_copy(0, used, student_hidden[used] @ weight.T),
+        logits[in_order],
         teacher_logits,
         labels,
         steps_to_reveal,
