@@ -113,12 +113,14 @@ struct Visit {
   }
 
   /// An entry's loss; its gradient goes into `target` unless that is null.
-  __device__ double entry(int64_t entry, Element* target, bool add) const {
+  __device__ __forceinline__ double entry(int64_t entry, Element* target, bool add) const {
     const EntryKind kind = kind_of(a, entry);
     const bool valid = indices_are_valid(a, entry, kind);
     if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
-      const bool zero = valid || gradient_scale(a, entry) == 0;
-      if (target) fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
+      if (target) {
+        const bool zero = valid || gradient_scale(a, entry) == 0;
+        fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
+      }
       return valid ? 0 : NAN;
     }
     const int64_t student_row = row_of(a.student_rows, entry);
