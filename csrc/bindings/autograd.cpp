@@ -123,6 +123,8 @@ class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunc
       double ce_weight, double kl_weight, double temperature, const OptionalTensor& row_weight,
       const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count,
       int64_t chunk_rows, bool hidden_grad, bool weight_grad, ResultsOf<linear_tad_loss>* results) {
+    hidden_grad |= student_hidden.requires_grad();
+    weight_grad |= lm_head_weight.requires_grad();
     *results = below<LinearTadLossFunction>(
         student_hidden, teacher_hidden, lm_head_weight, labels, steps_to_reveal, delta, ce_weight, kl_weight,
         temperature, row_weight, teacher_rows, near_count, distant_count, chunk_rows, hidden_grad, weight_grad);
@@ -171,11 +173,25 @@ class LogSoftmaxFunction : public torch::autograd::Function<LogSoftmaxFunction> 
   }
 };
 
+bool requires_grad(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.requires_grad();
+}
+bool has_tangent(const at::Tensor& tensor) {
+  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
+}
+
+/// Whether `holds` of an argument that is a tensor, missing or not.
 template <class Argument>
-bool requires_grad(const Argument& argument) {
-  if constexpr (std::is_same_v<Argument, OptionalTensor>) return requires_grad(or_undefined(argument));
-  if constexpr (std::is_same_v<Argument, at::Tensor>) return argument.defined() && argument.requires_grad();
+bool of_tensor(bool (*holds)(const at::Tensor&), const Argument& argument) {
+  if constexpr (std::is_same_v<Argument, OptionalTensor>) return argument && holds(*argument);
+  if constexpr (std::is_same_v<Argument, at::Tensor>) return holds(argument);
   return false;
+}
+
+/// No operator has a derivative in forward mode: a tangent would be lost.
+void check_no_tangent(bool any, const char* name) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !any, "forward-mode derivative of ", name, " is not implemented, expected arguments without tangents");
 }
 
 /// An operator for tensors of which some may require gradients.
@@ -184,12 +200,31 @@ struct Differentiable;
 template <class Function, class... Results, class... Arguments>
 struct Differentiable<Function, std::tuple<Results...>(Arguments...)> {
   static std::tuple<Results...> call(Arguments... arguments) {
-    if (!at::GradMode::is_enabled() || !(requires_grad(arguments) || ...)) return below<Function>(arguments...);
+    check_no_tangent((of_tensor(has_tangent, arguments) || ...), Function::kName);
+    if (!at::GradMode::is_enabled() || !(of_tensor(requires_grad, arguments) || ...))
+      return below<Function>(arguments...);
     std::tuple<Results...> results;
     std::get<0>(results) = Function::apply(arguments..., &results);
     return results;
   }
 };
+
+/// An operator whose results are constants; what it writes to cannot require gradients.
+void constant(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  const auto& schema = op.schema();
+  const auto arguments = torch::jit::last(*stack, schema.arguments().size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (!arguments[i].isTensor()) continue;
+    const at::Tensor& tensor = arguments[i].toTensor();
+    check_no_tangent(has_tangent(tensor), schema.name().c_str());
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !at::GradMode::is_enabled() || !requires_grad(tensor) || !schema.is_mutable({c10::SchemaArgType::input, i}),
+        "derivative of ", schema.name(), " is not implemented, expected ", schema.arguments()[i].name(),
+        " not to require one because it is written");
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
+}
 
 }  // namespace
 }  // namespace tad
@@ -202,4 +237,6 @@ TORCH_LIBRARY_IMPL(tad_ext, Autograd, m) {
   // Differentiating once more is an error.
   for (const char* backward : {"tad_loss_gradient", "linear_tad_loss_backward", "masked_log_softmax_backward"})
     m.impl(backward, torch::autograd::autogradNotImplementedFallback());
+  for (const char* name : {"scale_gradient", "token_statistics", "commit_reveal", "select_reveal", "survey"})
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&constant>());
 }

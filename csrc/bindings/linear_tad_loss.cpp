@@ -133,6 +133,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   backend->tad_totals(all, nullptr, result.counts());
 
   const bool needs_gradient = hidden_grad || weight_grad;
+  // The gradient at their logits is 0, but in a matrix product 0 times NaN would be NaN.
+  OptionalTensor without_weight = needs_gradient ? OptionalTensor(ordered.without_weight()) : std::nullopt;
+  if (without_weight && backend->host_reads_values() && !without_weight->any().item<bool>()) without_weight.reset();
+  const auto clear_those_without_weight = [&](const at::Tensor& rows, int64_t begin) {
+    if (without_weight) rows.masked_fill_(without_weight->slice(0, begin, begin + rows.size(0)), 0);
+  };
   const auto options = student_hidden.options();
   at::Tensor losses = at::empty({entries.size()}, options.dtype(at::kDouble));
   at::Tensor grad_hidden = at::empty(hidden_grad ? student_hidden.sizes() : at::IntArrayRef{0}, options);
@@ -175,12 +181,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     order.scatter(losses, begin, end, losses_here);
     // The gradient has taken the student's logits' place.
     if (weight_grad) {
+      clear_those_without_weight(hidden.narrow(0, 0, count), begin);
       products.into(weight_product, student_logits.t(), hidden.narrow(0, 0, count));
       grad_weight.add_(weight_product);
     }
     if (hidden_grad) {
       const at::Tensor whole_tiles = memory.narrow(0, 0, products.whole_tiles(count));
       products.into(hidden_memory.narrow(0, 0, whole_tiles.size(0)), whole_tiles, lm_head_weight);
+      clear_those_without_weight(hidden_memory.narrow(0, 0, count), begin);
       order.scatter(grad_hidden, begin, end, hidden_memory.narrow(0, 0, count));
     }
     begin = end;
@@ -197,8 +205,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
 }
 
 std::tuple<at::Tensor, at::Tensor> linear_tad_loss_backward(
-    const at::Tensor& grad_loss, const at::Tensor& grad_hidden, const at::Tensor& grad_weight, const at::Tensor&,
-    const at::Tensor&) {
+    const at::Tensor& grad_loss, const at::Tensor& grad_hidden, const at::Tensor& grad_weight,
+    const at::Tensor& student_hidden, const at::Tensor& lm_head_weight) {
+  for (const auto& [tensor, name] :
+       {std::pair{&grad_hidden, "grad_hidden"}, std::pair{&grad_weight, "grad_weight"},
+        std::pair{&student_hidden, "student_hidden"}, std::pair{&lm_head_weight, "lm_head_weight"}})
+    check_same_device(*tensor, name, grad_loss, "grad_loss");
   return {grad_hidden * grad_loss, grad_weight * grad_loss};
 }
 

@@ -90,6 +90,14 @@ void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optio
   }
 }
 
+at::Tensor TadEntries::without_weight() const {
+  at::Tensor result = steps_.le(0);
+  if (weights_.ce_weight == 0) result.logical_or_(steps_.le(weights_.delta));
+  if (weights_.kl_weight == 0) result.logical_or_(steps_.gt(weights_.delta));
+  if (row_weight_) result.logical_or_(row_weight_->eq(0));
+  return result.unsqueeze(1);
+}
+
 at::Tensor TadEntries::teacher_row_of_entries(int64_t begin, int64_t end) const {
   return teacher_rows_ ? teacher_rows_->slice(0, begin, end) : at::arange(begin, end, labels_.options());
 }

@@ -37,6 +37,9 @@ class TadEntries {
   const at::Tensor& steps() const { return steps_; }
   bool has_student_rows() const { return student_rows_.has_value(); }
 
+  /// (N, 1) bool: the entries that add nothing to the loss, whatever they read.
+  at::Tensor without_weight() const;
+
   /// The teacher's rows that entries [begin, end) name.
   at::Tensor teacher_row_of_entries(int64_t begin, int64_t end) const;
 

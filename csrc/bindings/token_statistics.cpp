@@ -77,12 +77,13 @@ StatisticsCall::StatisticsCall(
     a.suppressed = suppressed.const_data_ptr<int64_t>();
     a.suppressed_count = suppressed.numel();
   }
+  for (const auto& [tensor, name] : {std::pair{&given_seeds, "seeds"}, std::pair{&given_offsets, "offsets"}})
+    if (*tensor) check_same_device(**tensor, name, given_logits, "logits");
   if (temperature > 0) {
     TORCH_CHECK_VALUE(
         given_seeds && given_offsets, "seeds and offsets are expected because temperature is ", temperature);
     for (const auto& [tensor, name] : {std::pair{&*given_seeds, "seeds"}, std::pair{&*given_offsets, "offsets"}}) {
       check_int64(*tensor, name);
-      check_same_device(*tensor, name, given_logits, "logits");
       check_expandable(*tensor, name, shape);
     }
     seeds = given_seeds->expand(shape).contiguous();

@@ -42,7 +42,7 @@ TAD_HOST_DEVICE double denominator(const double* given, int64_t own) {
   return value == 0 ? 1.0 : value;
 }
 
-/// d loss / d (the entry's own loss, KL without temperature^2).
+/// d loss / d (the entry's own loss, KL without temperature^2). Where it is 0 so is the gradient, whatever the logits.
 TAD_HOST_DEVICE double gradient_scale(const TadLossArguments& a, int64_t entry) {
   switch (kind_of(a, entry)) {
     case EntryKind::kNear: return a.ce_weight * weight_of(a, entry) / denominator(a.near_denominator, *a.near_count);
@@ -53,6 +53,11 @@ TAD_HOST_DEVICE double gradient_scale(const TadLossArguments& a, int64_t entry) 
   }
 }
 
+/// What is switched off adds nothing, even where it is infinite or NaN.
+TAD_HOST_DEVICE double weighted(double weight, double part) {
+  return weight == 0 ? 0 : weight * part;
+}
+
 /// Both sides' sums of weighted losses, and their numbers of entries.
 struct TadSums {
   double ce = 0, kl = 0;
@@ -61,10 +66,10 @@ struct TadSums {
   TAD_HOST_DEVICE void add(const TadLossArguments& a, int64_t entry, double loss) {
     const EntryKind kind = kind_of(a, entry);
     if (kind == EntryKind::kNear) {
-      ce += weight_of(a, entry) * loss;
+      ce += weighted(weight_of(a, entry), loss);
       ++near_count;
     } else if (kind == EntryKind::kDistant) {
-      kl += weight_of(a, entry) * loss;
+      kl += weighted(weight_of(a, entry), loss);
       ++distant_count;
     }
   }
@@ -72,11 +77,6 @@ struct TadSums {
 
 TAD_HOST_DEVICE TadSums merge(const TadSums& a, const TadSums& b) {
   return {a.ce + b.ce, a.kl + b.kl, a.near_count + b.near_count, a.distant_count + b.distant_count};
-}
-
-/// A part that is switched off adds nothing, even where it is infinite.
-TAD_HOST_DEVICE double weighted(double weight, double part) {
-  return weight == 0 ? 0 : weight * part;
 }
 
 /// The results of a whole call from its sums.

@@ -77,7 +77,7 @@ void tad_gradient(
     double scale, const MutableRows& gradient, int64_t gradient_row, bool add) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   const EntryKind kind = kind_of(a, entry);
-  const bool takes_part_here = takes_part(a, kind);
+  const bool has_gradient = takes_part(a, kind) && gradient_scale(a, entry) != 0;
   const auto row = read_plain<DivergenceSum<double>>(sums);
   const double b = inverse_temperature<Real>(a, kind);
   const double logit_scale = scale * b * (kind == EntryKind::kDistant ? temperature_correction(a, b) : 1);
@@ -89,7 +89,7 @@ void tad_gradient(
   Real student_reference = NAN, teacher_reference = NAN, student_factor = 0, teacher_factor = 0;
 
   for_each_block(a.vocabulary, slice, [&](int64_t begin, int64_t count) {
-    if (!takes_part_here) return writer.write_zeros(begin, count);
+    if (!has_gradient) return writer.write_zeros(begin, count);
     const Real *student = kept.student + begin, *teacher = kept.teacher + begin;
     if (kept.student_references[begin / kBlock] != student_reference) {
       student_reference = kept.student_references[begin / kBlock];

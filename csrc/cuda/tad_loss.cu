@@ -41,6 +41,13 @@ struct Visit {
     return Real(outer * gradient_scale(a, entry));
   }
 
+  /// Writes the gradient of an entry without weight, 0 whatever its logits. Whether it has none.
+  __device__ bool without_weight(int64_t entry, Element* target, bool add) const {
+    if (gradient_scale(a, entry) != 0) return false;
+    fill_columns(Real(0), target, range, columns(), add);
+    return true;
+  }
+
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
   template <bool kWhole>
   __device__ double near(int64_t entry, int64_t student_row, Element* target, bool add) const {
@@ -56,7 +63,7 @@ struct Visit {
       accumulate(part, x, exponent);
     });
     const RowSum<double> sums = cluster.template reduce<kRowThreads>(part, OfRowSums{exponent.b});
-    if (target) {
+    if (target && !without_weight(entry, target, add)) {
       const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
       const Real of_label = scale(entry), reference = Real(reference_of(sums.max)), factor = Real(of_label / sums.sum);
       for_each_group(range, [&](int group) {
@@ -85,7 +92,7 @@ struct Visit {
       accumulate(part, s, t, exponent);
     });
     const DivergenceSum<double> sums = cluster.template reduce<kRowThreads>(part, OfDivergenceSums{exponent.b});
-    if (target) {
+    if (target && !without_weight(entry, target, add)) {
       const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
       const Real student_reference = Real(reference_of(sums.student.max));
       const Real teacher_reference = Real(reference_of(sums.teacher.max));
@@ -106,11 +113,14 @@ struct Visit {
   }
 
   /// An entry's loss; its gradient goes into `target` unless that is null.
-  __device__ double entry(int64_t entry, Element* target, bool add) const {
+  __device__ __forceinline__ double entry(int64_t entry, Element* target, bool add) const {
     const EntryKind kind = kind_of(a, entry);
     const bool valid = indices_are_valid(a, entry, kind);
     if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
-      if (target) fill_columns(valid ? Real(0) : Real(NAN), target, range, columns(), add);
+      if (target) {
+        const bool zero = valid || gradient_scale(a, entry) == 0;
+        fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
+      }
       return valid ? 0 : NAN;
     }
     const int64_t student_row = row_of(a.student_rows, entry);

@@ -287,6 +287,14 @@ void test_infinite_and_missing_values() {
   check({logits, other, labels, std::vector<int64_t>(6, 1), {}, {}, {}});
   check({logits, other, labels, std::vector<int64_t>(6, 9), {}, {}, {}});
   check({other, logits, labels, std::vector<int64_t>(6, 9), {}, {}, {}});
+
+  context = "infinite and missing values without weight";  // no gradient
+  const std::vector<int64_t> steps = {1, 1, 1, 9, 9, 9};
+  Problem problem{logits, other, labels, steps, {}, {}, std::vector<double>(6, 0)};
+  check(problem);
+  problem.weights.clear();
+  problem.ce_weight = problem.kl_weight = 0;
+  check(problem);
 }
 
 /// Exactly, wherever their blocks lie.

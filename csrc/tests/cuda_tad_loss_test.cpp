@@ -91,6 +91,11 @@ void test_infinite_and_missing_values() {
     const std::vector<int64_t> steps(8, near ? 1 : 9), labels = {0, 3, 10, 1, 2, 7, 0, 0};
     check_problem({logits, other, labels, steps, {}, {}, {}});
     if (!near) check_problem({other, logits, labels, steps, {}, {}, {}});
+    Problem without_weight{logits, other, labels, steps, {}, {}, std::vector<double>(8, 0)};  // no gradient
+    check_problem(without_weight);
+    without_weight.weights.clear();
+    without_weight.ce_weight = without_weight.kl_weight = 0;
+    check_problem(without_weight);
     if (kThreads) return;
   }
 }

@@ -41,6 +41,11 @@ def random_entries(
     return student.to(device, dtype), teacher.to(device, dtype), labels.to(device), steps.to(device)
 
 
+def switched_off(steps: Tensor, delta: int = 2) -> dict[str, Tensor]:
+    """The entries that a weight of 0 switches off: one side, or for a row weight some of both."""
+    return {"ce_weight": (steps >= 1) & (steps <= delta), "kl_weight": steps > delta, "row_weight": steps % 2 == 1}
+
+
 def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
     student = student.detach().clone().requires_grad_()
     result = function(student, *args, **kwargs)

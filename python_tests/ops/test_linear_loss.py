@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import peft
 import pytest
 import torch
-from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, on, peak_bytes, random_entries
+from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, on, peak_bytes, random_entries, switched_off
 from torch import Tensor
 
 from tad_ext.ops import fused_linear_tad_loss, fused_tad_loss, reference
@@ -51,6 +52,38 @@ def test_agrees_with_the_reference(device: str, dtype: torch.dtype, chunk_rows: 
     for mine, theirs, true in zip(ours[1:], eager[1:], exact[1:]):
         assert mine.dtype == dtype
         assert_no_worse_than_eager(mine, theirs, true, dtype)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, None])
+@pytest.mark.parametrize("option", ["ce_weight", "kl_weight", "row_weight"])
+@pytest.mark.parametrize("function", [fused_linear_tad_loss, reference.fused_linear_tad_loss])
+def test_weight_0_is_gradient_0(
+    device: str, dtype: torch.dtype, function: Callable, option: str, chunk_rows: int | None
+) -> None:
+    """Of hidden states and of the head, in whose products 0 times NaN would be NaN. Silent entries have no weight."""
+    student, teacher, head, labels, steps = hidden_entries(dtype, device)
+    off = switched_off(steps)[option]
+    weight = torch.where(off, 0.0, 2.0) if option == "row_weight" else 0.0
+    options = {"delta": 2, "chunk_rows": chunk_rows, option: weight}
+    clean = gradients(function, student, teacher, head, labels, steps, **options)
+    off |= steps <= 0
+    student[off, 3], teacher[off, 5] = torch.nan, torch.inf
+    poisoned = gradients(function, student, teacher, head, labels, steps, **options)
+    assert torch.equal(poisoned[0].loss, clean[0].loss)
+    for mine, harmless in zip(poisoned[1:], clean[1:]):
+        assert torch.equal(mine, harmless)
+        assert mine.any()
+    assert (poisoned[1][off] == 0).all()
+
+
+def test_a_call_without_weight_has_no_gradient_whatever_the_head(device: str) -> None:
+    student, teacher, head, labels, _ = hidden_entries(torch.float32, device)
+    head[7] = torch.nan
+    for function in (fused_linear_tad_loss, reference.fused_linear_tad_loss):
+        steps = torch.full((N,), 9, device=device)
+        result, *grads = gradients(function, student, teacher, head, labels, steps, delta=2, kl_weight=0.0)
+        assert result.kl.isnan()
+        assert not any(tensor.any() for tensor in (result.loss, *grads))
 
 
 def test_teacher_hidden_may_hold_the_distant_rows_only(device: str) -> None:

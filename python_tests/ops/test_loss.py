@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from op_checks import assert_no_worse_than_eager, loss_and_gradient, random_entries
+from op_checks import assert_no_worse_than_eager, loss_and_gradient, random_entries, switched_off
 
 from tad_ext.ops import fused_tad_loss, reference
 
@@ -153,6 +155,50 @@ def test_a_part_that_is_switched_off_adds_nothing(device: str) -> None:
         result = function(student, teacher, labels, torch.tensor([1, 9], device=device), delta=2, kl_weight=0.0)
         assert result.kl == torch.inf
         assert result.loss == result.ce
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("option", ["ce_weight", "kl_weight", "row_weight"])
+@pytest.mark.parametrize("recompute_gradient", [False, True])
+@pytest.mark.parametrize("function", [fused_tad_loss, reference.fused_tad_loss])
+def test_weight_0_is_gradient_0(
+    device: str, dtype: torch.dtype, function: Callable, recompute_gradient: bool, option: str, poison: float
+) -> None:
+    """Whatever only switched off entries read: loss and gradient are those of harmless numbers."""
+    student, teacher, labels, steps = random_entries(12, 700, dtype, device)
+    labels[:] = 300
+    off = switched_off(steps)[option]
+    weight = torch.where(off, 0.0, 2.0) if option == "row_weight" else 0.0
+    options = {"delta": 2, "recompute_gradient": recompute_gradient, option: weight}
+    clean, clean_grad = loss_and_gradient(function, student, teacher, labels, steps, **options)
+    student[off, 300], teacher[off, 300] = poison, abs(poison)
+    result, grad = loss_and_gradient(function, student, teacher, labels, steps, **options)
+    assert torch.equal(result.loss, clean.loss)
+    assert torch.equal(grad, clean_grad)
+    assert (grad[off] == 0).all()
+    assert grad.any()
+    reported = {"ce_weight": result.ce, "kl_weight": result.kl}
+    if option in reported:
+        assert not reported[option].isfinite()
+    else:
+        assert torch.equal(torch.stack(result[1:3]), torch.stack(clean[1:3]))
+
+
+def test_an_entry_of_weight_0_adds_nothing_to_a_row_of_others(device: str, dtype: torch.dtype) -> None:
+    student, teacher, labels, _ = random_entries(3, 700, dtype, device)
+    teacher[1] = torch.nan
+    steps, rows = torch.tensor([9, 9, 1], device=device), torch.tensor([2, 2, 2], device=device)
+    for function in (fused_tad_loss, reference.fused_tad_loss):
+        grads = [
+            loss_and_gradient(
+                function, student, teacher, labels[kept], steps[kept], delta=2, student_rows=rows[kept],
+                teacher_rows=torch.tensor(kept, device=device), distant_count=2,
+                row_weight=torch.tensor([1.0, 0.0, 1.0], device=device)[kept],
+            )[1]
+            for kept in ([0, 1, 2], [0, 2])
+        ]  # fmt: skip
+        assert torch.equal(*grads)
+        assert grads[0][2].any()
 
 
 def test_denominators_from_outside(device: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
+
 
 def masked_log_softmax(
     logits: Tensor,
@@ -16,7 +18,7 @@ def masked_log_softmax(
     temperature: float = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`log_softmax(logits[mask] / temperature, -1)`: (N, V), differentiable once.
+    """`log_softmax(logits[mask] / temperature, -1)`: (N, V), differentiable once, in reverse mode.
 
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
@@ -27,7 +29,8 @@ def masked_log_softmax(
         dtype: of the result; default that of the logits.
 
     Raises:
-        ValueError, TypeError: both `mask` and `rows`, wrong shapes, dtypes or indices, naming the argument.
+        ValueError, TypeError: both `mask` and `rows`, wrong shapes, dtypes, devices or indices, naming the argument.
+        NotImplementedError: a tangent in the logits, of forward-mode differentiation.
     """
     if mask is not None:
         if rows is not None:
@@ -40,7 +43,7 @@ def masked_log_softmax(
     return torch.ops.tad_ext.masked_log_softmax(logits, rows, temperature, dtype or logits.dtype)[0]
 
 
-@torch.library.register_fake("tad_ext::masked_log_softmax")
+@register_fake("masked_log_softmax")
 def _(logits: Tensor, rows: Tensor | None, temperature: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     vocabulary = logits.shape[-1]
     count = logits.numel() // vocabulary if rows is None else rows.shape[0]
@@ -48,6 +51,6 @@ def _(logits: Tensor, rows: Tensor | None, temperature: float, dtype: torch.dtyp
     return logits.new_empty((count, vocabulary), dtype=dtype), logits.new_empty((count, 2), dtype=real)
 
 
-@torch.library.register_fake("tad_ext::masked_log_softmax_backward")
+@register_fake("masked_log_softmax_backward")
 def _(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return logits.new_empty(logits.shape)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
 from .types import TADLoss
 
 Count = int | float | Tensor | None
@@ -41,9 +42,13 @@ def fused_tad_loss(
         kl   = sum over entries with s > delta of w * T^2 * KL(softmax(teacher/T) || softmax(student/T)) / distant_count
         loss = ce_weight * ce + kl_weight * kl
 
-    Entries with s <= 0 contribute nothing; an empty side is exactly 0. Loss and gradient come from one visit of the
-    logits; nothing of their size is allocated but the gradient. (Only logits whose rows are not evenly spaced in
-    memory, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
+    Entries with s <= 0 contribute nothing; an empty side is exactly 0. Where a weight is 0 so is the gradient, even of
+    logits that are NaN or inf: a side of weight 0 adds nothing to `loss`, though its part is reported as it is (NaN or
+    inf, too); an entry of row weight 0 adds nothing to its part, but is counted.
+
+    Loss and gradient come from one visit of the logits; nothing of their size is allocated but the gradient. (Only
+    logits whose rows are not evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and
+    `student_rows` instead.)
     Results have the same bits at any number of threads, and run after run. On a GPU nothing waits for the device, so
     indices are not checked: an entry whose label or row does not exist has a NaN loss. TAD_EXT_DEBUG=1 checks them.
 
@@ -59,18 +64,20 @@ def fused_tad_loss(
             twice add their gradients, in entry order and in its dtype; rows not named get zero. Default (compact form):
             entry i reads row i.
         teacher_rows: likewise for the teacher; -1 where an entry is not distant.
-        near_count, distant_count: denominators, number or 0-d tensor; 0 counts as 1. Default: this call's own counts.
+        near_count, distant_count: denominators, constants; number or 0-d tensor, which may be on the CPU in any case; 0
+            counts as 1. Default: this call's own counts.
         recompute_gradient: False: forward computes the gradient, for a loss of weight 1, and backward multiplies it by
             the loss's own gradient where that is not 1. True: forward keeps nothing, and backward visits the logits
             once more: the least memory between the two. Default: True for float16, whose small gradients a loss scaler
             could not rescue any more, otherwise False. What torch.compile traces recomputes in any case.
 
     Returns:
-        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once. The logits must not be
-        changed before backward.
+        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once, in reverse mode and by the
+        student's logits alone. The logits must not be changed before backward.
 
     Raises:
-        ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
+        ValueError, TypeError: wrong shapes, dtypes, devices, values or indices, naming the argument.
+        NotImplementedError: a tangent in the student's logits, of forward-mode differentiation.
     """
     _check_delta(delta)
     if recompute_gradient is None:
@@ -86,7 +93,7 @@ def fused_tad_loss(
         ce_weight,
         kl_weight,
         temperature,
-        row_weight,
+        None if row_weight is None else row_weight.detach(),
         student_rows,
         teacher_rows,
         _count_tensor(near_count, labels),
@@ -144,13 +151,13 @@ def fused_linear_tad_loss(
     """
     _check_delta(delta)
     lm_head_weight = _weight_of_head(lm_head_weight)
-    if torch.is_autocast_enabled(student_hidden.device.type):
-        dtype = torch.get_autocast_dtype(student_hidden.device.type)
+    device_type = student_hidden.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
         student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
     if chunk_rows is None:
         chunk_rows = _default_chunk_rows(lm_head_weight)
-    training = torch.is_grad_enabled()
     loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
         student_hidden,
         None if teacher_hidden is None else teacher_hidden.detach(),
@@ -161,13 +168,15 @@ def fused_linear_tad_loss(
         ce_weight,
         kl_weight,
         temperature,
-        row_weight,
+        None if row_weight is None else row_weight.detach(),
         teacher_rows,
         _count_tensor(near_count, labels),
         _count_tensor(distant_count, labels),
         chunk_rows,
-        training and student_hidden.requires_grad,
-        training and lm_head_weight.requires_grad,
+        # Gradients are asked for where the operator is differentiated: under vmap tensors do not show here whether they
+        # require one.
+        False,
+        False,
     )
     return TADLoss(loss, ce, kl, near, distant)
 
@@ -199,8 +208,10 @@ def _check_delta(delta: int) -> None:
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
-    if count is None or isinstance(count, Tensor):
-        return count
+    if count is None:
+        return None
+    if isinstance(count, Tensor):
+        return count.detach()
     return torch.full((), float(count), dtype=torch.float64, device=labels.device)
 
 
@@ -214,23 +225,23 @@ def _fake_scalars(like: Tensor) -> tuple[Tensor, ...]:
     return (*real, like.new_empty((), dtype=torch.int64), like.new_empty((), dtype=torch.int64))
 
 
-@torch.library.register_fake("tad_ext::tad_loss")
+@register_fake("tad_loss")
 def _(student_logits: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     with_gradient = rest[-1]
     return (*_fake_scalars(student_logits), student_logits.new_empty(student_logits.shape if with_gradient else (0,)))
 
 
-@torch.library.register_fake("tad_ext::tad_loss_gradient")
+@register_fake("tad_loss_gradient")
 def _(grad_loss: Tensor, student_logits: Tensor, *rest: Any) -> Tensor:
     return student_logits.new_empty(student_logits.shape)
 
 
-@torch.library.register_fake("tad_ext::scale_gradient")
+@register_fake("scale_gradient")
 def _(gradient: Tensor, grad_loss: Tensor) -> None:
     pass
 
 
-@torch.library.register_fake("tad_ext::linear_tad_loss")
+@register_fake("linear_tad_loss")
 def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     hidden_grad, weight_grad = rest[-2:]
     grad_hidden = student_hidden.new_empty(student_hidden.shape if hidden_grad else (0,))
@@ -238,6 +249,6 @@ def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Ten
     return (*_fake_scalars(student_hidden), grad_hidden, grad_weight)
 
 
-@torch.library.register_fake("tad_ext::linear_tad_loss_backward")
+@register_fake("linear_tad_loss_backward")
 def _(grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad_hidden), torch.empty_like(grad_weight)

@@ -1,24 +1,43 @@
 """The plain-PyTorch meaning of every operator: oracle in the tests, baseline in bench/, fallback without a compiler.
 
-Same names and arguments as the compiled operators in `tad_ext`, differentiable through autograd, no argument checks,
-several full-size temporaries. Computes in float32 (float64 for float64 logits).
+Same names and arguments as the compiled operators in `tad_ext`, differentiable through autograd, no argument checks but
+that of devices, several full-size temporaries. Computes in float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from .devices import check_devices
 from .philox import gumbel_noise
 from .selection import Selection, select
 from .types import DecodeState, ForcedProgress, TADLoss, TokenStatistics
 
 Count = int | float | Tensor | None
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
+def _on_one_device(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The function behind the check of its tensors' devices; of an output head, that of its weight."""
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        named = {**dict(zip(names, arguments)), **options}
+        check_devices({name: getattr(value, "weight", value) for name, value in named.items()})
+        return function(*arguments, **options)
+
+    return checked
+
+
+@_on_one_device
 def fused_tad_loss(
     student_logits: Tensor,
     teacher_logits: Tensor | None,
@@ -49,12 +68,14 @@ def fused_tad_loss(
     weight = torch.ones_like(steps, dtype=student.dtype)
     if row_weight is not None:
         weight = row_weight.detach().reshape(-1).to(student.dtype)
-    near = ((steps >= 1) & (steps <= delta)).nonzero()[:, 0]
-    distant = (steps > delta).nonzero()[:, 0]
+    sides = [(steps >= 1) & (steps <= delta), steps > delta]
+    counts = [side.sum() for side in sides]
+    # What is switched off adds nothing, even where it is infinite or NaN.
+    near, distant = ((side & (weight != 0)).nonzero()[:, 0] for side in sides)
 
     log_probabilities = student[student_rows[near]].log_softmax(-1)
     ce_of_entry = -log_probabilities.gather(-1, labels[near, None])[:, 0]
-    ce = (weight[near] * ce_of_entry).sum() / _denominator(near_count, near)
+    ce = (weight[near] * ce_of_entry).sum() / _denominator(near_count, counts[0])
     if teacher_logits is None:
         kl = ce.new_zeros(())
     else:
@@ -65,13 +86,12 @@ def fused_tad_loss(
         kl_of_entry = torch.where(p > 0, p * (log_p - log_q), 0).sum(-1) * temperature**2
         # A teacher row that is NaN must not look like a row without probability.
         kl_of_entry = torch.where(p.isnan().any(-1), torch.nan, kl_of_entry)
-        kl = (weight[distant] * kl_of_entry).sum() / _denominator(distant_count, distant)
-    # A part that is switched off adds nothing, even where it is infinite.
+        kl = (weight[distant] * kl_of_entry).sum() / _denominator(distant_count, counts[1])
     loss = sum((w * part for w, part in ((ce_weight, ce), (kl_weight, kl)) if w != 0), student[:0].sum())
-    counts = [torch.tensor(index.numel(), device=index.device) for index in (near, distant)]
     return TADLoss(loss, ce.detach(), kl.detach(), *counts)
 
 
+@_on_one_device
 def fused_linear_tad_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor | None,
@@ -92,8 +112,15 @@ def fused_linear_tad_loss(
     """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
     weight = lm_head_weight if isinstance(lm_head_weight, Tensor) else lm_head_weight.get_parameter("weight")
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
+    # Entries without weight have a product of their own, a constant: in its gradient 0 times NaN would be NaN.
+    side_weight = torch.where(steps_to_reveal <= delta, ce_weight, kl_weight)
+    adds = (steps_to_reveal >= 1) & (side_weight != 0)
+    if row_weight is not None:
+        adds &= row_weight.reshape(-1) != 0
+    logits = torch.cat([student_hidden[adds] @ weight.T, student_hidden[~adds].detach() @ weight.detach().T])
+    in_order = (~adds).to(torch.int8).argsort(stable=True).argsort()
     return fused_tad_loss(
-        student_hidden @ weight.T,
+        logits[in_order],
         teacher_logits,
         labels,
         steps_to_reveal,
@@ -108,6 +135,7 @@ def fused_linear_tad_loss(
     )
 
 
+@_on_one_device
 def masked_log_softmax(
     logits: Tensor,
     mask: Tensor | None = None,
@@ -125,6 +153,7 @@ def masked_log_softmax(
     return scaled.log_softmax(-1).to(dtype or logits.dtype)
 
 
+@_on_one_device
 def token_statistics(
     logits: Tensor,
     *,
@@ -193,6 +222,7 @@ def token_statistics(
     )
 
 
+@_on_one_device
 def commit_reveal(
     canvas: Tensor,
     reveal_step: Tensor,
@@ -271,6 +301,7 @@ def commit_reveal(
     return revealed
 
 
+@_on_one_device
 def select_reveal(
     canvas: Tensor,
     logits: Tensor,
@@ -307,6 +338,7 @@ def select_reveal(
     return statistics, revealed
 
 
+@_on_one_device
 def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
     """Eligible positions and counts of every canvas; see `tad_ext.ops.survey`."""
     columns = torch.arange(canvas.shape[1], device=canvas.device)
@@ -322,9 +354,9 @@ def _compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _denominator(given: Count, index: Tensor) -> Tensor:
+def _denominator(given: Count, own: Tensor) -> Tensor:
     """A given denominator or this call's own count; 0 counts as 1."""
-    count = torch.as_tensor(index.numel() if given is None else given, device=index.device)
+    count = own if given is None else torch.as_tensor(given, device=own.device).detach()
     return torch.where(count > 0, count, 1)
 
 

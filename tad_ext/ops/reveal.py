@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
 from .types import ForcedProgress
 
 
@@ -89,7 +90,7 @@ def commit_reveal(
     )
 
 
-@torch.library.register_fake("tad_ext::commit_reveal")
+@register_fake("commit_reveal")
 def _(*arguments: Any) -> Tensor:
     accept = arguments[9]
     return torch.empty_like(accept, memory_format=torch.contiguous_format)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
 from .selection import Selection
 from .statistics import empty_statistics
 from .types import DecodeState, TokenStatistics
@@ -46,7 +47,7 @@ def select_reveal(
     *statistics, revealed = torch.ops.tad_ext.select_reveal(
         canvas,
         *state.tensors,
-        logits.detach(),
+        logits,
         selection.rule,
         float(selection.value),
         float(temperature),
@@ -64,7 +65,7 @@ def select_reveal(
     return TokenStatistics._make([*statistics, no_queries]), revealed
 
 
-@torch.library.register_fake("tad_ext::select_reveal")
+@register_fake("select_reveal")
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     positions = arguments[5]
     return *empty_statistics(positions, positions.shape), positions.new_empty(positions.shape, dtype=torch.bool)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
 from .types import TokenStatistics
 
 
@@ -44,16 +45,17 @@ def token_statistics(
         TokenStatistics, each field in the shape of `rows` (or of `logits` without its last dimension).
 
     Raises:
-        ValueError, TypeError: wrong shapes, dtypes, values or indices, naming the argument.
+        ValueError, TypeError: wrong shapes, dtypes, devices, values or indices, naming the argument.
+        NotImplementedError: a tangent in the logits, of forward-mode differentiation.
     """
     return TokenStatistics(
         *torch.ops.tad_ext.token_statistics(
-            logits.detach(), rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
+            logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
         )
     )
 
 
-@torch.library.register_fake("tad_ext::token_statistics")
+@register_fake("token_statistics")
 def _(
     logits: Tensor, rows: Tensor | None, temperature: float, suppress: Tensor | None, queries: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:

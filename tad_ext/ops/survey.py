@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fake import register_fake
+
 
 def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
     """Eligible positions of every canvas, and counts.
@@ -22,6 +24,6 @@ def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: i
     return torch.ops.tad_ext.survey(canvas, blocks, positions, block_length, mask_token_id)
 
 
-@torch.library.register_fake("tad_ext::survey")
+@register_fake("survey")
 def _(canvas: Tensor, *_: Any) -> Tensor:
     return canvas.new_empty(canvas.shape[0], 3)
