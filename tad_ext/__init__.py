@@ -10,7 +10,10 @@ type checkers what they are.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # typing's own would cost `tad` half of the time until it can be interrupted calmly
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
