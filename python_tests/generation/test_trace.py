@@ -113,6 +113,15 @@ def test_some_of_the_prompts(tmp_path, capsys):
     assert main([*argv, "--limit", "0"]) == 2
 
 
+@pytest.mark.parametrize("output", [".", "nowhere/trace.png", "/dev/null", "/proc/trace.png"])
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", "trace", "--input", "nothing", "--output", output]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"tad plot trace: error: output must be a file that can be written, got '{output}' (")
+    assert err.count("\n") == 1
+
+
 def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"input is '.*nothing', which is not a file"):
         read_traces(tmp_path / "nothing")
