@@ -103,8 +103,9 @@ COMMANDS = {
         "measure accuracy, tokens per forward and AUP",
         """Answers a task's problems one token per step and at every threshold of a sweep, and reports accuracy, tokens
         per forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
-        evaluation.json, responses.jsonl and accuracy_curve.png. With --trajectories also the curve from which delta is
-        chosen: the model's confidence in a token against the steps until the teacher revealed it.""",
+        evaluation.json, responses.jsonl (as they come) and accuracy_curve.png; an earlier evaluation there stands until
+        this one is complete. With --trajectories also the curve from which delta is chosen: the model's confidence in a
+        token against the steps until the teacher revealed it.""",
         "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation",
     ),
     "policies": Command(
