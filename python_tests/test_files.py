@@ -206,6 +206,7 @@ def test_an_older_folder_is_whole_again_when_a_rename_fails(tmp_path: Path, unre
     made = Path(str(error.value).rpartition(" in ")[2])
     assert names(made) == ["config", "weights"]
     assert (tmp_path / "config").read_text() == "old"
+    assert names(tmp_path) == [made.name, "config", "weights"]
     unrenamable.clear()
     fill(tmp_path)  # what was left does not count as its contents
     assert (tmp_path / "config").read_text() == "new"

@@ -208,11 +208,10 @@ def test_ctrl_c_during_an_import(tmp_path, module, line):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hardly_anything_is_imported_before_ctrl_c_is_met():
+def test_nothing_else_is_imported_before_ctrl_c_is_met():
     program = (
-        "import sys; before = set(sys.modules); import tad_ext.__main__; "
-        "print(sorted(name for name in set(sys.modules) - before if not name.startswith('importlib')))"
+        "import sys; before = set(sys.modules); import tad_ext.__main__; print(*sorted(set(sys.modules) - before))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert set(eval(done.stdout)) <= {"tad_ext", "tad_ext.__main__", "__future__", "warnings", "_warnings"}
+    assert set(done.stdout.split()) <= {"tad_ext", "tad_ext.__main__", "__future__"}

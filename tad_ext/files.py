@@ -51,11 +51,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             if not temporary.is_file():
                 raise FileNotFoundError(f"nothing was written for {path} (expected a file at {temporary})")
             _sync(temporary)
+        _move([(temporary, path)], made=temporary)
+    except CompleteError:
+        raise
     except BaseException:
         with shielded():
             temporary.unlink(missing_ok=True)
         raise
-    _move([(temporary, path)], made=temporary)
     _sync(path.parent)
 
 
@@ -85,23 +87,26 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             readable = temporary.stat().st_mode & 0o666  # by whom the umask says; safetensors asks for the owner alone
             for folder, _, names in os.walk(temporary):
                 for name in names:
-                    Path(folder, name).chmod(readable)
+                    with contextlib.suppress(OSError):  # on a file system without modes
+                        Path(folder, name).chmod(readable)
                     _sync(Path(folder, name))
                 _sync(Path(folder))
+        if is_new:
+            _move([(temporary, path)], made=temporary)
+        else:
+            _move_up(temporary, older)
+    except CompleteError:
+        raise
     except BaseException:
         with shielded():
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if is_new:
-        _move([(temporary, path)], made=temporary)
-    else:
-        _move_up(temporary, older)
     _sync(path.parent if is_new else path)
 
 
 @contextlib.contextmanager
 def successor(folder: Path, earlier: Sequence[Path]) -> Iterator[Path]:
-    """Where a job writes what replaces ``earlier``, an older run's files there, which stand until it ends.
+    """Where a job writes what replaces ``earlier``, an older run's files in ``folder``: these stand until it is done.
 
     Yields ``folder`` itself if there are none, otherwise a temporary folder in it, whose contents then move up, in the
     place of the older ones. When the block raises, what it wrote stays there, and a note of the exception says where.
@@ -312,13 +317,18 @@ def _try_writing(path: Path) -> None:
 
 def _move_up(new: Path, older: Iterable[Path]) -> None:
     """Moves what the folder ``new`` holds into its parent, in the place of ``older``."""
-    aside = _temporary(new)
-    aside.mkdir()
     # The largest last: without its weights a checkpoint that a kill cuts short is not taken for a whole one.
     contents = sorted(new.iterdir(), key=lambda path: (path.stat().st_size, path.name))
-    away = [(path, aside / path.name) for path in older]
-    _move([*away, *((path, new.with_name(path.name)) for path in contents)], made=new)
     with shielded():
+        aside = _temporary(new)
+        aside.mkdir()
+        away = [(path, aside / path.name) for path in older]
+        try:
+            _move([*away, *((path, new.with_name(path.name)) for path in contents)], made=new)
+        except CompleteError:
+            with contextlib.suppress(OSError):
+                aside.rmdir()
+            raise
         new.rmdir()
         shutil.rmtree(aside, ignore_errors=True)
 
