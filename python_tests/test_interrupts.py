@@ -215,3 +215,13 @@ def test_nothing_else_is_imported_before_ctrl_c_is_met():
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert set(done.stdout.split()) <= {"tad_ext", "tad_ext.__main__", "__future__"}
+
+
+def test_ctrl_c_while_the_interpreter_ends_is_late():
+    program = (
+        "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT); "
+        "sys.argv[1:] = ['--version']; from tad_ext.__main__ import main; sys.exit(main())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -11,7 +11,7 @@ def main() -> int:
         from tad_ext import cli
 
         code = cli.main()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is written, and only the interpreter is left to stop
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: only the interpreter's own end is left
     except KeyboardInterrupt:  # before the command line was looked at
         print("\ntad: stopped", file=sys.stderr)
         return 130
