@@ -273,16 +273,17 @@ def test_an_output_that_cannot_be_written_to_is_named(
     assert names(tmp_path) == (["file", "loop"] if len(path) < 250 else ["file", "loop", path])
 
 
-@pytest.mark.parametrize("path", ["folder", "nowhere/a.png", "/proc/a.png", "/dev/null", "n" * 250])
+@pytest.mark.parametrize("path", ["folder", "nowhere/a.png", "/proc/a.png", "pipe", "n" * 250])
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # stands for devices, which a rename would replace, too
     with pytest.raises(ValueError, match=f"^out must be a file that can be written, got '{path}' "):
         tried_file(path, argument="out")
     with pytest.raises(OSError), atomic_path(path) as temporary:
         temporary.write_text("")
-    assert names(tmp_path) == ["folder"]
-    assert Path("/dev/null").is_char_device()
+    assert names(tmp_path) == ["folder", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_earlier_files_stand_until_their_successors_are_complete(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     If the block raises, the temporary file is removed and ``path`` is as it was. Raises FileNotFoundError if the
     folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder, FileExistsError if it
-    is something else than a file (a device), CompleteError if only the last rename fails.
+    is something else (a device or a pipe), CompleteError if only the last rename fails.
     """
     path = _checked_file(path)
     temporary = _temporary(path)
@@ -300,7 +300,7 @@ def _checked_file(path: str | Path) -> Path:
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: expected a file's name, but it is a folder")
     if path.exists() and not path.is_file():
-        raise FileExistsError(f"cannot write {path}: expected a file's name, but it is a device")
+        raise FileExistsError(f"cannot write {path}: expected a file's name, but it is a device or a pipe")
     return path
 
 
