@@ -12,10 +12,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from setuptools import setup
-
 sys.path.append(str(Path(__file__).resolve().parent / "tools"))
 from cuda_toolkit import NVCC_FLAGS, TORCH_CUDA_ARCH_LIST, find_toolkit
+from setuptools_version import check_setuptools
+
+check_setuptools()
+from setuptools import setup  # noqa: E402
 
 try:
     import torch

@@ -9,6 +9,7 @@ import pytest
 
 from tad_ext import cli
 from tad_ext.cli import COMMANDS, Command, main
+from tad_ext.options import options_of
 
 
 @dataclass
@@ -57,8 +58,6 @@ def test_a_command_of_two_words(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_meaning(name):
-    from tad_ext.options import options_of
-
     for option in options_of(cli._load(COMMANDS[name].config)):
         assert option.help, f"{name} {option.flag}"
 
@@ -74,7 +73,9 @@ def test_the_overview_names_every_command(argv, capsys):
 
 def test_an_unknown_command(capsys):
     assert main(["colect"]) == 2
-    assert "unknown command 'colect'; expected one of doctor, pretrain, collect" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("tad: error: unknown command 'colect'; expected one of doctor, pretrain, collect")
+    assert err.endswith("(see tad --help)\n")
 
 
 def test_the_job_gets_its_settings(job, tmp_path):
@@ -184,6 +185,38 @@ def test_the_exit_code_of_a_job_is_passed_on(job):
     assert main(["job", "--model", "m"]) == 1
     job(lambda settings: {"result": 1})
     assert main(["job", "--model", "m"]) == 0
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.shared])
+def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, two_processes, monkeypatch, capsys):
+    load = cli._load
+    job = COMMANDS[name].job
+    monkeypatch.setattr(cli, "_load", lambda reference: (lambda settings: 7) if reference == job else load(reference))
+    required = [option.flag for option in options_of(load(COMMANDS[name].config)) if option.required]
+    code = main([*name.split(), *(word for flag in required for word in (flag, "x"))])
+    if name in ("doctor", "policies"):
+        assert code == 7
+        return
+    assert code == 2
+    assert capsys.readouterr().err == (
+        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill share their work "
+        f"among processes; start this command without torchrun or accelerate, once for each GPU if you like "
+        f"(--device cuda:1) (see tad {name} --help)\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["collect", "distill"])
+def test_commands_that_share_their_work_are_not(name, two_processes, monkeypatch):
+    load = cli._load
+    job = COMMANDS[name].job
+    monkeypatch.setattr(cli, "_load", lambda reference: (lambda settings: 7) if reference == job else load(reference))
+    assert main([name, "--model", "m", "--output", "o", *(["--trajectories", "t"] if name == "distill" else [])]) == 7
 
 
 def test_help_needs_no_torch():

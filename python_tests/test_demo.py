@@ -118,11 +118,13 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "precious").write_text("data")
     with pytest.raises(ValueError, match="holds other files"):
-        demo._fresh_folder(DemoConfig(output=str(tmp_path)))
+        run_demo(DemoConfig(output=str(tmp_path)))
     assert (tmp_path / "base" / "precious").read_text() == "data"
 
 
-def test_an_earlier_demos_files_are_replaced_and_nothing_else(tmp_path):
+@pytest.fixture
+def earlier(tmp_path):
+    """A folder with an earlier demo's files, and one that is somebody else's."""
     for name in demo.OWN_FILES:
         if "." in name:
             (tmp_path / name).write_text("old")
@@ -131,8 +133,34 @@ def test_an_earlier_demos_files_are_replaced_and_nothing_else(tmp_path):
             (tmp_path / name / "file").write_text("old")
     (tmp_path / demo.MARKER).write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    demo._fresh_folder(DemoConfig(output=str(tmp_path)))
-    assert {path.name for path in tmp_path.iterdir()} == {demo.MARKER, "notes.txt"}
+    return tmp_path
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_earlier_demos_files_are_replaced_and_nothing_else(earlier, monkeypatch):
+    monkeypatch.setattr(
+        demo, "_run_stages", lambda config, output: {"seen": [one.name for one in output.glob("[a-z]*")]}
+    )
+    assert run_demo(DemoConfig(output=str(earlier))) == {"seen": ["notes.txt"]}
+    assert contents(earlier) == {"notes.txt": "mine"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_demo_that_fails_costs_no_earlier_one(earlier, monkeypatch, error):
+    def failing(config):
+        (earlier / "base").mkdir()
+        (earlier / "base" / "file").write_text("new")
+        raise error
+
+    before = contents(earlier)
+    monkeypatch.setattr("tad_ext.pretraining.pretrain", failing)
+    with pytest.raises(error):
+        run_demo(DemoConfig(output=str(earlier)))
+    assert contents(earlier) == before
+    assert {path.name for path in earlier.iterdir()} == {*demo.OWN_FILES, demo.MARKER, "notes.txt"}
 
 
 @pytest.mark.parametrize(

@@ -217,9 +217,27 @@ def test_generating_with_an_adapter_is_generating_with_the_merged_model(checkpoi
 
 def test_merging_does_not_replace_anything(checkpoint, adapter, tmp_path):
     (tmp_path / "precious").write_text("data")
-    with pytest.raises(ValueError, match="not an empty folder"):
+    with pytest.raises(FileExistsError, match=r"output must be a new or empty folder, got .*, which holds precious"):
         merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output=str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("path", ["/proc/x/y", "taken/below"])
+def test_an_output_is_tried_before_the_model_is_loaded(checkpoint, adapter, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("")
+    for module in ("tad_ext.merging", "tad_ext.generation.session"):
+        monkeypatch.setattr(f"{module}.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
+        merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output=path))
+    with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
+        generate(settings(checkpoint, prompt="one", output=path))
+
+
+def test_merging_into_the_current_folder(checkpoint, adapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output="."))
+    assert torch.equal(logits(load_model(tmp_path)), logits(load_merged(checkpoint, adapter)))
 
 
 def test_a_missing_adapter_leaves_nothing_behind(checkpoint, tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tad_ext import pretraining
 from tad_ext.data.arithmetic import arithmetic_tokenizer
-from tad_ext.models.loading import load_model, load_tokenizer
+from tad_ext.models.loading import load_model, load_tokenizer, save_model
 from tad_ext.pretraining import Batch, PretrainConfig, diffusion_loss, make_batch, pretrain
 
 MASK, EOS, PAD = 21, 22, 23
@@ -159,6 +159,38 @@ def test_an_existing_folder_is_not_overwritten(config: PretrainConfig, monkeypat
     with pytest.raises(FileExistsError, match="output must be a new or empty folder"):
         pretrain(config)
     assert [entry.name for entry in output.iterdir()] == ["precious"]
+    for path in (output / "precious" / "sub", "/proc/x/y"):
+        with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
+            pretrain(replace(config, output=str(path)))
+
+
+@pytest.mark.parametrize("kind", ["current", "link", "empty"])
+def test_an_existing_empty_folder_is_filled(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "real")
+    model = pretrain(replace(config, output={"current": ".", "link": "../link", "empty": str(tmp_path / "real")}[kind]))
+    ids = torch.tensor([[1, 2, 3, MASK]])
+    assert torch.equal(load_model(tmp_path / "real", device="cpu")(ids).logits, model(ids).logits)
+    assert not [entry.name for entry in Path().iterdir() if entry.name.startswith(".tmp-")]
+
+
+def test_a_disk_that_is_full_at_the_end_does_not_cost_the_model(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(model: object, tokenizer: object, path: Path, **options: object) -> None:
+        if path == Path(config.output):
+            raise OSError(28, "No space left on device", str(path))
+        save_model(model, tokenizer, path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pretraining, "save_model", save)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match="No space left on device") as error:
+        pretrain(config)
+    [note] = error.value.__notes__
+    load_model(note.removeprefix("it was written to ").removesuffix(" instead"))
 
 
 def test_divergence_ends_the_run_and_writes_nothing(config: PretrainConfig) -> None:

@@ -9,8 +9,10 @@ type checkers what they are.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+# Nothing is imported here, not even typing: until `tad` runs its first line, Ctrl-C gives a traceback.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,8 @@ _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in na
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name in _NAMES_OF:
         return importlib.import_module(f".{name}", __name__)
     if name not in _MODULE_OF:

@@ -6,12 +6,15 @@ Nothing heavy is imported until a command is known, so that help is instant.
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tad_ext import interrupts
 from tad_ext.options import OptionError, parse
 
 
@@ -24,6 +27,7 @@ class Command:
     summary: str
     description: str
     example: str
+    shared: bool = False  # several processes may run it together (torchrun): they share the work
 
 
 COMMANDS = {
@@ -53,6 +57,7 @@ COMMANDS = {
         which each was revealed. A run that was stopped goes on where it was when the same command is given again. The
         task gsm8k reads the original problem file (--data) and puts problems into the tokenizer's chat template.""",
         "tad collect --model LLaDA-8B-Instruct --task gsm8k --data gsm8k_train.jsonl --output runs/trajectories",
+        shared=True,
     ),
     "distill": Command(
         "tad_ext.distillation:DistillConfig",
@@ -63,6 +68,7 @@ COMMANDS = {
         teacher is the same model with its adapter switched off. A small delta favours accuracy, a large one speed. The
         defaults are the published ones, made for models of billions of parameters.""",
         "tad distill --model runs/base --trajectories runs/trajectories --output runs/distill --delta 8",
+        shared=True,
     ),
     "merge": Command(
         "tad_ext.merging:MergeConfig",
@@ -97,8 +103,9 @@ COMMANDS = {
         "measure accuracy, tokens per forward and AUP",
         """Answers a task's problems one token per step and at every threshold of a sweep, and reports accuracy, tokens
         per forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
-        evaluation.json, responses.jsonl and accuracy_curve.png. With --trajectories also the curve from which delta is
-        chosen: the model's confidence in a token against the steps until the teacher revealed it.""",
+        evaluation.json, responses.jsonl (as they come) and accuracy_curve.png; an earlier evaluation there stands until
+        this one is complete. With --trajectories also the curve from which delta is chosen: the model's confidence in a
+        token against the steps until the teacher revealed it.""",
         "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation",
     ),
     "policies": Command(
@@ -125,40 +132,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `tad` and returns its exit code.
 
     0, or what the job returned; 2 for bad input and 1 for a job that gave up, each with one line on stderr; 130 after
-    Ctrl-C. Errors from inside other libraries are bugs of ours and keep their traceback.
+    Ctrl-C and 143 after SIGTERM. Errors from inside other libraries are bugs of ours and keep their traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1  # tad plot trace
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    with interrupts.stoppable():
+        try:
+            if name in COMMANDS:
+                return _run(name, COMMANDS[name], rest)
+            return _without_command(name)
+        except BaseException as error:
+            return _explain(f"tad {name}" if name in COMMANDS else "tad", error)
+
+
+def _without_command(argument: str) -> int:
+    if argument in ("", "-h", "--help", "help"):
         print(overview())
         return 0
-    if arguments[0] == "--version":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"tad_ext {version('tad_ext')}")
-        except PackageNotFoundError:
-            print("tad_ext, run from its source folder")
+    if argument == "--version":
+        print(_version())
         return 0
-    two_words = " ".join(arguments[:2])  # tad plot trace
-    words = 2 if two_words in COMMANDS else 1
-    name, rest = " ".join(arguments[:words]), arguments[words:]
-    if name not in COMMANDS:
-        print(
-            f"tad: error: unknown command '{name}'; expected one of {', '.join(COMMANDS)} (see tad --help)",
-            file=sys.stderr,
-        )
-        return 2
+    raise OptionError(f"unknown command '{argument}'; expected one of {', '.join(COMMANDS)}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return _run(name, COMMANDS[name], rest)
-    except KeyboardInterrupt as stop:
-        print("\n" + ": ".join([f"tad {name}", "stopped", *map(str, stop.args)]), file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not raised_for_the_user(error):
-            raise
-        hint = f" (see tad {name} --help)" if isinstance(error, OptionError) else ""
-        print(f"tad {name}: error: {error}{hint}", file=sys.stderr)
-        return 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+        return f"tad_ext {version('tad_ext')}"
+    except PackageNotFoundError:
+        return "tad_ext, run from its source folder"
+
+
+def _explain(program: str, error: BaseException) -> int:
+    """Says in one line what ended the program, and returns its exit code; a bug of ours is raised again."""
+    number = interrupts.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+    notes = getattr(error, "__notes__", [])  # where to find what was made
+    if number:
+        stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        told = error.args if isinstance(error, KeyboardInterrupt) else ()
+        print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
+        return 128 + number
+    if not isinstance(error, Exception) or not raised_for_the_user(error):
+        raise error
+    hint = f" (see {program} --help)" if isinstance(error, OptionError) else ""
+    print(f"{program}: error: {'; '.join([str(error), *notes])}{hint}", file=sys.stderr)
+    return 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
 
 
 def overview() -> str:
@@ -207,12 +227,23 @@ def _run(name: str, command: Command, argv: Sequence[str]) -> int:
         settings = parse(
             _load(command.config), argv, program=f"tad {name}", description=description, example=f"  {command.example}"
         )
-    except SystemExit as stop:  # after --help
-        return int(stop.code or 0)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        return 0  # after --help
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and hasattr(settings, "output") and not command.shared:  # each would write the same files
+        together = ", ".join(f"tad {other}" for other, one in COMMANDS.items() if one.shared)
+        raise OptionError(
+            f"expected one process, got WORLD_SIZE={processes}: only {together} share their work among processes; "
+            f"start this command without torchrun or accelerate, once for each GPU if you like (--device cuda:1)"
+        )
     result = _load(command.job)(settings)
     return result if isinstance(result, int) else 0
 
 
 def _load(reference: str) -> Any:
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    loaded = getattr(importlib.import_module(module), name)
+    interrupts.check()  # not every library lets Ctrl-C through while it is imported
+    return loaded

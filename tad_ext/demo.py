@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,8 +159,8 @@ def with_preset(config: DemoConfig) -> DemoConfig:
 
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
-    """Runs the chain, prints the table, writes curve.png, confidence_decay.png and demo.json; returns what demo.json
-    holds.
+    """Runs the chain, prints the table, writes demo.json, curve.png and confidence_decay.png; returns what demo.json
+    holds. An earlier demo's files come back if this one does not reach its end.
 
     Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
     earlier demo.
@@ -169,6 +168,22 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     config = with_preset(config)
     import torch
 
+    from tad_ext.files import set_aside
+    from tad_ext.models.loading import resolve_device
+    from tad_ext.pretraining import check_settings
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    output = Path(config.output)
+    check_settings(pretrain_settings(config, output))
+    distill_settings(config, output).validate()
+    resolve_device(config.device)
+    _check_folder(config)
+    with set_aside([output / name for name in (*OWN_FILES, MARKER)]):
+        return _run_stages(config, output)
+
+
+def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
     from tad_ext.collection import collect
     from tad_ext.data.tasks import get_task
     from tad_ext.data.trajectories import read_trajectories
@@ -176,24 +191,16 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from tad_ext.evaluation import confidence_by_distance, evaluate_model, plot_accuracy_curve, plot_confidence_decay
     from tad_ext.files import write_json
     from tad_ext.merging import MergeConfig, load_merged, merge
-    from tad_ext.models.loading import load_tokenizer, resolve_device
-    from tad_ext.pretraining import check_settings, pretrain
+    from tad_ext.models.loading import load_tokenizer
+    from tad_ext.pretraining import pretrain
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    output = Path(config.output)
-    settings = pretrain_settings(config, output), collect_settings(config, output), distill_settings(config, output)
-    check_settings(settings[0])
-    settings[2].validate()
-    resolve_device(config.device)
-    _fresh_folder(config)  # only now: an earlier demo's results are not given up for settings that cannot run
     task, decoding = get_task(TASK), decode_settings(config)
     problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
     write_json(output / MARKER, dataclasses.asdict(config))
     stages = _Stages(config)
 
     with stages.next():
-        pretrain(settings[0])
+        pretrain(pretrain_settings(config, output))
     tokenizer = load_tokenizer(output / "base")
     base = load_merged(output / "base", None, device=config.device)
 
@@ -203,9 +210,9 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
             base, tokenizer, task, problems, [ONE_PER_STEP], decoding, name="teacher", prompt="teacher", progress=True
         )
     with stages.next():
-        collect(settings[1])
+        collect(collect_settings(config, output))
     with stages.next():
-        adapter = distill(settings[2]).adapter
+        adapter = distill(distill_settings(config, output)).adapter
     with stages.next():
         merge(MergeConfig(model=str(output / "base"), adapter=str(adapter), output=str(output / "distilled")))
     distilled = load_merged(output / "distilled", None, device=config.device)
@@ -223,11 +230,11 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
             )
             for name, model in (("base", base), ("distilled", distilled))
         }
-        plot_accuracy_curve([before, after], output / "curve.png")
-        plot_confidence_decay(decays, output / "confidence_decay.png")
     report = _report(config, before, after, teacher, decays) | {"stage_seconds": stages.seconds}
-    write_json(output / "demo.json", report)
     _print(stages.console, config, report, output)
+    write_json(output / "demo.json", report)
+    plot_accuracy_curve([before, after], output / "curve.png")
+    plot_confidence_decay(decays, output / "confidence_decay.png")
     return report
 
 
@@ -258,8 +265,8 @@ class _Stages:
         self.say(f"{title}: {self.seconds[title]:.1f} s")
 
 
-def _fresh_folder(config: DemoConfig) -> Path:
-    """The output folder without an earlier demo's files; a folder that no demo wrote is refused unless it is empty."""
+def _check_folder(config: DemoConfig) -> None:
+    """Makes the output folder; one that no demo wrote is refused unless it is empty."""
     from tad_ext.files import output_folder
 
     output = output_folder(config.output)
@@ -267,12 +274,6 @@ def _fresh_folder(config: DemoConfig) -> Path:
         raise ValueError(
             f"output is '{output}', which holds other files; expected a new or empty folder, or an earlier demo's"
         )
-    for path in (output / name for name in OWN_FILES):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    return output
 
 
 def _report(

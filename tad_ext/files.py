@@ -1,9 +1,12 @@
-"""Writing files so that a reader, or a run killed at any moment, never meets half of one.
+"""Writing files so that neither a reader nor a run killed at any moment meets half of one, and no work is lost at its
+end.
 
-What is written goes to a temporary name in the same folder (the same file system, so that a rename is atomic), is
-flushed to the disk, and is then renamed to its own name. A temporary name starts with a dot and keeps the original
-name at its end: ``.tmp-<random>-<name>``, so that globs for finished files pass it by and writers that look at the
-suffix still find it.
+What is written goes to a temporary name on the same file system, is flushed to the disk, and is then renamed to its own
+name. A temporary name starts with a dot and keeps the original name at its end: ``.tmp-<random>-<name>``, so that globs
+for finished files pass it by and writers that look at the suffix still find it.
+
+A job tries its output before it works (`output_folder`, `tried_folder`, `tried_file`), leaves an earlier run's files
+alone until its own are complete (`successor`), and where its result cannot be written, puts it elsewhere (`rescued`).
 """
 
 from __future__ import annotations
@@ -12,69 +15,165 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from tad_ext.interrupts import shielded
+
 _PREFIX = ".tmp-"
+_PROBE = b"\0" * 4096
+
+
+class CompleteError(OSError):
+    """What was to be written is complete, but could not take its place; the message says where it is."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write one file to; on leaving the block the file takes its name ``path`` (replacing
-    an older one).
+    an older one, or that which a link points to).
 
     If the block raises, the temporary file is removed and ``path`` is as it was. Raises FileNotFoundError if the
-    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder.
+    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder, FileExistsError if it
+    is something else (a device or a pipe), CompleteError if only the last rename fails.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: expected a file's name, but it is a folder")
+    path = _checked_file(path)
     temporary = _temporary(path)
     try:
-        yield temporary
-        if not temporary.is_file():
-            raise FileNotFoundError(f"nothing was written for {path} (expected a file at {temporary})")
-        _sync(temporary)
-        temporary.replace(path)
+        with _named(path):
+            yield temporary
+            if not temporary.is_file():
+                raise FileNotFoundError(f"nothing was written for {path} (expected a file at {temporary})")
+            _sync(temporary)
+        _move([(temporary, path)], made=temporary)
+    except CompleteError:
+        raise
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with shielded():
+            temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a new temporary folder beside ``path``; on leaving the block it takes the name ``path``, complete with
-    all its files.
+    """Yields a new temporary folder; on leaving the block all its files stand in the folder ``path``.
 
-    An existing non-empty ``path`` is refused with FileExistsError before the block runs, unless ``overwrite``: then
-    the old folder stands until the new one is complete, and is replaced as a whole. (Two renames: a kill exactly
-    between them leaves the old one under its temporary name, and nothing lost.) A file of that name is a
-    NotADirectoryError. If the block raises, ``path`` is as it was.
+    A new ``path`` gets its name by a rename. In one that exists (it may be a link, a mounted disk or the current
+    folder) the temporary folder is made, and the files move up. If it holds files it is refused with FileExistsError
+    before the block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill
+    exactly between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
+    NotADirectoryError. If the block raises, ``path`` is as it was; CompleteError if only a last rename fails.
     """
-    path = Path(path)
+    path = _real(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"cannot write the folder {path}: a file of this name exists")
-    if not overwrite and path.is_dir() and any(path.iterdir()):
+    is_new = not path.is_dir()
+    older = [] if is_new else _contents(path)
+    if older and not overwrite:
         raise FileExistsError(f"cannot write the folder {path}: it exists and is not empty")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.mkdir()
+    temporary = _temporary(path if is_new else path / path.name)
     try:
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
-        _replace_folder(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with _named(path):
+            temporary.mkdir()
+            yield temporary
+            readable = temporary.stat().st_mode & 0o666  # by whom the umask says; safetensors asks for the owner alone
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    with contextlib.suppress(OSError):  # on a file system without modes
+                        Path(folder, name).chmod(readable)
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+        if is_new:
+            _move([(temporary, path)], made=temporary)
+        else:
+            _move_up(temporary, older)
+    except CompleteError:
         raise
-    _sync(path.parent)
+    except BaseException:
+        with shielded():
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(path.parent if is_new else path)
+
+
+@contextlib.contextmanager
+def successor(folder: Path, earlier: Sequence[Path]) -> Iterator[Path]:
+    """Where a job writes what replaces ``earlier``, an older run's files in ``folder``: these stand until it is done.
+
+    Yields ``folder`` itself if there are none, otherwise a temporary folder in it, whose contents then move up, in the
+    place of the older ones. When the block raises, what it wrote stays there, and a note of the exception says where.
+    """
+    written = _temporary(folder / _real(folder).name) if earlier else folder
+    written.mkdir(exist_ok=True)
+    before = _contents(written)
+    try:
+        yield written
+    except BaseException as error:
+        with contextlib.suppress(OSError), shielded():
+            if earlier:
+                written.rmdir()  # if it is empty
+        if written.is_dir() and _contents(written) != before:
+            error.add_note(f"what this run has written is in {written}")
+        raise
+    if earlier:
+        _move_up(written, earlier)
+
+
+@contextlib.contextmanager
+def set_aside(paths: Iterable[Path]) -> Iterator[None]:
+    """Takes earlier files and folders (of one folder) out of the way of the block, which writes others of these names.
+
+    When the block ends, the earlier ones are removed; when it raises, they are put back, in the place of what it wrote.
+    Killed without notice, it leaves them in a temporary folder beside.
+    """
+    paths = list(paths)
+    present = [path for path in paths if path.exists()]
+    if not present:
+        yield
+        return
+    aside = _temporary(present[0].with_name("earlier"))
+    aside.mkdir()
+    _move([(path, aside / path.name) for path in present])
+    try:
+        yield
+    except BaseException:
+        with shielded():
+            for path in paths:
+                _remove(path)
+            _move([(aside / path.name, path) for path in present])
+            aside.rmdir()
+        raise
+    with shielded():
+        shutil.rmtree(aside)
+
+
+def rescued(write: Callable[[Path], None], path: Path) -> None:
+    """Calls ``write(path)``; if that fails because nothing more can be written there (a full disk), writes to the
+    system's temporary folder instead, so that no hours of work are lost. The error that follows says where it is.
+    """
+    try:
+        write(path)
+    except CompleteError:
+        raise
+    except OSError as error:
+        elsewhere = Path(tempfile.gettempdir(), f"tad-{uuid.uuid4().hex[:8]}", _real(path).name)
+        try:
+            write(elsewhere)
+        except OSError as second:
+            error.add_note(f"nor could it be written elsewhere ({second})")
+            with contextlib.suppress(OSError):
+                elsewhere.parent.rmdir()
+        else:
+            error.add_note(f"it was written to {elsewhere} instead")
+        raise
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -90,23 +189,81 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def json_lines(rows: Iterable[Any]) -> str:
+    """One JSON value a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class JsonLinesWriter:
+    """A file that grows by one JSON value a line, from the first one on; what was added outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream: FileIO | None = None
+
+    def add(self, row: Any) -> None:
+        """Writes a line."""
+        with _named(self.path):
+            self._stream = self._stream or FileIO(self.path, "a")
+            line = json_lines([row]).encode()
+            while line:
+                line = line[self._stream.write(line) :]
+
+    def __enter__(self) -> JsonLinesWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
 def output_folder(path: str | Path, *, argument: str = "output") -> Path:
-    """Makes the folder a job writes into; a file in its way, or no permission to write, is a ValueError naming
-    ``argument``.
+    """Makes the folder a job writes into, and writes and removes a file there: what stands in the way shows before the
+    work, as a ValueError naming ``argument``.
     """
-    folder = Path(path)
     if not str(path):
-        raise ValueError(f"{argument} must be the path of a folder, got an empty string")
+        raise ValueError(f"{argument} must be the path of a folder, got '' (an empty string)")
     try:
+        folder = _real(path)
         folder.mkdir(parents=True, exist_ok=True)
+        _try_writing(folder / folder.name)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise ValueError(
-            f"{argument} must be a folder that exists or can be made, got {str(path)!r} ({reason})"
+            f"{argument} must be a folder that exists or can be made, and that can be written to, got {str(path)!r} "
+            f"({error.strerror or error})"
         ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{argument} must be a folder that can be written to, got {str(path)!r}")
-    return folder
+    return Path(path)
+
+
+def tried_folder(path: str | Path, *, argument: str = "output", empty: bool = False) -> Path:
+    """As `output_folder`, but leaves everything as it was: for jobs that write nothing if they fail.
+
+    ``empty``: it is to be a new folder, or an empty one; one that holds files is a FileExistsError.
+    """
+    folder = _real(path)
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        output_folder(path, argument=argument)
+    finally:
+        for one in missing:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+    if empty and folder.is_dir() and (there := _contents(folder)):
+        raise FileExistsError(
+            f"{argument} must be a new or empty folder, got {str(path)!r}, which holds {there[0].name}"
+        )
+    return Path(path)
+
+
+def tried_file(path: str | Path, *, argument: str = "output") -> Path:
+    """The path of a file that can be written, as was tried; anything in the way is a ValueError naming ``argument``."""
+    try:
+        _try_writing(_checked_file(path))
+    except OSError as error:
+        raise ValueError(
+            f"{argument} must be a file that can be written, got {str(path)!r} ({error.strerror or error})"
+        ) from error
+    return Path(path)
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> list[Path]:
@@ -117,30 +274,98 @@ def remove_leftovers(folder: str | Path, pattern: str) -> list[Path]:
     """
     leftovers = sorted(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}"))
     for path in leftovers:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     return leftovers
+
+
+def _real(path: str | Path) -> Path:
+    """The absolute path behind links; unlike pathlib's resolve(), links in a circle are left to whoever opens it."""
+    return Path(os.path.realpath(path))
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
 
 
-def _replace_folder(new: Path, path: Path) -> None:
-    """Renames ``new`` to ``path``, moving a non-empty older folder out of the way and back again if that fails."""
-    if not path.is_dir() or not any(path.iterdir()):
-        new.replace(path)
-        return
-    old = _temporary(path)
-    path.replace(old)
+def _contents(folder: Path) -> list[Path]:
+    """What a folder holds, without what other writers have left under temporary names."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(_PREFIX))
+
+
+def _checked_file(path: str | Path) -> Path:
+    """The path of a file, behind links; an OSError if no file can be there."""
+    path = _real(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: expected a file's name, but it is a folder")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"cannot write {path}: expected a file's name, but it is a device or a pipe")
+    return path
+
+
+def _try_writing(path: Path) -> None:
+    """Writes and removes a temporary file beside ``path``, with its name at the end: it may be too long, too."""
+    probe = _temporary(path)
     try:
-        new.replace(path)
-    except BaseException:
-        old.replace(path)
+        probe.write_bytes(_PROBE)
+        _sync(probe)
+    finally:
+        with shielded():
+            probe.unlink(missing_ok=True)
+
+
+def _move_up(new: Path, older: Iterable[Path]) -> None:
+    """Moves what the folder ``new`` holds into its parent, in the place of ``older``."""
+    # The largest last: without its weights a checkpoint that a kill cuts short is not taken for a whole one.
+    contents = sorted(new.iterdir(), key=lambda path: (path.stat().st_size, path.name))
+    with shielded():
+        aside = _temporary(new)
+        aside.mkdir()
+        away = [(path, aside / path.name) for path in older]
+        try:
+            _move([*away, *((path, new.with_name(path.name)) for path in contents)], made=new)
+        except CompleteError:
+            with contextlib.suppress(OSError):
+                aside.rmdir()
+            raise
+        new.rmdir()
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move(renames: list[tuple[Path, Path]], *, made: Path | None = None) -> None:
+    """Does all renames or none; CompleteError, saying where what was made stays, if one fails."""
+    done: list[tuple[Path, Path]] = []
+    with shielded():
+        try:
+            for source, target in renames:
+                source.replace(target)
+                done.append((source, target))
+        except OSError as error:
+            for source, target in reversed(done):
+                target.replace(source)
+            stays = f"; what was made is complete, in {made}" if made else ""
+            raise CompleteError(f"cannot rename {source} to {target} ({error.strerror or error}){stays}") from error
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing name what was written, which a full disk's do not."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
         raise
-    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tad_ext.files import rescued, tried_folder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -27,12 +29,14 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
-    """Writes the merged checkpoint, complete or not at all, with the tokenizer and a record of where it came from."""
+    """Writes the merged checkpoint, complete or not at all, with the tokenizer and a record of where it came from.
+
+    Raises ValueError for an output that cannot be written to and FileExistsError for one that holds files, both before
+    the model is loaded; what `load_merged` raises; OSError if the checkpoint could not be written, saying where it is.
+    """
     from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
 
-    output = Path(config.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output is '{output}', which exists and is not an empty folder; expected a new one")
+    output = tried_folder(config.output, empty=True)
     tokenizer = load_tokenizer(config.model)
     model = load_merged(
         config.model,
@@ -42,7 +46,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         allow_other_model=config.allow_other_model,
     )
     origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
-    save_model(model, tokenizer, output, reports={"merged_from.json": origin})
+    rescued(lambda path: save_model(model, tokenizer, path, reports={"merged_from.json": origin}), output)
     print(f"merged checkpoint written to {output}")
     return origin | {"output": str(output)}
 

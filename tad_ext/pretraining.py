@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.files import rescued, tried_folder
 from tad_ext.models.loading import resolve_device, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
@@ -63,11 +63,13 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
     complete or not at all.
 
     Raises:
-        ValueError: a setting out of range, named. FileExistsError: `config.output` exists and is not empty.
+        ValueError: a setting out of range, or an output that cannot be written to, named. FileExistsError:
+            `config.output` exists and is not empty. Both before the training. OSError: the checkpoint could not be
+            written; it says where it is instead.
     """
     check_settings(config)
-    _check_output(config)
     device = resolve_device(config.device)
+    output = tried_folder(config.output, empty=True)
     tokenizer = arithmetic_tokenizer()
     model = _new_model(config, tokenizer).to(device).train()
     optimizer = torch.optim.AdamW(
@@ -94,7 +96,8 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
                 raise FloatingPointError(f"the loss became {curve[-1]['loss']} by step {step}; lower learning_rate")
 
     model.eval()
-    save_model(model, tokenizer, config.output, reports={REPORT_FILE: {"settings": asdict(config), "curve": curve}})
+    reports = {REPORT_FILE: {"settings": asdict(config), "curve": curve}}
+    rescued(lambda path: save_model(model, tokenizer, path, reports=reports), output)
     tqdm.write(f"checkpoint written to {config.output} (loss {curve[-1]['loss']:.3f})")
     return model
 
@@ -244,11 +247,3 @@ def check_settings(config: PretrainConfig) -> None:
             raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
     if config.hidden_size % config.heads or config.hidden_size // config.heads % 2:
         raise ValueError(f"hidden_size must be an even multiple of heads ({config.heads}), got {config.hidden_size}")
-
-
-def _check_output(config: PretrainConfig) -> None:
-    output = Path(config.output)
-    if not config.output or output.is_file():
-        raise ValueError(f"output must be the path of a folder, got {config.output!r}")
-    if output.is_dir() and any(output.iterdir()):
-        raise FileExistsError(f"output must be a new or empty folder, but {config.output!r} holds files")

@@ -14,8 +14,11 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from setuptools import build_meta
-from setuptools.build_meta import (  # noqa: F401
+from setuptools_version import check_setuptools
+
+check_setuptools()
+from setuptools import build_meta  # noqa: E402
+from setuptools.build_meta import (  # noqa: E402, F401
     build_sdist,
     get_requires_for_build_sdist,
 )

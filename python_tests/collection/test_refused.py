@@ -34,6 +34,8 @@ from tad_ext.data.tasks import get_task
         ({"dtype": "int8"}, ValueError, "dtype must be"),
         ({"model": "missing"}, ValueError, "missing"),
         ({"output": ""}, ValueError, "output must be"),
+        ({"output": "/proc/x"}, ValueError, "output must be a folder that .*, got '/proc/x'"),
+        ({"output": "/proc"}, ValueError, "output must be a folder that .*, got '/proc'"),
     ],
 )
 def test_bad_settings_are_named_before_anything_is_done(

@@ -27,7 +27,7 @@ from tad_ext.distillation import trainer as trainer_module
 from tad_ext.distillation.dataset import shuffled
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
-from tad_ext.models.lora import add_lora, base_model, load_adapter, teacher
+from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
 
 MASK = 23
 IDS = torch.arange(24).reshape(2, 12) % 20
@@ -237,6 +237,60 @@ def test_an_output_in_use_is_refused_unless_told_otherwise(job: Callable[..., Di
         distill(config)
     distill(job(max_steps=1, overwrite=True))
     assert "checkpoint-000001" not in {path.name for path in Path(config.output).iterdir()}
+
+
+def test_an_earlier_run_stands_until_the_next_is_complete(job: Callable[..., DistillConfig]) -> None:
+    config = job(max_steps=2, save_every=1)
+    distill(config)
+    output = Path(config.output)
+    earlier = {name: (output / name).read_bytes() for name in files(output)}
+    with pytest.raises(FloatingPointError) as error:
+        distill(job(learning_rate=1e30, max_grad_norm=0.0, max_steps=50, save_every=1, overwrite=True))
+    [note] = error.value.__notes__
+    unfinished = note.rpartition("/")[2]
+    assert note == f"what this run has written is in {output / unfinished}"
+    assert "checkpoint-000001/adapter_model.safetensors" in files(output / unfinished)
+    left = {name: (output / name).read_bytes() for name in files(output) if not name.startswith(unfinished)}
+    assert left == earlier
+
+
+@pytest.mark.parametrize("path", ["/proc/x/y", "/proc"])
+def test_the_output_is_tried_before_the_model_is_loaded(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(trainer_module, "load_model", None)
+    with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
+        distill(job(output=path))
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_disk_that_is_full_does_not_cost_the_adapter(
+    job: Callable[..., DistillConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    config = job(max_steps=1, save_every=every)
+
+    def save(adapted: Any, path: Path) -> None:
+        if path.is_relative_to(config.output):
+            raise OSError(28, "No space left on device", str(path))
+        save_adapter(adapted, path)
+
+    monkeypatch.setattr(trainer_module, "save_adapter", save)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match="No space left on device") as error:
+        distill(config)
+    rescued = error.value.__notes__[0].removeprefix("it was written to ").removesuffix(" instead")
+    load_adapter(load_model(config.model), rescued)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_result(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "_write_curve", lambda *_: 1 / 0)
+    config = job(max_steps=1)
+    with pytest.raises(ZeroDivisionError):
+        distill(config)
+    assert json.loads((Path(config.output) / "training.json").read_text())["steps"]
+    load_adapter(load_model(config.model), Path(config.output) / "adapter")
 
 
 @pytest.mark.parametrize("name", ["training.json", "loss.png", "config.json"])

@@ -7,9 +7,9 @@ import torch
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.collection import CollectConfig
-from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
-from tad_ext.decoding import DelayedCache, decode
+from tad_ext.decoding import DelayedCache, decode_stream
 from tad_ext.evaluation import EvaluateConfig, accuracy_under_parallelism, evaluate
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -111,9 +111,9 @@ def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
 
     def spy(model, prompts, config, **options):
         seen.append(config.cache)
-        return decode(model, prompts, config, **options)
+        return decode_stream(model, prompts, config, **options)
 
-    monkeypatch.setattr("tad_ext.evaluation.runner.decode", spy)
+    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", spy)
     evaluate(settings(checkpoint, tmp_path, cache="delayed:16,1", thresholds=[0.5], limit=1))
     assert seen == [DelayedCache(16, 1)] * 2
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["cache"] == "delayed:16,1"
@@ -145,6 +145,74 @@ def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, c
     with pytest.raises(ValueError, match=message):
         evaluate(settings(checkpoint, tmp_path, **changes))
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("output", ["/proc/x/y", "taken/below", "taken"])
+def test_the_output_is_tried_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setattr("tad_ext.evaluation.runner.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{output}'"):
+        evaluate(settings(checkpoint, tmp_path, output=output))
+
+
+def test_a_response_is_written_as_soon_as_it_is_there(checkpoint, tmp_path, monkeypatch):
+    counts = []
+
+    def counting(*arguments, **options):
+        for number, row in enumerate(decode_stream(*arguments, **options)):
+            file = tmp_path / "out" / "responses.jsonl"
+            counts.append((number, len(file.read_text().splitlines()) if file.exists() else 0))
+            yield row
+
+    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", counting)
+    evaluate(settings(checkpoint, tmp_path, limit=3, thresholds=[0.5]))
+    assert counts == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]
+
+
+def test_responses_are_in_the_order_of_the_problems(checkpoint, tmp_path, monkeypatch):
+    ids = [problem.id for problem in ArithmeticTask().problems("test", limit=6, seed=0)]
+    evaluate(settings(checkpoint, tmp_path, thresholds=[0.5], batch_size=2))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert [(row["policy"], row["id"]) for row in rows] == [
+        (policy, name) for policy in ("topk:1", "entropy:0.5") for name in ids
+    ]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_result(checkpoint, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tad_ext.evaluation.runner.plot_accuracy_curve", failing)
+    with pytest.raises(OSError, match="No space left") as error:
+        evaluate(settings(checkpoint, tmp_path, thresholds=[0.5], limit=2))
+    assert error.value.__notes__ == [f"what this run has written is in {tmp_path / 'out'}"]
+    assert len((tmp_path / "out" / "responses.jsonl").read_text().splitlines()) == 2 * 2
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["problems"] == 2
+
+
+def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, trajectories, tmp_path, monkeypatch):
+    evaluate(settings(checkpoint, tmp_path, trajectories=str(trajectories), thresholds=[], limit=1))
+    output = tmp_path / "out"
+    earlier = {path.name: path.read_bytes() for path in output.iterdir()}
+
+    def stopping(*arguments, **options):
+        yield from list(decode_stream(*arguments, **options))[:2]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", stopping)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        evaluate(settings(checkpoint, tmp_path))
+    monkeypatch.undo()
+    [note] = stop.value.__notes__
+    unfinished = output / note.rpartition("/")[2]
+    assert len((unfinished / "responses.jsonl").read_text().splitlines()) == 2
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == earlier
+    evaluate(settings(checkpoint, tmp_path, limit=2))
+    assert {path.name for path in output.iterdir()} == {
+        "evaluation.json", "responses.jsonl", "accuracy_curve.png", unfinished.name
+    }  # fmt: skip
+    assert json.loads((output / "evaluation.json").read_text())["problems"] == 2
 
 
 def test_evaluation_asks_other_problems_than_collection_by_default():

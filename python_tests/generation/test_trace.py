@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import matplotlib.image
 import pytest
@@ -111,6 +112,16 @@ def test_some_of_the_prompts(tmp_path, capsys):
     assert main([*argv, "--prompt", "7"]) == 2
     assert "prompt is 7, expected one of the 3 that" in capsys.readouterr().err
     assert main([*argv, "--limit", "0"]) == 2
+
+
+@pytest.mark.parametrize("output", [".", "nowhere/trace.png", "pipe", "/proc/trace.png"])
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    assert main(["plot", "trace", "--input", "nothing", "--output", output]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"tad plot trace: error: output must be a file that can be written, got '{output}' (")
+    assert err.count("\n") == 1
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):

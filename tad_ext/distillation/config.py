@@ -73,7 +73,8 @@ class DistillConfig:
         default=0, metadata=_help("also save the adapter every so many optimizer steps; 0: at the end only")
     )
     overwrite: bool = field(
-        default=False, metadata=_help("replace an adapter and checkpoints that output already holds")
+        default=False,
+        metadata=_help("replace the adapter and checkpoints that output holds, once this run is complete"),
     )
     device: str = field(default="auto", metadata=_help("auto, cpu or cuda"))
     dtype: str = field(

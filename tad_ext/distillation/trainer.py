@@ -8,11 +8,11 @@ reported losses are exchanged.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from tad_ext.data.trajectories import read_trajectories
 from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
 from tad_ext.distillation.objectives import BatchTotals, TADObjective
-from tad_ext.files import atomic_path, output_folder, write_json
+from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_model, load_tokenizer, resolve_device
 from tad_ext.models.lora import add_lora, save_adapter
@@ -65,13 +65,16 @@ def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by the TAD objective.
 
     Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
-    the settings and every step's losses, and `loss.png`. Runs on one device, or on several through `accelerate
-    launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
+    the settings and every step's losses, and `loss.png`. With `overwrite` an earlier run's files stand until this one
+    is complete. Runs on one device, or on several through `accelerate launch` or `torchrun`. In float32 on a CPU the
+    same settings give the same adapter bit for bit.
 
     Raises:
-        ValueError: a setting out of range, trajectories that do not fit the model, target names that match nothing.
+        ValueError: a setting out of range, an output that cannot be written to, trajectories that do not fit the model,
+            target names that match nothing.
         FileExistsError: `output` holds an adapter or checkpoints already and `overwrite` is off.
         FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
+        OSError: the adapter could not be written; it says where it is instead.
     """
     config.validate()
     device = resolve_device(config.device)
@@ -92,6 +95,8 @@ def distill(config: DistillConfig) -> DistillResult:
 
     # Mixed precision is autocast around the objective, so that it depends on the model's dtype and on nothing else.
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    if accelerator.is_main_process:
+        tried_folder(output)
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
@@ -110,28 +115,34 @@ def distill(config: DistillConfig) -> DistillResult:
         target_modules=config.target_modules,
         seed=config.seed,
     )
-    if accelerator.is_main_process:
-        output_folder(output)
-        _remove_earlier(output)
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
 
+    records = _train(config, accelerator, adapted, states)
     started = time.perf_counter()
-    history: list[StepRecord] = []
-    for record in _train(config, accelerator, adapted, states):
-        history.append(record)
-        if accelerator.is_main_process and config.save_every and record.step % config.save_every == 0:
-            save_adapter(adapted, output / CHECKPOINT_FOLDER.format(step=record.step))
-            _write_history(output, config, history)
+    history = _write_down(records, adapted, output, config) if accelerator.is_main_process else list(records)
     seconds = time.perf_counter() - started
-    if accelerator.is_main_process:
-        _write_history(output, config, history)
-        _write_curve(output / CURVE_FILE, history)
-        # The adapter comes last: where it stands, the run is complete.
-        save_adapter(adapted, output / ADAPTER_FOLDER)
     accelerator.wait_for_everyone()
     accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
+
+
+def _write_down(
+    records: Iterator[StepRecord], adapted: PeftModel, output: Path, config: DistillConfig
+) -> list[StepRecord]:
+    """All records of the training, during and after which its files are written."""
+    history: list[StepRecord] = []
+    save = partial(save_adapter, adapted)
+    with successor(output_folder(output), _earlier_files(output)) as folder:
+        for record in records:
+            history.append(record)
+            if config.save_every and record.step % config.save_every == 0:
+                rescued(save, folder / CHECKPOINT_FOLDER.format(step=record.step))
+                _write_history(folder, config, history)
+        rescued(save, folder / ADAPTER_FOLDER)  # what the training was for comes first
+        _write_history(folder, config, history)
+        _write_curve(folder / CURVE_FILE, history)
+    return history
 
 
 def _train(
@@ -219,15 +230,6 @@ def _earlier_files(output: Path) -> list[Path]:
     """What an earlier run left in the folder."""
     folders = [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))]
     return [path for path in [*folders, output / HISTORY_FILE, output / CURVE_FILE] if path.exists()]
-
-
-def _remove_earlier(output: Path) -> None:
-    """What an earlier run left in the same folder must not be taken for this one's."""
-    for path in _earlier_files(output):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:

@@ -5,10 +5,10 @@ down.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -16,17 +16,22 @@ from torch import nn
 
 from tad_ext.data.tasks import Problem, Split, Task, check_split, get_task
 from tad_ext.data.trajectories import read_trajectories
-from tad_ext.decoding import DecodeConfig, decode, parse_cache, parse_policy
+from tad_ext.decoding import DecodeConfig, decode_stream, parse_cache, parse_policy
 from tad_ext.decoding.policies import policies_by_name
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
-from tad_ext.files import output_folder, write_json, write_text
+from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.merging import load_merged
 from tad_ext.models.loading import load_tokenizer, model_fingerprint
 
 PROMPTS = ("student", "teacher")
+RESPONSES, REPORT = "responses.jsonl", "evaluation.json"
+ACCURACY_CURVE, DECAY_CURVE = "accuracy_curve.png", "confidence_decay.png"
+OWN_FILES = (RESPONSES, REPORT, ACCURACY_CURVE, DECAY_CURVE)
+
+T = TypeVar("T")
 
 
 def evaluate_model(
@@ -40,6 +45,7 @@ def evaluate_model(
     name: str = "model",
     prompt: str = "student",
     progress: bool = False,
+    each: Callable[[dict[str, Any]], None] | None = None,
 ) -> Evaluation:
     """Decodes all problems once per policy and checks the responses.
 
@@ -53,6 +59,7 @@ def evaluate_model(
             by block: with several blocks at a time, forced progress in the first one could add a second token.
         name: of the model, in tables and legends.
         prompt: "student", or "teacher": with the privileged reference.
+        each: is given each response as soon as it is finished, as it then stands in the evaluation's `responses`.
 
     Raises:
         ValueError: no problems, no policies or one named twice, a policy that does not parse, an unknown prompt.
@@ -71,41 +78,60 @@ def evaluate_model(
     prompts = [build_prompt(problem, tokenizer) for problem in problems]
     evaluation = Evaluation(name=name, task=task.name, points=[])
     for policy, config in configs.items():
-        result = decode(model, prompts, config, progress=progress)
-        texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.responses()]
-        right = [task.is_correct(problem, text) for problem, text in zip(problems, texts, strict=True)]
-        lengths, forwards = result.response_lengths.tolist(), result.forwards.tolist()
+        rows: dict[int, tuple[dict[str, Any], int]] = {}  # by number of the problem: the response, its text's tokens
+        watch = Stopwatch()
+        for row in watch.timed(decode_stream(model, prompts, config, progress=progress)):
+            text = tokenizer.decode(row.response(), skip_special_tokens=True)
+            response = {
+                "id": problems[row.number].id,
+                "policy": policy,
+                "correct": task.is_correct(problems[row.number], text),
+                "tokens": row.response_length,
+                "forwards": row.forwards,
+                "response": text,
+            }
+            rows[row.number] = response, len(tokenizer.encode(text, add_special_tokens=False))
+            if each is not None:
+                each(response)
+        responses = [rows[number][0] for number in range(len(problems))]
+        evaluation.responses += responses
         evaluation.points.append(
             Point(
                 policy=policy,
                 problems=len(problems),
-                correct=sum(right),
-                response_tokens=sum(lengths),
-                text_tokens=sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts),
-                forwards=sum(forwards),
-                seconds=result.seconds,
+                correct=sum(one["correct"] for one in responses),
+                response_tokens=sum(one["tokens"] for one in responses),
+                text_tokens=sum(tokens for _, tokens in rows.values()),
+                forwards=sum(one["forwards"] for one in responses),
+                seconds=watch.seconds,
             )
         )
-        rows = zip(problems, texts, right, lengths, forwards, strict=True)
-        evaluation.responses += [
-            {
-                "id": problem.id,
-                "policy": policy,
-                "correct": correct,
-                "tokens": tokens,
-                "forwards": steps,
-                "response": text,
-            }
-            for problem, text, correct, tokens, steps in rows
-        ]
     return evaluation
+
+
+class Stopwatch:
+    """Seconds spent waiting for what an iterator gives: decoding, without what is done with the responses."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, values: Iterator[T]) -> Iterator[T]:
+        """The same values."""
+        started = time.perf_counter()
+        for value in values:
+            self.seconds += time.perf_counter() - started
+            yield value
+            started = time.perf_counter()
+        self.seconds += time.perf_counter() - started
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Runs `tad evaluate`: evaluation.json, responses.jsonl and accuracy_curve.png in ``config.output``; returns what
     evaluation.json holds.
 
-    With ``config.trajectories`` also confidence_decay.png, and its numbers under "confidence_decay".
+    With ``config.trajectories`` also confidence_decay.png, and its numbers under "confidence_decay". Responses are
+    written as they come, numbers when they are known, and pictures last; an earlier evaluation's files stand until all
+    of this one's are written.
 
     Raises:
         ValueError, TypeError: a setting that is wrong, before the model is loaded; what `load_model` and the others
@@ -128,6 +154,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError(f"trajectories in '{config.trajectories}' hold no trajectory; expected at least one")
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
+    tried_folder(config.output)
 
     tokenizer = load_tokenizer(config.model)
     model = load_merged(
@@ -138,26 +165,28 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         allow_other_model=config.allow_other_model,
     )
     name = Path(config.model if config.adapter is None else config.adapter).resolve().name
-    evaluation = evaluate_model(
-        model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True
-    )
     output = output_folder(config.output)
-    (output / "confidence_decay.png").unlink(missing_ok=True)  # of an earlier evaluation
-    report = evaluation.to_json(config.best_accuracy) | {
-        "model_fingerprint": model_fingerprint(config.model),
-        "settings": dataclasses.asdict(config)
-        | {"gen_length": decoding.gen_length, "block_length": decoding.block_length},
-    }
-    if trajectories:
-        decay = confidence_by_distance(model, trajectories, seed=config.seed, progress=True)
-        report["confidence_decay"] = decay.to_json()
-        plot_confidence_decay({name: decay}, output / "confidence_decay.png")
-    plot_accuracy_curve([evaluation], output / "accuracy_curve.png", best_accuracy=config.best_accuracy)
-    write_text(
-        output / "responses.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in evaluation.responses)
-    )
-    write_json(output / "evaluation.json", report)
-    _print(evaluation, report, output)
+    with successor(output, [output / one for one in OWN_FILES if (output / one).exists()]) as folder:
+        with JsonLinesWriter(folder / RESPONSES) as responses:
+            evaluation = evaluate_model(
+                model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True,
+                each=responses.add,
+            )  # fmt: skip
+        report = evaluation.to_json(config.best_accuracy) | {
+            "model_fingerprint": model_fingerprint(config.model),
+            "settings": dataclasses.asdict(config)
+            | {"gen_length": decoding.gen_length, "block_length": decoding.block_length},
+        }
+        _print(evaluation, report)  # first: a terminal is never full
+        write_json(folder / REPORT, report)
+        write_text(folder / RESPONSES, json_lines(evaluation.responses))  # now in the order of the problems
+        if trajectories:
+            decay = confidence_by_distance(model, trajectories, seed=config.seed, progress=True)
+            report["confidence_decay"] = decay.to_json()
+            write_json(folder / REPORT, report)
+            plot_confidence_decay({name: decay}, folder / DECAY_CURVE)
+        plot_accuracy_curve([evaluation], folder / ACCURACY_CURVE, best_accuracy=config.best_accuracy)
+    print(f"written to {output}")
     return report
 
 
@@ -192,7 +221,7 @@ def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
     )
 
 
-def _print(evaluation: Evaluation, report: dict[str, Any], output: Path) -> None:
+def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
     table = Table(title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems")
     for heading in ("policy", "accuracy, %", "tokens / forward", "published count", "tokens / s"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
@@ -209,4 +238,3 @@ def _print(evaluation: Evaluation, report: dict[str, Any], output: Path) -> None
     console.print(f"AUP {report['aup']:.1f} (y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})")
     for name in ("tokens_per_forward", "published_tokens_per_forward"):
         console.print(f"{name}: {report['definitions'][name]}", style="dim", highlight=False)
-    console.print(f"written to {output}", highlight=False)

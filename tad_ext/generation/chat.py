@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tad_ext import interrupts
 from tad_ext.data.prompts import Message, chat_ids
 from tad_ext.generation.live_view import rates, terminal, view_of
 from tad_ext.generation.session import Session
@@ -29,6 +30,7 @@ def chat(session: Session) -> None:
             print()
             return
         except KeyboardInterrupt:
+            interrupts.forget()
             print("\n(Ctrl-D ends the chat)")
             continue
         if not question.strip():
@@ -37,6 +39,7 @@ def chat(session: Session) -> None:
         try:
             answer = _answer(session, messages, turn)
         except KeyboardInterrupt:
+            interrupts.forget()
             print("(stopped; this turn is forgotten)")
             messages.pop()
         except ValueError as error:  # a turn that the model cannot read is no reason to lose the others

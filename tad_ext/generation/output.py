@@ -12,10 +12,18 @@ import hashlib
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tad_ext.data.trajectories import tokenizer_hash
-from tad_ext.files import output_folder, remove_leftovers, write_json, write_text
+from tad_ext.files import (
+    JsonLinesWriter,
+    json_lines,
+    output_folder,
+    remove_leftovers,
+    tried_folder,
+    write_json,
+    write_text,
+)
 from tad_ext.generation.config import GenerateConfig
 from tad_ext.generation.session import Session
 from tad_ext.generation.trace import TRACE, Trace
@@ -58,6 +66,10 @@ class OutputFolder:
         """The responses so far."""
         return self._rows[GENERATIONS]
 
+    def try_out(self) -> None:
+        """ValueError if nothing can be written there; before the model is loaded."""
+        tried_folder(self.path)
+
     def __enter__(self) -> OutputFolder:
         output_folder(self.path)
         for name in self._rows:
@@ -65,9 +77,7 @@ class OutputFolder:
         write_json(self.path / SETTINGS, self.settings)
         self._write_in_order()  # without what a killed run has left half written
         self._open = ExitStack()
-        self._files: dict[str, IO[str]] = {
-            name: self._open.enter_context((self.path / name).open("a", encoding="utf-8")) for name in self._rows
-        }
+        self._files = {name: self._open.enter_context(JsonLinesWriter(self.path / name)) for name in self._rows}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -80,13 +90,12 @@ class OutputFolder:
         # The response last: a trace without one is dropped when the run is continued.
         for name, row in ((TRACE, trace.to_json()), (GENERATIONS, response)):
             if name in self._rows:
-                self._files[name].write(_line(row))
-                self._files[name].flush()
+                self._files[name].add(row)
                 self._rows[name][row["index"]] = row
 
     def _write_in_order(self) -> None:
         for name, rows in self._rows.items():
-            write_text(self.path / name, "".join(_line(rows[index]) for index in sorted(rows)))
+            write_text(self.path / name, json_lines(rows[index] for index in sorted(rows)))
 
     def _check_settings(self, config: GenerateConfig) -> None:
         file = self.path / SETTINGS
@@ -167,7 +176,3 @@ def _read_lines(file: Path) -> dict[int, Row]:
             )
         rows[index] = row
     return rows
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -72,6 +72,8 @@ def _answer(
     progress: _Progress,
 ) -> None:
     """Decodes what waits; each response goes into `finished` and into the folder."""
+    if output is not None:
+        output.try_out()
     session.load()  # before anything is written or shown
     console = None if progress.is_file or session.config.infill else terminal()
     with ExitStack() as stack:

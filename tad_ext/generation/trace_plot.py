@@ -19,11 +19,13 @@ class PlotTraceConfig:
 
 def plot_trace(config: PlotTraceConfig) -> None:
     """Draws the heat map. Errors as `read_traces`, and ValueError for a prompt that is not there."""
+    from tad_ext.files import tried_file
     from tad_ext.generation.heat_map import plot_traces
     from tad_ext.generation.trace import read_traces
 
     if config.limit < 1:
         raise ValueError(f"limit is {config.limit}; expected at least 1")
+    tried_file(config.output)
     traces = read_traces(config.input)
     drawn = traces[: config.limit]
     if config.prompt is not None:

@@ -1,0 +1,104 @@
+"""Ctrl-C and SIGTERM: whenever they come, a command stops in good order.
+
+Python raises KeyboardInterrupt wherever it happens to be, and what surrounds it may make something else of it: a
+library whose import was cut short fails later with an ImportError, and what is raised inside a callback is printed and
+forgotten. So it is remembered here that a signal came: whatever ends the command after that, ends it because of the
+signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_received = 0  # the last signal, 0: none
+_shields = 0  # blocks entered in which signals wait
+_waiting = False
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block SIGINT raises KeyboardInterrupt and SIGTERM SystemExit, and `received` tells of them.
+
+    A signal that the process ignores (nohup) stays ignored. Outside the main thread, which alone may set handlers,
+    nothing changes.
+    """
+    global _received, _waiting
+    _received, _waiting = 0, False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    hook = sys.unraisablehook
+    try:
+        sys.unraisablehook = _not_forgotten
+        for number, handler in handlers.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, _stop)
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def received() -> int:
+    """The signal that came within `stoppable`; 0 if none did."""
+    return _received
+
+
+def check() -> None:
+    """Raises for a signal that came, and that a library has swallowed."""
+    if _received:
+        _raise()
+
+
+def forget() -> None:
+    """The signal was meant for one answer (a chat), not for the command, which goes on."""
+    global _received
+    _received = 0
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Signals wait until the block is left: for cleaning up, which a second Ctrl-C must not cut short."""
+    global _shields, _waiting
+    _shields += 1
+    try:
+        yield
+    finally:
+        _shields -= 1
+        if _waiting and not _shields:
+            _waiting = False
+            _raise()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _received, _waiting
+    _received = number
+    if _shields:
+        _waiting = True
+    else:
+        _raise()
+
+
+def _raise() -> None:
+    raise KeyboardInterrupt if _received == signal.SIGINT else SystemExit(128 + _received)
+
+
+def _not_forgotten(unraisable: sys.UnraisableHookArgs) -> None:
+    """What is raised in a callback goes nowhere: a signal that ended there comes again when the callback is over."""
+    if _received and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
+        threading.Timer(0.01, os.kill, (os.getpid(), _received)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
