@@ -22,6 +22,7 @@ from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
+from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import output_folder, write_json, write_text
 from tad_ext.merging import load_merged
 from tad_ext.models.loading import load_tokenizer, model_fingerprint
@@ -161,8 +162,7 @@ def _policies(config: EvaluateConfig) -> list[str]:
         known = ", ".join(sorted(policies_by_name))
         raise ValueError(f"policy is '{config.policy}'; expected one of {known} (its values are thresholds)")
     policies = [ONE_PER_STEP] if config.one_per_step else []
-    policies += [str(parse_policy(f"{config.policy}:{threshold:g}")) for threshold in config.thresholds]
-    policies = list(dict.fromkeys(policies))
+    policies = list(dict.fromkeys(policies + sweep(config.policy, config.thresholds)))
     if not policies:
         raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     if config.prompt not in PROMPTS:
