@@ -189,7 +189,7 @@ def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
 def _print(evaluation: Evaluation, report: dict[str, Any], output: Path) -> None:
     table = Table(title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems")
     for heading in ("policy", "accuracy, %", "tokens / forward", "published count", "tokens / s"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=heading == "policy")
     for point in evaluation.points:
         table.add_row(
             point.policy,
