@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tad_ext.options import OptionError, parse
+from tad_ext.terminal import for_any_output
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ COMMANDS = {
 }
 
 
+@for_any_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `tad` and returns its exit code.
 
@@ -153,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("\n" + ": ".join([f"tad {name}", "stopped", *map(str, stop.args)]), file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise  # for_any_output knows
     except Exception as error:
         if not raised_for_the_user(error):
             raise

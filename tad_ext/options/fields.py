@@ -94,7 +94,7 @@ def is_a(kind: type, value: Any) -> bool:
         return isinstance(value, bool) and kind is bool
     if kind is float:
         return isinstance(value, int | float) and _is_finite(value)
-    return isinstance(value, kind) and (kind is not str or _is_text(value))
+    return isinstance(value, kind) and (not isinstance(value, str) or _is_text(value))
 
 
 def none_is_meant(option: Option, value: Any) -> bool:
