@@ -127,6 +127,8 @@ def test_an_empty_yaml_file_sets_nothing(tmp_path):
         (["--model"], "argument --model: expected one argument$"),
         (["--model", "m", "--steps", "--rate", "1"], "argument --steps: expected one argument"),
         (["--model", "m", "--targets"], "argument --targets: expected at least one argument$"),
+        (["--model", "caf\udce9"], "--model is 'caf.'; expected text"),
+        (["--model", "m", "--targets", "q", "\ud83d"], "--targets is 'q .'; expected a list, each entry text"),
         (["--model", "--end"], "argument --model: expected one argument; .* is written --model=--end"),
         (["--model", "m", "--targets", "q", "--end"], "unknown argument --end; as a value .* written --targets=--end"),
         (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tad_ext.collection import CollectConfig
@@ -31,6 +32,7 @@ ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
 SWEEP = (ONE_PER_STEP, "entropy:0.1", "entropy:0.3", COMPARED, "entropy:0.65", "entropy:0.8", "entropy:1.2")
 STAGES = ("pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model", "compare")
 OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confidence_decay.png", "demo.json")
+_MAX_COUNT = 2**31 - 1
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
@@ -146,12 +148,12 @@ def decode_settings(config: DemoConfig) -> DecodeConfig:
 
 
 def with_preset(config: DemoConfig) -> DemoConfig:
-    """The settings with --smoke applied. ValueError for a number below 1."""
+    """The settings with --smoke applied. ValueError for a number out of range."""
     counts = [one.name for one in dataclasses.fields(config) if one.type == "int" and one.name != "seed"]
     for name in [*counts, "threads"]:
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+        if value is not None and not 1 <= value <= _MAX_COUNT:
+            raise ValueError(f"{name} is {value}; expected at least 1 and at most {_MAX_COUNT}")
     if not config.smoke:
         return config
     untouched = {one.name for one in dataclasses.fields(config) if getattr(config, one.name) == one.default}
@@ -170,6 +172,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     import torch
 
     from tad_ext.collection import collect
+    from tad_ext.collection_plan import check_seed
     from tad_ext.data.tasks import get_task
     from tad_ext.data.trajectories import read_trajectories
     from tad_ext.distillation import distill
@@ -184,6 +187,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     output = Path(config.output)
     settings = pretrain_settings(config, output), collect_settings(config, output), distill_settings(config, output)
     check_settings(settings[0])
+    check_seed(config.seed)
     settings[2].validate()
     resolve_device(config.device)
     _fresh_folder(config)  # only now: an earlier demo's results are not given up for settings that cannot run
@@ -235,7 +239,7 @@ class _Stages:
     """Numbers, titles and times of the stages, so that one always sees where the demo is."""
 
     def __init__(self, config: DemoConfig) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False)  # a path may hold brackets
         self.seconds: dict[str, float] = {}
         self._start = time.perf_counter()
         self.say(
@@ -252,7 +256,10 @@ class _Stages:
         number = len(self.seconds)
         title = STAGES[number]
         begun = time.perf_counter()
-        self.console.rule(f"[bold]{number + 1}/{len(STAGES)} {title}[/]  ({begun - self._start:.0f} s)", align="left")
+        heading = Text(f"{number + 1}/{len(STAGES)} {title}", "bold").append(
+            f"  ({begun - self._start:.0f} s)", "default"
+        )
+        self.console.rule(heading, align="left")
         yield
         self.seconds[title] = time.perf_counter() - begun
         self.say(f"{title}: {self.seconds[title]:.1f} s")

@@ -198,7 +198,7 @@ def _print(evaluation: Evaluation, report: dict[str, Any], output: Path) -> None
             f"{point.published_tokens_per_forward:.2f}",
             f"{point.tokens_per_second:.0f}",
         )
-    console = Console()
+    console = Console(markup=False)  # a path may hold brackets
     console.print(table)
     console.print(f"AUP {report['aup']:.1f} (y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})")
     for name in ("tokens_per_forward", "published_tokens_per_forward"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 import types
 import typing
 from collections.abc import Iterable
@@ -88,7 +87,7 @@ def from_text(kind: type, text: str) -> Any:
 
 def is_a(kind: type, value: Any) -> bool:
     """Whether a value is of the type; an integer is a number, too, a bool is none, a number is finite, and a text can
-    be a file's name.
+    be written as UTF-8.
     """
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
@@ -121,9 +120,9 @@ def _is_finite(value: float) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    """False for half of a surrogate pair, unless it is how Python reads a byte of a command line that is not UTF-8."""
+    """False for half of a surrogate pair, which is also how Python reads bytes that are not UTF-8."""
     try:
-        return "\0" not in value and os.fsencode(value) is not None
+        return b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
 
