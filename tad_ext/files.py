@@ -26,13 +26,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     an older one).
 
     If the block raises, the temporary file is removed and ``path`` is as it was. Raises FileNotFoundError if the
-    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder.
+    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder, ValueError
+    if it is a device or a pipe.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: expected a file's name, but it is a folder")
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+        raise ValueError(f"cannot write {path}: expected a file's name, but it is a device or a pipe")
     temporary = _temporary(path)
     try:
         yield temporary

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 MAX_SEED = 2**62  # seed + prompt number fits int64
 MAX_COUNT = 2**31 - 1  # of anything that is counted in settings
 MAX_SCALE = 10**6  # of weights and scales in settings; beyond it numbers overflow, and nothing is learned
-MAX_RATE = 10**30  # of learning rates: float32 has it; which of them are too high, the loss shows
+MAX_RATE = 10**31  # of learning rates: float32 has it; which of them are too high, the loss shows
 
 
 def check_integer(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
