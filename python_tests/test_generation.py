@@ -179,6 +179,16 @@ def test_a_response_is_cut_before_its_stop_string(checkpoint):
     assert run(stop=[stop, words[0]])["response"] == ""
 
 
+def test_a_line_of_a_prompt_file_is_one_prompt(tmp_path):
+    (tmp_path / "prompts.txt").write_bytes("\ufeffone\u2028still one\r\n\r\nform\x0cfeed\x85\rthe same\n".encode())
+    (tmp_path / "prompts.jsonl").write_bytes('\ufeff{"prompt": "How\u2028many?"}\r\n'.encode())
+    prompts = [
+        read_prompts(GenerateConfig(model="m", prompts=str(tmp_path / name)))
+        for name in ("prompts.txt", "prompts.jsonl")
+    ]
+    assert prompts == [["one\u2028still one", "form\x0cfeed\x85\rthe same"], ["How\u2028many?"]]
+
+
 def test_bad_prompt_files_are_named(tmp_path):
     def read(name, content):
         (tmp_path / name).write_text(content)

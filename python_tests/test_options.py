@@ -56,6 +56,38 @@ def test_a_false_flag_overrides_a_true_one_in_yaml(tmp_path):
     assert read(tmp_path, "--verbose", "false", yaml="model: m\nverbose: true").verbose is False
 
 
+@pytest.mark.parametrize("argv", [["--no-verbose"], ["--no_verbose"], ["--verbose", "false"], ["--verbose=no"]])
+def test_ways_to_say_no(tmp_path, argv):
+    assert read(tmp_path, *argv, yaml="model: m\nverbose: true").verbose is False
+
+
+@pytest.mark.parametrize(
+    "argv", [["--verbose"], ["--verbose", "true"], ["--verbose=on"], ["--no-verbose", "--verbose"]]
+)
+def test_ways_to_say_yes(tmp_path, argv):
+    assert read(tmp_path, "--model", "m", *argv).verbose is True
+
+
+@pytest.mark.parametrize(
+    "value", ["-5+3=?", "-", "--", "- a list", "--end of a text", "-1", "-h2", "--1", "a=b", "", "\n"]
+)
+def test_a_value_may_begin_with_a_dash(tmp_path, value):
+    assert read(tmp_path, "--model", value).model == value
+    assert read(tmp_path, f"--model={value}").model == value
+    assert read(tmp_path, "--model", "m", "--targets", value or "a", "b").targets == [value or "a", "b"]
+
+
+def test_a_value_that_reads_like_an_option_is_attached(tmp_path):
+    assert read(tmp_path, "--model=--end").model == "--end"
+    assert read(tmp_path, "--model=--steps=3").model == "--steps=3"
+    assert read(tmp_path, "--model", "m", "--targets=--a", "b", "--targets=--c").targets == ["--a", "b", "--c"]
+
+
+def test_of_an_option_given_twice_a_list_has_both_and_else_the_last_counts(tmp_path):
+    settings = read(tmp_path, "--model", "m", "--steps", "1", "--thresholds", "1", "--thresholds", "2,3", "--steps=2")
+    assert (settings.steps, settings.thresholds) == (2, [1.0, 2.0, 3.0])
+
+
 def test_none_overrides_a_number_in_yaml(tmp_path):
     assert read(tmp_path, "--clip", "none", yaml="model: m\nclip: 1.0").clip is None
 
@@ -83,13 +115,41 @@ def test_an_empty_yaml_file_sets_nothing(tmp_path):
     [
         (["--model", "m", "--steps", "many"], "--steps is 'many'; expected an integer"),
         (["--model", "m", "--steps", "1.5"], "--steps is '1.5'; expected an integer"),
-        (["--model", "m", "--rate", "fast"], "--rate is 'fast'; expected a number"),
-        (["--model", "m", "--clip", "low"], "--clip is 'low'; expected a number or none"),
+        (["--model", "m", "--rate", "fast"], "--rate is 'fast'; expected a finite number"),
+        (["--model", "m", "--clip", "low"], "--clip is 'low'; expected a finite number or none"),
         (["--model", "m", "--verbose", "maybe"], "--verbose is 'maybe'; expected true or false"),
-        (["--model", "m", "--thresholds", "0.1,x"], "--thresholds is '0.1,x'; expected a list, each entry a number"),
+        (
+            ["--model", "m", "--thresholds", "0.1,x"],
+            "--thresholds is '0.1,x'; expected a list, each entry a finite number",
+        ),
         (["--model", "m", "--step", "3"], "unknown argument --step; did you mean --steps?"),
         (["--model", "m", "stray"], "unknown argument stray"),
-        (["--model"], "argument --model: expected one argument"),
+        (["--model"], "argument --model: expected one argument$"),
+        (["--model", "m", "--steps", "--rate", "1"], "argument --steps: expected one argument"),
+        (["--model", "m", "--targets"], "argument --targets: expected at least one argument$"),
+        (["--model", "caf\udce9"], "--model is 'caf.'; expected text"),
+        (["--model", "m", "--targets", "q", "\ud83d"], "--targets is 'q .'; expected a list, each entry text"),
+        (["--model", "--end"], "argument --model: expected one argument; .* is written --model=--end"),
+        (["--model", "m", "--targets", "q", "--end"], "unknown argument --end; as a value .* written --targets=--end"),
+        (
+            ["--model", "m", "--no-verbose=true"],
+            "--no-verbose takes no value, got 'true'; expected --no-verbose or --v",
+        ),
+        (["--model", "m", "--no-verbose", "true"], "unknown argument true"),
+        (["--model", "m", "--no-steps"], "unknown argument --no-steps"),
+        (["--model", "m", "--no-verbos"], "unknown argument --no-verbos; did you mean --no-verbose?"),
+        (["--model", "m", "--rate", "nan"], "--rate is 'nan'; expected a finite number"),
+        (["--model", "m", "--rate=-inf"], "--rate is '-inf'; expected a finite number"),
+        (["--model", "m", "--rate", "1e400"], "--rate is '1e400'; expected a finite number"),
+        (["--model", "m", "--clip", "Infinity"], "--clip is 'Infinity'; expected a finite number or none"),
+        (
+            ["--model", "m", "--thresholds", "0.1", "nan"],
+            "--thresholds is '0.1 nan'; expected a list, each entry a fin",
+        ),
+        (
+            ["--model", "m", "--steps", "9" * 5000],
+            r"--steps is '9{80}\.\.\. \(5,000 characters\)'; expected an integer",
+        ),
         (["--steps", "3"], r"missing --model \(in YAML: model\)"),
     ],
 )
@@ -109,9 +169,9 @@ def test_bad_arguments_are_named(tmp_path, argv, message):
         ("model: m\nsteps: null", r"steps is None \(NoneType\); expected an integer"),
         ("model: m\nverbose: 1", r"verbose is 1 \(int\); expected true or false"),
         ("model: 3", r"model is 3 \(int\); expected text"),
-        ("model: m\nrate: quick", r"rate is 'quick' \(str\); expected a number"),
+        ("model: m\nrate: quick", r"rate is 'quick' \(str\); expected a finite number"),
         ("model: m\nthresholds: 0.5", r"thresholds is 0.5 \(float\); expected a list"),
-        ("model: m\nthresholds: [0.5, x]", "thresholds is .*expected a list, each entry a number"),
+        ("model: m\nthresholds: [0.5, x]", "thresholds is .*expected a list, each entry a finite number"),
         ("model: m\nmodel: n", "settings.yaml is not a YAML file: key 'model' is written twice"),
         ("- model", "holds a list; expected a mapping"),
         ("model: [", "settings.yaml is not a YAML file"),
@@ -137,6 +197,7 @@ def test_help_shows_every_option_with_its_meaning_and_default(capsys):
     assert "tad job --model m" in text
     assert "checkpoint folder (required)" in text
     assert "50 % of the usual (default: 0.001)" in text
+    assert "--verbose, --no-verbose " in text
     for option in options_of(Settings):
         assert option.flag in text
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tad_ext import interrupts
 from tad_ext.options import OptionError, parse
+from tad_ext.terminal import for_any_output
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ COMMANDS = {
 }
 
 
+@for_any_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `tad` and returns its exit code.
 
@@ -174,6 +176,8 @@ def _explain(program: str, error: BaseException) -> int:
         told = error.args if isinstance(error, KeyboardInterrupt) else ()
         print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
         return 128 + number
+    if isinstance(error, BrokenPipeError):
+        raise error  # for_any_output knows
     if not isinstance(error, Exception) or not raised_for_the_user(error):
         raise error
     hint = f" (see {program} --help)" if isinstance(error, OptionError) else ""

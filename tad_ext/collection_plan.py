@@ -114,7 +114,7 @@ class CollectionPlan:
         rank, world_size, device = _place(config.device)
         check_split(config.split, config.limit)
         check_integer("unit_size", config.unit_size, at_least=1, at_most=MAX_PART_ROWS)
-        check_integer("seed", config.seed, at_least=0, at_most=_MAX_SEED)
+        check_seed(config.seed)
         if config.keep not in KEEP:
             raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {config.keep!r}")
         task = get_task(config.task, data=config.data, teacher_prompt_form=config.teacher_prompt)
@@ -226,6 +226,11 @@ def _revision(config: CollectConfig) -> str:
     if noted is not None and (config.allow_other_model or not identity_differences(noted, own, config.model)):
         return noted
     return identity_text(own)
+
+
+def check_seed(seed: int) -> None:
+    """TypeError, ValueError for a seed that a collection cannot sample with."""
+    check_integer("seed", seed, at_least=0, at_most=_MAX_SEED)
 
 
 def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -> Iterator[range]:

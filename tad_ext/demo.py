@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tad_ext.collection import CollectConfig
@@ -30,6 +31,7 @@ ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
 SWEEP = (ONE_PER_STEP, "entropy:0.1", "entropy:0.3", COMPARED, "entropy:0.65", "entropy:0.8", "entropy:1.2")
 STAGES = ("pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model", "compare")
 OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confidence_decay.png", "demo.json")
+_MAX_COUNT = 2**31 - 1
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
@@ -145,12 +147,12 @@ def decode_settings(config: DemoConfig) -> DecodeConfig:
 
 
 def with_preset(config: DemoConfig) -> DemoConfig:
-    """The settings with --smoke applied. ValueError for a number below 1."""
+    """The settings with --smoke applied. ValueError for a number out of range."""
     counts = [one.name for one in dataclasses.fields(config) if one.type == "int" and one.name != "seed"]
     for name in [*counts, "threads"]:
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+        if value is not None and not 1 <= value <= _MAX_COUNT:
+            raise ValueError(f"{name} is {value}; expected at least 1 and at most {_MAX_COUNT}")
     if not config.smoke:
         return config
     untouched = {one.name for one in dataclasses.fields(config) if getattr(config, one.name) == one.default}
@@ -168,6 +170,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     config = with_preset(config)
     import torch
 
+    from tad_ext.collection_plan import check_seed
     from tad_ext.files import set_aside
     from tad_ext.models.loading import resolve_device
     from tad_ext.pretraining import check_settings
@@ -176,6 +179,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     check_settings(pretrain_settings(config, output))
+    check_seed(config.seed)
     distill_settings(config, output).validate()
     resolve_device(config.device)
     _check_folder(config)
@@ -242,7 +246,7 @@ class _Stages:
     """Numbers, titles and times of the stages, so that one always sees where the demo is."""
 
     def __init__(self, config: DemoConfig) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False)  # a path may hold brackets
         self.seconds: dict[str, float] = {}
         self._start = time.perf_counter()
         self.say(
@@ -259,7 +263,10 @@ class _Stages:
         number = len(self.seconds)
         title = STAGES[number]
         begun = time.perf_counter()
-        self.console.rule(f"[bold]{number + 1}/{len(STAGES)} {title}[/]  ({begun - self._start:.0f} s)", align="left")
+        heading = Text(f"{number + 1}/{len(STAGES)} {title}", "bold").append(
+            f"  ({begun - self._start:.0f} s)", "default"
+        )
+        self.console.rule(heading, align="left")
         yield
         self.seconds[title] = time.perf_counter() - begun
         self.say(f"{title}: {self.seconds[title]:.1f} s")

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Distribution name -> what cannot be done without it.
 REQUIRED = {
@@ -216,14 +217,14 @@ def _processor_name() -> str:
 
 
 def _print(sections: dict[str, list[Finding]]) -> None:
-    console = Console()
+    console = Console(markup=False)  # what is found may hold brackets
     for title, findings in sections.items():
         table = Table(
             title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
         )
         for one in findings:
             style = {"ok": "green", "missing": "yellow", "broken": "bold red"}[one.state]
-            table.add_row(f"[{style}]{one.state}[/]", one.item, one.value, one.note)
+            table.add_row(Text(one.state, style), one.item, one.value, one.note)
         console.print(table)
         console.print()
     console.print(_verdict([one for found in sections.values() for one in found]), highlight=False)

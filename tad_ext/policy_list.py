@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 
@@ -22,7 +21,7 @@ def list_policies(config: PoliciesConfig | None = None) -> None:
     if config is not None and config.json:
         Console(soft_wrap=True).print_json(data={"policies": policies, "presets": presets})
         return
-    console = Console()
+    console = Console(markup=False)
     _print(console, "policies", policies)
     _print(console, "presets", presets)
     console.print(
@@ -60,6 +59,6 @@ def _print(console: Console, title: str, rows: list[dict[str, str]]) -> None:
     for heading in rows[0]:
         table.add_column(heading.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row.values()))
+        table.add_row(*row.values())
     console.print(table)
     console.print()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
 from tad_ext.files import rescued, tried_folder
 from tad_ext.models.loading import resolve_device, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -240,6 +241,9 @@ def check_settings(config: PretrainConfig) -> None:
     for name in ("learning_rate", "max_grad_norm"):
         if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f"{name} must be a finite number above 0, got {getattr(config, name)}")
+    counts = ("steps", "batch_size", "hidden_size", "layers", "heads", "log_every", "warmup_steps")
+    check_at_most(config, **dict.fromkeys(counts, MAX_COUNT), seed=MAX_SEED, learning_rate=MAX_RATE)
+    check_at_most(config, max_grad_norm=MAX_SCALE, weight_decay=MAX_SCALE)
     if not 0 < config.min_mask_ratio <= 1:
         raise ValueError(f"min_mask_ratio must lie in (0, 1], got {config.min_mask_ratio}")
     for name in ("reference_share", "rare_weight"):

@@ -317,9 +317,11 @@ def test_nothing_is_covered_twice(tmp_path: Path) -> None:
 
 def test_no_folder_and_no_parts(tmp_path: Path) -> None:
     assert read_parts(tmp_path) == []
-    with pytest.raises(ValueError, match=r"expected trajectory files named part-<rank>-<seq>.parquet, found none"):
+    with pytest.raises(
+        ValueError, match=r"trajectories is '.*': expected trajectory files named part-<rank>-<seq>.parquet, found none"
+    ):
         read_trajectories(tmp_path)
-    with pytest.raises(ValueError, match="expected a folder"):
+    with pytest.raises(ValueError, match=r"trajectories is '.*missing', expected a folder"):
         read_trajectories(tmp_path / "missing")
 
 

@@ -58,10 +58,30 @@ def test_every_setting_is_an_option_with_help() -> None:
         ("save_every", -1),
         ("device", "tpu"),
         ("dtype", "float16"),
+        ("seed", 2**64),
+        ("seed", 2**62 + 1),
+        ("delta", 2**64),
+        ("rank", 2**31),
+        ("epochs", 2**63),
+        ("max_steps", 2**64),
+        ("batch_size", 2**64),
+        ("accumulation", 2**64),
+        ("warmup_steps", 2**64),
+        ("learning_rate", 1e39),
+        ("learning_rate", float("inf")),
+        ("weight_decay", 1e38),
+        ("alpha", 1e308),
+        ("ce_weight", 1e39),
+        ("kl_weight", float("inf")),
+        ("temperature", 1e-7),
+        ("temperature", 1e7),
+        ("temperature", float("nan")),
+        ("dropout", float("nan")),
+        ("max_grad_norm", float("inf")),
     ],
 )
 def test_a_bad_value_is_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=f"^{field} must "):
         config(**{field: value}).validate()
 
 

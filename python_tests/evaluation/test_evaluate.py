@@ -119,6 +119,20 @@ def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["cache"] == "delayed:16,1"
 
 
+def test_thresholds_that_differ_in_the_last_digit_are_two_runs_with_their_names(checkpoint, tmp_path, capsys):
+    thresholds = [0.9999999, 0.9999998]
+    report = evaluate(settings(checkpoint, tmp_path, policy="confidence", thresholds=thresholds, limit=1))
+    names = ["topk:1", "confidence:0.9999999", "confidence:0.9999998"]
+    assert [point["policy"] for point in report["points"]] == names
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
+def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
+    evaluate(settings(checkpoint, tmp_path, output=str(tmp_path / "[/]x[bold]"), thresholds=[], limit=1))
+    assert "[/]x[bold]" in capsys.readouterr().out.replace("\n", "")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -138,6 +152,9 @@ def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
         ({"batch_size": 0}, "batch_size must be >= 1"),
         ({"trajectories": "nowhere"}, "nowhere"),
         ({"model": "nowhere"}, "nowhere"),
+        ({"seed": 2**64}, "seed must be in"),
+        ({"policy": "confidence", "thresholds": [0.5, 1.2]}, r"thresholds is \[0.5, 1.2\]: policy 'confidence:1.2'"),
+        ({"policy": "factor", "thresholds": None}, "thresholds is none, which has no meaning for 'factor'"),
         ({"device": "tpu9"}, "tpu9"),
     ],
 )

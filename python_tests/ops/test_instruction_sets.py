@@ -86,6 +86,13 @@ def test_an_unknown_instruction_set_is_named() -> None:
     assert "TAD_CPU_ISA is 'mmx'" in run(NUMERICS, TAD_CPU_ISA="mmx").stderr
 
 
+def test_a_command_names_an_unknown_instruction_set_before_it_works() -> None:
+    program = "from tad_ext.cli import main; main(['generate', '--model', 'nowhere', '--prompt', 'hello'])"
+    message = run(program, TAD_CPU_ISA="mmx").stderr
+    assert message.startswith("tad generate: error: TAD_CPU_ISA is 'mmx', expected portable, avx2 or avx512")
+    assert message.count("\n") == 1
+
+
 def test_after_a_fork() -> None:
     result = run(FORK, OMP_NUM_THREADS="2")
     assert result.returncode == 0, result.stderr

@@ -16,31 +16,58 @@ def read_jsonl(path: str | Path, *, argument: str) -> list[tuple[str, dict[str, 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8, a line that is no JSON object, or no row at all.
+        ValueError: not UTF-8; no row at all; or, with its place, a line that is no JSON object, names a key twice, or
+            holds what cannot be text (half of a surrogate pair) or is too large to be read.
     """
-    text = read_text(path, argument=argument)
-    # Not splitlines(): that also cuts at characters such as U+2028, which may stand inside a JSON string.
-    lines = [(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(f"{path}, line {number}", line) for number, line in read_lines(path, argument=argument)]
     if not lines:
         raise ValueError(f"{argument} is '{path}', which is empty; expected one JSON object a line")
     return [(place, _object(place, line)) for place, line in lines]
 
 
-def read_text(path: str | Path, *, argument: str) -> str:
-    """A file's text; `argument` is the setting that named it. Raises FileNotFoundError, ValueError (not UTF-8)."""
+def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
+    r"""The lines of a UTF-8 text file that are not blank, with their numbers from 1.
+
+    A line ends at \n or \r\n only: other characters that `str.splitlines` cuts at, such as U+2028, U+0085, a form feed
+    or \r alone, may stand within a text. A byte order mark is skipped.
+
+    Args:
+        argument: the setting that named the file, for messages.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not UTF-8.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{argument} is '{path}', which is not a file")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_bytes().decode("utf-8-sig")  # read_text would make every \r a line's end
     except UnicodeDecodeError as error:
         raise ValueError(f"{argument} is '{path}', which is not UTF-8 text: {error}") from error
+    lines = enumerate(text.split("\n"), 1)
+    return [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
 
 
 def _object(place: str, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_without_repeats)
+        if "\\ud" in line.lower():  # how JSON writes half of a pair
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{place}: \\u{ord(error.object[error.start]):04x} is half of a surrogate pair") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: not JSON ({error})") from error
+    except RecursionError:
+        raise ValueError(f"{place}: nested too deeply") from None
+    except ValueError as error:  # a key written twice, an integer of thousands of digits
+        raise ValueError(f"{place}: {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{place}: expected a JSON object, got {line.strip()[:80]}")
+    return row
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
     return row

@@ -4,8 +4,11 @@ A response states its answer in the last ``\boxed{...}``; if there is none, in t
 none either, its last number is taken. A box is the response's own word: what is in it counts, or nothing does.
 
 Numbers are compared exactly. Their normal form is a whole number, or a fraction in lowest terms: ``1,080.00`` is
-``1080``, ``0.5`` and ``2/4`` are ``1/2``. Signs of currency and percent are units and change nothing: GSM8K, for whose
-answers this is made, asks "what percentage" and expects ``50``.
+``1080``, ``0.5`` and ``2/4`` are ``1/2``, ``1.5 \times 10^3`` is ``1500``. Signs of currency and percent are units and
+change nothing: GSM8K, for whose answers this is made, asks "what percentage" and expects ``50``.
+
+A response may be any text of any length, so no pattern here tries a second reading of what it has read: repetitions are
+possessive (``*+``), or what follows them cannot be part of them.
 """
 
 from __future__ import annotations
@@ -13,30 +16,31 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from tad_ext.data.latex import plain_text
+
 _MOST_CHARACTERS = 100  # of a number; Python refuses to read integers of thousands of digits
 
-_DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-_FRACTION = rf"(?:(?P<whole>[0-9]+)\ +)?(?P<numerator>{_DECIMAL})\ ?/\ ?(?P<denominator>{_DECIMAL})"  # also 1 1/2
+_CURRENCY = "$€£¥₹₩₽₺₫₱¢"
+_DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]++)(?:\.[0-9]++)?+|\.[0-9]++)"
+_FRACTION = rf"(?:(?P<whole>[0-9]++)\ (?=[0-9.]))?+(?P<numerator>{_DECIMAL})\ ?/\ ?(?P<denominator>{_DECIMAL})"
 _NUMBER = re.compile(
     rf"""(?<![^\W_]) (?<!\)) (?<![0-9]\.)     # not inside a word or a decimal; a minus there is a subtraction
-    (?P<sign>-?[$€£]\ ?-?|-?)
-    (?:{_FRACTION}|(?P<decimal>{_DECIMAL}))
+    (?<!\^) (?<!\^[-+])                      # nor an exponent, of a unit above all
+    (?P<sign>[-+]?[{_CURRENCY}]\ ?[-+]?|[-+]?)
+    (?:{_FRACTION}|(?P<decimal>{_DECIMAL}))   # the fraction may be mixed: 1 1/2
+    (?:\ ?(?:[\u00d7*x]|times)\ ?10\^(?P<power>[-+]?[0-9]{{1,2}})(?![0-9]|\.[0-9]))?+
     """,
     re.VERBOSE,
 )
-_NAMED = re.compile(r"[A-Za-z]\w*\s*=\s*")  # "x = 72"
-_UNIT = re.compile(r"\s*%?\s*(?:[A-Za-z°][A-Za-z°.'/ -]*)?[.$]?\s*")  # "72 miles/hour.", "$72$"
-_MARKED = re.compile(r"^[ \t]*####(?!#)(.*)$", re.MULTILINE)
-
-_BOX = re.compile(r"\\boxed\s*\{")
-_LATEX = [
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2"),
-    (re.compile(r"\\[dt]?frac\s*([0-9])\s*([0-9])"), r" \1/\2"),
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"(?:,?\\[,!]|\{,\})(?=[0-9]{3})"), ","),  # all of them separate thousands: 1\,080
-    (re.compile(r"\\([$%])"), r"\1"),
-    (re.compile(r"\\[,!;: ]|~"), " "),
-]
+_NAMED = re.compile(r"[A-Za-z]\w*+\s*+=\s*+")  # "x = 72"
+_UNIT = re.compile(  # "72 miles/hour.", "$72$", "12 m^2", "$5/day"
+    rf"""\s*+[%{_CURRENCY}]?+\s*+
+    (?:(?:/\ ?(?=[A-Za-z]{{2}}))?+[A-Za-z°](?:[A-Za-z°.'/·\ -]|(?<![^A-Za-z][xyz])\^[-+]?[0-9](?![0-9]))*+)?+
+    [.$]?+\s*+""",
+    re.VERBOSE,
+)
+_MARKED = re.compile(r"^[ \t]*+####(?!#)(.*)$", re.MULTILINE)
+_BRACE = re.compile(r"\\boxed\s*+\{|[{}]")
 
 
 def normalize_number(text: str) -> str | None:
@@ -44,9 +48,10 @@ def normalize_number(text: str) -> str | None:
 
     None for anything else, also for two numbers ("3 hours 20 minutes").
     """
-    text = _plain(text).strip().strip("*` ")
+    text = plain_text(text).strip().strip("*` ")
     named = _NAMED.match(text)
-    number = _NUMBER.match(text, named.end() if named else 0)
+    text = re.sub(r"^([-+])\s++", r"\1", text[named.end() :] if named else text)
+    number = _NUMBER.match(text)
     return _value(number) if number and _UNIT.fullmatch(text, number.end()) else None
 
 
@@ -55,47 +60,40 @@ def extract_number(response: str) -> str | None:
 
     None if there is none, or if the last box that is not empty holds something else than one number.
     """
-    boxed = [content for content in _boxes(response) if content.strip()]
-    if boxed:
-        return normalize_number(boxed[-1])
+    box = _last_box(response)
+    if box is not None:
+        return normalize_number(box)
     marked = [normalize_number(rest) for rest in _MARKED.findall(response)]
     answers = [answer for answer in marked if answer is not None]  # "#### Step 2" is a heading
     if answers:
         return answers[-1]
-    numbers = list(_NUMBER.finditer(_plain(response)))
+    numbers = list(_NUMBER.finditer(plain_text(response)))
     return _value(numbers[-1]) if numbers else None
 
 
-def _boxes(text: str) -> list[str]:
-    r"""What stands in each closed ``\boxed{...}``, inner braces included."""
-    contents = []
-    for opening in _BOX.finditer(text):
-        depth = 1
-        for place in range(opening.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if depth == 0:
-                contents.append(text[opening.end() : place])
-                break
-    return contents
-
-
-def _plain(text: str) -> str:
-    """The text with LaTeX's ways to write a number replaced by plain ones."""
-    text = text.replace("\N{MINUS SIGN}", "-")
-    for pattern, plain in _LATEX:
-        text = pattern.sub(plain, text)
-    return text
+def _last_box(text: str) -> str | None:
+    r"""What stands in the last closed ``\boxed{...}`` that is not empty, inner braces included."""
+    boxes: list[tuple[int, int]] = []
+    open_braces: list[int | None] = []  # where what is boxed begins; None for another brace
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            open_braces.append(None if brace[0] == "{" else brace.end())
+        elif open_braces and (start := open_braces.pop()) is not None:
+            boxes.append((start, brace.start()))
+    contents = (text[start:end] for start, end in sorted(boxes, reverse=True))
+    return next((content for content in contents if content.strip()), None)
 
 
 def _value(number: re.Match[str]) -> str | None:
     if len(number.group()) > _MOST_CHARACTERS:
         return None
-    parts = {
-        name: Fraction((text or "0").replace(",", "")) for name, text in number.groupdict().items() if name != "sign"
-    }
+    parts = {name: Fraction((number[name] or "0").replace(",", "")) for name in ("whole", "numerator", "decimal")}
     value = parts["decimal"]
     if number["denominator"] is not None:
-        if parts["denominator"] == 0:
+        denominator = Fraction(number["denominator"].replace(",", ""))
+        if denominator == 0:
             return None
-        value = parts["whole"] + parts["numerator"] / parts["denominator"]
-    return str(-value if "-" in number["sign"] else value)
+        value = parts["whole"] + parts["numerator"] / denominator
+    value *= Fraction(10) ** int(number["power"] or 0)
+    normal = str(-value if "-" in number["sign"] else value)
+    return normal if len(normal) <= _MOST_CHARACTERS else None

@@ -86,6 +86,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
     """Token ids of a text. ValueError if the tokenizer has no tokens for it."""
     try:
+        text.encode()  # says what is wrong with half of a surrogate pair, which tokenizers does not
         return list(tokenizer.encode(text, add_special_tokens=add_special_tokens))
     except Exception as error:  # the tokenizers library raises plain Exception for a character it has no token for
         raise ValueError(f"prompt {text[:80]!r} cannot be written in the model's tokens: {error}") from error

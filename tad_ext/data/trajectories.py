@@ -191,7 +191,7 @@ def read_parts(folder: str | Path) -> list[Part]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"expected a folder of trajectory files, got {str(folder)!r}")
+        raise ValueError(f"trajectories is {str(folder)!r}, expected a folder of trajectory files")
     parts = [read_part(path) for path in sorted(folder.glob("part-*.parquet"))]
     owner: dict[str, Path] = {}
     for part in parts:
@@ -228,7 +228,9 @@ def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Traj
     """
     parts = read_parts(folder)
     if not parts:
-        raise ValueError(f"{folder}: expected trajectory files named part-<rank>-<seq>.parquet, found none")
+        raise ValueError(
+            f"trajectories is {str(folder)!r}: expected trajectory files named part-<rank>-<seq>.parquet, found none"
+        )
     return parts[0].metadata, [item for part in parts for item in part.trajectories]
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 from tad_ext.ops import ForcedProgress, Policy
 
 from .caches import CacheScheme
-from .checks import check_choice, check_flag, check_integer, check_number
+from .checks import MAX_SCALE, MAX_SEED, check_choice, check_flag, check_integer, check_number
 from .policies import TopK
 
 
@@ -105,8 +105,8 @@ class DecodeConfig:
             "temperature": check_number("temperature", self.temperature),
             "top_k": None if self.top_k is None else check_integer("top_k", self.top_k, at_least=1),
             "top_p": check_number("top_p", self.top_p, at_most=1.0),
-            "seed": check_integer("seed", self.seed, at_least=0, at_most=2**62),  # seed + prompt number fits int64
-            "guidance": check_number("guidance", self.guidance),
+            "seed": check_integer("seed", self.seed, at_least=0, at_most=MAX_SEED),
+            "guidance": check_number("guidance", self.guidance, at_most=MAX_SCALE),
             "hide_future_blocks": check_flag("hide_future_blocks", self.hide_future_blocks),
             "cuda_graphs": check_flag("cuda_graphs", self.cuda_graphs),
             "look_every": check_integer("look_every", self.look_every, at_least=1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
 from tad_ext.distillation.objectives import TADSettings
 
 LR_SCHEDULES = ("constant", "linear")
@@ -115,6 +116,9 @@ class DistillConfig:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
         if not self.target_modules:
             raise ValueError("target_modules must name at least one linear layer, got an empty list")
+        counts = ("rank", "epochs", "batch_size", "accumulation", "warmup_steps", "save_every", "max_steps")
+        check_at_most(self, **dict.fromkeys(counts, MAX_COUNT), seed=MAX_SEED, learning_rate=MAX_RATE)
+        check_at_most(self, **dict.fromkeys(("alpha", "weight_decay", "max_grad_norm"), MAX_SCALE))
         choices = {
             "keep": ("correct", "all"),
             "lr_schedule": LR_SCHEDULES,

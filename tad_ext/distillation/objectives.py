@@ -17,6 +17,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from tad_ext.decoding.checks import MAX_COUNT, MAX_SCALE, check_at_most
 from tad_ext.distillation.dataset import TADBatch
 from tad_ext.models.lora import base_model, teacher
 from tad_ext.ops import fused_linear_tad_loss
@@ -54,6 +55,9 @@ class TADSettings:
             raise ValueError("ce_weight and kl_weight are both 0: there is nothing to learn")
         if not math.isfinite(self.temperature) or self.temperature <= 0:
             raise ValueError(f"temperature must be a finite number > 0, got {self.temperature!r}")
+        if self.temperature < 1 / MAX_SCALE:  # the operators take no less
+            raise ValueError(f"temperature must be at least {1 / MAX_SCALE:g}, got {self.temperature!r}")
+        check_at_most(self, delta=MAX_COUNT, ce_weight=MAX_SCALE, kl_weight=MAX_SCALE, temperature=MAX_SCALE)
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-DEFAULT_THRESHOLDS = (0.1, 0.3, 0.5, 0.65, 0.8, 1.2)
-
 
 @dataclass
 class EvaluateConfig:
@@ -32,10 +30,11 @@ class EvaluateConfig:
     policy: str = field(
         default="entropy", metadata={"help": "name of the sweep's unmasking policy; tad policies lists them"}
     )
-    thresholds: list[float] = field(
-        default_factory=lambda: list(DEFAULT_THRESHOLDS),
+    thresholds: list[float] | None = field(
+        default=None,
         metadata={
-            "help": "values of the policy's first parameter, one decoding run each (entropy: nats, topk: tokens, ...)"
+            "help": "values of the policy's first parameter, one decoding run each (entropy: nats, topk: tokens, ...); "
+            "none: the published ones for entropy, others for probabilities and counts"
         },
     )
     one_per_step: bool = field(

@@ -22,6 +22,7 @@ from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
+from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.merging import load_merged
 from tad_ext.models.loading import load_tokenizer, model_fingerprint
@@ -196,8 +197,7 @@ def _policies(config: EvaluateConfig) -> list[str]:
         known = ", ".join(sorted(policies_by_name))
         raise ValueError(f"policy is '{config.policy}'; expected one of {known} (its values are thresholds)")
     policies = [ONE_PER_STEP] if config.one_per_step else []
-    policies += [str(parse_policy(f"{config.policy}:{threshold:g}")) for threshold in config.thresholds]
-    policies = list(dict.fromkeys(policies))
+    policies = list(dict.fromkeys(policies + sweep(config.policy, config.thresholds)))
     if not policies:
         raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     if config.prompt not in PROMPTS:
@@ -224,7 +224,7 @@ def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
 def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
     table = Table(title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems")
     for heading in ("policy", "accuracy, %", "tokens / forward", "published count", "tokens / s"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=heading == "policy")
     for point in evaluation.points:
         table.add_row(
             point.policy,
@@ -233,7 +233,7 @@ def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
             f"{point.published_tokens_per_forward:.2f}",
             f"{point.tokens_per_second:.0f}",
         )
-    console = Console()
+    console = Console(markup=False)  # a path may hold brackets
     console.print(table)
     console.print(f"AUP {report['aup']:.1f} (y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})")
     for name in ("tokens_per_forward", "published_tokens_per_forward"):

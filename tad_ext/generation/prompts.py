@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.jsonl import read_jsonl, read_text
+from tad_ext.data.jsonl import read_jsonl, read_lines
 from tad_ext.generation.config import GenerateConfig
 
 
@@ -17,7 +17,7 @@ def read_prompts(config: GenerateConfig) -> list[str]:
     path = Path(str(config.prompts))
     if path.suffix == ".jsonl":
         return [_prompt_of(place, row) for place, row in read_jsonl(path, argument="prompts")]
-    lines = [line for line in read_text(path, argument="prompts").splitlines() if line.strip()]
+    lines = [line for _, line in read_lines(path, argument="prompts")]
     if not lines:
         raise ValueError(f"prompts is '{path}', which holds no prompts")
     return lines

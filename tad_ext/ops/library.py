@@ -17,9 +17,11 @@ def _load() -> tuple[ModuleType | None, str | None]:
     if use_reference:
         return None, "TAD_EXT_REFERENCE is set: the plain-PyTorch reference is used"
     try:
-        return importlib.import_module("tad_ext._C"), None
+        module = importlib.import_module("tad_ext._C")
     except ImportError as error:
         return None, str(error)
+    module.cpu_instruction_set()  # refuses a TAD_CPU_ISA that this processor does not have, before any work
+    return module, None
 
 
 _module, _error = _load()

@@ -1,0 +1,45 @@
+"""The decoding runs of a sweep: one policy at several values of its main parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tad_ext.decoding import parse_policy
+from tad_ext.decoding.policies import EntropyThreshold, policies_by_name
+from tad_ext.decoding.policies.base import Parameter, parameters_of
+
+ENTROPIES = (0.1, 0.3, 0.5, 0.65, 0.8, 1.2)  # nats
+PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+COUNTS = (1, 2, 3, 4, 6, 8)
+
+
+def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
+    """The text form of a named policy at each of the thresholds, exactly; None: at values that fit its main parameter.
+
+    Raises:
+        ValueError: a threshold that the policy does not take; None for a policy whose values have no natural range.
+    """
+    main = next(iter(parameters_of(policies_by_name[policy])), None)
+    if main is None:
+        raise ValueError(f"policy is '{policy}', which has no parameter to sweep; expected one that has")
+    values = _fitting(policy, main) if thresholds is None else thresholds
+    try:
+        return [str(parse_policy(f"{policy}:{_text(main, value)}")) for value in values]
+    except ValueError as error:
+        raise ValueError(f"thresholds is {list(values)}: {error}") from error
+
+
+def _text(parameter: Parameter, value: float) -> str:
+    """A number in full, which "%g" would not be."""
+    whole = parameter.kind is int and float(value).is_integer()
+    return str(int(value)) if whole else repr(float(value))
+
+
+def _fitting(policy: str, main: Parameter) -> Sequence[float]:
+    if policy == EntropyThreshold.name:
+        return ENTROPIES
+    if main.kind is int:
+        return COUNTS
+    if (main.bounds.at_least, main.bounds.at_most) == (0, 1):
+        return PROBABILITIES
+    raise ValueError(f"thresholds is none, which has no meaning for '{policy}'; expected values of its {main.name}")

@@ -1,0 +1,72 @@
+"""A command's output, whatever it goes to: a terminal that knows only ASCII, a pipe that is closed, nothing at all."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, the exit code of other programs whose reader has gone
+_PLAIN = {"±": "+-", "≥": ">=", "≤": "<=", "−": "-", "‖": "||", "…": "...", "░": "_"}  # noqa: RUF001 - a minus sign
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: an ASCII spelling of what an encoding does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in lost), error.end
+
+
+codecs.register_error("tad_ext.plain", _plain)
+
+
+def for_any_output(command: Callable[P, int]) -> Callable[P, int]:
+    """A command that returns an exit code, made to write to any kind of standard output and error stream.
+
+    Characters that a stream cannot write are spelled in ASCII. A stream that was closed before the program began
+    swallows what is written. A reader that goes away (``tad policies | head -1``) ends the command without a word.
+    A full disk is named.
+    What is typed in another encoding than the terminal's arrives as it does on a command line, in surrogates.
+    """
+
+    @functools.wraps(command)
+    def guarded(*arguments: P.args, **named: P.kwargs) -> int:
+        _prepare("stdout", "tad_ext.plain")
+        _prepare("stderr", "tad_ext.plain")
+        _prepare("stdin", "surrogateescape")
+        code = 0
+        try:
+            code = command(*arguments, **named)
+            sys.stdout.flush()
+        except OSError as error:  # standard output's: a command names those of files itself
+            _discard("stdout")  # or the interpreter complains when it flushes at its end
+            code = code or _code_of(error)
+        return code
+
+    return guarded
+
+
+def _code_of(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):
+        return CLOSED_PIPE
+    print(f"tad: error: standard output: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def _prepare(name: str, errors: str) -> None:
+    stream = getattr(sys, name)
+    if stream is None and name != "stdin":
+        _discard(name)
+    elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors=errors)
+
+
+def _discard(name: str) -> None:
+    setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
