@@ -31,7 +31,6 @@ ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
 SWEEP = (ONE_PER_STEP, "entropy:0.1", "entropy:0.3", COMPARED, "entropy:0.65", "entropy:0.8", "entropy:1.2")
 STAGES = ("pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model", "compare")
 OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confidence_decay.png", "demo.json")
-_MAX_COUNT = 2**31 - 1
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
@@ -148,11 +147,13 @@ def decode_settings(config: DemoConfig) -> DecodeConfig:
 
 def with_preset(config: DemoConfig) -> DemoConfig:
     """The settings with --smoke applied. ValueError for a number out of range."""
+    from tad_ext.decoding.checks import MAX_COUNT
+
     counts = [one.name for one in dataclasses.fields(config) if one.type == "int" and one.name != "seed"]
     for name in [*counts, "threads"]:
         value = getattr(config, name)
-        if value is not None and not 1 <= value <= _MAX_COUNT:
-            raise ValueError(f"{name} is {value}; expected at least 1 and at most {_MAX_COUNT}")
+        if value is not None and not 1 <= value <= MAX_COUNT:
+            raise ValueError(f"{name} is {value}; expected at least 1 and at most {MAX_COUNT}")
     if not config.smoke:
         return config
     untouched = {one.name for one in dataclasses.fields(config) if getattr(config, one.name) == one.default}

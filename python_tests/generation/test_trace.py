@@ -134,6 +134,8 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     good = trace().to_json()
     for changes in (
         {"prompt": "one"}, {"index": -1}, {"index": True}, {"forwards": 0}, {"block_length": 3}, {"reveal_step": [1]},
+        {"index": 2**64}, {"forwards": 2**64}, {"reveal_step": [2**64] * len(good["reveal_step"])},
+        {"reveal_step": [0] * len(good["reveal_step"])},
         {"token_ids": None}, {"token_texts": [1] * 8}, {"reveal_step": ["1"] * 8},
         {"reveal_step": [], "token_ids": [], "token_texts": []},
     ):  # fmt: skip

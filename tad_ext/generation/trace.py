@@ -77,12 +77,14 @@ def _trace(place: str, row: dict[str, Any]) -> Trace:
     if set(row) != set(fields):
         raise foreign
     for name in ("index", "forwards", "block_length", "response_length"):
-        if type(row[name]) is not int or row[name] < (name != "index"):
+        if type(row[name]) is not int or not (name != "index") <= row[name] < 2**31:
             raise foreign
     for name, kind in (("token_ids", int), ("token_texts", str), ("reveal_step", int)):
         if not isinstance(row[name], list) or not all(type(value) is kind for value in row[name]):
             raise foreign
     lengths = {len(row[name]) for name in ("token_ids", "token_texts", "reveal_step")}
     if len(lengths) > 1 or 0 in lengths or min(lengths) % row["block_length"]:
+        raise foreign
+    if not 1 <= min(row["reveal_step"]) <= max(row["reveal_step"]) <= row["forwards"]:
         raise foreign
     return Trace(**row)
