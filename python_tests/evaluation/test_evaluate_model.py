@@ -118,3 +118,13 @@ def test_the_report_defines_its_counts_and_says_where_the_best_accuracy_is_from(
 def test_an_unknown_policy_is_named():
     with pytest.raises(KeyError, match=r"entropy:0.5; there are topk:1"):
         Evaluation("m", "t", [point("topk:1", 1, 1, 1)]).point("entropy:0.5")
+
+
+def test_the_curve_by_the_published_count():
+    run = Point("entropy:0.5", problems=10, correct=5, response_tokens=40, text_tokens=30, forwards=10, seconds=1.0)
+    evaluation = Evaluation("m", "t", [run])
+    assert evaluation.curve() == [(4.0, 50.0)]
+    evaluation.count = "published"
+    assert evaluation.curve() == [(3.0, 50.0)]
+    assert evaluation.aup() == 3.0 * 50.0
+    assert evaluation.to_json()["count"] == "published"

@@ -51,18 +51,35 @@ class EvaluateConfig:
     )
     decoded_token_threshold: float = field(
         default=1.0,
-        metadata={"help": "published setting (0.95); it changes nothing with the built-in policies"},
+        metadata={
+            "help": "revealed share of a block from which the next one is fully active (published: 0.95); "
+            "matters to forced_progress blocks"
+        },
+    )
+    forced_progress: str = field(
+        default="row",
+        metadata={
+            "help": "what a forward reveals though the policy did not: row (TAD: the row's best, and the first "
+            "block's), block (the first block's best) or blocks (D2F: the best of each active block)"
+        },
     )
     cache: str = field(
         default="none",
         metadata={
-            "help": "keys and values kept between forwards, which is faster and changes results: none, prefix, dual or "
-            "delayed, each also with the forwards between refreshes (dual:8)"
+            "help": "keys and values kept between forwards, which is faster and changes results: none, prefix, dual, "
+            "delayed (each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH"
         },
     )
     stop_at_eos: bool = field(default=True, metadata={"help": "finish a response at its first end-of-sequence token"})
     temperature: float = field(default=0.0, metadata={"help": "sampling temperature; 0: greedy"})
     batch_size: int = field(default=32, metadata={"help": "problems decoded at a time"})
+    count: str = field(
+        default="own",
+        metadata={
+            "help": "tokens per forward that curve, AUP and pictures go by: own (up to the end of sequence / the row's "
+            "forwards) or published (text tokens / all forwards); the table has both"
+        },
+    )
     best_accuracy: float | None = field(
         default=None,
         metadata={

@@ -29,10 +29,10 @@ def plot_accuracy_curve(
     axes = figure.add_subplot()
     for index, evaluation in enumerate(evaluations):
         # Drawn at what was measured; only AUP counts the one-token-per-step run as 1.0.
-        points = sorted(evaluation.points, key=lambda point: point.tokens_per_forward)
+        points = sorted(evaluation.points, key=evaluation.tokens_per_forward)
         aup = f", AUP {evaluation.aup(best):.0f}" if best > 0 else ""
         axes.errorbar(
-            [point.tokens_per_forward for point in points],
+            [evaluation.tokens_per_forward(point) for point in points],
             [point.accuracy for point in points],
             yerr=[point.standard_error for point in points],
             color=_COLOURS[index % len(_COLOURS)],
@@ -80,16 +80,16 @@ def plot_confidence_decay(decays: Mapping[str, ConfidenceDecay], path: str | Pat
 
 def _label_points(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
     """The threshold of each point, where there is room for it."""
-    fastest = max(point.tokens_per_forward for one in evaluations for point in one.points)
+    fastest = max(one.tokens_per_forward(point) for one in evaluations for point in one.points)
     for index, evaluation in enumerate(evaluations):
         last = -fastest
-        for point in sorted(evaluation.points, key=lambda point: point.tokens_per_forward):
-            if point.tokens_per_forward - last < 0.035 * fastest:
+        for point in sorted(evaluation.points, key=evaluation.tokens_per_forward):
+            if evaluation.tokens_per_forward(point) - last < 0.035 * fastest:
                 continue
-            last = point.tokens_per_forward
+            last = evaluation.tokens_per_forward(point)
             axes.annotate(
                 "1/step" if point.policy == ONE_PER_STEP else point.policy.partition(":")[2],
-                (point.tokens_per_forward, point.accuracy),
+                (evaluation.tokens_per_forward(point), point.accuracy),
                 textcoords="offset points",
                 xytext=(4, 5),
                 fontsize=7,

@@ -10,6 +10,7 @@ from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
 from tad_ext.evaluation.metrics import accuracy_percent, accuracy_standard_error, accuracy_under_parallelism
 
 ONE_PER_STEP = "topk:1"
+COUNTS = ("own", "published")  # of tokens per forward
 PUBLISHED_DEFINITION = "tokens of the decoded response text, special tokens left out / all forwards; sum / sum"
 
 
@@ -69,6 +70,7 @@ class Evaluation:
     name: str
     task: str
     points: list[Point]
+    count: str = "own"  # of COUNTS: which tokens per forward the curve, AUP and pictures go by
     responses: list[dict[str, Any]] = field(default_factory=list, repr=False)  # one per problem and policy
 
     def point(self, policy: str) -> Point:
@@ -78,10 +80,15 @@ class Evaluation:
                 return point
         raise KeyError(f"no run with policy {policy}; there are {', '.join(point.policy for point in self.points)}")
 
+    def tokens_per_forward(self, point: Point) -> float:
+        """Of one of the runs, by this evaluation's count."""
+        return point.published_tokens_per_forward if self.count == "published" else point.tokens_per_forward
+
     def curve(self) -> list[tuple[float, float]]:
         """(tokens per forward, accuracy) of each run, the one-token-per-step run at 1.0 as published; sorted."""
         return sorted(
-            (1.0 if point.policy == ONE_PER_STEP else point.tokens_per_forward, point.accuracy) for point in self.points
+            (1.0 if point.policy == ONE_PER_STEP else self.tokens_per_forward(point), point.accuracy)
+            for point in self.points
         )
 
     def best_accuracy(self) -> float:
@@ -115,6 +122,7 @@ class Evaluation:
                 "tokens_per_second": "response tokens / seconds spent decoding",
                 "aup": "accuracy under parallelism (arXiv 2605.09536); the topk:1 run stands at 1.0 tokens per forward",
             },
+            "count": self.count,
             "points": [point.to_json() for point in self.points],
             "aup": self.aup(best_accuracy),
             "best_accuracy": self.best_accuracy() if best_accuracy is None else best_accuracy,

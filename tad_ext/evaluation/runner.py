@@ -17,11 +17,12 @@ from torch import nn
 from tad_ext.data.tasks import Problem, Split, Task, check_split, get_task
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig, decode_stream, parse_cache, parse_policy
+from tad_ext.decoding.checks import check_choice
 from tad_ext.decoding.policies import policies_by_name
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.config import EvaluateConfig
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
-from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
+from tad_ext.evaluation.results import COUNTS, ONE_PER_STEP, Evaluation, Point
 from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.merging import load_merged
@@ -173,6 +174,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
                 model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True,
                 each=responses.add,
             )  # fmt: skip
+        evaluation.count = config.count
         report = evaluation.to_json(config.best_accuracy) | {
             "model_fingerprint": model_fingerprint(config.model),
             "settings": dataclasses.asdict(config)
@@ -202,6 +204,7 @@ def _policies(config: EvaluateConfig) -> list[str]:
         raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     if config.prompt not in PROMPTS:
         raise ValueError(f"prompt is '{config.prompt}'; expected one of {', '.join(PROMPTS)}")
+    check_choice("count", config.count, COUNTS)
     if config.best_accuracy is not None and not 0 < config.best_accuracy <= 100:
         raise ValueError(f"best_accuracy is {config.best_accuracy}; expected percent, above 0 and at most 100")
     return policies
@@ -213,6 +216,7 @@ def _decode_config(config: EvaluateConfig, task: Task) -> DecodeConfig:
         block_length=task.block_length if config.block_length is None else config.block_length,
         block_add_threshold=config.block_add_threshold,
         decoded_token_threshold=config.decoded_token_threshold,
+        forced_progress=config.forced_progress,  # type: ignore[arg-type]
         cache=parse_cache(config.cache),
         stop_at_eos=config.stop_at_eos,
         temperature=config.temperature,
@@ -235,6 +239,9 @@ def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
         )
     console = Console(markup=False)  # a path may hold brackets
     console.print(table)
-    console.print(f"AUP {report['aup']:.1f} (y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})")
+    counted = "" if evaluation.count == "own" else f"{evaluation.count} count, "
+    console.print(
+        f"AUP {report['aup']:.1f} ({counted}y_max {report['best_accuracy']:.1f} %: {report['best_accuracy_from']})"
+    )
     for name in ("tokens_per_forward", "published_tokens_per_forward"):
         console.print(f"{name}: {report['definitions'][name]}", style="dim", highlight=False)

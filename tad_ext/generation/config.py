@@ -72,7 +72,13 @@ class GenerateConfig:
     )
     decoded_token_threshold: float = field(
         default=0.95,
-        metadata={"help": "published setting; it changes nothing with the built-in policies"},
+        metadata={
+            "help": "revealed share of a block from which the next one is fully active; matters to forced_progress blocks"
+        },
+    )
+    forced_progress: str = field(
+        default="row",
+        metadata={"help": "what a forward reveals though the policy did not: row, block or blocks, as in tad evaluate"},
     )
     cache: str = field(
         default="none",
@@ -138,6 +144,7 @@ def decode_config(config: GenerateConfig) -> DecodeConfig:
         policy=parse_policy(config.policy),
         block_add_threshold=config.block_add_threshold,
         decoded_token_threshold=config.decoded_token_threshold,
+        forced_progress=config.forced_progress,  # type: ignore[arg-type]
         cache=parse_cache(config.cache),
         hide_future_blocks=config.hide_future_blocks,
         infill=config.infill,
