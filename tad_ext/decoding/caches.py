@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from .checks import check_integer
+from .checks import MAX_COUNT, check_integer
 from .progress import RowProgress
 
 
@@ -37,7 +37,7 @@ class _Refreshed:
 
     def __post_init__(self) -> None:
         if self.refresh_every is not None:
-            check_integer(f"{type(self).__name__}.refresh_every", self.refresh_every, at_least=1)
+            check_integer(f"{type(self).__name__}.refresh_every", self.refresh_every, at_least=1, at_most=MAX_COUNT)
 
     def _is_due(self, row: RowProgress) -> bool:
         if row.refreshed is None:
@@ -96,7 +96,7 @@ class DelayedCache(_Refreshed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("DelayedCache.delay", self.delay, at_least=0)
+        check_integer("DelayedCache.delay", self.delay, at_least=0, at_most=MAX_COUNT)
 
     def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end."""
@@ -126,9 +126,9 @@ class D3LLMCache:
     name = "d3llm"
 
     def __post_init__(self) -> None:
-        check_integer("D3LLMCache.delay", self.delay, at_least=1)
+        check_integer("D3LLMCache.delay", self.delay, at_least=1, at_most=MAX_COUNT)
         if self.refresh_every is not None:
-            check_integer("D3LLMCache.refresh_every", self.refresh_every, at_least=1)
+            check_integer("D3LLMCache.refresh_every", self.refresh_every, at_least=1, at_most=MAX_COUNT)
 
     def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end, or the whole row."""

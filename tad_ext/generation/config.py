@@ -73,7 +73,8 @@ class GenerateConfig:
     decoded_token_threshold: float = field(
         default=0.95,
         metadata={
-            "help": "revealed share of a block from which the next one is fully active; matters to forced_progress blocks"
+            "help": "revealed share of a block from which the next one is fully active; matters to forced_progress "
+            "blocks"
         },
     )
     forced_progress: str = field(

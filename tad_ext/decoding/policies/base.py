@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 from torch import Tensor
 
-from tad_ext.decoding.checks import check_choice, check_integer, check_number
+from tad_ext.decoding.checks import MAX_COUNT, MAX_SCALE, check_choice, check_integer, check_number
 from tad_ext.ops import DecodeState, Policy, Selection, TokenStatistics, select
 
 Sees = Literal["eligible", "masks", "canvas"]
@@ -30,8 +30,8 @@ class Between:
 
 
 Probability = Annotated[float, Between(0, 1)]
-NonNegative = Annotated[float, Between(0)]
-Count = Annotated[int, Between(1)]
+NonNegative = Annotated[float, Between(0, MAX_SCALE)]
+Count = Annotated[int, Between(1, MAX_COUNT)]
 
 
 class NamedPolicy(ABC):

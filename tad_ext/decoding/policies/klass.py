@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
 
-from .base import Between, NamedPolicy, NonNegative, Probability
+from .base import Count, NamedPolicy, NonNegative, Probability
 from .rows import candidates, columns_of, needs_prepare, remembered
 
 # Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the
@@ -44,7 +43,7 @@ class KLASS(
 
     threshold: Probability = 0.9
     divergence: NonNegative = 0.01
-    forwards: Annotated[int, Between(1, 2**31)] = 2
+    forwards: Count = 2
     sees = "masks"
 
     def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
