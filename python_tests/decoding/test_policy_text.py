@@ -78,7 +78,7 @@ def test_parameters_by_name_and_defaults(text, policy):
         (TopK(3), "topk:3"),
         (KLASS(0.6), "klass:0.6"),
         (KLASS(0.6, 0.015), "klass:threshold=0.6,divergence=0.015,forwards=2"),
-        (SchED(schedule="linear"), "sched:high=7.5,low=2.5,schedule=linear,rate=4.0,steps=0"),
+        (SchED(schedule="linear"), "sched:high=7.5,low=2.5,schedule=linear,rate=4.0,steps=0,order=entropy"),
     ],
 )
 def test_what_a_policy_is_written_as(policy, text):
