@@ -19,21 +19,22 @@ void for_each_block_of(int64_t count, const Visit& visit) {
   for (int64_t begin = 0; begin < count; begin += kBlock) visit(begin, count - begin < kBlock ? count - begin : kBlock);
 }
 
-/// Elements of a row whose key is at least `low`, followed by -inf up to whole pairs of vectors. Their number.
+/// Elements of a row that are not below `least` (NaN: all of them), followed by -inf up to whole pairs of vectors.
+/// Their number.
 template <class Real>
-int64_t collect(const Rows& rows, int64_t row, int64_t vocabulary, KeyOf<Real> low, Real* x) {
+int64_t collect(const Rows& rows, int64_t row, int64_t vocabulary, Real least, Real* x) {
   RowReader<Real> reader(rows, row);
   int64_t count = 0;
   for_each_block_of(vocabulary, [&](int64_t begin, int64_t length) {
     const Real* block = reader.template block<Real>(begin, length);
-    if (low == 0) {
+    if (least != least) {
       std::memcpy(x + count, block, size_t(length) * sizeof(Real));
       count += length;
       return;
     }
     for (int64_t i = 0; i < length; ++i) {
       x[count] = block[i];
-      count += key_of(block[i]) >= low;
+      count += !(block[i] < least);
     }
   });
   for (int64_t i = count; i < padded<Real>(count); ++i) x[i] = negative_infinity<Real>();
@@ -56,6 +57,23 @@ Real max_or_nan(const Real* x, int64_t length) {
 template <class Real>
 void write_keys(const Real* x, int64_t length, KeyOf<Real>* keys) {
   for (int64_t i = 0; i < length; ++i) keys[i] = key_of(x[i]);
+}
+
+/// Calls visit(first, last) for every vector's worth of a block's keys among which one may still be the least: few,
+/// once the search has taken a step.
+template <class Real, class Visit>
+void for_each_vector_with(
+    const Descent<KeyOf<Real>>& left, const KeyOf<Real>* keys, int64_t length, const Visit& visit) {
+  using Lanes = IntegerOf<sizeof(Real)>;
+  constexpr int64_t kLanes = Simd<Real>::kLanes;
+  const typename Lanes::Scalar low = left.low, others = ~((KeyOf<Real>(1) << left.bits) - 1);
+  for (int64_t i = 0; i < length; i += kLanes) {
+    typename Lanes::Vector key;
+    std::memcpy(&key, keys + i, sizeof(key));
+    const auto inside = ((key - low) & others) == 0;
+    if (any_above<Real>(inside ? splat(Real(1)) : Vector<Real>{}, 0))
+      visit(i, i + kLanes < length ? i + kLanes : length);
+  }
 }
 
 /// The key at which weights reach needed(their sum). `weigh` writes those of a block, whole vectors, as Reals.
@@ -85,10 +103,12 @@ KeyOf<Real> least_key(Real* x, int64_t count, int silent, const Weigh& weigh, co
     int64_t kept = 0;
     for_each_block_of(count, [&](int64_t begin, int64_t length) {
       write_keys(x + begin, length, keys);
-      for (int64_t i = 0; i < length; ++i) {
-        x[kept] = x[begin + i];
-        kept += left.part_of(keys[i], 0) == 0;
-      }
+      for_each_vector_with<Real>(left, keys, length, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+          x[kept] = x[begin + i];
+          kept += left.part_of(keys[i], 0) == 0;
+        }
+      });
     });
     count = kept;
   }
@@ -132,11 +152,11 @@ void truncate_logits(const TruncationArguments& a, int64_t row, Real* x) {
     const auto ones = [](const Real*, int64_t length, Real* weights) {
       for (int64_t i = 0; i < length; ++i) weights[i] = 1;
     };
-    const int64_t count = collect(a.logits, row, a.vocabulary, low, x);
+    const int64_t count = collect(a.logits, row, a.vocabulary, Real(number_of(low)), x);
     low = least_key(x, count, silent, ones, [&](int64_t) { return a.top_k; });
   }
   if (a.top_p < 1) {
-    const int64_t count = collect(a.logits, row, a.vocabulary, low, x);
+    const int64_t count = collect(a.logits, row, a.vocabulary, Real(number_of(low)), x);
     const Real max = max_or_nan(x, padded<Real>(count));
     if (has_probabilities(max)) {
       const Real scale = scale_of<Real>(1 / a.temperature), weight = Real(weight_of_peak(a.vocabulary));
