@@ -63,9 +63,16 @@ __device__ __forceinline__ KeyOf<Real> least_key(
     });
     sums = cluster.template reduce<kRowThreads>(sums, by_pairs(Merge()));
     if (first) left.missing = needed(sums.from[0]);
-    int part = kParts - 1;
-    while (part > 0 && sums.from[part] < left.missing) --part;
-    left.enter(KeyOf<Real>(part), kDigit, part + 1 < kParts ? sums.from[part + 1] : 0);
+    int part = 0;
+    int64_t above = 0;
+#pragma unroll
+    for (int i = 1; i < kParts; ++i) {  // the higher, the less: the last one that suffices
+      if (sums.from[i] >= left.missing)
+        part = i;
+      else if (part == i - 1)
+        above = sums.from[i];
+    }
+    left.enter(KeyOf<Real>(part), kDigit, above);
   }
   return left.low;
 }
