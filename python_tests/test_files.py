@@ -385,12 +385,3 @@ def test_only_leftovers_of_the_named_files_are_removed(tmp_path: Path) -> None:
     removed = remove_leftovers(tmp_path, "part-0*")
     assert [path.name for path in removed] == [".tmp-0123abcd-part-0.parquet", ".tmp-89abcdef-part-0.parquet"]
     assert names(tmp_path) == sorted(kept)
-
-
-def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with pytest.raises(ValueError, match="pipe: expected a file's name, but it is a device or a pipe"):
-        write_text(pipe, "text")
-    assert pipe.is_fifo()
-    assert list(tmp_path.iterdir()) == [pipe]

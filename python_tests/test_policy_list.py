@@ -43,6 +43,9 @@ def test_as_json(capsys):
         "policy": "entropy:0.5",
         "block_add_threshold": "0.1",
         "decoded_token_threshold": "0.95",
+        "forced_progress": "row",
+        "cache": "none",
+        "hide_future_blocks": "False",
         "source": "TAD, arXiv 2605.09536",
         "note": "",
     }
@@ -53,5 +56,6 @@ def test_the_documentation_has_every_policy_and_preset():
     for policy in policies_by_name.values():
         assert f"| `{policy.__name__}` | `{text_form(policy)}` |" in text
     for name, preset in PRESETS.items():
-        numbers = f"{preset.block_add_threshold:g} | {preset.decoded_token_threshold:g}"
-        assert f"| `{name}` | `{preset.policy}` | {numbers} |" in text
+        schedule = f"{preset.block_add_threshold:g} | {preset.decoded_token_threshold:g} | `{preset.forced_progress}`"
+        cache = "" if preset.cache is None else f"`{preset.cache}` "
+        assert f"| `{name}` | `{preset.policy}` | {schedule} | {cache}|" in text

@@ -48,7 +48,7 @@ def preset_rows() -> list[dict[str, str]]:
 
     return [
         {"name": name}
-        | {field: str(value) for field, value in preset.fields().items()}
+        | {field: "none" if value is None else str(value) for field, value in preset.fields().items()}
         | {"source": preset.source, "note": preset.note}
         for name, preset in PRESETS.items()
     ]

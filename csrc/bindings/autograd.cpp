@@ -237,6 +237,7 @@ TORCH_LIBRARY_IMPL(tad_ext, Autograd, m) {
   // Differentiating once more is an error.
   for (const char* backward : {"tad_loss_gradient", "linear_tad_loss_backward", "masked_log_softmax_backward"})
     m.impl(backward, torch::autograd::autogradNotImplementedFallback());
-  for (const char* name : {"scale_gradient", "token_statistics", "commit_reveal", "select_reveal", "survey"})
+  for (const char* name :
+       {"scale_gradient", "token_statistics", "truncate_logits", "commit_reveal", "select_reveal", "survey"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&constant>());
 }

@@ -34,6 +34,8 @@ class Backend {
 
   virtual void token_statistics(const TokenStatisticsArguments&) const = 0;
 
+  virtual void truncate_logits(const TruncationArguments&) const = 0;
+
   /// The statistics, then the choice by them, then the reveals; each points to what the one before it writes.
   virtual void select_reveal(
       const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&) const = 0;

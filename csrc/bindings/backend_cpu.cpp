@@ -133,6 +133,16 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void truncate_logits(const TruncationArguments& a) const override {
+    with_real(a.logits.dtype, [&](auto real) {
+      using Real = decltype(real);
+      const auto& kernels = cpu_kernels().of<Real>();
+      parallel_each(a.logits.row_count, [&](int64_t row) {
+        kernels.truncate_logits(a, row, own_exponentials<Real>(a.vocabulary).student);
+      });
+    });
+  }
+
   void select_reveal(
       const TokenStatisticsArguments& statistics, const SelectionArguments& selection,
       const RevealArguments& reveal) const override {

@@ -77,6 +77,10 @@ class CudaBackend final : public Backend {
     check(kKernels->token_statistics(a, workspace.mutable_data_ptr(), stream_), "token_statistics");
   }
 
+  void truncate_logits(const TruncationArguments& a) const override {
+    check(kKernels->truncate_logits(a, stream_), "truncate_logits");
+  }
+
   void select_reveal(
       const TokenStatisticsArguments& statistics, const SelectionArguments& selection,
       const RevealArguments& reveal) const override {

@@ -53,6 +53,8 @@ StatisticsResult token_statistics(
     const at::Tensor& logits, const OptionalTensor& rows, double temperature, const OptionalTensor& suppress_tokens,
     const OptionalTensor& query_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets);
 
+at::Tensor truncate_logits(const at::Tensor& logits, double temperature, std::optional<int64_t> top_k, double top_p);
+
 at::Tensor commit_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
     const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& top_tokens,
@@ -81,6 +83,7 @@ inline void implement_operators(torch::Library& m) {
   m.impl("masked_log_softmax", masked_log_softmax);
   m.impl("masked_log_softmax_backward", masked_log_softmax_backward);
   m.impl("token_statistics", token_statistics);
+  m.impl("truncate_logits", truncate_logits);
   m.impl("commit_reveal", commit_reveal);
   m.impl("select_reveal", select_reveal);
   m.impl("survey", survey);

@@ -33,6 +33,7 @@ TORCH_LIBRARY(tad_ext, m) {
       "Tensor? query_tokens, Tensor? seeds, Tensor? offsets) -> (Tensor token, Tensor confidence, Tensor log_odds, "
       "Tensor top_token, Tensor second_token, Tensor margin, Tensor gap, Tensor entropy, Tensor logsumexp, "
       "Tensor valid, Tensor query_logits)");
+  m.def("truncate_logits(Tensor logits, float temperature, int? top_k, float top_p) -> Tensor");
   m.def(
       "commit_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
       "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor top_tokens, Tensor score, Tensor accept, "

@@ -94,6 +94,16 @@ struct LogSoftmaxArguments {
   double temperature = 1.0;
 };
 
+/// Rows of which the most probable tokens stay, in `out`; the rule is in the docstring of tad_ext.ops.truncate_logits.
+struct TruncationArguments {
+  Rows logits;
+  MutableRows out;  // of the same dtype
+  int64_t vocabulary = 0;
+  double temperature = 1.0;  // from 1e-30 to 1e30
+  int64_t top_k = 0;         // at least the vocabulary: all of them
+  double top_p = 1.0;
+};
+
 /// By what entries are accepted; the rules are in the docstring of tad_ext.ops.Selection.
 enum class Rule { kTopK, kConfidence, kFactor, kFactorCode, kMargin, kEntropy, kEntropyBudget };
 

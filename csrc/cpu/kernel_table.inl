@@ -2,6 +2,7 @@
 #include "log_softmax.h"
 #include "tad_loss.h"
 #include "token_statistics.h"
+#include "truncate_logits.h"
 
 namespace tad {
 namespace TAD_ISA {
@@ -20,6 +21,7 @@ constexpr KernelsOf<Real> kernels_of() {
       zero<Real>,
       slice_statistics<Real>,
       token_statistics<Real>,
+      truncate_logits<Real>,
   };
 }
 

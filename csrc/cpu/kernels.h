@@ -75,6 +75,9 @@ struct KernelsOf {
   void (*slice_statistics)(
       const TokenStatisticsArguments&, int64_t entry, int64_t slice, const SliceStatistics* before, SliceStatistics*);
   void (*token_statistics)(const TokenStatisticsArguments&, int64_t entry, const SliceStatistics* slices);
+
+  /// A whole row. `workspace` has room for one in whole blocks.
+  void (*truncate_logits)(const TruncationArguments&, int64_t row, Real* workspace);
 };
 
 struct CpuKernels {

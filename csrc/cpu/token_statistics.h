@@ -25,6 +25,14 @@ void push_block(
   });
 }
 
+/// Whether any of `count` columns, or of what pads them to whole vectors, is not -inf.
+template <class Real, class Element>
+bool any_possible(const Element* columns, int64_t count) {
+  for (int64_t i = 0; i < count; i += Simd<Real>::kLanes)
+    if (any_above<Real>(load<Real>(columns + i), negative_infinity<Real>())) return true;
+  return false;
+}
+
 template <class Real>
 void slice_statistics(
     const TokenStatisticsArguments& a, int64_t entry, int64_t slice, const SliceStatistics* before,
@@ -43,10 +51,12 @@ void slice_statistics(
     if (!(max > bar.logit)) return;
     constexpr int64_t kColumns = 4 * kNoiseQuads;
     for (int64_t i = 0; i < count; i += kColumns) {
+      const int64_t columns = count - i < kColumns ? count - i : kColumns;
+      if (!any_possible<Real>(block + i, columns)) continue;  // as mostly in a truncated row
       PhiloxWords words[kNoiseQuads];
       if (!noise_words(a.seeds[entry], a.offsets[entry], (begin + i) / 4, bar.word, words)) continue;
       const double key = part.sample.key;
-      for (int64_t j = i; j < i + kColumns && j < count; j += 4) {
+      for (int64_t j = i; j < i + columns; j += 4) {
         Real quad[4];
         const int64_t in_quad = count - j < 4 ? count - j : 4;
         for (int64_t k = 0; k < in_quad; ++k) quad[k] = from_storage<Real>(block[j + k]);

@@ -33,6 +33,7 @@ int64_t token_statistics_workspace(const TokenStatisticsArguments&);  // bytes
 Status token_statistics(const TokenStatisticsArguments&, void* workspace, Stream);
 Status select_reveal(
     const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&, void* workspace, Stream);
+Status truncate_logits(const TruncationArguments&, Stream);
 Status commit_reveal(const RevealArguments&, Stream);
 Status survey(const SurveyArguments&, Stream);
 const char* status_text(Status);
@@ -47,6 +48,7 @@ struct Kernels {
   decltype(&cuda::token_statistics_workspace) token_statistics_workspace;
   decltype(&cuda::token_statistics) token_statistics;
   decltype(&cuda::select_reveal) select_reveal;
+  decltype(&cuda::truncate_logits) truncate_logits;
   decltype(&cuda::commit_reveal) commit_reveal;
   decltype(&cuda::survey) survey;
   decltype(&cuda::status_text) status_text;

@@ -6,3 +6,4 @@
 #include "../cuda/tad_loss.cu"
 #include "../cuda/tad_totals.cu"
 #include "../cuda/token_statistics.cu"
+#include "../cuda/truncate_logits.cu"

@@ -17,6 +17,7 @@
 #include "../bindings/tad_entries.cpp"
 #include "../bindings/tad_loss.cpp"
 #include "../bindings/token_statistics.cpp"
+#include "../bindings/truncate_logits.cpp"
 
 TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
   tad::implement_operators(m);

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad_ext.decoding import DecodeConfig, TopK, decode
-from tad_ext.decoding.sampling import truncated
+from tad_ext.ops import truncate_logits
 
 MASK, EOS, UNUSED = 10, 9, 11
 ONE_TOKEN = DecodeConfig(gen_length=1, block_length=1, temperature=1.0, batch_size=400, stop_at_eos=False)
 
 
 def allowed(logits, temperature=1.0, top_k=None, top_p=1.0):
-    kept = truncated(torch.tensor([logits]), temperature, top_k, top_p)[0]
+    kept = truncate_logits(torch.tensor([logits]), temperature=temperature, top_k=top_k, top_p=top_p)[0]
     assert all(new in (old, -torch.inf) for new, old in zip(kept.tolist(), logits, strict=True))
     return (kept > -torch.inf).nonzero()[:, 0].tolist()
 
@@ -221,7 +221,7 @@ def test_bad_settings(mixing_model):
         ("top_p", 0.0, r"top_p must be a finite number in \(0, 1\], got 0"),
         ("top_p", 1.1, r"top_p must be a finite number in \[0, 1\], got 1.1"),
         ("min_length", 2, r"min_length must be in \[0, 1\], got 2"),
-        ("guidance", -1.0, "guidance must be a finite number >= 0, got -1"),
+        ("guidance", -1.0, r"guidance must be a finite number in \[0, 1e\+06\], got -1"),
     ):
         with pytest.raises(ValueError, match=expected):
             replace(ONE_TOKEN, **{name: value})

@@ -19,6 +19,7 @@ from tad_ext.ops import (
     select_reveal,
     survey,
     token_statistics,
+    truncate_logits,
     unmask_step,
 )
 
@@ -95,6 +96,7 @@ def every_operator(vocabulary: int = 515, dtype: torch.dtype = torch.float32) ->
         Case("log softmax", log_softmax_inputs, _log_softmax),
         Case("statistics", statistics_inputs, _statistics),
         Case("sampling", statistics_inputs, _sampling),
+        Case("truncate", lambda seed: statistics_inputs(seed)[:1], _truncate),
         Case("commit", reveal_inputs, _commit),
     ]
     if vocabulary > MASK:
@@ -140,6 +142,13 @@ def _sampling(
 ) -> list[Tensor]:
     return [
         *token_statistics(logits, rows=rows, temperature=0.9, suppress_tokens=suppress, seeds=seeds, offsets=offsets)
+    ]
+
+
+def _truncate(logits: Tensor) -> list[Tensor]:
+    return [
+        truncate_logits(logits, temperature=0.9, top_k=top_k, top_p=top_p)
+        for top_k, top_p in ((None, 0.8), (7, 0.8), (7, 1.0))
     ]
 
 

@@ -33,6 +33,7 @@ def _values(name: str, device: str) -> dict[str, Any]:
     reals = {"ce_weight": 1.0, "kl_weight": 0.5, "temperature": 1.5, "value": 1.0}
     thresholds = {"block_add_threshold": 1.0, "decoded_token_threshold": 1.0}
     numbers = {"delta": 2, "chunk_rows": 4, "block_length": 3, "mask_token_id": 8, "eos_token_ids": [], "rule": "topk"}
+    numbers |= {"forced_progress": "row", "top_k": 3, "top_p": 0.9}
     flags = {"with_gradient": True, "hidden_grad": True, "weight_grad": True, "dtype": torch.float32}
     loss = {
         "grad_loss": torch.tensor(0.5, device=device),
@@ -70,6 +71,7 @@ def _values(name: str, device: str) -> dict[str, Any]:
         "done": torch.zeros(2, dtype=torch.bool, device=device),
         "positions": torch.arange(6 if name == "survey" else 3, **integers).repeat(2, 1),
         "tokens": torch.ones(2, 3, **integers),
+        "top_tokens": torch.ones(2, 3, **integers),
         "score": torch.ones(2, 3, device=device),
         "accept": torch.ones(2, 3, dtype=torch.bool, device=device),
     }

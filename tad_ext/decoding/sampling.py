@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, TokenStatistics, pack_offsets, token_statistics
+from tad_ext.ops import DecodeState, TokenStatistics, pack_offsets, token_statistics, truncate_logits
 
 from .batch import DecodingBatch
 
@@ -49,28 +49,10 @@ class Sampler:
         if self.plain:
             return token_statistics(logits, rows=rows, **self.arguments(state))
         statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
-        likely = truncated(
-            logits.index_fill(1, self.suppressed, -torch.inf), config.temperature, config.top_k, config.top_p
-        )
+        allowed = logits.index_fill(1, self.suppressed, -torch.inf)
+        likely = truncate_logits(allowed, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         token = token_statistics(likely, rows=rows, **self.arguments(state)).token
-        chosen = logits.float().gather(1, token.view(-1, 1)).view(token.shape)
+        chosen = logits.gather(1, token.view(-1, 1)).float().view(token.shape)
         confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
         confidence = confidence.nan_to_num(nan=0.0)  # where nothing is possible
         return statistics._replace(token=token, confidence=confidence)
-
-
-def truncated(logits: Tensor, temperature: float, top_k: int | None, top_p: float) -> Tensor:
-    """(N, V) logits, -inf but for the `top_k` largest, and of these but for the fewest that together have `top_p`.
-
-    The probabilities are those at `temperature` among the `top_k`. A token that ties with the last one taken stays.
-    Nucleus sampling: Holtzman et al., arXiv 1904.09751.
-    """
-    if top_k is not None and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[:, -1:], -torch.inf)
-    if top_p < 1:
-        ordered = logits.sort(dim=-1, descending=True).values
-        p = (ordered.float() / temperature).softmax(-1)
-        before = p.cumsum(-1) - p  # what those above it have together
-        least = ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    return logits

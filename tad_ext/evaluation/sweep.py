@@ -20,8 +20,8 @@ def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
         ValueError: a threshold that the policy does not take; None for a policy whose values have no natural range.
     """
     main = next(iter(parameters_of(policies_by_name[policy])), None)
-    if main is None:
-        raise ValueError(f"policy is '{policy}', which has no parameter to sweep; expected one that has")
+    if main is None or main.kind is str:
+        raise ValueError(f"policy is '{policy}', which has no number to sweep first; expected one that has")
     values = _fitting(policy, main) if thresholds is None else thresholds
     try:
         return [str(parse_policy(f"{policy}:{_text(main, value)}")) for value in values]

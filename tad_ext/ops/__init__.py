@@ -9,6 +9,7 @@ from .backend import (
     select_reveal,
     survey,
     token_statistics,
+    truncate_logits,
 )
 from .library import backend_info
 from .philox import pack_offsets, uniform_noise
@@ -37,6 +38,7 @@ __all__ = [
     "select_reveal",
     "survey",
     "token_statistics",
+    "truncate_logits",
     "uniform_noise",
     "unmask_step",
 ]

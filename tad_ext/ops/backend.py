@@ -11,6 +11,7 @@ if use_reference:
         select_reveal,
         survey,
         token_statistics,
+        truncate_logits,
     )
 elif compiled:
     from .log_softmax import masked_log_softmax
@@ -19,9 +20,10 @@ elif compiled:
     from .select_reveal import select_reveal
     from .statistics import token_statistics
     from .survey import survey
+    from .truncate_logits import truncate_logits
 else:
     commit_reveal = fused_linear_tad_loss = fused_tad_loss = not_compiled
-    masked_log_softmax = select_reveal = survey = token_statistics = not_compiled
+    masked_log_softmax = select_reveal = survey = token_statistics = truncate_logits = not_compiled
 
 __all__ = [
     "commit_reveal",
@@ -31,4 +33,5 @@ __all__ = [
     "select_reveal",
     "survey",
     "token_statistics",
+    "truncate_logits",
 ]

@@ -223,6 +223,21 @@ def token_statistics(
 
 
 @_on_one_device
+def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
+    """The most probable tokens of each row; see `tad_ext.ops.truncate_logits`."""
+    logits = logits.detach()
+    if top_k is not None and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], -torch.inf)
+    if top_p < 1:
+        ordered = logits.sort(dim=-1, descending=True).values
+        p = (ordered.to(_compute_dtype(logits)) / temperature).softmax(-1)
+        before = p.cumsum(-1) - p  # what those above it have together
+        least = ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return logits
+
+
+@_on_one_device
 def commit_reveal(
     canvas: Tensor,
     reveal_step: Tensor,
