@@ -73,7 +73,7 @@ __device__ __forceinline__ void accumulate(
   part.sum += double(sum);
 }
 
-/// The sums of some groups of logits at temperature 1.
+/// The sums of some groups of logits at temperature 1; `others` may have lost its digits.
 template <int kGroups, class Real>
 __device__ __forceinline__ PeakedSum<double> peaked_sum(const Group<Real> (&x)[kGroups]) {
   const Exponent<Real> exponent(1);
@@ -87,15 +87,23 @@ __device__ __forceinline__ PeakedSum<double> peaked_sum(const Group<Real> (&x)[k
       weighted += e * fmax(difference, Real(-1000));  // no 0 * -inf
     }
   }
-  Real others = sum - 1;
-  if (others < Real(0.25)) {  // rare but at a peak, beside which the others would lose their digits
-    others = 0;
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g)
-      for (int i = 0; i < kGroup; ++i)
-        if (x[g].value[i] < max) others += exponent.exp(x[g].value[i] - reference);
-  }
-  return {double(max), double(others), double(weighted)};
+  return {double(max), double(sum - 1), double(weighted)};
+}
+
+/// Whether the largest logit stands so far apart that the others' sum has lost digits beside its 1: they must be added
+/// by themselves.
+__device__ __forceinline__ bool stands_apart(const PeakedSum<double>& part) {
+  return part.others < 0.25;
+}
+
+/// What a group adds to the others of the largest logit, `max`.
+template <class Real>
+__device__ __forceinline__ double others_of(const Group<Real>& x, Real max) {
+  const Exponent<Real> exponent(1);
+  Real sum = 0;
+  for (int i = 0; i < kGroup; ++i)
+    if (x.value[i] < max) sum += exponent.exp(x.value[i] - max);
+  return double(sum);
 }
 
 /// Adds some groups of student logits s and teacher logits t.

@@ -51,11 +51,14 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     for (int g = 0; g < kGroups; ++g) x[g] = group(g);
     part.sum = peaked_sum(x);
   }
+  const bool apart = stands_apart(part.sum);  // rare but at a peak
+  if (apart) part.sum.others = 0;
 #pragma unroll 1
   for (int g = 0; g < kGroups; ++g) {  // once more, from the first-level cache
     const Group<Real> x = group(g);
     const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
     const Real max = max_of(x);
+    if (apart) part.sum.others += others_of(x, Real(part.sum.max));
     if (max > part.top.second_value)  // rare after the first groups
       for (int i = 0; i < kGroup; ++i)
         if (x.value[i] > part.top.second_value && !is_suppressed(a, column + i)) part.top.push(x.value[i], column + i);
