@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from loss_workloads import compact_tad_loss, dense_tad_loss, linear_tad_loss
 from work import DTYPES, Workload
-from workloads import copy, log_softmax, statistics, unmask
+from workloads import copy, log_softmax, statistics, truncation, unmask
 
 BF16, FP32 = "bfloat16", "float32"
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
@@ -169,7 +169,12 @@ def _statistics(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
         for temperature in (0.0, 0.7):
             for rows in sizes.statistics_rows:
                 yield case(rows, dtype, temperature)
-    yield replace(case(sizes.statistics_rows[0], BF16, 0.0, sizes.dream_vocabulary), variation=True)
+    first, top_p = sizes.statistics_rows[0], 0.9
+    yield replace(case(first, BF16, 0.0, sizes.dream_vocabulary), variation=True)
+    for dtype in (BF16, FP32):
+        title = f"truncation, {dtype}, {first} rows of {sizes.vocabulary:,}, top_p {top_p:g}"
+        build = partial(truncation, first, sizes.vocabulary, DTYPES[dtype], device, top_p=top_p)
+        yield Case("statistics", title, first, build)
 
 
 def _unmask(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:

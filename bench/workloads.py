@@ -1,4 +1,4 @@
-"""Token statistics, log-softmax, unmasking and a copy, as they are timed. The losses are in loss_workloads.py."""
+"""Token statistics, truncation, log-softmax, unmasking, a copy, as they are timed. Losses are in loss_workloads.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tad_ext import (
     pack_offsets,
     token_statistics,
 )
-from tad_ext.ops import Selection, select_reveal
+from tad_ext.ops import Selection, reference, select_reveal, truncate_logits
 
 THRESHOLD = 0.9
 
@@ -45,6 +45,24 @@ def statistics(
     return Workload(
         {name: Implementation(run) for name, run in paths.items()},
         bytes=rows * vocabulary * dtype.itemsize,
+        elements=rows * vocabulary,
+    )
+
+
+def truncation(
+    rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu", *, top_p: float
+) -> Workload:
+    """What a nucleus of random logits leaves of each row: most of a large vocabulary goes, thousands of tokens stay."""
+    logits = normal(rows, vocabulary, torch.Generator(device).manual_seed(0), dtype)
+    compiled = torch.compile(reference.truncate_logits)
+    paths = {
+        "by sorting": lambda: reference.truncate_logits(logits, temperature=1.0, top_p=top_p),
+        "that compiled": lambda: compiled(logits, temperature=1.0, top_p=top_p),
+        "tad_ext": lambda: truncate_logits(logits, temperature=1.0, top_p=top_p),
+    }
+    return Workload(
+        {name: Implementation(run) for name, run in paths.items()},
+        bytes=2 * rows * vocabulary * dtype.itemsize,
         elements=rows * vocabulary,
     )
 

@@ -130,6 +130,7 @@ def test_least_traffic_by_hand() -> None:
     linear = loss_workloads.linear_tad_loss(16, 10, vocabulary, half)
     assert linear.bytes == (100 * 10 + (2 * 2 + 14 * 3) * 10) * 2
     assert workloads.statistics(16, vocabulary, torch.float32).bytes == 16 * 400
+    assert workloads.truncation(16, vocabulary, torch.float32, top_p=0.9).bytes == 2 * 16 * 400
     forward, backward = (workloads.log_softmax(16, vocabulary, half, part=of).bytes for of in ("forward", "backward"))
     assert (forward, backward) == (2 * 16 * 200, (16 + 16 + 32) * 200)
     assert workloads.copy(1000).bytes == 8000

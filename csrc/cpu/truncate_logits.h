@@ -11,7 +11,8 @@
 namespace tad {
 namespace TAD_ISA {
 
-constexpr int kDigit = 11;  // whose sums fit the first-level cache
+constexpr int kFirstDigit = 11;  // whose sums fit the first-level cache
+constexpr int kDigit = 7;        // of what is left then, which may be less than sums to look through
 
 /// Calls visit(begin, length) for every block of some numbers.
 template <class Visit>
@@ -70,7 +71,7 @@ void for_each_vector_with(
   for (int64_t i = 0; i < length; i += kLanes) {
     typename Lanes::Vector key;
     std::memcpy(&key, keys + i, sizeof(key));
-    const auto inside = ((key - low) & others) == 0;
+    const auto inside = ((key ^ low) & others) == 0;  // the lower bits of `low` are 0
     if (any_above<Real>(inside ? splat(Real(1)) : Vector<Real>{}, 0))
       visit(i, i + kLanes < length ? i + kLanes : length);
   }
@@ -82,10 +83,11 @@ KeyOf<Real> least_key(Real* x, int64_t count, int silent, const Weigh& weigh, co
   using Key = KeyOf<Real>;
   alignas(64) Key keys[kBlock];
   alignas(64) Real weights[kBlock];
+  int64_t sums[1 << kFirstDigit];
   Descent<Key> left;
   for (bool first = true; left.bits > silent; first = false) {
-    const int digit = left.bits - silent < kDigit ? left.bits - silent : kDigit;
-    int64_t sums[1 << kDigit] = {};
+    const int most = first ? kFirstDigit : kDigit, digit = left.bits - silent < most ? left.bits - silent : most;
+    std::memset(sums, 0, sizeof(sums[0]) << digit);
     for_each_block_of(count, [&](int64_t begin, int64_t length) {
       write_keys(x + begin, length, keys);
       weigh(x + begin, padded<Real>(length), weights);
@@ -93,7 +95,7 @@ KeyOf<Real> least_key(Real* x, int64_t count, int silent, const Weigh& weigh, co
     });
     if (first) {
       int64_t total = 0;
-      for (int64_t sum : sums) total += sum;
+      for (int part = 0; part < 1 << digit; ++part) total += sums[part];
       left.missing = needed(total);
     }
     int part = (1 << digit) - 1;
