@@ -85,11 +85,13 @@ struct PeakedSum {
 
 template <class Real>
 TAD_HOST_DEVICE PeakedSum<Real> merge(const PeakedSum<Real>& a, const PeakedSum<Real>& b) {
-  const PeakedSum<Real>& high = a.max >= b.max ? a : b;
-  const PeakedSum<Real>& low = a.max >= b.max ? b : a;
-  const Real shift = shift_to(high.max, low.whole(), Real(1));
-  const RowSum<Real> moved = rebase(low.whole(), high.max, shift, shift);
-  return {high.max, high.others + moved.sum, high.weighted + moved.weighted};
+  const bool left = a.max >= b.max;  // values, not references: on a GPU they stay in registers
+  const Real max = left ? a.max : b.max, others = left ? a.others : b.others, weighted = left ? a.weighted : b.weighted;
+  RowSum<Real> low = b.whole();
+  if (!left) low = a.whole();
+  const Real shift = shift_to(max, low, Real(1));
+  low = rebase(low, max, shift, shift);
+  return {max, others + low.sum, weighted + low.weighted};
 }
 
 /// Sums for KL(teacher || student) over a part of a student row s and a teacher row t.
