@@ -26,6 +26,14 @@ class Settings:
     output: str = "out"
 
 
+@pytest.fixture(autouse=True)
+def a_foreground_process():
+    """A shell that starts the tests in the background makes them ignore Ctrl-C, as their own processes would then."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 @pytest.fixture
 def run(monkeypatch):
     """run(job): the exit code of a command that is this function."""
