@@ -188,9 +188,10 @@ inline BlockEntropy<Real> block_entropy(const Element* block, int64_t length, Re
       horizontal_max<Real>(max)};
 }
 
-/// The sums of a block relative to a reference without its largest element, given those with it.
+/// The sums of a block relative to a reference without its largest element, given those with it. Rare, and not inlined:
+/// the loop around it is to keep its registers.
 template <class Real, class Element>
-inline RowSum<double> without_peak(
+__attribute__((noinline)) RowSum<double> without_peak(
     const Element* block, int64_t length, Real reference, const BlockEntropy<Real>& part) {
   const double above = double(part.max) - double(reference), peak = std::exp(above), others = part.sum - peak;
   if (!(others < peak / 4)) return {double(reference), others, part.weighted - peak * above};
