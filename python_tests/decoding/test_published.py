@@ -335,7 +335,7 @@ def test_sampled_tokens(mixing_model, forced):
         **lengths(), policy=EntropyThreshold(1.2), block_add_threshold=0.5, decoded_token_threshold=0.5,
         forced_progress=setting, temperature=1.0, stop_at_eos=False, batch_size=3,
     )  # fmt: skip
-    for seed in range(3):
+    for seed in range(15):
         result = decode(mixing_model(seed), RAGGED, config)
         for number, prompt in enumerate(RAGGED):
 
