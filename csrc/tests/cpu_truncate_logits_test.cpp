@@ -59,9 +59,11 @@ void test_infinite_and_missing_values() {
 }
 
 void test_by_hand() {
-  for (const CpuKernels* kernels : runnable_cpu_kernels())
-    for (DType dtype : {DType::kFloat32, DType::kFloat64})
-      check_by_hand(dtype, [&](const Problem& problem, Matrix& out) { run_on_cpu(*kernels, problem, out); });
+  for (const CpuKernels* kernels : runnable_cpu_kernels()) {
+    const auto run = [&](const Problem& problem, Matrix& out) { run_on_cpu(*kernels, problem, out); };
+    for (DType dtype : {DType::kFloat32, DType::kFloat64}) check_by_hand(dtype, run);
+    for (DType dtype : kDTypes) check_neighbours(dtype, run);
+  }
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ void test_infinite_and_missing_values() {
 
 void test_by_hand() {
   for (DType dtype : {DType::kFloat32, DType::kFloat64}) check_by_hand(dtype, run_on_device);
+  for (DType dtype : kDTypes) check_neighbours(dtype, run_on_device);
 }
 
 void test_a_row_alone() {

@@ -120,4 +120,24 @@ void check_by_hand(DType dtype, const Run& run) {
   }
 }
 
+/// Numbers of a dtype that lie next to each other, of both signs: every one of them can be the least that stays.
+template <class Run>
+void check_neighbours(DType dtype, const Run& run) {
+  const int digits = dtype == DType::kBFloat16 ? 7 : dtype == DType::kFloat16 ? 10 : dtype == DType::kFloat32 ? 23 : 52;
+  constexpr int kSide = 10;
+  Matrix logits(dtype, 1, 2 * kSide), out(dtype, 1, 2 * kSide);
+  for (int i = 0; i < kSide; ++i) {
+    logits.set(0, (3 * i) % kSide, -1 - std::ldexp(i, -digits));
+    logits.set(0, kSide + (7 * i) % kSide, 1 + std::ldexp(i, -digits));
+  }
+  for (int64_t top_k = 1; top_k <= 2 * kSide; ++top_k) {
+    context = std::string("neighbours, ") + name_of(dtype) + ", top_k " + std::to_string(top_k);
+    run(Problem{logits, top_k, 1}, out);
+    int64_t kept = 0;
+    for (int64_t column = 0; column < 2 * kSide; ++column) kept += out.get(0, column) > -kInfinity;
+    CHECK(kept == top_k);
+    check_truncated({logits, top_k, 1}, out);
+  }
+}
+
 }  // namespace tad::checks
