@@ -151,7 +151,7 @@ def test_every_decoding_setting_is_one_of_generate():
     """Those that `tad generate` does not have are made from others, or are for callers in Python."""
     ours = {field.name for field in dataclasses.fields(GenerateConfig)}
     theirs = {field.name for field in dataclasses.fields(DecodeConfig)}
-    assert theirs - ours == {"eos_token_ids", "stop_strings", "look_every"}
+    assert theirs - ours == {"eos_token_ids", "stop_strings", "sync_every"}
     changes = {
         "gen_length": 12, "block_length": 6, "policy": "topk:2", "block_add_threshold": 0.3, "min_length": 3,
         "decoded_token_threshold": 0.4, "cache": "delayed:16,1", "hide_future_blocks": True, "stop_at_eos": False,

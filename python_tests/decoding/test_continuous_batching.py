@@ -44,14 +44,14 @@ def test_any_rows_may_finish_together(scripted_model, slow, batch_size):
 
 
 @pytest.mark.parametrize("transformer", ["llada"], indirect=True)
-@pytest.mark.parametrize("look_every", [3, 20])
+@pytest.mark.parametrize("sync_every", [3, 20])
 @pytest.mark.parametrize("changes", [{}, {"policy": TopK(1), "block_add_threshold": 0.0}, {"stop_at_eos": False}])
-def test_looking_less_often_changes_nothing(transformer, look_every, changes):
+def test_looking_less_often_changes_nothing(transformer, sync_every, changes):
     for hide_future_blocks in (False, True):
         config = replace(CONFIG, hide_future_blocks=hide_future_blocks, temperature=1.0, **changes)
         expected = decode(transformer, RAGGED, config)
         watcher = Watcher()
-        result = decode(transformer, RAGGED, replace(config, look_every=look_every), watch=watcher)
+        result = decode(transformer, RAGGED, replace(config, sync_every=sync_every), watch=watcher)
         assert result.sequences == expected.sequences
         assert torch.equal(result.reveal_step, expected.reveal_step)
         assert torch.equal(result.forwards, expected.forwards)
@@ -60,10 +60,10 @@ def test_looking_less_often_changes_nothing(transformer, look_every, changes):
 
 def test_looking_less_often_is_refused_where_somebody_looks():
     for changes in ({"cache": DualCache()}, {"stop_strings": ["end"]}):
-        with pytest.raises(ValueError, match=r"look_every is 2 and .*: expected 1 with these"):
-            replace(CONFIG, look_every=2, **changes)
-    with pytest.raises(ValueError, match="look_every must be >= 1, got 0"):
-        replace(CONFIG, look_every=0)
+        with pytest.raises(ValueError, match=r"sync_every is 2 and .*: expected 1 with these"):
+            replace(CONFIG, sync_every=2, **changes)
+    with pytest.raises(ValueError, match="sync_every must be >= 1, got 0"):
+        replace(CONFIG, sync_every=0)
 
 
 def test_rows_are_given_as_they_finish(mixing_model):

@@ -20,7 +20,6 @@ from tad_ext.decoding import (
     parse_policy,
 )
 from tad_ext.decoding.policies import policies_by_name, text_form
-from tad_ext.decoding.policies.base import Count
 
 
 def test_parse_policy():

@@ -110,7 +110,7 @@ def recorder(device, monkeypatch):
         {"policy": TopK(1), "block_add_threshold": 1.0, "cache": DualCache(3)},
         {"policy": EntropyThreshold(1.0), "hide_future_blocks": True, "cache": PrefixCache()},
         {"temperature": 1.0, "top_p": 0.9, "min_length": 3, "cache": DelayedCache()},
-        {"temperature": 1.0, "look_every": 3, "hide_future_blocks": True},
+        {"temperature": 1.0, "sync_every": 3, "hide_future_blocks": True},
     ],
     ids=["one per step", "dual", "prefix", "delayed, sampled", "looking less often"],
 )

@@ -21,8 +21,8 @@ from tad_ext.decoding import (
     decode,
 )
 from tad_ext.decoding.policies import checked, selection_of
-from tad_ext.decoding.policies.base import Count
 from tad_ext.ops import Selection
+from tad_ext.settings import Count
 
 
 def left_to_right(statistics, state):

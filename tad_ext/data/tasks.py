@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,12 @@ _TASKS = {
     "arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask"),
     "gsm8k": ("tad_ext.data.gsm8k", "Gsm8kTask"),
 }
+
+if TYPE_CHECKING:
+    TaskName = str
+else:
+    TaskName = Literal[tuple(_TASKS)]
+"""The names that `get_task` knows."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,6 @@ class Task(Protocol):
         """Whether a response gives the right final answer."""
 
 
-def task_names() -> list[str]:
-    """Names that `get_task` knows."""
-    return sorted(_TASKS)
-
-
 def get_task(name: str, **options: Any) -> Task:
     """The task called `name`, with its options (fields of its class); None stands for an option's default.
 
@@ -86,7 +87,7 @@ def get_task(name: str, **options: Any) -> Task:
         ValueError: an unknown name, an option that the task does not have, or one that it needs and was not given.
     """
     if name not in _TASKS:
-        raise ValueError(f"task must be one of {', '.join(task_names())}, got {name!r}")
+        raise ValueError(f"task must be one of {', '.join(_TASKS)}, got {name!r}")
     module, class_name = _TASKS[name]
     task_class = getattr(importlib.import_module(module), class_name)
     known = {field.name: field for field in dataclasses.fields(task_class)}
@@ -100,11 +101,3 @@ def get_task(name: str, **options: Any) -> Task:
         if required and option not in given:
             raise ValueError(f"task {name!r} needs {option}: {field.metadata['help']}; got none")
     return cast("Task", task_class(**given))
-
-
-def check_split(split: str, limit: int | None) -> None:
-    """ValueError unless `split` is a known split, and `limit` None or at least 1."""
-    if split not in get_args(Split):
-        raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 or None, got {limit}")

@@ -38,7 +38,6 @@ __all__ = [
     "write_part",
 ]
 
-MAX_PART_ROWS = 256
 
 _TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _STEPS = pa.list_(pa.field("element", pa.int16(), nullable=False))

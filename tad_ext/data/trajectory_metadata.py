@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_PART_ROWS = 256
 SCHEMA_VERSION = 1
 METADATA_KEY = b"tad_ext.trajectories"
 

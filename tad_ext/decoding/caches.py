@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from .checks import MAX_COUNT, check_integer
+from tad_ext.settings import Count, Index, Settings
+
 from .progress import RowProgress
 
 
@@ -29,15 +30,12 @@ class CacheScheme(Protocol):
 
 
 @dataclass(frozen=True)
-class _Refreshed:
+class _Refreshed(Settings):
     """A whole row every `refresh_every` forwards; None: only when the scheme itself asks for it."""
 
-    refresh_every: int | None = None
+    named_by_class = True
+    refresh_every: Count | None = None
     name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if self.refresh_every is not None:
-            check_integer(f"{type(self).__name__}.refresh_every", self.refresh_every, at_least=1, at_most=MAX_COUNT)
 
     def _is_due(self, row: RowProgress) -> bool:
         if row.refreshed is None:
@@ -90,13 +88,9 @@ class DelayedCache(_Refreshed):
     delay from d3LLM; `D3LLMCache` is theirs.
     """
 
-    refresh_every: int | None = 32
-    delay: int = 2
+    refresh_every: Count | None = 32
+    delay: Index = 2
     name = "delayed"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("DelayedCache.delay", self.delay, at_least=0, at_most=MAX_COUNT)
 
     def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end."""
@@ -109,7 +103,7 @@ class DelayedCache(_Refreshed):
 
 
 @dataclass(frozen=True)
-class D3LLMCache:
+class D3LLMCache(Settings):
     """Keeps the prompt and finished blocks, one after the other, each `delay` forwards after it has finished.
 
     While a finished block (at first the prompt) waits, forwards compute the whole row. In the forward in which its wait
@@ -121,14 +115,10 @@ class D3LLMCache:
     HumanEval. Its code for Dream is not this: there a window's first column gets the logits of the one behind it.
     """
 
-    delay: int = 2
-    refresh_every: int | None = 3
+    named_by_class = True
+    delay: Count = 2
+    refresh_every: Count | None = 3
     name = "d3llm"
-
-    def __post_init__(self) -> None:
-        check_integer("D3LLMCache.delay", self.delay, at_least=1, at_most=MAX_COUNT)
-        if self.refresh_every is not None:
-            check_integer("D3LLMCache.refresh_every", self.refresh_every, at_least=1, at_most=MAX_COUNT)
 
     def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end, or the whole row."""

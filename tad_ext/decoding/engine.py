@@ -74,7 +74,7 @@ class Decoding:
         """Some steps, and what the host makes of them."""
         batch = self.batch
         reports = []
-        for ahead in range(self.config.look_every):
+        for ahead in range(self.config.sync_every):
             shape = batch.shape(ahead)
             reports.append(self.run_step(shape, self.step.forward.plan(shape))[: len(batch)])
         for report in torch.stack(reports).tolist():  # the one host sync

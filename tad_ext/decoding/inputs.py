@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_integer
+from tad_ext.settings import Between, Kind
+
 from .config import DecodeConfig
 
 GRAPH_DEVICES = ("cuda",)
@@ -122,12 +123,10 @@ def check_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
     if numbers is None:
         return list(range(count))
     # Together with the seed, a number has to stay a 64-bit integer.
-    checked = [
-        check_integer(f"numbers[{i}]", number, at_least=0, at_most=2**62 - 1) for i, number in enumerate(numbers)
-    ]
+    checked = Kind(int, Between(0, 2**62 - 1), is_list=True).checked("numbers", numbers)
     if len(checked) != count or len(set(checked)) != count:
         raise ValueError(f"numbers must be {count} different integers, one for each prompt, got {_short(checked)}")
-    return checked
+    return list(checked)
 
 
 def _check_ids(name: str, prompt: Any, vocabulary: int) -> list[int]:

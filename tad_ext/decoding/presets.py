@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from tad_ext.ops import ForcedProgress
+from tad_ext.settings import ForcedProgress
 
 from .caches import CacheScheme, D3LLMCache, DualCacheAtBlock, PrefixCacheAtBlock
 from .config import DecodeConfig

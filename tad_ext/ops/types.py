@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-ForcedProgress = Literal["row", "block", "blocks"]
-"""What a forward reveals where its policy accepts nothing, see `commit_reveal`."""
+from tad_ext.settings import ForcedProgress as ForcedProgress
 
 
 class TADLoss(NamedTuple):

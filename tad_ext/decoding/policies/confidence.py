@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, Selection, TokenStatistics
+from tad_ext.settings import Count, NonNegative, Probability
 
-from .base import BySelection, Count, NamedPolicy, NonNegative, Probability
+from .base import BySelection, NamedPolicy
 from .rows import block_clock, candidates, in_first_block
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import NonNegative, Probability
 
-from .base import NamedPolicy, NonNegative, Probability
+from .base import NamedPolicy
 from .rows import candidates, columns_of, needs_prepare, remembered
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics, margin_log_odds
+from tad_ext.settings import Between
 
-from .base import Between, NamedPolicy
+from .base import NamedPolicy
 from .rows import candidates, leading, noise
 from .time_schedule import next_step, times
 

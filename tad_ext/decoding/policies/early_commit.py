@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Between, NonNegative
 
 from . import llada, time_schedule
-from .base import Between, NamedPolicy, NonNegative
+from .base import NamedPolicy
 from .dream import Order, score_of
 from .rows import candidates, columns_of, create_all_blocks, leading, mean_of, remembered
 

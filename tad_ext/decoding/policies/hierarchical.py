@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Probability
 
-from .base import NamedPolicy, Probability
+from .base import NamedPolicy
 from .rows import best_of_each, candidates
 
 

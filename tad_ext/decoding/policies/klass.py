@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Count, NonNegative, Probability
 
-from .base import Count, NamedPolicy, NonNegative, Probability
+from .base import NamedPolicy
 from .rows import candidates, columns_of, needs_prepare, remembered
 
 # Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Between
 
-from .base import Between, NamedPolicy
+from .base import NamedPolicy
 from .rows import block_clock, candidates, first_block, leading, noise
 
 

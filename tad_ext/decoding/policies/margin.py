@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tad_ext.ops import Selection
+from tad_ext.settings import Probability
 
-from .base import BySelection, NamedPolicy, Probability
+from .base import BySelection, NamedPolicy
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .base import NamedPolicy, parameters_of, policies_by_name
+from tad_ext.settings import kinds_of
+
+from .base import NamedPolicy, policies_by_name
 
 
 def parse_policy(text: str) -> NamedPolicy:
@@ -35,8 +37,8 @@ def parse_policy(text: str) -> NamedPolicy:
 def text_form(policy: type[NamedPolicy]) -> str:
     """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
     shown = {
-        parameter.name: parameter.name.upper() if parameter.default is dataclasses.MISSING else parameter.default
-        for parameter in parameters_of(policy)
+        field.name: field.name.upper() if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(policy)  # type: ignore[arg-type]
     }
     if len(shown) == 1:
         return f"{policy.name}:{next(iter(shown.values()))}"
@@ -45,19 +47,22 @@ def text_form(policy: type[NamedPolicy]) -> str:
 
 def _arguments(policy: type[NamedPolicy], items: list[str]) -> dict[str, Any]:
     """The keyword arguments that the items behind the colon stand for."""
-    parameters = {parameter.name: parameter for parameter in parameters_of(policy)}
+    kinds = kinds_of(policy)
     arguments: dict[str, Any] = {}
     for number, item in enumerate(items):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:  # "value" alone, which only the main parameter may be
-            key, value = (next(iter(parameters), "") if number == 0 else ""), key
-        if key not in parameters:
-            known = ", ".join(parameters) or "none"
+            key, value = (next(iter(kinds), "") if number == 0 else ""), key
+        if key not in kinds:
+            known = ", ".join(kinds) or "none"
             raise ValueError(f"{item.strip()!r} names no parameter of {policy.__name__} (there are: {known})")
         if key in arguments:
             raise ValueError(f"{policy.__name__}.{key} is given twice")
-        arguments[key] = parameters[key].parsed(value)
-    for parameter in parameters.values():
-        if parameter.default is dataclasses.MISSING and parameter.name not in arguments:
-            raise ValueError(f"{policy.__name__}.{parameter.name} is missing")
+        try:
+            arguments[key] = kinds[key].from_text(value)
+        except ValueError:
+            raise ValueError(f"{policy.__name__}.{key} must be {kinds[key].expected}, got {value!r}") from None
+    for field in dataclasses.fields(policy):  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.name not in arguments:
+            raise ValueError(f"{policy.__name__}.{field.name} is missing")
     return arguments

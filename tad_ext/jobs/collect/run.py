@@ -1,0 +1,145 @@
+"""Collecting trajectories: the teacher decodes each problem one token per forward, and right answers are kept (or all).
+
+The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
+reveals, and in which order, is what the student later learns to do from the plain prompt in fewer forwards (TAD,
+arXiv 2605.09536).
+
+Problems are worked off in units of neighbouring problems. A finished unit is one part file that says which problems it
+covers, so a killed run is continued by the same command, with any number of ranks: only unfinished units are decoded
+again, in the batches and with the random streams they would have had, so the result is that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tad_ext.data.trajectories import ProblemRange, Trajectory, part_name, read_parts, write_part
+from tad_ext.decoding import decode
+from tad_ext.files import remove_leftovers
+from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.collect.plan import CollectionPlan
+from tad_ext.models.loading import load_model
+
+
+@dataclass(frozen=True)
+class CollectSummary:
+    """What the folder holds when this rank has finished; of several ranks, the last to finish counts everything."""
+
+    problems: int  #: decoded so far, of `total`
+    total: int  #: problems of the whole collection
+    kept: int  #: trajectories written: those with a right answer, or all
+    accuracy: float  #: of the teacher: right answers / problems
+    mean_steps: float  #: forwards per kept trajectory
+    seconds: float  #: of this call
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problems} of {self.total} problems decoded: {self.kept} trajectories kept (teacher accuracy "
+            f"{100 * self.accuracy:.1f} %), {self.mean_steps:.1f} forwards each; this run took {self.seconds:.1f} s"
+        )
+
+
+def collect(config: CollectConfig) -> CollectSummary:
+    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``: those with right
+    answers, or all of them.
+
+    Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
+    off its own units and writes its own files; rank 0 shows progress and prints the summary.
+
+    Raises:
+        ValueError, TypeError: naming the setting, its value and what was expected; or a file in the folder that is
+            damaged, or that was made with other settings or from other problems.
+        FileNotFoundError: no such problem file.
+        RuntimeError: another run, still alive, wrote the same problems meanwhile.
+    """
+    started = time.perf_counter()
+    plan = CollectionPlan.make(config)
+    covered = plan.finished_ranges()
+    remove_leftovers(plan.output, f"part-{plan.rank:05d}-*.parquet")
+    if covered and plan.rank == 0:
+        print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
+    units = plan.open_units(covered)
+    if units:
+        _work_off(plan, load_model(config.model, dtype=config.dtype, device=plan.device), units)
+    summary = _summary(plan, time.perf_counter() - started)
+    if plan.rank == 0:
+        print(summary)
+    return summary
+
+
+def _work_off(plan: CollectionPlan, model: Any, units: Sequence[range]) -> None:
+    shown = plan.rank == 0
+    share = "" if plan.world_size == 1 else f" (rank 0 of {plan.world_size})"
+    right = done = 0
+    with tqdm(total=sum(map(len, units)), desc=f"collecting{share}", unit="problem", disable=not shown) as bar:
+        for unit in units:
+            rows = _decode_unit(plan, model, unit, progress=shown)
+            _write_unit(plan, unit, rows)
+            right, done = right + sum(row.correct for row in rows), done + len(unit)
+            bar.set_postfix_str(f"accuracy {100 * right / done:.1f} %", refresh=False)
+            bar.update(len(unit))
+
+
+def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: bool) -> list[Trajectory]:
+    """The unit's trajectories that are to be kept."""
+    samples = plan.samples[unit.start : unit.stop]
+    # decode gives its prompt number i the stream seed + i, so problem number n has the same stream in every unit.
+    config = replace(plan.decoding, seed=plan.metadata.seed * 2**32 + unit.start)
+    result = decode(model, [sample.teacher_prompt_ids for sample in samples], config, progress=progress)
+    rows = []
+    for index, (sample, canvas, response) in enumerate(
+        zip(samples, result.canvases(), result.responses(), strict=True)
+    ):
+        text = plan.tokenizer.decode(response, skip_special_tokens=True)
+        correct = plan.task.is_correct(sample.problem, text)
+        if correct or plan.keep == "all":
+            rows.append(
+                Trajectory(
+                    id=sample.problem.id,
+                    task=plan.task.name,
+                    prompt_ids=np.asarray(sample.prompt_ids),
+                    teacher_prompt_ids=np.asarray(sample.teacher_prompt_ids),
+                    response_ids=np.asarray(canvas),
+                    reveal_step=result.reveal_step[index].numpy(),
+                    num_steps=int(result.forwards[index]),
+                    correct=correct,
+                    answer=plan.task.extract_answer(text),
+                    reference=sample.problem.reference,
+                )
+            )
+    return rows
+
+
+def _write_unit(plan: CollectionPlan, unit: range, rows: Sequence[Trajectory]) -> None:
+    # The first problem's number as sequence number: unique among parts that share no problem, whatever their unit size.
+    others = list(plan.output.glob(f"part-*-{unit.start:08d}.parquet"))
+    if others:
+        raise RuntimeError(
+            f"{others[0]} appeared while the same problems were decoded here: another run is writing to this folder; "
+            f"stop it, then start this one again"
+        )
+    digest = plan.digest(unit.start, unit.stop)
+    right = sum(row.correct for row in rows)
+    problems = ProblemRange(unit.start, unit.stop, right=right, wrong=len(unit) - right, digest=digest)
+    write_part(plan.output / part_name(plan.rank, unit.start), plan.metadata, rows, problems=problems)
+
+
+def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
+    parts = read_parts(plan.output)
+    problems = sum(part.problems.count for part in parts if part.problems)
+    right = sum(part.problems.right for part in parts if part.problems)
+    steps = [row.num_steps for part in parts for row in part.trajectories]
+    return CollectSummary(
+        problems=problems,
+        total=len(plan.samples),
+        kept=len(steps),
+        accuracy=right / problems if problems else 0.0,
+        mean_steps=sum(steps) / len(steps) if steps else 0.0,
+        seconds=seconds,
+    )

@@ -1,0 +1,71 @@
+"""What every way of generating shares: checked settings, the tokenizer, and the model, loaded when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+from tad_ext.decoding import DecodedRow, decode_stream
+from tad_ext.decoding.engine import Watch
+from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
+from tad_ext.decoding.stopping import StopStrings
+from tad_ext.jobs.generate.config import GenerateConfig
+from tad_ext.merging import load_merged
+from tad_ext.models.loading import load_config, load_tokenizer, resolve_device, resolve_dtype
+
+
+class Session:
+    """Settings that are checked as far as they can be without the weights.
+
+    Attributes:
+        decoding: how to decode.
+        tokenizer: the model's.
+        tokens: which of its ids are special.
+
+    Raises:
+        ValueError, TypeError: naming the setting, its value and what was expected.
+    """
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self.config, self.decoding = config, config.decoding
+        resolve_dtype(config.dtype)
+        check_device(resolve_device(config.device), self.decoding)
+        self.tokenizer: Any = load_tokenizer(config.model)
+        # Decoding checks its input by `model.config`, which the checkpoint's folder has, too.
+        self._without_weights = SimpleNamespace(config=load_config(config.model))
+        self.tokens = SpecialTokens.of(self._without_weights, self.decoding)
+        StopStrings.of(self.decoding, self.tokens, self.tokenizer)
+
+    @cached_property
+    def model(self) -> Any:
+        """With its adapter merged. Errors as `load_merged`."""
+        config = self.config
+        return load_merged(
+            config.model,
+            config.adapter,
+            dtype=config.dtype,
+            device=config.device,
+            allow_other_model=config.allow_other_model,
+        )
+
+    def load(self) -> None:
+        """Loads the model now, where otherwise the first response would wait for it. Errors as `load_merged`."""
+        _ = self.model
+
+    def check(self, prompts: list[list[int]]) -> None:
+        """ValueError naming a prompt that the model cannot answer, because it is too long, for example."""
+        check_prompts(prompts, model=self._without_weights, config=self.decoding, mask=self.tokens.mask)
+
+    def stream(self, prompts: Mapping[int, list[int]], watch: Watch | None = None) -> Iterator[DecodedRow]:
+        """The responses to prompts by number, each as soon as it is finished."""
+        ids, numbers = list(prompts.values()), list(prompts)
+        return decode_stream(self.model, ids, self.decoding, tokenizer=self.tokenizer, watch=watch, numbers=numbers)
+
+    def text(self, row: DecodedRow) -> str:
+        """A response as text, cut before the stop string that ended it; with infill, the whole text."""
+        if self.decoding.infill:
+            return str(self.tokenizer.decode([*row.prompt, *row.canvas], skip_special_tokens=True))
+        text = str(self.tokenizer.decode(row.response(), skip_special_tokens=True))
+        return text[: min((text.find(stop) for stop in self.decoding.stop_strings if stop in text), default=len(text))]

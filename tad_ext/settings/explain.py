@@ -1,0 +1,46 @@
+"""The text of --help: what a command does, and every option with its meaning and default."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from .options import Option
+
+
+def explanation(options: Iterable[Option], program: str, description: str, example: str) -> str:
+    """The whole text. argparse writes it; it does not read the command line."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage=f"{program} [--config FILE] [--key value ...]",
+        description=description,
+        epilog=f"example:\n{example}" if example else None,
+        formatter_class=lambda prog: _Formatter(prog, max_help_position=34, width=110),
+    )
+    for option in options:
+        more: dict[str, Any] = {"metavar": option.placeholder, "nargs": "+" if option.kind.is_list else None}
+        if option.negation:
+            more = {"action": "store_true"}  # is shown without a value, which it may have
+        parser.add_argument(*option.flags, help=_meaning(option), **more)
+    return parser.format_help().rstrip("\n")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Leaves options that a text names in one piece, to be copied."""
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _meaning(option: Option) -> str:
+    shown = "required" if option.required else f"default: {_shown(option.default)}"
+    return f"{option.help} ({shown})".replace("%", "%%")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
