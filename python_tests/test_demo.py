@@ -59,7 +59,7 @@ def test_the_report_compares_base_and_distilled_on_common_ground(finished):
 def test_the_distilled_model_is_the_merged_one(finished):
     report, output, _ = finished
     assert report["confidence_decay"]["base"] != report["confidence_decay"]["distilled"]
-    from tad_ext.merging import load_merged
+    from tad_ext.models.lora import load_merged
 
     canvas = torch.tensor([[10, 4, 19, 21, 21]])
     with torch.inference_mode():

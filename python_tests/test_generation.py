@@ -10,9 +10,9 @@ from word_checkpoints import CHAT_TEMPLATE, write_words_model
 from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream
 from tad_ext.generation import GenerateConfig, generate, read_prompts
 from tad_ext.generation.config import decode_config
-from tad_ext.merging import MergeConfig, load_merged, merge
+from tad_ext.merging import MergeConfig, merge
 from tad_ext.models.loading import load_model
-from tad_ext.models.lora import add_lora, save_adapter
+from tad_ext.models.lora import add_lora, load_merged, save_adapter
 
 torch.set_num_threads(1)
 DEFAULTS = {"gen_length": 8, "block_length": 4, "block_add_threshold": 1.0, "stop_at_eos": False}
@@ -236,7 +236,7 @@ def test_merging_does_not_replace_anything(checkpoint, adapter, tmp_path):
 def test_an_output_is_tried_before_the_model_is_loaded(checkpoint, adapter, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    for module in ("tad_ext.merging", "tad_ext.generation.session"):
+    for module in ("tad_ext.models.lora", "tad_ext.generation.session"):
         monkeypatch.setattr(f"{module}.load_merged", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
         merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output=path))

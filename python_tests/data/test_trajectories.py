@@ -24,7 +24,6 @@ from tad_ext.data.trajectories import (
     read_part,
     read_parts,
     read_trajectories,
-    tokenizer_hash,
     write_part,
 )
 
@@ -323,17 +322,3 @@ def test_no_folder_and_no_parts(tmp_path: Path) -> None:
         read_trajectories(tmp_path)
     with pytest.raises(ValueError, match=r"trajectories is '.*missing', expected a folder"):
         read_trajectories(tmp_path / "missing")
-
-
-def test_tokenizer_hash_sees_meaning_and_not_use() -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    from transformers import PreTrainedTokenizerFast
-
-    def build(*words: str) -> PreTrainedTokenizerFast:
-        vocabulary = {word: index for index, word in enumerate(words)}
-        core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
-        return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="?", pad_token="?")
-
-    used = build("?", "a", "b")
-    used(["a", "a b"], padding=True, truncation=True, max_length=8)
-    assert tokenizer_hash(used) == tokenizer_hash(build("?", "a", "b")) != tokenizer_hash(build("?", "b", "a"))

@@ -151,7 +151,7 @@ class CharacterTokenizer:
     ],
 )
 def test_trajectories_that_do_not_fit_the_model_are_refused(change: dict[str, Any], message: str | None) -> None:
-    from tad_ext.data.trajectories import tokenizer_hash
+    from tad_ext.models.tokenizers import tokenizer_hash
 
     tokenizer = CharacterTokenizer()
     metadata = TrajectoryMetadata(

@@ -21,13 +21,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.trajectories import TrajectoryMetadata, read_parts, tokenizer_hash, write_part
+from tad_ext.data.trajectories import TrajectoryMetadata, read_parts, write_part
 from tad_ext.distillation import BatchTotals, DistillConfig, TADObjective, TrajectoryStates, collate, distill
 from tad_ext.distillation import trainer as trainer_module
 from tad_ext.distillation.dataset import shuffled
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
+from tad_ext.models.tokenizers import tokenizer_hash
 
 MASK = 23
 IDS = torch.arange(24).reshape(2, 12) % 20

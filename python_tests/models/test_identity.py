@@ -16,7 +16,6 @@ from tiny_checkpoints import write_llada
 from tiny_models import tiny_model
 
 from tad_ext.cli import main
-from tad_ext.merging import load_merged
 from tad_ext.models import (
     add_lora,
     base_model,
@@ -27,6 +26,7 @@ from tad_ext.models import (
     save_adapter,
 )
 from tad_ext.models.identity import identity_differences, model_identity
+from tad_ext.models.lora import load_merged
 
 
 def differences(folder: Path, other: Path) -> list[tuple[str, Any, Any]]:

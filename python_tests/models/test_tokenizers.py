@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from tiny_checkpoints import QWEN2_SPLIT, TinyCheckpoint, write_dream, write_llada
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers.models import BPE, WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.models import load_config, load_model, load_tokenizer
-from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
+from tad_ext.models.tokenizers import check_tokenizer, ids_without_token, tokenizer_hash
 
 TEXTS = [
     "Anna's 1,250 apples!", "  two  spaces\n\n\tand lines\r\n", "naïve café e\u0301", "漢字と🙂", "", "x=-3.5;y_2",
@@ -203,3 +204,13 @@ def test_the_tiny_models_tokenizer_agrees_with_it() -> None:
         vocab_size, mask_token_id, eos_token_ids = len(tokenizer), tokenizer.mask_token_id, [tokenizer.eos_token_id]
 
     check_tokenizer(Config, tokenizer, "tiny")
+
+
+def test_the_hash_sees_meaning_and_not_use() -> None:
+    def build(*words: str) -> PreTrainedTokenizerFast:
+        core = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+        return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="?", pad_token="?")
+
+    used = build("?", "a", "b")
+    used(["a", "a b"], padding=True, truncation=True, max_length=8)
+    assert tokenizer_hash(used) == tokenizer_hash(build("?", "a", "b")) != tokenizer_hash(build("?", "b", "a"))

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata, from_header, to_header, tokenizer_hash
+from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata, from_header, to_header
 from tad_ext.files import atomic_path
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "read_part",
     "read_parts",
     "read_trajectories",
-    "tokenizer_hash",
     "write_part",
 ]
 

@@ -6,7 +6,6 @@ Kept as JSON in the Parquet file's metadata, under one key, together with the ve
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,19 +94,6 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
         _from_json(TrajectoryMetadata, values.get("run")),
         None if problems is None else _from_json(ProblemRange, problems),
     )
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """A short hash of what gives token ids their meaning: vocabulary, merges and special tokens (16 hex digits)."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        content = json.loads(backend.to_str())
-        for changing in ("padding", "truncation"):  # set as a side effect of tokenizing, not part of the tokenizer
-            content.pop(changing, None)
-    else:
-        content = tokenizer.get_vocab()
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:

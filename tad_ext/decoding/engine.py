@@ -7,12 +7,13 @@ Finished rows leave when the host looks, by default after every forward, and wai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from tad_ext.models.base import evaluation_mode
 
 from .batch import DecodingBatch
 from .config import DecodeConfig
@@ -64,7 +65,7 @@ class Decoding:
             while self.batch.rows:
                 masks = sum(row.masks for row in self.batch.rows)
                 # Not around the yield: meanwhile the caller may train the model, or decode something else.
-                with torch.inference_mode(), _evaluation_mode(self.modules):
+                with torch.inference_mode(), evaluation_mode(self.modules):
                     self._advance()
                     bar.update(masks - sum(row.masks for row in self.batch.rows))
                     finished = self._take_finished()
@@ -121,16 +122,3 @@ class Decoding:
     def _put_next(self, index: int) -> None:
         number = self.waiting.pop()
         self.batch.put(index, number, self.prompts[number])
-
-
-@contextmanager
-def _evaluation_mode(modules: list[nn.Module]) -> Iterator[None]:
-    """Dropout off; afterwards every module is in the mode it was in."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

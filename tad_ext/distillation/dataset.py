@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, tokenizer_hash
+from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata
+from tad_ext.models.tokenizers import tokenizer_hash
 
 
 @dataclass(frozen=True, eq=False)

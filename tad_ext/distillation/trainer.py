@@ -27,8 +27,9 @@ from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
 from tad_ext.distillation.objectives import BatchTotals, TADObjective
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.models.device import resolve_device
 from tad_ext.models.identity import described, identity_differences, model_identity
-from tad_ext.models.loading import load_model, load_tokenizer, resolve_device
+from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
 
 ADAPTER_FOLDER = "adapter"

@@ -25,8 +25,8 @@ from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
 from tad_ext.evaluation.results import COUNTS, ONE_PER_STEP, Evaluation, Point
 from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
-from tad_ext.merging import load_merged
 from tad_ext.models.loading import load_tokenizer, model_fingerprint
+from tad_ext.models.lora import load_merged
 
 PROMPTS = ("student", "teacher")
 RESPONSES, REPORT = "responses.jsonl", "evaluation.json"

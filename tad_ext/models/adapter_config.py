@@ -8,13 +8,14 @@ for options of a later peft, too, which are unknown here.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import peft
 from peft import LoraConfig
+
+from tad_ext.models.checkpoint import read_json
 
 # peft makes the matrices, scales them and puts them on layers as these say; `modules_to_save` are trained copies.
 _UNDERSTOOD = (
@@ -76,17 +77,6 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
             continue
         unknown = "" if name in _known_options() else f", unknown to peft {peft.__version__}: it may be of a newer peft"
         raise ValueError(f"{where}: {name} is {value!r}{unknown}; supported: null, false or empty")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of an adapter's folder; ValueError, with the file, if there is none in it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _known_options() -> set[str]:

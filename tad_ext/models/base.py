@@ -8,6 +8,8 @@ for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +142,19 @@ class MaskedDiffusionMixin:
     def _align_positions(self, positions: Tensor, length: int) -> Tensor:
         """The same for flattened positions >= 0: the rows of ``hidden.flatten(0, 1)`` that predict them."""
         return positions
+
+
+@contextmanager
+def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Dropout off; afterwards every module is in the mode it was in."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _key_mask(lengths: Tensor | None, batch: int, queries: int, length: int) -> Tensor | None:

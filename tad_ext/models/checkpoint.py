@@ -24,12 +24,16 @@ _SAMPLES, _SAMPLE_BYTES = 64, 65536
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The fields of a folder's config.json. ValueError if there is no folder, no such file, or no JSON object in it."""
-    file = Path(path) / CONFIG_FILE
+    return read_json(_config_file(Path(path)))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError, with the file, if there is none in it."""
     try:
-        fields = json.loads(_read_config_bytes(Path(path)))
+        fields = json.loads(file.read_bytes())
         if not isinstance(fields, dict):
             raise TypeError(f"it holds a {type(fields).__name__}")
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{file} is not a JSON object: {error}") from error
     return fields
 
@@ -65,11 +69,7 @@ def stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every weight stored in a checkpoint folder, from the file headers alone."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):
-        try:
-            with safe_open(file, framework="pt") as weights:
-                stored = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
+        stored = shapes_in(file)
         twice = sorted(shapes.keys() & stored.keys())
         if twice:
             raise ValueError(f"{file} holds weights that an earlier shard holds, too: {listed(twice)}")
@@ -77,8 +77,17 @@ def stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def compare_weights(expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: str | Path) -> None:
-    """Refuse weights that are missing, unexpected or of another shape: a ValueError that names them."""
+def shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight in a safetensors file, from its header; ValueError if it is not a whole one."""
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged or not a safetensors file: {error}") from error
+
+
+def weight_differences(expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> str:
+    """Names the weights that are missing, unexpected or of another shape; empty where there are none."""
     shared = expected.keys() & stored.keys()
     wrong = [f"{key} {stored[key]} instead of {expected[key]}" for key in shared if stored[key] != expected[key]]
     problems = {
@@ -86,9 +95,7 @@ def compare_weights(expected: dict[str, tuple[int, ...]], stored: dict[str, tupl
         "unexpected weights": stored.keys() - expected.keys(),
         "weights of the wrong shape": wrong,
     }
-    found = [f"{what}: {listed(sorted(keys))}" for what, keys in problems.items() if keys]
-    if found:
-        raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {'; '.join(found)}")
+    return "; ".join(f"{what}: {listed(sorted(keys))}" for what, keys in problems.items() if keys)
 
 
 def weight_digests(path: str | Path) -> dict[str, str]:
@@ -102,7 +109,7 @@ def weight_digests(path: str | Path) -> dict[str, str]:
 
 def bytes_fingerprint(path: str | Path) -> str:
     """What earlier versions took for the identity of a checkpoint: config.json and the weights, byte by byte."""
-    digest = hashlib.sha256(_read_config_bytes(Path(path)))
+    digest = hashlib.sha256(_config_file(Path(path)).read_bytes())
     for file in weight_files(path):
         _sample(digest, file)
     return _hexadecimal(digest)
@@ -128,9 +135,9 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _read_config_bytes(path: Path) -> bytes:
+def _config_file(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which is no folder")
     if not (path / CONFIG_FILE).is_file():
         raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which holds no {CONFIG_FILE}")
-    return (path / CONFIG_FILE).read_bytes()
+    return path / CONFIG_FILE

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tad_ext.files import atomic_folder
-from tad_ext.models.checkpoint import compare_weights, stored_shapes, weight_files
+from tad_ext.models.checkpoint import CONFIG_FILE, stored_shapes, weight_differences, weight_files
+from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.families import MODEL_CLASSES, load_config, model_class_of
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.tokenizers import has_tokenizer, ids_without_token, load_tokenizer
@@ -29,8 +30,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_fingerprint",
-    "resolve_device",
-    "resolve_dtype",
     "save_model",
 ]
 
@@ -62,7 +61,9 @@ def load_model(
     if has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
-    compare_weights(_expected_shapes(model_class, config), stored_shapes(path), path)
+    differences = weight_differences(_expected_shapes(model_class, config), stored_shapes(path))
+    if differences:
+        raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
     size = sum(file.stat().st_size for file in weight_files(path))
     with _bars_for_large_models(size):
         model = model_class.from_pretrained(
@@ -91,32 +92,6 @@ def save_model(
         tokenizer.save_pretrained(folder)
         for name, value in (reports or {}).items():
             (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def resolve_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A dtype by name; None for None and "auto": the checkpoint's own. ValueError for anything but floating point."""
-    if dtype is None or dtype == "auto":
-        return None
-    resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if resolved not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise ValueError(f"dtype must be auto, float32, bfloat16, float16 or float64, got {dtype!r}")
-    return resolved
-
-
-def resolve_device(device: torch.device | str | None) -> torch.device:
-    """A device by name; None and "auto": a GPU if there is one, else the CPU. ValueError if the machine lacks it."""
-    if device is None or device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto' or a torch device such as 'cuda:0', got {device!r}") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
-    count = torch.cuda.device_count()
-    if resolved.type == "cuda" and (resolved.index or 0) >= count:
-        raise ValueError(f"device must be a device of this machine, got {device!r} ({count} GPU(s) found)")
-    return resolved
 
 
 @contextmanager

@@ -21,15 +21,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tad_ext.files import atomic_folder
-from tad_ext.models.adapter_config import check_options, read_adapter_config, read_json
-from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.checkpoint import listed, weight_digests
+from tad_ext.models.adapter_config import check_options, read_adapter_config
+from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
+from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences, weight_digests
 from tad_ext.models.identity import config_identity, described, identity_differences
+from tad_ext.models.loading import load_model
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -103,14 +104,12 @@ def teacher(model: PeftModel) -> Iterator[None]:
             "model has its adapter merged, and subtracting it again would round; call unmerge_adapter first"
         )
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    training = [module for module in model.modules() if module.training]
     # One by one, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
     switched = [module for module in model.modules() if isinstance(module, _SWITCHES) and not module.disable_adapters]
     try:
-        model.eval()
         for module in switched:
             module.enable_adapters(False)
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(model.modules()):
             yield
     finally:
         for module in switched:
@@ -119,8 +118,6 @@ def teacher(model: PeftModel) -> Iterator[None]:
         for parameter, flag in trainable.items():
             if parameter.requires_grad != flag:
                 parameter.requires_grad_(flag)
-        for module in training:
-            module.training = True
 
 
 def save_adapter(model: PeftModel, path: str | Path) -> None:
@@ -169,7 +166,7 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
                 f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft"
             )
     config = read_adapter_config(folder / CONFIG_FILE)
-    stored = _read_shapes(folder / WEIGHTS_FILE)
+    stored = shapes_in(folder / WEIGHTS_FILE)
     names = {name: base_model(model).own_name(name) for name in stored}
     if any(name != own for name, own in names.items()):
         config.target_modules = _translated_targets(config, names.values(), folder)
@@ -186,10 +183,10 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
     config.init_lora_weights = True  # any cheap start, since every weight is read from the file
     adapted = _inject(model, config, seed=0)
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
-    complaint = _difference(shapes, expected)
-    if complaint:
+    differences = weight_differences(expected, shapes)
+    if differences:
         adapted.unload()
-        raise ValueError(f"adapter {str(folder)!r} does not fit the model: {complaint}")
+        raise ValueError(f"adapter {str(folder)!r} does not fit the model; {differences}")
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
         set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for name, own in names.items()})
     adapted.requires_grad_(False)
@@ -214,6 +211,23 @@ def merge_adapter(model: PeftModel) -> nn.Module:
     merged = model.merge_and_unload()
     merged.config.name_or_path = ""  # its weights are those of no folder any more
     return merged
+
+
+def load_merged(
+    model: str | Path,
+    adapter: str | Path | None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    allow_other_model: bool = False,
+) -> nn.Module:
+    """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as `load_model`,
+    `load_adapter`.
+    """
+    loaded = load_model(model, dtype=dtype, device=device)
+    if adapter is None:
+        return loaded
+    return merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
 
 
 def _check_adapters(model: PeftModel) -> None:
@@ -305,31 +319,3 @@ def _base_identity(model: nn.Module) -> dict[str, Any]:
 def _base_folder(model: nn.Module) -> Path | None:
     name = base_model(model).config.name_or_path
     return Path(name) if name and Path(name).is_dir() else None
-
-
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights, without reading one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a complete safetensors file: {error}") from error
-
-
-def _difference(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
-    """The weights that stand in one of two lists only, or with another shape; empty when the lists agree."""
-    groups = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "wrong shape": [
-            f"{name} {found[name]} instead of {expected[name]}"
-            for name in sorted(found.keys() & expected.keys())
-            if found[name] != expected[name]
-        ],
-    }
-    shown = (
-        f"{kind} ({len(names)}): {', '.join(names[:8])}{', ...' * (len(names) > 8)}"
-        for kind, names in groups.items()
-        if names
-    )
-    return "; ".join(shown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +87,16 @@ def check_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str |
 def ids_without_token(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:
     """The ids below `vocab_size` that no token of the tokenizer has, ascending. Logits cover them all the same."""
     return sorted(set(range(vocab_size)) - set(tokenizer.get_vocab().values()))
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A short hash of what gives token ids their meaning: vocabulary, merges and special tokens (16 hex digits)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        content = json.loads(backend.to_str())
+        for changing in ("padding", "truncation"):  # set as a side effect of tokenizing, not part of the tokenizer
+            content.pop(changing, None)
+    else:
+        content = tokenizer.get_vocab()
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()[:16]

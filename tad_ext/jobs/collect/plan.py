@@ -21,13 +21,14 @@ from tad_ext.data.trajectories import (
     TrajectoryMetadata,
     noted_model,
     read_parts,
-    tokenizer_hash,
 )
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.identity import described, identity_differences, identity_text, model_identity
-from tad_ext.models.loading import load_config, load_tokenizer, resolve_device, resolve_dtype
+from tad_ext.models.loading import load_config, load_tokenizer
+from tad_ext.models.tokenizers import tokenizer_hash
 
 @dataclass(frozen=True)
 class Sample:

@@ -173,7 +173,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 
     from tad_ext.collection_plan import check_seed
     from tad_ext.files import set_aside
-    from tad_ext.models.loading import resolve_device
+    from tad_ext.models.device import resolve_device
     from tad_ext.pretraining import check_settings
 
     if config.threads is not None:
@@ -195,8 +195,9 @@ def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
     from tad_ext.distillation import distill
     from tad_ext.evaluation import confidence_by_distance, evaluate_model, plot_accuracy_curve, plot_confidence_decay
     from tad_ext.files import write_json
-    from tad_ext.merging import MergeConfig, load_merged, merge
+    from tad_ext.merging import MergeConfig, merge
     from tad_ext.models.loading import load_tokenizer
+    from tad_ext.models.lora import load_merged
     from tad_ext.pretraining import pretrain
 
     task, decoding = get_task(TASK), decode_settings(config)

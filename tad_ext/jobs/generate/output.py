@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.trajectories import tokenizer_hash
 from tad_ext.files import (
     JsonLinesWriter,
     json_lines,
@@ -28,6 +27,7 @@ from tad_ext.jobs.generate.session import Session
 from tad_ext.data.traces import TRACE, Trace
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
+from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import options_of, values_of
 
 SETTINGS, GENERATIONS = "settings.json", "generations.jsonl"

@@ -12,8 +12,9 @@ from tad_ext.decoding.engine import Watch
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.stopping import StopStrings
 from tad_ext.jobs.generate.config import GenerateConfig
-from tad_ext.merging import load_merged
-from tad_ext.models.loading import load_config, load_tokenizer, resolve_device, resolve_dtype
+from tad_ext.models.device import resolve_device, resolve_dtype
+from tad_ext.models.loading import load_config, load_tokenizer
+from tad_ext.models.lora import load_merged
 
 
 class Session:

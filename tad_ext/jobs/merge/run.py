@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tad_ext.files import rescued, tried_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -35,6 +31,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     the model is loaded; what `load_merged` raises; OSError if the checkpoint could not be written, saying where it is.
     """
     from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
+    from tad_ext.models.lora import load_merged
 
     output = tried_folder(config.output, empty=True)
     tokenizer = load_tokenizer(config.model)
@@ -49,23 +46,3 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     rescued(lambda path: save_model(model, tokenizer, path, reports={"merged_from.json": origin}), output)
     print(f"merged checkpoint written to {output}")
     return origin | {"output": str(output)}
-
-
-def load_merged(
-    model: str | Path,
-    adapter: str | Path | None,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    allow_other_model: bool = False,
-) -> PreTrainedModel:
-    """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as load_model,
-    load_adapter.
-    """
-    from tad_ext.models.loading import load_model
-    from tad_ext.models.lora import load_adapter, merge_adapter
-
-    loaded = load_model(model, dtype=dtype, device=device)
-    return (
-        loaded if adapter is None else merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
-    )

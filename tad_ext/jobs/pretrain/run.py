@@ -25,7 +25,8 @@ from transformers import PreTrainedTokenizerBase
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
 from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
 from tad_ext.files import rescued, tried_folder
-from tad_ext.models.loading import resolve_device, save_model
+from tad_ext.models.device import resolve_device
+from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 BETAS = (0.9, 0.98)
