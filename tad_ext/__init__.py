@@ -1,7 +1,7 @@
 """tad_ext: masked diffusion language models that decode several tokens per forward.
 
-Temporal-Aware Trajectory Self-Distillation (TAD, arXiv 2605.09536) on compiled kernels. Operators, models, decoding and metrics are
-importable from here; the jobs (collection, distillation, evaluation) have their own modules and the `tad` command.
+Temporal-Aware Trajectory Self-Distillation (TAD, arXiv 2605.09536) on compiled kernels. Operators, models, decoding and
+metrics are importable from here; the jobs (collect, distill, evaluate, ...) are commands of `tad`, in `tad_ext.jobs`.
 
 Names are loaded on first use, so that `tad --help` waits neither for torch nor for transformers; `__init__.pyi`
 lists them.

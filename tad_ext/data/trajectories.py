@@ -19,11 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata, from_header, to_header
+from tad_ext.data.trajectory_metadata import MAX_PART_ROWS, ProblemRange, TrajectoryMetadata, from_header, to_header
 from tad_ext.files import atomic_path
 
 __all__ = [
-    "MAX_PART_ROWS",
     "SCHEMA",
     "Part",
     "ProblemRange",

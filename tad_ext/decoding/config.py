@@ -57,17 +57,17 @@ class DecodeConfig(Settings):
     )
     decoded_token_threshold: Probability = setting(
         1.0,
-        help="revealed share of a block from which the next one is fully active; matters to forced_progress blocks only",
+        help="revealed share of a block from which the next one is fully active; matters to forced_progress blocks",
     )
     forced_progress: ForcedProgress = setting(
         "row",
-        help="what a forward reveals though the policy did not: row (TAD: the row's best, and the first block's), block "
-        "(the first block's best) or blocks (D2F: the best of each active block)",
+        help="what a forward reveals though the policy did not: row (TAD: the row's best, and the first block's), "
+        "block (the first block's best) or blocks (D2F: the best of each active block)",
     )
     stop_at_eos: bool = setting(
         True,
-        help="once an end-of-sequence token is revealed, all behind it becomes that token, and the response is finished "
-        "as soon as no mask stands before it; false: it is a token like any other",
+        help="once an end-of-sequence token is revealed, all behind it becomes that token, and the response is "
+        "finished as soon as no mask stands before it; false: it is a token like any other",
     )
     eos_token_ids: tuple[Index, ...] | None = setting(
         None, help="ids of the end-of-sequence tokens; none: the model's own"
@@ -89,9 +89,7 @@ class DecodeConfig(Settings):
         1.0, help="sample from the fewest tokens that together have this probability (at the temperature)"
     )
     seed: Seed = setting(0, help="of sampling; prompt number i samples with seed + i")
-    guidance: NonNegative = setting(
-        0.0, help="scale of classifier-free guidance, two passes per forward; 0: off"
-    )
+    guidance: NonNegative = setting(0.0, help="scale of classifier-free guidance, two passes per forward; 0: off")
     cache: Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")] = setting(
         "none",
         help="keys and values kept between forwards, which is faster and changes results: none, prefix, dual, delayed "

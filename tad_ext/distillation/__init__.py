@@ -1,20 +1,6 @@
 """Distillation: near entries learn the trajectory's tokens, distant ones the teacher's distribution."""
 
-from __future__ import annotations
+import lazy_loader
 
-from tad_ext.distillation.config import DistillConfig
-from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, collate
-from tad_ext.distillation.objectives import BatchTotals, TADObjective, TADSettings
-from tad_ext.distillation.trainer import DistillResult, distill
-
-__all__ = [
-    "BatchTotals",
-    "DistillConfig",
-    "DistillResult",
-    "TADBatch",
-    "TADObjective",
-    "TADSettings",
-    "TrajectoryStates",
-    "collate",
-    "distill",
-]
+# Names are loaded on first use, as __init__.pyi lists them.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,6 @@ The student and the teacher compute hidden states everywhere, but meet the langu
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,49 +16,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from tad_ext.decoding.checks import MAX_COUNT, MAX_SCALE, check_at_most
 from tad_ext.distillation.dataset import TADBatch
+from tad_ext.distillation.settings import TADSettings
 from tad_ext.models.lora import base_model, teacher
 from tad_ext.ops import fused_linear_tad_loss
-
-NORMALIZATIONS = ("micro_batch", "tokens", "state")
-
-
-@dataclass(frozen=True)
-class TADSettings:
-    """The objective's numbers.
-
-    Attributes:
-        delta: an entry revealed within this many steps is near, a later one distant; >= 0.
-        ce_weight, kl_weight: finite, >= 0, not both 0.
-        temperature: of both distributions in the KL, > 0.
-        normalization: what a mean is taken over. "micro_batch" (as published): each micro-batch's own entries, then
-            the mean of the micro-batches. "tokens": all entries of the global batch, however it was split. "state":
-            each state's own entries, then the mean of the states; a state without entries on one side counts as 0
-            there.
-    """
-
-    delta: int = 8
-    ce_weight: float = 1.0
-    kl_weight: float = 1.0
-    temperature: float = 1.0
-    normalization: str = "micro_batch"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.delta, bool) or not isinstance(self.delta, int) or self.delta < 0:
-            raise ValueError(f"delta must be an integer >= 0, got {self.delta!r}")
-        for name in ("ce_weight", "kl_weight"):
-            if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
-        if self.ce_weight == 0 and self.kl_weight == 0:
-            raise ValueError("ce_weight and kl_weight are both 0: there is nothing to learn")
-        if not math.isfinite(self.temperature) or self.temperature <= 0:
-            raise ValueError(f"temperature must be a finite number > 0, got {self.temperature!r}")
-        if self.temperature < 1 / MAX_SCALE:  # the operators take no less
-            raise ValueError(f"temperature must be at least {1 / MAX_SCALE:g}, got {self.temperature!r}")
-        check_at_most(self, delta=MAX_COUNT, ce_weight=MAX_SCALE, kl_weight=MAX_SCALE, temperature=MAX_SCALE)
-        if self.normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,15 @@ from torch import nn
 from tqdm import tqdm
 
 from tad_ext.data.trajectories import read_trajectories
-from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
 from tad_ext.distillation.objectives import BatchTotals, TADObjective
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.device import resolve_device
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
+from tad_ext.settings import values_of
 
 ADAPTER_FOLDER = "adapter"
 CHECKPOINT_FOLDER = "checkpoint-{step:06d}"
@@ -77,7 +78,6 @@ def distill(config: DistillConfig) -> DistillResult:
         FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
         OSError: the adapter could not be written; it says where it is instead.
     """
-    config.validate()
     device = resolve_device(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
@@ -154,7 +154,7 @@ def _train(
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    objective, optimizer = accelerator.prepare(TADObjective(model, config.settings), optimizer)
+    objective, optimizer = accelerator.prepare(TADObjective(model, config.loss), optimizer)
 
     global_size = config.batch_size * config.accumulation * accelerator.num_processes
     steps_per_epoch = math.ceil(len(states) / global_size)
@@ -167,7 +167,7 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         micro_batches = [indices[at : at + config.batch_size] for at in range(0, len(indices), config.batch_size)]
-        near, distant = states.count_entries(indices, delta=config.delta)
+        near, distant = states.count_entries(indices, delta=config.loss.delta)
         totals = BatchTotals(len(micro_batches), len(indices), near, distant)
 
         mine = _share_of_rank(config, accelerator, states, micro_batches)
@@ -206,7 +206,7 @@ def _share_of_rank(
     for first in range(0, len(micro_batches), world):
         own = first + rank < len(micro_batches)
         chosen = micro_batches[first + rank] if own else micro_batches[first]
-        batch = collate([states[index] for index in chosen], delta=config.delta).to(accelerator.device)
+        batch = collate([states[index] for index in chosen], delta=config.loss.delta).to(accelerator.device)
         share.append(batch if own else batch.without_entries())
     return share
 
@@ -234,7 +234,7 @@ def _earlier_files(output: Path) -> list[Path]:
 
 
 def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:
-    write_json(output / HISTORY_FILE, {"settings": asdict(config), "steps": [asdict(record) for record in history]})
+    write_json(output / HISTORY_FILE, {"settings": values_of(config), "steps": [asdict(record) for record in history]})
 
 
 def _write_curve(path: Path, history: list[StepRecord]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tad_ext.decoding import parse_policy
 from tad_ext.decoding.policies import EntropyThreshold, policies_by_name
-from tad_ext.decoding.policies.base import Parameter, parameters_of
+from tad_ext.settings import Kind, kinds_of
 
 ENTROPIES = (0.1, 0.3, 0.5, 0.65, 0.8, 1.2)  # nats
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -19,27 +19,27 @@ def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
     Raises:
         ValueError: a threshold that the policy does not take; None for a policy whose values have no natural range.
     """
-    main = next(iter(parameters_of(policies_by_name[policy])), None)
-    if main is None or main.kind is str:
+    name, main = next(iter(kinds_of(policies_by_name[policy]).items()), ("", Kind(str)))
+    if main.type is str:
         raise ValueError(f"policy is '{policy}', which has no number to sweep first; expected one that has")
-    values = _fitting(policy, main) if thresholds is None else thresholds
+    values = _fitting(policy, name, main) if thresholds is None else thresholds
     try:
         return [str(parse_policy(f"{policy}:{_text(main, value)}")) for value in values]
     except ValueError as error:
         raise ValueError(f"thresholds is {list(values)}: {error}") from error
 
 
-def _text(parameter: Parameter, value: float) -> str:
+def _text(kind: Kind, value: float) -> str:
     """A number in full, which "%g" would not be."""
-    whole = parameter.kind is int and float(value).is_integer()
+    whole = kind.type is int and float(value).is_integer()
     return str(int(value)) if whole else repr(float(value))
 
 
-def _fitting(policy: str, main: Parameter) -> Sequence[float]:
+def _fitting(policy: str, name: str, main: Kind) -> Sequence[float]:
     if policy == EntropyThreshold.name:
         return ENTROPIES
-    if main.kind is int:
+    if main.type is int:
         return COUNTS
     if (main.bounds.at_least, main.bounds.at_most) == (0, 1):
         return PROBABILITIES
-    raise ValueError(f"thresholds is none, which has no meaning for '{policy}'; expected values of its {main.name}")
+    raise ValueError(f"thresholds is none, which has no meaning for '{policy}'; expected values of its {name}")

@@ -1,5 +1,5 @@
-"""One idea of a setting. A job's settings, a decoding's, a policy's and a cache's are frozen dataclasses whose annotations
-say what a value may be; they are checked when they are made, and become command-line options and keys of a YAML file.
+"""One idea of a setting. A job's settings, a decoding's, a policy's and a cache's are frozen dataclasses whose
+annotations say what a value may be; they are checked when made, and become command-line options and keys of YAML files.
 
     @dataclass(frozen=True)
     class AnswerConfig(Settings):
@@ -49,7 +49,6 @@ from .kinds import (
 from .options import Option, OptionError, made, options_of, values_of
 from .words import from_words
 from .yaml_file import load_yaml
-
 
 __all__ = [
     "MAX_COUNT",

@@ -69,6 +69,7 @@ class Read:
     function: str
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Calls the function."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)(*arguments, **named)
 
@@ -176,6 +177,9 @@ def _is_huge(value: numbers.Real) -> bool:
     return False
 
 
+_PLACES = {Between: "bounds", Matching: "form", Read: "read"}  # of an annotation's notes in a Kind
+
+
 @functools.cache
 def kinds_of(settings: type) -> dict[str, Kind]:
     """The kind of every field of a dataclass that has one: not of those that are dataclasses themselves.
@@ -196,11 +200,10 @@ def _kind(name: str, hint: Any) -> Kind:
         return dataclasses.replace(_kind(name, arguments[0]), is_list=True)
     if typing.get_origin(hint) is Literal:
         return Kind(str, words=arguments)
-    notes = {}
+    notes: dict[str, Any] = {}
     if typing.get_origin(hint) is Annotated:
         hint, *rest = arguments
-        for kind, place in ((Between, "bounds"), (Matching, "form"), (Read, "read")):
-            notes |= {place: note for note in rest if isinstance(note, kind)}
+        notes = {_PLACES[type(note)]: note for note in rest}
     if "read" in notes:
         return Kind(object, read=notes["read"])
     if hint not in (int, float, bool, str):

@@ -80,7 +80,7 @@ def options_of(settings: type) -> list[Option]:
 
 
 def made(settings: type, options: Iterable[Option], values: Mapping[str, Any]) -> Any:
-    """The settings with these values, by the options' names, and defaults elsewhere. TypeError, ValueError as theirs."""
+    """The settings with these values, by the options' names, and defaults elsewhere. Errors are theirs."""
     own: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
     presets = {field.name: field.metadata.get("presets") for field in dataclasses.fields(settings)}

@@ -101,7 +101,9 @@ def _scalar(option: Option, node: yaml.Node, path: str | Path) -> Any:
         return None
     kind = _KINDS.get(node.tag)
     if kind is None:
-        raise OptionError(f"{_place(path, node)}: {option.name} has the tag {node.tag}; expected {option.kind.expected}")
+        raise OptionError(
+            f"{_place(path, node)}: {option.name} has the tag {node.tag}; expected {option.kind.expected}"
+        )
     try:
         return Kind(bool if kind is str and option.kind.type is bool else kind).from_text(node.value)
     except ValueError:  # of a word that a tag calls a number, or a number that Python does not read

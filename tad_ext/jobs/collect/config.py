@@ -37,8 +37,8 @@ class CollectConfig(JobSettings):
     limit: Count | None = setting(None, help="number of problems, may be raised later; none: all")
     teacher_prompt: Literal["user", "system"] | None = setting(
         None,
-        help="where the teacher sees the reference, here and in distillation: user (in the user's message, as published "
-        "for collection) or system (in a system message, as published for training); none: the task's default (gsm8k: "
+        help="where the teacher sees the reference, here and in distillation: user (in the user's message, as "
+        "published for collection) or system (in a system message, as published for training); none: the task's default (gsm8k: "
         "user)",
     )
     keep: Literal["correct", "all"] = setting(

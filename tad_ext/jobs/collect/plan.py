@@ -30,6 +30,7 @@ from tad_ext.models.identity import described, identity_differences, identity_te
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
 
+
 @dataclass(frozen=True)
 class Sample:
     """A problem with the prompts of its student and its teacher as token ids."""
@@ -169,71 +170,6 @@ def _revision(config: CollectConfig) -> str:
     if noted is not None and (config.allow_other_model or not identity_differences(noted, own, config.model)):
         return noted
     return identity_text(own)
-
-
-def open_units(self, covered: Sequence[ProblemRange]) -> list[range]:
-        """This rank's share of the problems not covered: a unit's place decides, so that ranks agree without talking,
-        whatever each of them finds finished.
-        """
-        units = open_units(len(self.samples), covered, self.unit_size)
-        return [unit for unit in units if unit.start // self.unit_size % self.world_size == self.rank]
-
-    def digest(self, start: int, stop: int) -> str:
-        """A hash of problems and prompts, which tells whether a part was made from the same ones."""
-        content = [
-            [item.problem.id, item.problem.reference, item.problem.answer, item.prompt_ids, item.teacher_prompt_ids]
-            for item in self.samples[start:stop]
-        ]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-    def _checked(self, part: Part) -> ProblemRange:
-        noted, own = part.metadata.model_revision, self.metadata.model_revision
-        differing = identity_differences(noted, own, self.metadata.model) if noted != own else []
-        if differing:
-            raise ValueError(
-                f"output: {part.path} was collected with another model: {described(differing)}; choose another folder "
-                f"or that model, or set allow_other_model"
-            )
-        for name, expected, found in self.metadata.differences(part.metadata):
-            raise ValueError(
-                f"output: {part.path} was collected with {name} = {found!r}, this run has {expected!r}; "
-                f"choose another folder or the same settings"
-            )
-        problems = part.problems
-        if problems is None:
-            raise ValueError(
-                f"output: {part.path} does not name the problems it covers, expected a part of tad collect"
-            )
-        if problems.stop > len(self.samples):
-            raise ValueError(
-                f"limit: {part.path} covers problems up to number {problems.stop}, "
-                f"this run has {len(self.samples)} only"
-            )
-        if problems.digest != self.digest(problems.start, problems.stop):
-            raise ValueError(
-                f"output: {part.path} was collected from other problems or prompts than the task gives now"
-            )
-        if len(part.trajectories) != (problems.count if self.keep == "all" else problems.right):
-            raise ValueError(
-                f"output: {part.path} was not collected with keep = {self.keep!r}: it holds {len(part.trajectories)} "
-                f"trajectories of {problems.count} problems, {problems.right} of them right; choose another folder or "
-                f"the same settings"
-            )
-        return problems
-
-
-def _revision(config: CollectConfig) -> str:
-    """The model's identity, in the words of the files that are in the folder already, so that it stays one folder."""
-    own = model_identity(config.model)
-    noted = noted_model(config.output)
-    if noted is not None and (config.allow_other_model or not identity_differences(noted, own, config.model)):
-        return noted
-    return identity_text(own)
-
-
-def check_seed(seed: int) -> None:
-    """TypeError, ValueError for a seed that a collection cannot sample with."""
-    check_integer("seed", seed, at_least=0, at_most=_MAX_SEED)
 
 
 def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -> Iterator[range]:

@@ -36,9 +36,7 @@ class DemoConfig(JobSettings):
     example = "tad demo --output runs/demo"
 
     output: PathText = setting("runs/demo", help="folder for everything; an earlier demo's files in it are replaced")
-    smoke: bool = setting(
-        False, help="the same chain in about a minute: too little of everything to show the effect"
-    )
+    smoke: bool = setting(False, help="the same chain in about a minute: too little of everything to show the effect")
     seed: CollectionSeed = setting(0, help="of everything random")
     threads: Count | None = setting(None, help="CPU threads; none: as PyTorch chooses")
     device: Device = setting("auto", help="auto, cpu or cuda")

@@ -6,25 +6,46 @@ that its own command runs, so this file also shows how the jobs fit together.
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from tad_ext.collection import CollectConfig
-    from tad_ext.decoding import DecodeConfig
-    from tad_ext.distillation import DistillConfig
-    from tad_ext.evaluation import ConfidenceDecay, Evaluation
-    from tad_ext.pretraining import PretrainConfig
+from tad_ext.data.tasks import get_task
+from tad_ext.data.trajectories import read_trajectories
+from tad_ext.decoding import DecodeConfig
+from tad_ext.distillation.settings import TADSettings
+from tad_ext.evaluation import (
+    ConfidenceDecay,
+    Evaluation,
+    confidence_by_distance,
+    evaluate_model,
+    plot_accuracy_curve,
+    plot_confidence_decay,
+)
+from tad_ext.files import output_folder, set_aside, write_json
+from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.collect.run import collect
+from tad_ext.jobs.demo.config import DemoConfig
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.jobs.distill.run import distill
+from tad_ext.jobs.merge.config import MergeConfig
+from tad_ext.jobs.merge.run import merge
+from tad_ext.jobs.pretrain.config import PretrainConfig
+from tad_ext.jobs.pretrain.run import pretrain
+from tad_ext.models.device import resolve_device
+from tad_ext.models.loading import load_tokenizer
+from tad_ext.models.lora import load_merged
+from tad_ext.ops import backend_info
+from tad_ext.settings import values_of
 
 TASK = "arithmetic"
 ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
@@ -34,56 +55,8 @@ OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confi
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
-@dataclass
-class DemoConfig:
-    """All numbers of the demo. Settings that are not here have the defaults of their jobs."""
-
-    output: str = field(
-        default="runs/demo", metadata={"help": "folder for everything; an earlier demo's files in it are replaced"}
-    )
-    smoke: bool = field(
-        default=False,
-        metadata={"help": "the same chain in about a minute: too little of everything to show the effect"},
-    )
-    seed: int = field(default=0, metadata={"help": "of everything random"})
-    threads: int | None = field(default=None, metadata={"help": "CPU threads; none: as PyTorch chooses"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-
-    pretrain_steps: int = field(default=2000, metadata={"help": "training steps of the base model"})
-    pretrain_batch_size: int = field(default=64, metadata={"help": "sequences per training step of the base model"})
-    pretrain_learning_rate: float = field(default=3e-3, metadata={"help": "peak learning rate of the base model"})
-    pretrain_reference_share: float = field(
-        default=0.3, metadata={"help": "part of the base model's training texts with the reference in the prompt"}
-    )
-    collect_problems: int = field(default=1200, metadata={"help": "training problems that the teacher decodes"})
-    delta: int = field(default=4, metadata={"help": "distilling: tokens revealed within this many steps are near"})
-    lora_rank: int = field(default=32, metadata={"help": "distilling: rank, and alpha, of the LoRA adapter"})
-    distill_steps: int = field(default=500, metadata={"help": "distilling: optimizer steps"})
-    distill_batch_size: int = field(default=64, metadata={"help": "distilling: states per step"})
-    distill_learning_rate: float = field(default=4e-3, metadata={"help": "distilling: learning rate"})
-    evaluate_problems: int = field(default=400, metadata={"help": "test problems of each evaluation"})
-    decode_batch_size: int = field(default=128, metadata={"help": "problems decoded at a time"})
-    decay_trajectories: int = field(default=200, metadata={"help": "trajectories of the confidence-decay curve"})
-
-
-# What --smoke puts in the place of values that were left at their defaults. A teacher that is often right is learned
-# fastest from references alone; without right answers there would be nothing to distill.
-SMOKE = {
-    "pretrain_steps": 300,
-    "pretrain_batch_size": 32,
-    "pretrain_learning_rate": 4e-3,
-    "pretrain_reference_share": 1.0,
-    "collect_problems": 32,
-    "distill_steps": 8,
-    "distill_batch_size": 16,
-    "evaluate_problems": 16,
-    "decay_trajectories": 4,
-}
-
-
 def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
     """The base model."""
-    from tad_ext.pretraining import PretrainConfig
 
     return PretrainConfig(
         output=str(output / "base"),
@@ -98,14 +71,13 @@ def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
 
 def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
     """The teacher's trajectories: one token per step, with the privileged prompt."""
-    from tad_ext.collection import CollectConfig
 
     return CollectConfig(
         model=str(output / "base"),
         output=str(output / "trajectories"),
         task=TASK,
         limit=config.collect_problems,
-        batch_size=config.decode_batch_size,
+        decoding=DecodeConfig(batch_size=config.decode_batch_size),
         seed=config.seed,
         device=config.device,
     )
@@ -113,13 +85,12 @@ def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
 
 def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
     """The adapter."""
-    from tad_ext.distillation import DistillConfig
 
     return DistillConfig(
         model=str(output / "base"),
         trajectories=str(output / "trajectories"),
         output=str(output / "distill"),
-        delta=config.delta,
+        loss=TADSettings(delta=config.delta),
         rank=config.lora_rank,
         alpha=float(config.lora_rank),
         learning_rate=config.distill_learning_rate,
@@ -133,8 +104,6 @@ def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
 
 def decode_settings(config: DemoConfig) -> DecodeConfig:
     """How every evaluation of the demo decodes, but for the policy: block by block, greedy."""
-    from tad_ext.data.tasks import get_task
-    from tad_ext.decoding import DecodeConfig
 
     task = get_task(TASK)
     return DecodeConfig(
@@ -145,64 +114,30 @@ def decode_settings(config: DemoConfig) -> DecodeConfig:
     )
 
 
-def with_preset(config: DemoConfig) -> DemoConfig:
-    """The settings with --smoke applied. ValueError for a number out of range."""
-    from tad_ext.decoding.checks import MAX_COUNT
-
-    counts = [one.name for one in dataclasses.fields(config) if one.type == "int" and one.name != "seed"]
-    for name in [*counts, "threads"]:
-        value = getattr(config, name)
-        if value is not None and not 1 <= value <= MAX_COUNT:
-            raise ValueError(f"{name} is {value}; expected at least 1 and at most {MAX_COUNT}")
-    if not config.smoke:
-        return config
-    untouched = {one.name for one in dataclasses.fields(config) if getattr(config, one.name) == one.default}
-    changes: dict[str, Any] = {name: value for name, value in SMOKE.items() if name in untouched}
-    return dataclasses.replace(config, **changes)
-
-
-def run_demo(config: DemoConfig) -> dict[str, Any]:
+def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs the chain, prints the table, writes demo.json, curve.png and confidence_decay.png; returns what demo.json
     holds. An earlier demo's files come back if this one does not reach its end.
 
     Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
     earlier demo.
     """
-    config = with_preset(config)
-    import torch
-
-    from tad_ext.collection_plan import check_seed
-    from tad_ext.files import set_aside
-    from tad_ext.models.device import resolve_device
-    from tad_ext.pretraining import check_settings
+    config = config.with_smoke()
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
-    check_settings(pretrain_settings(config, output))
-    check_seed(config.seed)
-    distill_settings(config, output).validate()
     resolve_device(config.device)
+    distill_settings(config, output)  # its checks come before the stages, too
     _check_folder(config)
     with set_aside([output / name for name in (*OWN_FILES, MARKER)]):
         return _run_stages(config, output)
 
 
 def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
-    from tad_ext.collection import collect
-    from tad_ext.data.tasks import get_task
-    from tad_ext.data.trajectories import read_trajectories
-    from tad_ext.distillation import distill
-    from tad_ext.evaluation import confidence_by_distance, evaluate_model, plot_accuracy_curve, plot_confidence_decay
-    from tad_ext.files import write_json
-    from tad_ext.merging import MergeConfig, merge
-    from tad_ext.models.loading import load_tokenizer
-    from tad_ext.models.lora import load_merged
-    from tad_ext.pretraining import pretrain
 
     task, decoding = get_task(TASK), decode_settings(config)
     problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
-    write_json(output / MARKER, dataclasses.asdict(config))
+    write_json(output / MARKER, values_of(config))
     stages = _Stages(config)
 
     with stages.next():
@@ -276,7 +211,6 @@ class _Stages:
 
 def _check_folder(config: DemoConfig) -> None:
     """Makes the output folder; one that no demo wrote is refused unless it is empty."""
-    from tad_ext.files import output_folder
 
     output = output_folder(config.output)
     if any(output.iterdir()) and not (output / MARKER).is_file():
@@ -288,15 +222,12 @@ def _check_folder(config: DemoConfig) -> None:
 def _report(
     config: DemoConfig, before: Evaluation, after: Evaluation, teacher: Evaluation, decays: dict[str, ConfidenceDecay]
 ) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    from tad_ext.ops import backend_info
 
     # One y_max for both, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
     best = max(before.best_accuracy(), after.best_accuracy()) or 100.0
     origin = "the best point of base and distilled"
     return {
-        "settings": dataclasses.asdict(config),
+        "settings": values_of(config),
         "base": before.to_json(best, best_accuracy_from=origin),
         "distilled": after.to_json(best, best_accuracy_from=origin),
         "teacher": teacher.to_json(best, best_accuracy_from=origin),

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tad_ext.data.traces import TRACE, Trace
 from tad_ext.files import (
     JsonLinesWriter,
     json_lines,
@@ -24,7 +25,6 @@ from tad_ext.files import (
 )
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.jobs.generate.session import Session
-from tad_ext.data.traces import TRACE, Trace
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
 from tad_ext.models.tokenizers import tokenizer_hash
@@ -38,7 +38,9 @@ _FREE = (
     *("prompt", "prompts", "interactive", "output", "device", "allow_other_model"),
     *("batch_size", "cuda_graphs", "sync_every"),
 )
-_DEFAULTS = {option.name: json.loads(json.dumps(option.default)) for option in options_of(GenerateConfig) if not option.required}
+_DEFAULTS = {
+    option.name: json.loads(json.dumps(option.default)) for option in options_of(GenerateConfig) if not option.required
+}
 _INFORMATIVE = ("model", "adapter")  # paths; identity and fingerprint tell whether they are the same
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tad_ext.data.traces import Trace
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION, DecodedRow
 from tad_ext.jobs.generate.chat import chat
 from tad_ext.jobs.generate.config import GenerateConfig
@@ -16,7 +17,6 @@ from tad_ext.jobs.generate.live_view import rates, terminal, view_of
 from tad_ext.jobs.generate.output import OutputFolder
 from tad_ext.jobs.generate.prompts import encode, read_prompts
 from tad_ext.jobs.generate.session import Session
-from tad_ext.data.traces import Trace
 
 Responses = dict[int, dict[str, Any]]
 

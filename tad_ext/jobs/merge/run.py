@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from tad_ext.files import rescued, tried_folder
-
-
-@dataclass
-class MergeConfig:
-    """Which adapter to merge into which model, and where to."""
-
-    model: str = field(metadata={"help": "checkpoint folder of the base model"})
-    adapter: str = field(metadata={"help": "folder of the LoRA adapter, as `tad distill` writes it"})
-    output: str = field(metadata={"help": "new checkpoint folder; must not exist or be empty"})
-    dtype: str = field(
-        default="auto", metadata={"help": "of the merged weights: auto (as stored), float32 or bfloat16"}
-    )
-    device: str = field(default="cpu", metadata={"help": "where to merge: auto, cpu, cuda or cuda:N"})
-    allow_other_model: bool = field(
-        default=False, metadata={"help": "merge the adapter although it was trained on another base model"}
-    )
+from tad_ext.jobs.merge.config import MergeConfig
+from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
+from tad_ext.models.lora import load_merged
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
@@ -30,9 +16,6 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     Raises ValueError for an output that cannot be written to and FileExistsError for one that holds files, both before
     the model is loaded; what `load_merged` raises; OSError if the checkpoint could not be written, saying where it is.
     """
-    from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
-    from tad_ext.models.lora import load_merged
-
     output = tried_folder(config.output, empty=True)
     tokenizer = load_tokenizer(config.model)
     model = load_merged(

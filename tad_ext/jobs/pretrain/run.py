@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,39 +22,16 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
-from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
 from tad_ext.files import rescued, tried_folder
+from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.models.device import resolve_device
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+from tad_ext.settings import values_of
 
 BETAS = (0.9, 0.98)
 EMBEDDING_RANGE, HEAD_RANGE = 0.5, 0.02  # standard deviations of the initial weights
 REPORT_FILE = "training.json"
-
-
-@dataclass
-class PretrainConfig:
-    """Settings of base training. `pretrain` checks them."""
-
-    output: str = field(metadata={"help": "folder for the checkpoint; it must not exist yet, or be empty"})
-    steps: int = field(default=2000, metadata={"help": "training steps"})
-    batch_size: int = field(default=64, metadata={"help": "sequences per step"})
-    learning_rate: float = field(default=3e-3, metadata={"help": "peak learning rate; it falls to 5 % along a cosine"})
-    warmup_steps: int = field(default=50, metadata={"help": "steps in which the learning rate rises to its peak"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients longer than this are shortened to it"})
-    min_mask_ratio: float = field(default=0.03, metadata={"help": "smallest masking probability t"})
-    reference_share: float = field(default=0.3, metadata={"help": "part of the texts with the reference in the prompt"})
-    rare_weight: float = field(
-        default=0.05, metadata={"help": "frequency of the rare operation without reference, relative to the others"}
-    )
-    hidden_size: int = field(default=96, metadata={"help": "width of the model"})
-    layers: int = field(default=3, metadata={"help": "transformer layers"})
-    heads: int = field(default=3, metadata={"help": "attention heads"})
-    seed: int = field(default=0, metadata={"help": "of the weights, the texts and the masks"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    log_every: int = field(default=20, metadata={"help": "steps between points of the loss curve"})
 
 
 def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
@@ -69,7 +45,6 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
             `config.output` exists and is not empty. Both before the training. OSError: the checkpoint could not be
             written; it says where it is instead.
     """
-    check_settings(config)
     device = resolve_device(config.device)
     output = tried_folder(config.output, empty=True)
     tokenizer = arithmetic_tokenizer()
@@ -98,7 +73,7 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
                 raise FloatingPointError(f"the loss became {curve[-1]['loss']} by step {step}; lower learning_rate")
 
     model.eval()
-    reports = {REPORT_FILE: {"settings": asdict(config), "curve": curve}}
+    reports = {REPORT_FILE: {"settings": values_of(config), "curve": curve}}
     rescued(lambda path: save_model(model, tokenizer, path, reports=reports), output)
     tqdm.write(f"checkpoint written to {config.output} (loss {curve[-1]['loss']:.3f})")
     return model
@@ -229,26 +204,3 @@ def _rate(step: int, config: PretrainConfig) -> float:
     """Factor of the learning rate after `step` steps: a linear rise, then a cosine from 1 to 0.05."""
     rise = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     return rise * (0.525 + 0.475 * math.cos(math.pi * step / config.steps))
-
-
-def check_settings(config: PretrainConfig) -> None:
-    """ValueError that names the first number out of range."""
-    for name in ("steps", "batch_size", "hidden_size", "layers", "heads", "log_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    for name in ("warmup_steps", "weight_decay", "seed"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
-    for name in ("learning_rate", "max_grad_norm"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be a finite number above 0, got {getattr(config, name)}")
-    counts = ("steps", "batch_size", "hidden_size", "layers", "heads", "log_every", "warmup_steps")
-    check_at_most(config, **dict.fromkeys(counts, MAX_COUNT), seed=MAX_SEED, learning_rate=MAX_RATE)
-    check_at_most(config, max_grad_norm=MAX_SCALE, weight_decay=MAX_SCALE)
-    if not 0 < config.min_mask_ratio <= 1:
-        raise ValueError(f"min_mask_ratio must lie in (0, 1], got {config.min_mask_ratio}")
-    for name in ("reference_share", "rare_weight"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
-    if config.hidden_size % config.heads or config.hidden_size // config.heads % 2:
-        raise ValueError(f"hidden_size must be an even multiple of heads ({config.heads}), got {config.hidden_size}")

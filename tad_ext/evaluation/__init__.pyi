@@ -1,0 +1,10 @@
+from .confidence import ConfidenceDecay as ConfidenceDecay
+from .confidence import confidence_by_distance as confidence_by_distance
+from .measure import evaluate_model as evaluate_model
+from .metrics import accuracy_percent as accuracy_percent
+from .metrics import accuracy_standard_error as accuracy_standard_error
+from .metrics import accuracy_under_parallelism as accuracy_under_parallelism
+from .plots import plot_accuracy_curve as plot_accuracy_curve
+from .plots import plot_confidence_decay as plot_confidence_decay
+from .results import Evaluation as Evaluation
+from .results import Point as Point

@@ -1,0 +1,3 @@
+"""`tad distill`."""
+
+from tad_ext.distillation.trainer import distill as distill
