@@ -2,20 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fake_jobs import FakeSettings, add_job, replace_run
 
-from tad_ext import cli
-from tad_ext.cli import COMMANDS, Command, main
-from tad_ext.options import options_of
+from tad_ext.cli import main
+from tad_ext.jobs import jobs
+from tad_ext.settings import options_of
 
-
-@dataclass
-class Settings:
-    model: str = field(metadata={"help": "a model"})
-    steps: int = 10
+JOBS = jobs()
 
 
 @pytest.fixture
@@ -28,14 +24,13 @@ def job(monkeypatch):
             seen.append(settings)
             return function(settings)
 
-        monkeypatch.setitem(COMMANDS, "job", Command("settings", "run", "a job", "Does it.", "tad job"))
-        monkeypatch.setattr(cli, "_load", {"settings": Settings, "run": run}.__getitem__)
+        add_job(monkeypatch, run)
         return seen
 
     return register
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", JOBS)
 def test_every_command_explains_itself(name, capsys):
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
@@ -56,9 +51,9 @@ def test_a_command_of_two_words(capsys):
     assert "tad plot trace: error: missing --input" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", JOBS)
 def test_every_option_has_a_meaning(name):
-    for option in options_of(cli._load(COMMANDS[name].config)):
+    for option in options_of(JOBS[name].settings):
         assert option.help, f"{name} {option.flag}"
 
 
@@ -66,15 +61,15 @@ def test_every_option_has_a_meaning(name):
 def test_the_overview_names_every_command(argv, capsys):
     assert main(argv) == 0
     text = capsys.readouterr().out
-    for name, command in COMMANDS.items():
+    for name, command in JOBS.items():
         assert name in text
-        assert command.summary in text
+        assert command.settings.summary in text
 
 
 def test_an_unknown_command(capsys):
     assert main(["colect"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("tad: error: unknown command 'colect'; expected one of doctor, pretrain, collect")
+    assert err.startswith("tad: error: unknown command 'colect'; expected one of collect, demo, distill")
     assert err.endswith("(see tad --help)\n")
 
 
@@ -82,7 +77,7 @@ def test_the_job_gets_its_settings(job, tmp_path):
     seen = job()
     (tmp_path / "job.yaml").write_text("model: m\nsteps: 3\n")
     assert main(["job", "--config", str(tmp_path / "job.yaml"), "--steps", "5"]) == 0
-    assert seen == [Settings(model="m", steps=5)]
+    assert seen == [FakeSettings(model="m", steps=5)]
 
 
 @pytest.mark.parametrize(
@@ -193,12 +188,11 @@ def two_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.shared])
+@pytest.mark.parametrize("name", [name for name, command in JOBS.items() if not command.settings.shared])
 def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, two_processes, monkeypatch, capsys):
-    load = cli._load
-    job = COMMANDS[name].job
-    monkeypatch.setattr(cli, "_load", lambda reference: (lambda settings: 7) if reference == job else load(reference))
-    required = [option.flag for option in options_of(load(COMMANDS[name].config)) if option.required]
+    replace_run(monkeypatch, name, lambda settings: 7)
+    required = [option.flag for option in options_of(JOBS[name].settings) if option.required]
+    required += ["--prompt"] if name == "generate" else []
     code = main([*name.split(), *(word for flag in required for word in (flag, "x"))])
     if name in ("doctor", "policies"):
         assert code == 7
@@ -213,9 +207,7 @@ def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, 
 
 @pytest.mark.parametrize("name", ["collect", "distill"])
 def test_commands_that_share_their_work_are_not(name, two_processes, monkeypatch):
-    load = cli._load
-    job = COMMANDS[name].job
-    monkeypatch.setattr(cli, "_load", lambda reference: (lambda settings: 7) if reference == job else load(reference))
+    replace_run(monkeypatch, name, lambda settings: 7)
     assert main([name, "--model", "m", "--output", "o", *(["--trajectories", "t"] if name == "distill" else [])]) == 7
 
 
@@ -224,14 +216,7 @@ def test_help_needs_no_torch():
         "import sys, tad_ext.cli; code = tad_ext.cli.main(sys.argv[1:]); "
         "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
     )
-    for arguments in (
-        ["--help"],
-        ["evaluate", "--help"],
-        ["generate", "--help"],
-        ["merge", "--help"],
-        ["demo", "--help"],
-        ["plot", "trace", "--help"],
-    ):
+    for arguments in (["--help"], *([*name.split(), "--help"] for name in JOBS)):
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]", arguments
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import tad_ext
-from tad_ext.cli import COMMANDS, _load
-from tad_ext.options import load_yaml, options_of
+from tad_ext.jobs import jobs
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.settings import load_yaml, options_of
 
 FILES = sorted((Path(tad_ext.__file__).parent / "configs").glob("*.yaml"))
 
@@ -16,7 +17,7 @@ FILES = sorted((Path(tad_ext.__file__).parent / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_key_is_known_and_of_the_right_type(path):
     command = path.stem.partition("-")[0]
-    options = {option.name: option for option in options_of(_load(COMMANDS[command].config))}
+    options = {option.name: option for option in options_of(jobs()[command].settings)}
     assert load_yaml(path, options)
 
 
@@ -26,10 +27,9 @@ def test_there_is_one_for_every_main_job():
 
 
 def test_the_published_recipe_is_what_distill_does_by_default():
-    from tad_ext.distillation import DistillConfig
-
     path = next(path for path in FILES if path.name == "distill-quality.yaml")
     options = {option.name: option for option in options_of(DistillConfig)}
     settings = load_yaml(path, options)
     assert settings.pop("dtype") == "bfloat16"
+    settings["target_modules"] = tuple(settings["target_modules"])
     assert settings == {name: options[name].default for name in settings}

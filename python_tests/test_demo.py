@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from tad_ext import demo
-from tad_ext.demo import COMPARED, ONE_PER_STEP, SMOKE, SWEEP, DemoConfig, run_demo, with_preset
 from tad_ext.evaluation import accuracy_under_parallelism
+from tad_ext.jobs.demo import run as demo
+from tad_ext.jobs.demo.config import SMOKE, DemoConfig
+from tad_ext.jobs.demo.run import COMPARED, ONE_PER_STEP, SWEEP
 
 torch.set_num_threads(1)
 
@@ -27,7 +28,7 @@ def finished(tmp_path_factory):
         patch.setattr("tad_ext.data.arithmetic.ArithmeticTask.is_correct", lambda self, problem, text: True)
         printed: list[str] = []
         patch.setattr(demo.Console, "print", lambda self, *objects, **options: printed.extend(map(str, objects)))
-        report = run_demo(DemoConfig(output=str(output), **SHORTEST))
+        report = demo.demo(DemoConfig(output=str(output), **SHORTEST))
     return report, output, printed
 
 
@@ -94,8 +95,8 @@ def test_the_table_shows_what_was_measured():
 
 
 def test_smoke_replaces_only_what_was_left_alone():
-    assert with_preset(DemoConfig()) == DemoConfig()
-    changed = with_preset(DemoConfig(smoke=True, distill_steps=77))
+    assert DemoConfig().with_smoke() == DemoConfig()
+    changed = DemoConfig(smoke=True, distill_steps=77).with_smoke()
     assert changed.distill_steps == 77
     for name, value in SMOKE.items():
         if name != "distill_steps":
@@ -110,7 +111,7 @@ def test_smoke_names_real_settings():
 @pytest.mark.parametrize("name", ["pretrain_steps", "collect_problems", "lora_rank", "evaluate_problems", "threads"])
 def test_numbers_below_one_are_named(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is 0; expected at least 1"):
-        run_demo(DemoConfig(output=str(tmp_path), **{name: 0}))
+        demo.demo(DemoConfig(output=str(tmp_path), **{name: 0}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +119,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "precious").write_text("data")
     with pytest.raises(ValueError, match="holds other files"):
-        run_demo(DemoConfig(output=str(tmp_path)))
+        demo.demo(DemoConfig(output=str(tmp_path)))
     assert (tmp_path / "base" / "precious").read_text() == "data"
 
 
@@ -144,7 +145,7 @@ def test_an_earlier_demos_files_are_replaced_and_nothing_else(earlier, monkeypat
     monkeypatch.setattr(
         demo, "_run_stages", lambda config, output: {"seen": [one.name for one in output.glob("[a-z]*")]}
     )
-    assert run_demo(DemoConfig(output=str(earlier))) == {"seen": ["notes.txt"]}
+    assert demo.demo(DemoConfig(output=str(earlier))) == {"seen": ["notes.txt"]}
     assert contents(earlier) == {"notes.txt": "mine"}
 
 
@@ -156,9 +157,9 @@ def test_a_demo_that_fails_costs_no_earlier_one(earlier, monkeypatch, error):
         raise error
 
     before = contents(earlier)
-    monkeypatch.setattr("tad_ext.pretraining.pretrain", failing)
+    monkeypatch.setattr("tad_ext.jobs.demo.run.pretrain", failing)
     with pytest.raises(error):
-        run_demo(DemoConfig(output=str(earlier)))
+        demo.demo(DemoConfig(output=str(earlier)))
     assert contents(earlier) == before
     assert {path.name for path in earlier.iterdir()} == {*demo.OWN_FILES, demo.MARKER, "notes.txt"}
 
@@ -170,5 +171,5 @@ def test_wrong_settings_cost_no_earlier_demo(tmp_path, changes):
     (tmp_path / demo.MARKER).write_text("{}")
     (tmp_path / "base").mkdir()
     with pytest.raises(ValueError, match=r"learning_rate|device"):
-        run_demo(DemoConfig(output=str(tmp_path), **SHORTEST, **changes))
+        demo.demo(DemoConfig(output=str(tmp_path), **SHORTEST, **changes))
     assert (tmp_path / "base").is_dir()

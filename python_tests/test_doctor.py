@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tad_ext import doctor as doctor_module
-from tad_ext.doctor import DoctorConfig, Finding, doctor, examine, kernel_findings, runs_on
+from tad_ext.jobs.doctor import run as doctor_module
+from tad_ext.jobs.doctor.config import DoctorConfig
+from tad_ext.jobs.doctor.run import Finding, doctor, examine, kernel_findings, runs_on
 
 COMPILED = {
     "compiled": True,

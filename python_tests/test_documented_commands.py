@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tad_ext.cli import COMMANDS, _load
-from tad_ext.generation.config import GenerateConfig, decode_config
-from tad_ext.options import options_of, parse
+from tad_ext.jobs import jobs
+from tad_ext.jobs.generate.config import GenerateConfig
+from tad_ext.settings import made, options_of, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"```\w*\n(.*?)```|`([^`]+)`", re.DOTALL)
 COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*tad (?:plot )?[a-z]+\b.*", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--[a-z](?:[\w-]*\w)?(?![\w-])")
+JOBS = jobs()
 OF_OTHER_COMMANDS = {"plot trace": {"--trace"}, "policies": {"--policy"}}
 
 
@@ -38,7 +39,7 @@ def settings_files() -> dict[str, str]:
 
 DOCUMENTED = [
     *[(page.name, command) for page in PAGES for command in commands_of(page.read_text(encoding="utf-8"))],
-    *[(name, command.example) for name, command in COMMANDS.items()],
+    *[(name, job.settings.example) for name, job in JOBS.items()],
     *settings_files().items(),
 ]
 
@@ -47,8 +48,8 @@ def parsed(command: str):
     """The settings that a command line stands for, what it leaves out being given."""
     words = shlex.split(command, comments=True)
     del words[: words.index("tad") + 1]
-    name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
-    config, words = _load(COMMANDS[name].config), words[len(name.split()) :]
+    name = next(name for name in JOBS if words[: len(name.split())] == name.split())
+    config, words = JOBS[name].settings, words[len(name.split()) :]
     needed = [f"{option.flag}=somewhere" for option in options_of(config) if option.required]
     return parse(config, [*needed, *words], program=f"tad {name}")
 
@@ -70,22 +71,21 @@ def test_a_documented_command_is_understood(where, command, monkeypatch):
 def test_the_documented_infilling_goes_together():
     (command,) = {command for _, command in DOCUMENTED if "--infill" in command}
     settings = parsed(command)
-    assert (settings.chat, settings.stop_at_eos, settings.infill) == (False, False, True)
-    assert decode_config(settings).infill
+    assert (settings.chat, settings.decoding.stop_at_eos, settings.decoding.infill) == (False, False, True)
     with pytest.raises(ValueError, match="infill is true and so is chat: expected --no-chat"):
-        decode_config(GenerateConfig(model="m", prompt="p", infill=True))
+        made(GenerateConfig, {"model": "m", "prompt": "p", "infill": True, "stop_at_eos": False})
 
 
 def flags_of(name: str) -> set[str]:
-    return {flag for option in options_of(_load(COMMANDS[name].config)) for flag in option.flags} | {
+    return {flag for option in options_of(JOBS[name].settings) for flag in option.flags} | {
         "--config",
         "--help",
     }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", JOBS)
 def test_help_names_only_options_that_the_command_has(name):
-    texts = [COMMANDS[name].description, *(option.help for option in options_of(_load(COMMANDS[name].config)))]
+    texts = [JOBS[name].description, *(option.help for option in options_of(JOBS[name].settings))]
     mentioned = {flag for text in texts for flag in FLAG.findall(text)}
     assert mentioned <= flags_of(name) | OF_OTHER_COMMANDS.get(name, set())
 
@@ -102,7 +102,7 @@ def messages() -> list[tuple[str, str]]:
 
 
 def test_messages_name_only_options_that_exist():
-    known = set().union(*map(flags_of, COMMANDS)) | {"--version", "--key"}  # of tad itself, and in usage lines
+    known = set().union(*map(flags_of, JOBS)) | {"--version", "--key"}  # of tad itself, and in usage lines
     named = [(flag, place) for place, text in messages() for flag in FLAG.findall(text)]
     assert len(named) > 10
     assert [(flag, place) for flag, place in named if flag not in known] == []

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
 import torch
 from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
-from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream
-from tad_ext.generation import GenerateConfig, generate, read_prompts
-from tad_ext.generation.config import decode_config
-from tad_ext.merging import MergeConfig, merge
+from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream, preset
+from tad_ext.jobs.generate.config import GenerateConfig
+from tad_ext.jobs.generate.prompts import read_prompts
+from tad_ext.jobs.generate.run import generate
+from tad_ext.jobs.merge.run import MergeConfig, merge
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, load_merged, save_adapter
+from tad_ext.settings import made, options_of
 
 torch.set_num_threads(1)
 DEFAULTS = {"gen_length": 8, "block_length": 4, "block_add_threshold": 1.0, "stop_at_eos": False}
@@ -36,7 +37,7 @@ def adapter(checkpoint):
 
 
 def settings(checkpoint, **changes):
-    return GenerateConfig(**DEFAULTS | {"model": str(checkpoint)} | changes)
+    return made(GenerateConfig, DEFAULTS | {"model": str(checkpoint)} | changes)
 
 
 def test_one_prompt(checkpoint, capsys):
@@ -93,7 +94,7 @@ def test_prompts_go_into_the_chat_template(checkpoint, instruct, monkeypatch):
         seen.append(prompts)
         return decode_stream(model, prompts, *arguments, **options)
 
-    monkeypatch.setattr("tad_ext.generation.session.decode_stream", spy)
+    monkeypatch.setattr("tad_ext.jobs.generate.session.decode_stream", spy)
     chat = generate(settings(instruct, prompt="two two"))
     plain = generate(settings(instruct, prompt="one two two three", chat=False))
     assert seen == [[[3, 4, 4, 5]]] * 2
@@ -126,9 +127,9 @@ def test_decoding_settings_arrive(checkpoint):
         ({"prompt": "one", "cache": "triple"}, "cache 'triple'"),
         ({"prompt": "one", "cache": "dual", "guidance": 1.0}, "guidance is 1.0 and cache is dual"),
         ({"prompt": "one", "top_p": 0.5}, "top_p is 0.5 and temperature is 0"),
-        ({"prompt": "one", "top_k": 0, "temperature": 1.0}, "top_k must be >= 1"),
-        ({"prompt": "one", "min_length": 9}, r"min_length must be in \[0, 8\]"),
-        ({"prompt": "one", "stop": ["two", ""]}, "stop is .*expected texts of at least one character"),
+        ({"prompt": "one", "top_k": 0, "temperature": 1.0}, "top_k must be an integer in .* got 0"),
+        ({"prompt": "one", "min_length": 9}, "min_length must be at most gen_length, 8, got 9"),
+        ({"prompt": "one", "stop_strings": ["two", ""]}, r"stop_strings\[1\] must be text of at least one character"),
         ({"prompt": "one", "device": "tpu"}, "device"),
         ({"prompt": "one", "dtype": "int8"}, "dtype"),
         ({"prompt": "one", "trace": True, "output": None}, "trace is true and output is none"),
@@ -141,28 +142,34 @@ def test_decoding_settings_arrive(checkpoint):
     ],
 )
 def test_bad_settings_are_named_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr("tad_ext.generation.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.generate.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=message):
         generate(settings(checkpoint, **{"output": str(tmp_path)} | changes))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_decoding_setting_is_one_of_generate():
-    """Those that `tad generate` does not have are made from others, or are for callers in Python."""
-    ours = {field.name for field in dataclasses.fields(GenerateConfig)}
-    theirs = {field.name for field in dataclasses.fields(DecodeConfig)}
-    assert theirs - ours == {"eos_token_ids", "stop_strings", "sync_every"}
+    ours = {option.name: option.default for option in options_of(GenerateConfig)}
+    theirs = {option.name: option.default for option in options_of(DecodeConfig)}
+    assert theirs.items() <= ours.items()
     changes = {
         "gen_length": 12, "block_length": 6, "policy": "topk:2", "block_add_threshold": 0.3, "min_length": 3,
         "decoded_token_threshold": 0.4, "cache": "delayed:16,1", "hide_future_blocks": True, "stop_at_eos": False,
-        "stop": ["a,b"], "temperature": 0.5, "top_k": 3, "top_p": 0.7, "seed": 5, "batch_size": 2,
+        "stop_strings": ["a,b"], "temperature": 0.5, "top_k": 3, "top_p": 0.7, "seed": 5, "batch_size": 2,
         "cuda_graphs": True,
     }  # fmt: skip
-    decoding = decode_config(GenerateConfig(model="m", prompt="one", **changes))
-    expected = changes | {"policy": TopK(2), "cache": DelayedCache(16, 1)}
-    expected["stop_strings"] = tuple(expected.pop("stop"))
+    decoding = made(GenerateConfig, {"model": "m", "prompt": "one"} | changes).decoding
+    expected = changes | {"policy": TopK(2), "cache": DelayedCache(16, 1), "stop_strings": ("a,b",)}
     assert {name: getattr(decoding, name) for name in expected} == expected
-    assert decode_config(GenerateConfig(model="m", prompt="one", guidance=2.0)).guidance == 2.0
+    assert made(GenerateConfig, {"model": "m", "prompt": "one", "guidance": 2.0}).decoding.guidance == 2.0
+
+
+def test_a_preset_gives_the_settings_that_are_not_given():
+    changes = {"model": "m", "prompt": "one", "preset": "tad"}
+    assert made(GenerateConfig, changes).decoding == preset("tad")
+    assert made(GenerateConfig, changes | {"gen_length": 64}).decoding == preset("tad", gen_length=64)
+    with pytest.raises(ValueError, match="preset 'tat': unknown name; expected one of one-per-step, tad"):
+        made(GenerateConfig, changes | {"preset": "tat"})
 
 
 def test_a_response_is_cut_before_its_stop_string(checkpoint):
@@ -172,11 +179,11 @@ def test_a_response_is_cut_before_its_stop_string(checkpoint):
 
     words = run()["response"].split()
     place, stop = next((place, word) for place, word in enumerate(words) if word != words[0])
-    cut = run(stop=["nothing", stop, f"{stop} {words[0]}"])
+    cut = run(stop_strings=["nothing", stop, f"{stop} {words[0]}"])
     assert cut["response"] == " ".join(words[:place]) + " "
     assert cut["tokens"] == place + 1
-    assert run(stop=[stop[1:], stop])["response"] == cut["response"], "the first of several"
-    assert run(stop=[stop, words[0]])["response"] == ""
+    assert run(stop_strings=[stop[1:], stop])["response"] == cut["response"], "the first of several"
+    assert run(stop_strings=[stop, words[0]])["response"] == ""
 
 
 def test_a_line_of_a_prompt_file_is_one_prompt(tmp_path):
@@ -236,7 +243,7 @@ def test_merging_does_not_replace_anything(checkpoint, adapter, tmp_path):
 def test_an_output_is_tried_before_the_model_is_loaded(checkpoint, adapter, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    for module in ("tad_ext.models.lora", "tad_ext.generation.session"):
+    for module in ("tad_ext.jobs.merge.run", "tad_ext.jobs.generate.session"):
         monkeypatch.setattr(f"{module}.load_merged", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
         merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output=path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -15,14 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fake_jobs import add_job
 
 from tad_ext import cli, interrupts
-from tad_ext.cli import COMMANDS, Command, main
+from tad_ext.cli import main
 from tad_ext.files import atomic_folder, atomic_path
+from tad_ext.jobs import JobSettings
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True)
+class NoSettings(JobSettings):
+    """Writes."""
+
+    summary = example = "tad job"
+
     output: str = "out"
 
 
@@ -39,8 +46,7 @@ def run(monkeypatch):
     """run(job): the exit code of a command that is this function."""
 
     def run(job):
-        monkeypatch.setitem(COMMANDS, "job", Command("settings", "run", "a job", "Does it.", "tad job"))
-        monkeypatch.setattr(cli, "_load", {"settings": Settings, "run": lambda settings: job()}.__getitem__)
+        add_job(monkeypatch, lambda settings: job(), NoSettings)
         return main(["job"])
 
     return run
@@ -89,11 +95,12 @@ def test_an_import_that_swallows_it_is_the_last_one(monkeypatch, tmp_path, capsy
         "def job(settings): return 7\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(
-        COMMANDS,
-        "job",
-        Command("tad_ext.policy_list:PoliciesConfig", "swallowing_library:job", "a job", "Does it.", "tad job"),
-    )
+
+    class Swallowing:
+        name, settings, description = "job", NoSettings, "Does it."
+        run = property(lambda self: importlib.import_module("swallowing_library").job)
+
+    monkeypatch.setattr(cli, "jobs", lambda: {"job": Swallowing()})
     assert main(["job"]) == 130
     assert capsys.readouterr().err == "\ntad job: stopped\n"
 
@@ -200,7 +207,7 @@ sys.exit(main())
     [
         ("tad_ext.cli", "tad: stopped"),
         ("argparse", "tad: stopped"),
-        ("tad_ext.merging", "tad merge: stopped"),
+        ("tad_ext.jobs.merge.run", "tad merge: stopped"),
         ("torch", "tad merge: stopped"),
         ("transformers", "tad merge: stopped"),
     ],
@@ -220,7 +227,7 @@ def test_nothing_else_is_imported_before_ctrl_c_is_met():
     program = (
         "import sys; before = set(sys.modules); import tad_ext.__main__; print(*sorted(set(sys.modules) - before))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(interrupts.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert set(done.stdout.split()) <= {"tad_ext", "tad_ext.__main__", "__future__"}
 

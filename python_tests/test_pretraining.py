@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from tad_ext import pretraining
 from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.jobs.pretrain.config import PretrainConfig
+from tad_ext.jobs.pretrain.run import Batch, diffusion_loss, make_batch, pretrain
 from tad_ext.models.loading import load_model, load_tokenizer, save_model
-from tad_ext.pretraining import Batch, PretrainConfig, diffusion_loss, make_batch, pretrain
 
 MASK, EOS, PAD = 21, 22, 23
 

@@ -7,7 +7,24 @@ Names are loaded on first use, so that `tad --help` waits neither for torch nor 
 lists them.
 """
 
-import lazy_loader
+from __future__ import annotations
+
+# Nothing is imported here: until `tad` runs its first line, Ctrl-C gives a traceback.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    import lazy_loader
+
+    globals()["__getattr__"], _, _ = lazy_loader.attach_stub(__name__, __file__)
+    return globals()["__getattr__"](name)
+
+
+def __dir__() -> list[str]:
+    import lazy_loader
+
+    return sorted([*lazy_loader.attach_stub(__name__, __file__)[2], "__version__"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from collection_runs import LenientTask, make_model
 
-from tad_ext import collection_plan
+from tad_ext.jobs.collect import plan as collection_plan
 
 
 @pytest.fixture(scope="module")

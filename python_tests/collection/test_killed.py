@@ -13,8 +13,8 @@ import pytest
 from collection_runs import config, files, rows
 from collection_worker import Worker
 
-from tad_ext.collection import collect
 from tad_ext.data.trajectories import read_parts
+from tad_ext.jobs.collect.run import collect
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,19 @@ import pytest
 from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config
 from problem_files import GSM8K_SAMPLE
 
-from tad_ext import collection, collection_plan
-from tad_ext.collection import CollectConfig, collect
 from tad_ext.data.tasks import get_task
+from tad_ext.jobs.collect import plan as collection_plan
+from tad_ext.jobs.collect import run as collection
+from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.collect.run import collect
 
 
 @pytest.mark.parametrize(
     ("setting", "error", "message"),
     [
         ({"limit": 0}, ValueError, "limit must be at least 1 or None, got 0"),
-        ({"unit_size": 0}, ValueError, r"unit_size must be in \[1, 256\], got 0"),
-        ({"unit_size": 257}, ValueError, r"unit_size must be in \[1, 256\], got 257"),
+        ({"unit_size": 0}, ValueError, r"unit_size must be an integer in \[1, 256\], got 0"),
+        ({"unit_size": 257}, ValueError, r"unit_size must be an integer in \[1, 256\], got 257"),
         ({"seed": -1}, ValueError, r"seed must be .*, got -1"),
         ({"seed": 2**30}, ValueError, "seed must be"),
         ({"split": "dev"}, ValueError, "split must be one of train, test, got 'dev'"),

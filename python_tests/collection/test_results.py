@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config, rows
 
-from tad_ext import collection
-from tad_ext.collection import CollectSummary, collect
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.data.tasks import Problem
 from tad_ext.data.trajectories import read_parts, read_trajectories
 from tad_ext.decoding import DecodeConfig, decode
+from tad_ext.jobs.collect import run as collection
+from tad_ext.jobs.collect.run import CollectSummary, collect
 from tad_ext.models.loading import load_model
 
 

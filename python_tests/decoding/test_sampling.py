@@ -217,10 +217,10 @@ def scripted_model_once():
 
 def test_bad_settings(mixing_model):
     for name, value, expected in (
-        ("top_k", 0, "top_k must be >= 1, got 0"),
+        ("top_k", 0, "top_k must be an integer in .* got 0"),
         ("top_p", 0.0, r"top_p must be a finite number in \(0, 1\], got 0"),
         ("top_p", 1.1, r"top_p must be a finite number in \[0, 1\], got 1.1"),
-        ("min_length", 2, r"min_length must be in \[0, 1\], got 2"),
+        ("min_length", 2, "min_length must be at most gen_length, 1, got 2"),
         ("guidance", -1.0, r"guidance must be a finite number in \[0, 1e\+06\], got -1"),
     ):
         with pytest.raises(ValueError, match=expected):

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tad_ext.distillation.config import DistillConfig
 from tad_ext.distillation.objectives import TADSettings
-from tad_ext.options import options_of
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.settings import made, options_of
 
 
 def config(**changes: Any) -> DistillConfig:
-    return DistillConfig(**{"model": "model", "trajectories": "trajectories", "output": "output", **changes})
+    return made(DistillConfig, {"model": "model", "trajectories": "trajectories", "output": "output"} | changes)
 
 
 def test_the_defaults_are_the_published_settings() -> None:

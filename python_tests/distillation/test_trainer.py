@@ -22,9 +22,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from tad_ext.data.trajectories import TrajectoryMetadata, read_parts, write_part
-from tad_ext.distillation import BatchTotals, DistillConfig, TADObjective, TrajectoryStates, collate, distill
+from tad_ext.distillation import BatchTotals, TADObjective, TrajectoryStates, collate
 from tad_ext.distillation import trainer as trainer_module
 from tad_ext.distillation.dataset import shuffled
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.jobs.distill.run import distill
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
@@ -76,7 +78,7 @@ def job(
             "accumulation": 2,
             "device": "cpu",
         }
-        return DistillConfig(**{**paths, **quick, **changes})
+        return made(DistillConfig, paths | quick | changes)
 
     return make
 
@@ -343,11 +345,13 @@ def test_an_exploding_loss_stops_the_run_and_keeps_the_last_checkpoint(job: Call
 # Forked after the imports, which cost more than the training.
 TWO_RANKS = """
 import json, os, sys
-from tad_ext.distillation import DistillConfig, distill
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.jobs.distill.run import distill
+from tad_ext.settings import made
 
 child = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
-distill(DistillConfig(**json.loads(sys.argv[1])))
+distill(made(DistillConfig, json.loads(sys.argv[1])))
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

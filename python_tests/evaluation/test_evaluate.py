@@ -6,13 +6,16 @@ import pytest
 import torch
 from problem_files import GSM8K_SAMPLE
 
-from tad_ext.collection import CollectConfig
 from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
 from tad_ext.decoding import DelayedCache, decode_stream
-from tad_ext.evaluation import EvaluateConfig, accuracy_under_parallelism, evaluate
+from tad_ext.evaluation import accuracy_under_parallelism
+from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.evaluate.config import EvaluateConfig
+from tad_ext.jobs.evaluate.run import evaluate
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+from tad_ext.settings import made
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def trajectories(tmp_path_factory):
 
 def settings(checkpoint, tmp_path, **changes):
     defaults = {"model": str(checkpoint), "output": str(tmp_path / "out"), "limit": 6, "thresholds": [0.5, 9.0]}
-    return EvaluateConfig(**defaults | changes)
+    return made(EvaluateConfig, defaults | changes)
 
 
 def test_what_it_writes(checkpoint, tmp_path, capsys):
@@ -113,7 +116,7 @@ def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
         seen.append(config.cache)
         return decode_stream(model, prompts, config, **options)
 
-    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", spy)
+    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", spy)
     evaluate(settings(checkpoint, tmp_path, cache="delayed:16,1", thresholds=[0.5], limit=1))
     assert seen == [DelayedCache(16, 1)] * 2
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["cache"] == "delayed:16,1"
@@ -145,14 +148,14 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
         ({"thresholds": [-1.0]}, "EntropyThreshold.threshold"),
         ({"thresholds": [], "one_per_step": False}, "at least one decoding run"),
         ({"split": "dev"}, "split must be one of train, test, got 'dev'"),
-        ({"limit": 0}, "limit must be at least 1"),
-        ({"prompt": "tutor"}, "prompt is 'tutor'"),
-        ({"best_accuracy": 0.0}, "best_accuracy is 0.0"),
+        ({"limit": 0}, "limit must be an integer in .* got 0"),
+        ({"prompt": "tutor"}, "prompt must be one of student, teacher, got 'tutor'"),
+        ({"best_accuracy": 0.0}, "best_accuracy must be .* got 0.0"),
         ({"gen_length": 27}, "gen_length must be a multiple of block_length"),
-        ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"batch_size": 0}, "batch_size must be an integer in .* got 0"),
         ({"trajectories": "nowhere"}, "nowhere"),
         ({"model": "nowhere"}, "nowhere"),
-        ({"seed": 2**64}, "seed must be in"),
+        ({"seed": 2**64}, "seed must be an integer in"),
         ({"policy": "confidence", "thresholds": [0.5, 1.2]}, r"thresholds is \[0.5, 1.2\]: policy 'confidence:1.2'"),
         ({"policy": "factor", "thresholds": None}, "thresholds is none, which has no meaning for 'factor'"),
         ({"device": "tpu9"}, "tpu9"),
@@ -168,7 +171,7 @@ def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, c
 def test_the_output_is_tried_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    monkeypatch.setattr("tad_ext.evaluation.runner.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.evaluate.run.load_merged", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{output}'"):
         evaluate(settings(checkpoint, tmp_path, output=output))
 
@@ -182,7 +185,7 @@ def test_a_response_is_written_as_soon_as_it_is_there(checkpoint, tmp_path, monk
             counts.append((number, len(file.read_text().splitlines()) if file.exists() else 0))
             yield row
 
-    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", counting)
+    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", counting)
     evaluate(settings(checkpoint, tmp_path, limit=3, thresholds=[0.5]))
     assert counts == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]
 
@@ -200,7 +203,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(checkpoint, tmp_path, mo
     def failing(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tad_ext.evaluation.runner.plot_accuracy_curve", failing)
+    monkeypatch.setattr("tad_ext.jobs.evaluate.run.plot_accuracy_curve", failing)
     with pytest.raises(OSError, match="No space left") as error:
         evaluate(settings(checkpoint, tmp_path, thresholds=[0.5], limit=2))
     assert error.value.__notes__ == [f"what this run has written is in {tmp_path / 'out'}"]
@@ -217,7 +220,7 @@ def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, tra
         yield from list(decode_stream(*arguments, **options))[:2]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tad_ext.evaluation.runner.decode_stream", stopping)
+    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", stopping)
     with pytest.raises(KeyboardInterrupt) as stop:
         evaluate(settings(checkpoint, tmp_path))
     monkeypatch.undo()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
-from tad_ext.generation import GenerateConfig
+from tad_ext.jobs.generate.config import GenerateConfig
+from tad_ext.settings import made
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,6 @@ def settings(instruct):
             "model": str(instruct), "gen_length": 8, "block_length": 4, "policy": "topk:1", "block_add_threshold": 1.0,
             "stop_at_eos": False, "batch_size": 2,
         }  # fmt: skip
-        return GenerateConfig(**defaults | changes)
+        return made(GenerateConfig, defaults | changes)
 
     return make

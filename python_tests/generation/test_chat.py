@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tad_ext.generation import generate
-from tad_ext.generation.session import Session
+from tad_ext.jobs.generate.run import generate
+from tad_ext.jobs.generate.session import Session
 
 
 @pytest.fixture
@@ -80,5 +80,5 @@ def test_a_question_that_cannot_be_read_is_not_the_end(chat, capsys):
 
 
 def test_settings_arrive(chat, capsys):
-    chat("one", gen_length=4, stop=["one", "two", "three"])
+    chat("one", gen_length=4, stop_strings=["one", "two", "three"])
     assert capsys.readouterr().out.splitlines()[1] == ""

@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 from tiny_checkpoints import write_llada
 
-from tad_ext.generation import generate, live_view
-from tad_ext.generation.live_view import NEWEST_STYLE, LiveView, rates
+from tad_ext.jobs.generate import live_view
+from tad_ext.jobs.generate.live_view import NEWEST_STYLE, LiveView, rates
+from tad_ext.jobs.generate.run import generate
 from tad_ext.models.loading import load_tokenizer
 
 MASK, EOS = 0, 1
@@ -99,7 +100,7 @@ def terminal(monkeypatch):
     """Standard output is a terminal, recorded here."""
     screen = console()
     for module in ("runner", "chat"):
-        monkeypatch.setattr(f"tad_ext.generation.{module}.terminal", lambda: screen)
+        monkeypatch.setattr(f"tad_ext.jobs.generate.{module}.terminal", lambda: screen)
     return screen
 
 

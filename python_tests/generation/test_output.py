@@ -10,8 +10,8 @@ from every_family import edit_json, with_changes
 from word_checkpoints import write_words_model
 
 from tad_ext.cli import main
-from tad_ext.generation import generate
-from tad_ext.generation.session import Session
+from tad_ext.jobs.generate.run import generate
+from tad_ext.jobs.generate.session import Session
 
 PROMPTS = ["one", "two three", "three", "one one one", "two", "three two one three"]
 FILES = ("generations.jsonl", "trace.jsonl", "settings.json")
@@ -48,7 +48,7 @@ def stopping(monkeypatch):
 
 
 def no_model(monkeypatch):
-    monkeypatch.setattr("tad_ext.generation.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.generate.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
 
 
 def contents(folder):
@@ -126,7 +126,7 @@ def test_ctrl_c_is_one_line_on_the_command_line(stopping, instruct, tmp_path, ca
         ({"policy": "topk:2"}, "made with policy = 'topk:1', this run has 'topk:2'"),
         ({"temperature": 0.5}, r"made with temperature = 0.0, this run has 0.5"),
         ({"cache": "dual"}, "made with cache = 'none', this run has 'dual'"),
-        ({"stop": ["two"]}, r"made with stop = \[\], this run has \['two'\]"),
+        ({"stop_strings": ["two"]}, r"made with stop_strings = \[\], this run has \['two'\]"),
         ({"trace": False}, "made with trace = True, this run has False"),
         ({"chat": False}, "made with chat = True, this run has False"),
     ],
@@ -144,12 +144,12 @@ def test_a_folder_of_before_a_setting_was_there_is_continued(run, monkeypatch, t
     run("out")
     file = tmp_path / "out" / "settings.json"
     older = json.loads(file.read_text())
-    del older["infill"], older["stop"]
+    del older["infill"], older["stop_strings"]
     file.write_text(json.dumps(older))
     no_model(monkeypatch)
     assert len(run("out")) == len(PROMPTS)
-    with pytest.raises(ValueError, match=r"made with stop = \[\], this run has \['two'\]"):
-        run("out", stop=["two"])
+    with pytest.raises(ValueError, match=r"made with stop_strings = \[\], this run has \['two'\]"):
+        run("out", stop_strings=["two"])
 
 
 def test_another_model_or_template_is_refused(run, settings, instruct, tmp_path):

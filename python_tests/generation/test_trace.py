@@ -9,11 +9,10 @@ import matplotlib.image
 import pytest
 
 from tad_ext.cli import main
+from tad_ext.data.traces import Trace, read_traces
 from tad_ext.decoding import decode
-from tad_ext.generation import generate
-from tad_ext.generation.config import decode_config
-from tad_ext.generation.heat_map import plot_traces
-from tad_ext.generation.trace import Trace, read_traces
+from tad_ext.jobs.generate.run import generate
+from tad_ext.jobs.plot_trace.heat_map import plot_traces
 from tad_ext.models.loading import load_model
 
 
@@ -46,7 +45,7 @@ def test_a_trace_is_what_decoding_did(settings, tmp_path):
     config = settings(prompts=str(tmp_path / "prompts.txt"), output=str(tmp_path / "out"), **changes)
     responses = generate(config)
     assert min(one["tokens"] for one in responses) < 8, "some response ends before the canvas does"
-    result = decode(load_model(config.model), [[3, 4], [5], [3], [4, 4]], decode_config(config))
+    result = decode(load_model(config.model), [[3, 4], [5], [3], [4, 4]], config.decoding)
     traces = read_traces(tmp_path / "out")
     assert traces == read_traces(tmp_path / "out" / "trace.jsonl")
     words = ["<mask>", "<eos>", "<unk>", "one", "two", "three"]

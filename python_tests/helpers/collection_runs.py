@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from tad_ext.collection import CollectConfig
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.data.tasks import Problem, get_task
 from tad_ext.data.trajectories import Trajectory, read_trajectories
+from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+from tad_ext.settings import made
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
 
@@ -56,7 +57,7 @@ def make_model(path: Path, *, seed: int, positions: int = 128) -> str:
 
 def config(model: str, output: Path, **changes: Any) -> CollectConfig:
     settings: dict[str, Any] = {"limit": 20, "unit_size": 8, "batch_size": 3, "temperature": 1.0, "device": "cpu"}
-    return CollectConfig(model=model, output=str(output), **{**settings, **changes})
+    return made(CollectConfig, {"model": model, "output": str(output)} | settings | changes)
 
 
 def rows(folder: Path) -> list[Trajectory]:

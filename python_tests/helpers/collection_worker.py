@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from collection_runs import LenientTask
 
-from tad_ext import collection_plan
-from tad_ext.collection import CollectConfig, collect
+from tad_ext.jobs.collect import plan as collection_plan
+from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.collect.run import collect
+from tad_ext.settings import made
 
 
 class Worker:
@@ -67,7 +69,7 @@ def main() -> None:
                 os.replace = _deadly(os.replace, *job["die_at"])  # type: ignore[assignment]
             status = 1
             try:
-                collect(CollectConfig(**job["settings"]))
+                collect(made(CollectConfig, job["settings"]))
                 status = 0
             except BaseException:
                 traceback.print_exc()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tad_ext.decoding import NamedPolicy, parse_policy
 from tad_ext.decoding.policies import policies_by_name
-from tad_ext.decoding.policies.base import Parameter, parameters_of
 from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Kind, kinds_of
 
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
@@ -84,11 +84,11 @@ def answer(policy, statistics, state):
     return accept.int().tolist()
 
 
-def _values(parameter: Parameter) -> st.SearchStrategy[Any]:
-    low, high = parameter.bounds.at_least, parameter.bounds.at_most
-    if parameter.words:
-        return st.sampled_from(parameter.words)
-    if parameter.kind is int:
+def _values(kind: Kind) -> st.SearchStrategy[Any]:
+    low, high = kind.bounds.at_least, kind.bounds.at_most
+    if kind.words:
+        return st.sampled_from(kind.words)
+    if kind.type is int:
         return st.integers(int(low), int(min(high, 10**9)))
     return st.floats(low, min(high, 1e300))
 
@@ -97,6 +97,6 @@ def named_policies() -> st.SearchStrategy[NamedPolicy]:
     """Every named policy, with any values of its parameters."""
     return st.sampled_from(sorted(policies_by_name)).flatmap(
         lambda name: st.fixed_dictionaries(
-            {parameter.name: _values(parameter) for parameter in parameters_of(policies_by_name[name])}
+            {field: _values(kind) for field, kind in kinds_of(policies_by_name[name]).items()}
         ).map(lambda values: policies_by_name[name](**values))
     )

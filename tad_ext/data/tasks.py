@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,3 +101,11 @@ def get_task(name: str, **options: Any) -> Task:
         if required and option not in given:
             raise ValueError(f"task {name!r} needs {option}: {field.metadata['help']}; got none")
     return cast("Task", task_class(**given))
+
+
+def check_split(split: str, limit: int | None) -> None:
+    """ValueError unless `split` is a known split, and `limit` None or at least 1."""
+    if split not in get_args(Split):
+        raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None, got {limit}")

@@ -56,7 +56,7 @@ class Job:
     @property
     def run(self) -> Callable[[Any], Any]:
         """The job itself; imports what it needs."""
-        return getattr(importlib.import_module(f"{__name__}.{self.folder}.run"), self.folder)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(f"{__name__}.{self.folder}.run"), self.folder)
 
 
 def jobs() -> dict[str, Job]:

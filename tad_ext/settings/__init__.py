@@ -75,6 +75,7 @@ __all__ = [
     "group",
     "kinds_of",
     "load_yaml",
+    "made",
     "options_of",
     "parse",
     "setting",
@@ -114,4 +115,4 @@ def parse(config_class: type[T], argv: Sequence[str], *, program: str, descripti
     missing = [option for option in options.values() if option.required and option.name not in values]
     if missing:
         raise OptionError("missing " + " and ".join(f"{option.flag} (in YAML: {option.name})" for option in missing))
-    return made(config_class, options.values(), values)
+    return made(config_class, values)

@@ -12,7 +12,6 @@ An annotation is one of
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import math
 import numbers
@@ -120,23 +119,26 @@ class Kind:
         if value is None and self.optional:
             return None
         if not self.is_list:
-            return self._checked(name, value, value)
+            return self._checked(name, value)
         if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
             raise TypeError(f"{name} must be {self.expected}, got {value!r}")
-        return tuple(self._checked(f"{name}[{i}]", one, one) for i, one in enumerate(value))
+        return tuple(self._checked(f"{name}[{i}]", one) for i, one in enumerate(value))
 
-    def _checked(self, name: str, value: Any, given: Any) -> Any:
-        wrong = f"{name} must be {self.one_expected}{' or none' if self.optional else ''}, got {given!r}"
+    def _checked(self, name: str, value: Any) -> Any:
+        """The same of one entry."""
         if self.read is not None:
             return self.read(value) if isinstance(value, str) else value
+        wrong = f"{name} must be {self.one_expected}{' or none' if self.optional else ''}, got {value!r}"
         if not is_a(self.type, value):
             raise TypeError(wrong)
-        number = self.type(value)
-        if self.type in (int, float) and not (math.isfinite(number) and number in self.bounds):
-            raise ValueError(wrong)
+        if self.type in (int, float):
+            number: float = int(value) if self.type is int else float(value)
+            if not (math.isfinite(number) and number in self.bounds):
+                raise ValueError(wrong)
+            return number
         if (self.words and value not in self.words) or (self.form and not re.fullmatch(self.form.pattern, value)):
             raise ValueError(wrong)
-        return number
+        return value
 
     def from_text(self, text: str) -> Any:
         """The value of one entry that a text stands for, bounds not looked at. ValueError for anything else, NaN and
@@ -180,12 +182,20 @@ def _is_huge(value: numbers.Real) -> bool:
 _PLACES = {Between: "bounds", Matching: "form", Read: "read"}  # of an annotation's notes in a Kind
 
 
-@functools.cache
+_known: dict[type, dict[str, Kind]] = {}
+
+
 def kinds_of(settings: type) -> dict[str, Kind]:
     """The kind of every field of a dataclass that has one: not of those that are dataclasses themselves.
 
     TypeError for an annotation that is no kind.
     """
+    if settings not in _known:
+        _known[settings] = _kinds_of(settings)
+    return _known[settings]
+
+
+def _kinds_of(settings: type) -> dict[str, Kind]:
     hints = typing.get_type_hints(settings, include_extras=True)
     names = [field.name for field in dataclasses.fields(settings) if field.init]
     return {name: _kind(name, hints[name]) for name in names if not dataclasses.is_dataclass(hints[name])}

@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .kinds import Kind, Read, kinds_of
 
 _METAVAR = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false", object: "TEXT"}
 _MOST_SHOWN = 80
+T = TypeVar("T")
 PRESET = "preset"
 _PRESET_HELP = "published settings by their name, which the options that are given change; tad policies lists them"
 
@@ -79,14 +80,16 @@ def options_of(settings: type) -> list[Option]:
     return options
 
 
-def made(settings: type, options: Iterable[Option], values: Mapping[str, Any]) -> Any:
+def made(settings: type[T], values: Mapping[str, Any]) -> T:
     """The settings with these values, by the options' names, and defaults elsewhere. Errors are theirs."""
     own: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
-    presets = {field.name: field.metadata.get("presets") for field in dataclasses.fields(settings)}
-    for option in options:
-        if option.name in values:
-            (groups.setdefault(option.group, {}) if option.group else own)[option.name] = values[option.name]
+    presets = {field.name: field.metadata.get("presets", "") for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    group_of = {option.name: option.group for option in options_of(settings)}
+    for name, value in values.items():
+        if name not in group_of:
+            raise TypeError(f"{settings.__name__} has no setting {name!r}{did_you_mean(name, group_of)}")
+        (groups.setdefault(group_of[name], {}) if group_of[name] else own)[name] = value
     hints = typing.get_type_hints(settings)
     for name, given in groups.items():
         preset = given.pop(PRESET, None)

@@ -88,7 +88,7 @@ def sees_of(policy: Policy) -> Sees:
     sees = getattr(policy, "sees", "eligible")
     if sees not in get_args(Sees):
         raise ValueError(f"sees of policy {policy!r} must be one of {', '.join(get_args(Sees))}, got {sees!r}")
-    return sees  # type: ignore[no-any-return]
+    return sees  # type: ignore[return-value]
 
 
 _REGISTRY: dict[str, type[NamedPolicy]] = {}

@@ -38,8 +38,8 @@ class CollectConfig(JobSettings):
     teacher_prompt: Literal["user", "system"] | None = setting(
         None,
         help="where the teacher sees the reference, here and in distillation: user (in the user's message, as "
-        "published for collection) or system (in a system message, as published for training); none: the task's default (gsm8k: "
-        "user)",
+        "published for collection) or system (in a system message, as published for training); "
+        "none: the task's default (gsm8k: user)",
     )
     keep: Literal["correct", "all"] = setting(
         "correct", help="which trajectories to write: correct, as published, or all, with right and wrong marked"

@@ -192,7 +192,7 @@ def _samples(task: Task, tokenizer: Any, config: CollectConfig, longest: int) ->
             f"gen_length leaves no room for a prompt: expected less than the model's max_position_embeddings, "
             f"got {1 - longest} more"
         )
-    problems = task.problems(config.split, limit=config.limit, seed=config.seed)  # type: ignore[arg-type]  # checked
+    problems = task.problems(config.split, limit=config.limit, seed=config.seed)
     if not problems:
         raise ValueError(f"task {task.name!r} has no problems in split {config.split!r}")
     samples = [

@@ -1,4 +1,4 @@
-"""`tad evaluate`: a task's problems decoded one token per step and at a sweep of thresholds, judged and written down."""
+"""`tad evaluate`: a task's problems decoded one token per step and at a sweep of thresholds, and judged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "gen_length": config.gen_length or task.gen_length,
         "block_length": config.block_length or task.block_length,
     }
-    decoding = replace(config.decoding, **lengths)
+    decoding = replace(config.decoding, **lengths)  # type: ignore[arg-type]
     problems = task.problems(config.split, limit=config.limit, seed=decoding.seed)
     if not problems:
         raise ValueError(f"split '{config.split}' of task '{config.task}' gives no problems with limit {config.limit}")

@@ -6,29 +6,29 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tad_ext.options import OptionError, parse
+from tad_ext.settings import OptionError, Settings, parse
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True)
+class Example(Settings):
     text: str = "unset"
     rate: float = 1.0
     steps: int = 10
     clip: float | None = 1.0
     verbose: bool = False
     quiet: bool = True
-    rates: list[float] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list, metadata={"commas": True})
+    rates: tuple[float, ...] = ()
+    texts: tuple[str, ...] = field(default=(), metadata={"commas": True})
 
 
 @pytest.fixture
 def read(tmp_path):
     """Settings from the content of a file."""
 
-    def settings(content: str | bytes) -> Settings:
+    def settings(content: str | bytes) -> Example:
         file = tmp_path / "settings.yaml"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return parse(Settings, ["--config", str(file)], program="tad job")
+        return parse(Example, ["--config", str(file)], program="tad job")
 
     return settings
 
@@ -43,7 +43,7 @@ def read(tmp_path):
         ("rate: 2E5", "rate", 2e5),
         ("rate: .5", "rate", 0.5),
         ("rate: 5.", "rate", 5.0),
-        ("rates: [1e-4, 010, -.5]", "rates", [1e-4, 10.0, -0.5]),
+        ("rates: [1e-4, 010, -.5]", "rates", (1e-4, 10.0, -0.5)),
         ("clip: ~", "clip", None),
         ("clip:", "clip", None),
         ("clip: none", "clip", None),
@@ -59,7 +59,7 @@ def read(tmp_path):
         ("text: 1_000", "text", "1_000"),
         ("text: '3'", "text", "3"),
         ("text: !!str 3", "text", "3"),
-        ("texts: [yes, a, 'null']", "texts", ["yes", "a", "null"]),
+        ("texts: [yes, a, 'null']", "texts", ("yes", "a", "null")),
         ("text: a\r\nsteps: 3\r\n", "text", "a"),
     ],
 )
@@ -70,11 +70,11 @@ def test_a_word_means_what_it_looks_like(read, content, name, value):
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(read):
-    assert read("\ufefftext: a\n") == Settings(text="a")
+    assert read("\ufefftext: a\n") == Example(text="a")
 
 
 def test_anchors_are_read(read):
-    assert read("rates: &same [1, 2]\nrate: &one 3\nclip: *one\n") == Settings(rates=[1, 2], rate=3, clip=3)
+    assert read("rates: &same [1, 2]\nrate: &one 3\nclip: *one\n") == Example(rates=(1, 2), rate=3, clip=3)
 
 
 @pytest.mark.parametrize(

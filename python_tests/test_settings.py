@@ -4,30 +4,30 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tad_ext.options import OptionError, options_of, parse
+from tad_ext.settings import OptionError, Settings, options_of, parse
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True)
+class Example(Settings):
     model: str = field(metadata={"help": "checkpoint folder"})
     rate: float = field(default=1e-3, metadata={"help": "learning rate, 50 % of the usual"})
     steps: int = 10
     clip: float | None = None
     name: str | None = "run"
     verbose: bool = False
-    thresholds: list[float] = field(default_factory=lambda: [0.1, 0.5])
-    targets: list[str] | None = None
+    thresholds: tuple[float, ...] = (0.1, 0.5)
+    targets: tuple[str, ...] | None = None
 
 
 def read(tmp_path, *argv, yaml=None):
     if yaml is not None:
         (tmp_path / "settings.yaml").write_text(yaml, encoding="utf-8")
         argv = ("--config", str(tmp_path / "settings.yaml"), *argv)
-    return parse(Settings, argv, program="tad job")
+    return parse(Example, argv, program="tad job")
 
 
 def test_defaults(tmp_path):
-    assert read(tmp_path, "--model", "m") == Settings(model="m")
+    assert read(tmp_path, "--model", "m") == Example(model="m")
 
 
 def test_the_command_line_overrides_yaml_overrides_defaults(tmp_path):
@@ -40,14 +40,14 @@ def test_every_kind_from_the_command_line(tmp_path):
         tmp_path, "--model", "m", "--rate", "2e-5", "--clip=1", "--name", "none", "--verbose",
         "--thresholds", "0.1,0.3", "0.5", "--targets", "q", "v",
     )  # fmt: skip
-    assert settings == Settings("m", 2e-5, 10, 1.0, None, True, [0.1, 0.3, 0.5], ["q", "v"])
+    assert settings == Example("m", 2e-5, 10, 1.0, None, True, (0.1, 0.3, 0.5), ("q", "v"))
     assert isinstance(settings.clip, float)
 
 
 def test_every_kind_from_yaml(tmp_path):
     text = "model: m\nrate: 2e-5\nclip: 1\nname: null\nverbose: true\nthresholds: [1, 0.3]\ntargets: [q, v]\nsteps: 4\n"
     settings = read(tmp_path, yaml=text)
-    assert settings == Settings("m", 2e-5, 4, 1.0, None, True, [1.0, 0.3], ["q", "v"])
+    assert settings == Example("m", 2e-5, 4, 1.0, None, True, (1.0, 0.3), ("q", "v"))
     assert isinstance(settings.rate, float)
     assert isinstance(settings.thresholds[0], float)
 
@@ -74,18 +74,18 @@ def test_ways_to_say_yes(tmp_path, argv):
 def test_a_value_may_begin_with_a_dash(tmp_path, value):
     assert read(tmp_path, "--model", value).model == value
     assert read(tmp_path, f"--model={value}").model == value
-    assert read(tmp_path, "--model", "m", "--targets", value or "a", "b").targets == [value or "a", "b"]
+    assert read(tmp_path, "--model", "m", "--targets", value or "a", "b").targets == (value or "a", "b")
 
 
 def test_a_value_that_reads_like_an_option_is_attached(tmp_path):
     assert read(tmp_path, "--model=--end").model == "--end"
     assert read(tmp_path, "--model=--steps=3").model == "--steps=3"
-    assert read(tmp_path, "--model", "m", "--targets=--a", "b", "--targets=--c").targets == ["--a", "b", "--c"]
+    assert read(tmp_path, "--model", "m", "--targets=--a", "b", "--targets=--c").targets == ("--a", "b", "--c")
 
 
 def test_of_an_option_given_twice_a_list_has_both_and_else_the_last_counts(tmp_path):
     settings = read(tmp_path, "--model", "m", "--steps", "1", "--thresholds", "1", "--thresholds", "2,3", "--steps=2")
-    assert (settings.steps, settings.thresholds) == (2, [1.0, 2.0, 3.0])
+    assert (settings.steps, settings.thresholds) == (2, (1.0, 2.0, 3.0))
 
 
 def test_none_overrides_a_number_in_yaml(tmp_path):
@@ -93,8 +93,8 @@ def test_none_overrides_a_number_in_yaml(tmp_path):
 
 
 def test_options_may_be_written_with_underscores():
-    @dataclass
-    class Config:
+    @dataclass(frozen=True)
+    class Config(Settings):
         gen_length: int = 1
 
     for flag in ("--gen-length", "--gen_length"):
@@ -107,7 +107,7 @@ def test_negative_numbers(tmp_path):
 
 
 def test_an_empty_yaml_file_sets_nothing(tmp_path):
-    assert read(tmp_path, "--model", "m", yaml="# nothing here\n") == Settings(model="m")
+    assert read(tmp_path, "--model", "m", yaml="# nothing here\n") == Example(model="m")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_missing_yaml_file_is_named(tmp_path):
 
 def test_help_shows_every_option_with_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        parse(Settings, ["--help"], program="tad job", description="Does a job.", example="  tad job --model m")
+        parse(Example, ["--help"], program="tad job", description="Does a job.", example="  tad job --model m")
     text = capsys.readouterr().out
     assert exit_info.value.code == 0
     assert "Does a job." in text
@@ -198,13 +198,13 @@ def test_help_shows_every_option_with_its_meaning_and_default(capsys):
     assert "checkpoint folder (required)" in text
     assert "50 % of the usual (default: 0.001)" in text
     assert "--verbose, --no-verbose " in text
-    for option in options_of(Settings):
+    for option in options_of(Example):
         assert option.flag in text
 
 
 def test_a_field_that_has_no_option_form_is_refused():
-    @dataclass
-    class Config:
+    @dataclass(frozen=True)
+    class Config(Settings):
         table: dict[str, int] = field(default_factory=dict)
 
     with pytest.raises(TypeError, match="field table"):
@@ -212,13 +212,13 @@ def test_a_field_that_has_no_option_form_is_refused():
 
 
 def test_texts_may_hold_commas_where_a_setting_says_so():
-    @dataclass
-    class Texts:
-        stop: list[str] = field(default_factory=list, metadata={"help": "texts", "commas": True})
+    @dataclass(frozen=True)
+    class Texts(Settings):
+        stop: tuple[str, ...] = field(default=(), metadata={"help": "texts", "commas": True})
 
     def stop(*argv):
         return parse(Texts, argv, program="tad job").stop
 
-    assert stop("--stop", "one, two", "\n\n", "three") == ["one, two", "\n\n", "three"]
-    assert stop("--stop", "one", "") == ["one", ""]
-    assert stop() == []
+    assert stop("--stop", "one, two", "\n\n", "three") == ("one, two", "\n\n", "three")
+    assert stop("--stop", "one", "") == ("one", "")
+    assert stop() == ()
