@@ -148,7 +148,7 @@ class Kind:
             if text.lower() not in _BOOLEANS:
                 raise ValueError(text)
             return _BOOLEANS[text.lower()]
-        value = text if self.type is object else self.type(text)
+        value: Any = text if self.type is object else self.type(text)
         if not is_text(text) or (self.type is float and not math.isfinite(value)):
             raise ValueError(text)
         return value
