@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.data.ragged import ragged
 from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
 from tad_ext.files import rescued, tried_folder
 from tad_ext.models.device import resolve_device
@@ -147,22 +148,16 @@ def make_batch(
         generator: source of the masks.
     """
     rows, gen_length = responses.shape
-    starts = torch.tensor([len(prompt) for prompt in prompts])
-    lengths = starts + gen_length
-    width = int(lengths.max())
-    input_ids = torch.full((rows, width), pad_token_id)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, : len(prompt)] = torch.tensor(prompt)
-    places = torch.arange(rows)[:, None] * width + starts[:, None] + torch.arange(gen_length)
-
     shift = torch.rand((), generator=generator)
     ratio = ((torch.randperm(rows, generator=generator) + shift) / rows).clamp(min=min_mask_ratio)[:, None]
     masked = torch.rand(rows, gen_length, generator=generator) < ratio
-    input_ids.view(-1)[places] = torch.where(masked, mask_token_id, responses)
+    shown = torch.where(masked, mask_token_id, responses).tolist()
     return Batch(
-        input_ids=input_ids,
-        lengths=lengths if int(lengths.min()) < width else None,
-        positions=places[masked],
+        *ragged(
+            [prompt + response for prompt, response in zip(prompts, shown, strict=True)],
+            [len(prompt) + row.nonzero()[:, 0] for prompt, row in zip(prompts, masked, strict=True)],
+            pad_token_id,
+        ),
         labels=responses[masked],
         weights=(1.0 / (ratio * rows * gen_length)).expand(rows, gen_length)[masked],
     )

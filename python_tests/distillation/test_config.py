@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tad_ext.distillation.config import DistillConfig
-from tad_ext.distillation.objectives import TADSettings
+from tad_ext.distillation.tad import TADSettings
 from tad_ext.options import options_of
 
 
@@ -18,6 +18,7 @@ def config(**changes: Any) -> DistillConfig:
 def test_the_defaults_are_the_published_settings() -> None:
     found = config()
     found.validate()
+    assert found.objective == "tad"
     assert found.settings == TADSettings(8, ce_weight=1.0, kl_weight=1.0, temperature=1.0, normalization="micro_batch")
     assert (found.rank, found.alpha, found.dropout) == (128, 128, 0.05)
     assert found.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -36,6 +37,7 @@ def test_every_setting_is_an_option_with_help() -> None:
         ("model", ""),
         ("trajectories", ""),
         ("output", ""),
+        ("objective", "cross_entropy"),
         ("delta", -1),
         ("temperature", 0.0),
         ("normalization", "mean"),

@@ -1,20 +1,20 @@
-"""Distillation: near entries learn the trajectory's tokens, distant ones the teacher's distribution."""
+"""Distillation: a student learns from recorded trajectories, by an objective.
+
+TAD's: near entries learn the trajectory's tokens, distant ones the teacher's distribution.
+"""
 
 from __future__ import annotations
 
 from tad_ext.distillation.config import DistillConfig
-from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, collate
-from tad_ext.distillation.objectives import BatchTotals, TADObjective, TADSettings
+from tad_ext.distillation.objective import Objective
+from tad_ext.distillation.tad import TADObjective, TADSettings
 from tad_ext.distillation.trainer import DistillResult, distill
 
 __all__ = [
-    "BatchTotals",
     "DistillConfig",
     "DistillResult",
-    "TADBatch",
+    "Objective",
     "TADObjective",
     "TADSettings",
-    "TrajectoryStates",
-    "collate",
     "distill",
 ]

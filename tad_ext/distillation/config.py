@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from tad_ext.decoding.checks import MAX_COUNT, MAX_RATE, MAX_SCALE, MAX_SEED, check_at_most
-from tad_ext.distillation.objectives import TADSettings
+from tad_ext.distillation.registry import OBJECTIVES, objective_class
 
 LR_SCHEDULES = ("constant", "linear")
 
@@ -28,6 +30,10 @@ class DistillConfig:
         metadata=_help("which trajectories to train on: correct, as published, or all that the folder holds"),
     )
 
+    objective: str = field(
+        default="tad",
+        metadata=_help(f"what is learnt: {', '.join(OBJECTIVES)}; delta to normalization are settings of tad"),
+    )
     delta: int = field(
         default=8, metadata=_help("entries revealed within this many steps are near (CE), later ones distant (KL)")
     )
@@ -84,15 +90,11 @@ class DistillConfig:
     )
 
     @property
-    def settings(self) -> TADSettings:
-        """The objective's numbers. Raises ValueError if one is out of range."""
-        return TADSettings(
-            delta=self.delta,
-            ce_weight=self.ce_weight,
-            kl_weight=self.kl_weight,
-            temperature=self.temperature,
-            normalization=self.normalization,
-        )
+    def settings(self) -> Any:
+        """The objective's `Settings`, from the fields of the same names. Raises ValueError if one is out of range."""
+        settings = objective_class(self.objective).Settings
+        names = {field.name for field in dataclasses.fields(settings)}
+        return settings(**{name: value for name, value in vars(self).items() if name in names})
 
     def validate(self) -> None:
         """Raise a ValueError that names the first setting that is out of range."""

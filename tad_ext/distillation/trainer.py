@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,10 +22,11 @@ from peft import PeftModel
 from torch import nn
 from tqdm import tqdm
 
+from tad_ext.data.states import StateBatch, TrajectoryStates, collate
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.distillation.config import DistillConfig
-from tad_ext.distillation.dataset import TADBatch, TrajectoryStates, check_fits, collate, shuffled
-from tad_ext.distillation.objectives import BatchTotals, TADObjective
+from tad_ext.distillation.dataset import check_fits, shuffled
+from tad_ext.distillation.registry import objective_class
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.models.device import resolve_device
 from tad_ext.models.identity import described, identity_differences, model_identity
@@ -40,15 +41,13 @@ CURVE_FILE = "loss.png"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step, over all ranks."""
+    """One optimizer step, over all ranks; an entry of `steps` in training.json."""
 
     step: int  #: 1-based
     epoch: float  #: passes over the data after this step
     loss: float
-    ce: float  #: nats
-    kl: float  #: nats, times temperature^2
-    near: int  #: entries
-    distant: int  #: entries
+    parts: dict[str, float]  #: of the loss, by the names of `Objective.parts`: {"ce": 1.9, "kl": 0.4}
+    totals: dict[str, int]  #: of `Objective.totals`: {"micro_batches": 8, "states": 32, "near": 250, "distant": 3846}
     learning_rate: float
     grad_norm: float  #: before clipping
 
@@ -63,7 +62,7 @@ class DistillResult:
 
 
 def distill(config: DistillConfig) -> DistillResult:
-    """Train a LoRA adapter on trajectories by the TAD objective.
+    """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.registry`).
 
     Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
     the settings and every step's losses, and `loss.png`. With `overwrite` an earlier run's files stand until this one
@@ -142,7 +141,7 @@ def _write_down(
                 _write_history(folder, config, history)
         rescued(save, folder / ADAPTER_FOLDER)  # what the training was for comes first
         _write_history(folder, config, history)
-        _write_curve(folder / CURVE_FILE, history)
+        _write_curve(folder / CURVE_FILE, history, objective_class(config.objective).parts)
     return history
 
 
@@ -154,7 +153,8 @@ def _train(
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    objective, optimizer = accelerator.prepare(TADObjective(model, config.settings), optimizer)
+    objective = objective_class(config.objective)(model, config.settings)
+    module, optimizer = accelerator.prepare(objective, optimizer)
 
     global_size = config.batch_size * config.accumulation * accelerator.num_processes
     steps_per_epoch = math.ceil(len(states) / global_size)
@@ -167,13 +167,12 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         micro_batches = [indices[at : at + config.batch_size] for at in range(0, len(indices), config.batch_size)]
-        near, distant = states.count_entries(indices, delta=config.delta)
-        totals = BatchTotals(len(micro_batches), len(indices), near, distant)
+        totals = objective.totals(states, micro_batches)
 
-        mine = _share_of_rank(config, accelerator, states, micro_batches)
-        losses = accelerator.reduce(_accumulate(accelerator, objective, mine, totals), reduction="sum")
+        mine = _share_of_rank(accelerator, states, micro_batches)
+        losses = accelerator.reduce(_accumulate(accelerator, module, mine, totals, objective.parts), reduction="sum")
         norm = torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
-        loss, ce, kl, grad_norm = torch.cat((losses, norm.to(losses)[None])).tolist()  # the step's only host sync
+        loss, *values, grad_norm = torch.cat((losses, norm.to(losses)[None])).tolist()  # the step's only host sync
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             raise FloatingPointError(
                 f"step {step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate"
@@ -181,9 +180,10 @@ def _train(
         optimizer.step()
         optimizer.zero_grad()
 
-        progress.set_postfix(loss=f"{loss:.4f}", ce=f"{ce:.4f}", kl=f"{kl:.4f}")
+        parts = dict(zip(objective.parts, values, strict=True))
+        progress.set_postfix({name: f"{value:.4f}" for name, value in {"loss": loss, **parts}.items()})
         epoch = step // steps_per_epoch + min((step % steps_per_epoch + 1) * global_size / len(states), 1.0)
-        yield StepRecord(step + 1, epoch, loss, ce, kl, near, distant, rate, grad_norm)
+        yield StepRecord(step + 1, epoch, loss, parts, totals, rate, grad_norm)
     model.eval()
 
 
@@ -198,32 +198,37 @@ def _global_batches(num_states: int, size: int, *, seed: int) -> Iterator[list[i
 
 
 def _share_of_rank(
-    config: DistillConfig, accelerator: Accelerator, states: TrajectoryStates, micro_batches: list[list[int]]
-) -> list[TADBatch]:
+    accelerator: Accelerator, states: TrajectoryStates, micro_batches: list[list[int]]
+) -> list[StateBatch]:
     """This rank's micro-batches, as many as any other's since DDP waits; without entries where none is left."""
     world, rank = accelerator.num_processes, accelerator.process_index
     share = []
     for first in range(0, len(micro_batches), world):
         own = first + rank < len(micro_batches)
         chosen = micro_batches[first + rank] if own else micro_batches[first]
-        batch = collate([states[index] for index in chosen], delta=config.delta).to(accelerator.device)
+        batch = collate([states[index] for index in chosen]).to(accelerator.device)
         share.append(batch if own else batch.without_entries())
     return share
 
 
 def _accumulate(
-    accelerator: Accelerator, objective: nn.Module, batches: list[TADBatch], totals: BatchTotals
+    accelerator: Accelerator,
+    objective: nn.Module,
+    batches: list[StateBatch],
+    totals: Mapping[str, int],
+    names: Iterable[str],
 ) -> torch.Tensor:
-    """Add up the gradients of this rank's contributions; returns its (3,) sums of loss, ce and kl, in float32."""
-    sums = torch.zeros(3, device=accelerator.device)
+    """Add up the gradients of this rank's contributions; returns the sums of the loss and of its parts, in float32."""
+    sums = torch.zeros((), device=accelerator.device)
     half = next(objective.parameters()).dtype == torch.bfloat16
     for number, batch in enumerate(batches):
         with accelerator.no_sync(objective) if number < len(batches) - 1 else nullcontext():
             with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
-                contribution = objective(batch, totals)
+                loss, parts = objective(batch, totals)
             # Contributions are meant to be summed over ranks, and DDP takes the mean.
-            accelerator.backward(contribution.loss * accelerator.num_processes)
-        sums += torch.stack([value.detach().float() for value in contribution])
+            accelerator.backward(loss * accelerator.num_processes)
+        values = [loss, *(parts[name] for name in names)]
+        sums = sums + torch.stack([value.detach().float() for value in values])
     return sums
 
 
@@ -237,15 +242,15 @@ def _write_history(output: Path, config: DistillConfig, history: list[StepRecord
     write_json(output / HISTORY_FILE, {"settings": asdict(config), "steps": [asdict(record) for record in history]})
 
 
-def _write_curve(path: Path, history: list[StepRecord]) -> None:
-    """Loss against optimizer steps, with its two parts."""
+def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:
+    """Loss against optimizer steps, with its parts, which may be in different units."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     steps = [record.step for record in history]
     axes.plot(steps, [record.loss for record in history], label="loss", color="black")
-    axes.plot(steps, [record.ce for record in history], label="CE, near entries", alpha=0.7)
-    axes.plot(steps, [record.kl for record in history], label="KL, distant entries", alpha=0.7)
-    axes.set(xlabel="optimizer step", ylabel="nats", ylim=(0, None))
+    for name, label in labels.items():
+        axes.plot(steps, [record.parts[name] for record in history], label=label, alpha=0.7)
+    axes.set(xlabel="optimizer step", ylabel="loss and its parts", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:

@@ -10,19 +10,23 @@ The student and the teacher compute hidden states everywhere, but meet the langu
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, TypeVar
 
+import numpy as np
 import torch
-from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from tad_ext.data.states import StateBatch, teacher_side
 from tad_ext.decoding.checks import MAX_COUNT, MAX_SCALE, check_at_most
-from tad_ext.distillation.dataset import TADBatch
-from tad_ext.models.lora import base_model, teacher
+from tad_ext.distillation.objective import Objective
+from tad_ext.models.lora import teacher
 from tad_ext.ops import fused_linear_tad_loss
 
 NORMALIZATIONS = ("micro_batch", "tokens", "state")
+
+Steps = TypeVar("Steps", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -62,61 +66,48 @@ class TADSettings:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
 
 
-@dataclass(frozen=True)
-class BatchTotals:
-    """What a global batch (one optimizer step) holds, over all micro-batches and ranks; known from the data alone."""
+class TADObjective(Objective):
+    """Teacher forward where it is needed, student forward, and the fused loss."""
 
-    micro_batches: int
-    states: int
-    near: int  #: entries
-    distant: int  #: entries
+    Settings = TADSettings
+    parts: ClassVar[dict[str, str]] = {
+        "ce": "CE of near entries, nats",
+        "kl": "KL of distant entries, nats x temperature^2",
+    }
+    settings: TADSettings
 
+    def count(self, steps_to_reveal: np.ndarray) -> dict[str, int]:
+        """Near and distant entries."""
+        distant = int(self._distant(steps_to_reveal).sum())
+        return {"near": len(steps_to_reveal) - distant, "distant": distant}
 
-class Contribution(NamedTuple):
-    """A micro-batch's part of the global batch's loss: SUMMED over micro-batches and ranks, the whole. 0-d tensors."""
-
-    loss: Tensor  #: differentiable
-    ce: Tensor
-    kl: Tensor
-
-
-class TADObjective(nn.Module):
-    """Student forward, teacher forward where it is needed, and fused loss, as one module, so that DDP wraps all of it.
-
-    Args:
-        model: a masked diffusion model with a trainable adapter; the teacher is the same model with the adapter off.
-        settings: the objective's numbers.
-    """
-
-    def __init__(self, model: PeftModel, settings: TADSettings) -> None:
-        super().__init__()
-        self.model = model
-        self.settings = settings
-
-    def forward(self, batch: TADBatch, totals: BatchTotals) -> Contribution:
-        """The micro-batch's contribution to the loss of the global batch that `totals` describes."""
-        settings = self.settings
+    def forward(self, batch: StateBatch, totals: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Objective.forward`; `totals` are of all micro-batches."""
+        settings, model = self.settings, self.diffusion_model
+        distant = self._distant(batch.steps_to_reveal)
         # The teacher first: its forward keeps nothing, so the two never hold activations at the same time.
-        teacher_hidden = self._teacher_rows(batch) if settings.kl_weight > 0 else None
-        student_hidden = base_model(self.model).hidden_rows(
-            batch.student_input_ids, lengths=batch.student_lengths, positions=batch.student_positions
-        )
-        row_weight: Tensor | None = None
+        teacher_hidden = teacher_rows = None
+        if settings.kl_weight > 0:
+            teacher_hidden = self._teacher_hidden(batch)
+            # Both sides list entries in the same order, so the k-th distant entry is row k of the teacher.
+            teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)
+        student_hidden = model.hidden_rows(**batch.student._asdict())
+
+        share, row_weight = 1.0, None
         near_count: int | None = None
         distant_count: int | None = None
-        share = 1.0
         if settings.normalization == "micro_batch":
-            share = 1.0 / totals.micro_batches
+            share = 1.0 / totals["micro_batches"]
         elif settings.normalization == "tokens":
-            near_count, distant_count = max(totals.near, 1), max(totals.distant, 1)
+            near_count, distant_count = max(totals["near"], 1), max(totals["distant"], 1)
         else:
             exact = student_hidden.dtype == torch.float64
-            row_weight = state_weights(batch, settings.delta).to(torch.float64 if exact else torch.float32)
-            near_count = distant_count = totals.states
+            row_weight = _state_weights(batch, distant).to(torch.float64 if exact else torch.float32)
+            near_count = distant_count = totals["states"]
         result = fused_linear_tad_loss(
             student_hidden,
             teacher_hidden,
-            base_model(self.model).lm_head,
+            model.lm_head,
             batch.labels,
             batch.steps_to_reveal,
             delta=settings.delta,
@@ -124,27 +115,29 @@ class TADObjective(nn.Module):
             kl_weight=settings.kl_weight,
             temperature=settings.temperature,
             row_weight=row_weight,
-            teacher_rows=None if teacher_hidden is None else batch.teacher_rows,
+            teacher_rows=teacher_rows,
             near_count=near_count,
             distant_count=distant_count,
         )
-        return Contribution(result.loss * share, result.ce * share, result.kl * share)
+        return result.loss * share, {"ce": result.ce * share, "kl": result.kl * share}
 
-    def _teacher_rows(self, batch: TADBatch) -> Tensor:
-        """(M, D) hidden rows of the distant entries; no forward where there are none."""
-        if batch.teacher_positions.numel() == 0:
-            head = base_model(self.model).lm_head.weight
-            return head.new_empty(0, head.shape[1])
+    def _distant(self, steps_to_reveal: Steps) -> Steps:
+        """The partition: which entries are distant; the others are near."""
+        return steps_to_reveal > self.settings.delta
+
+    def _teacher_hidden(self, batch: StateBatch) -> Tensor:
+        """(M, D) of the distant entries, from a forward of the states that have some; without one where none has."""
+        model, device = self.diffusion_model, batch.labels.device
+        side = teacher_side(batch.states, [self._distant(state.steps_to_reveal) for state in batch.states])
+        if side.positions.numel() == 0:
+            return model.lm_head.weight.new_empty(0, model.lm_head.weight.shape[1])
         with teacher(self.model):
-            return base_model(self.model).hidden_rows(
-                batch.teacher_input_ids, lengths=batch.teacher_lengths, positions=batch.teacher_positions
-            )
+            return model.hidden_rows(**side.to(device)._asdict())
 
 
-def state_weights(batch: TADBatch, delta: int) -> Tensor:
+def _state_weights(batch: StateBatch, distant: Tensor) -> Tensor:
     """(N,) float64: one over the number of entries of the same state on the same side: each state's side sums to 1."""
-    distant = (batch.steps_to_reveal > delta).to(torch.int64)
     group = batch.state_index * 2 + distant
-    sizes = torch.zeros(2 * batch.num_states, dtype=torch.float64, device=group.device)
+    sizes = torch.zeros(2 * len(batch.student.input_ids), dtype=torch.float64, device=group.device)
     sizes.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
     return 1.0 / sizes[group]
