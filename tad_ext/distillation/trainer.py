@@ -65,9 +65,9 @@ def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.registry`).
 
     Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
-    the settings and every step's losses, and `loss.png`. With `overwrite` an earlier run's files stand until this one
-    is complete. Runs on one device, or on several through `accelerate launch` or `torchrun`. In float32 on a CPU the
-    same settings give the same adapter bit for bit.
+    `settings` and `steps`, a `StepRecord` each, and `loss.png`. With `overwrite` an earlier run's files stand until
+    this one is complete. Runs on one device, or on several through `accelerate launch` or `torchrun`. In float32 on a
+    CPU the same settings give the same adapter bit for bit.
 
     Raises:
         ValueError: a setting out of range, an output that cannot be written to, trajectories that do not fit the model,
