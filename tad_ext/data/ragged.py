@@ -35,15 +35,19 @@ def ragged(rows: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0)
         columns: of each row, its wanted columns; they are kept in this order, row after row.
         pad_token_id: any id of the vocabulary.
     """
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    width = max(lengths.tolist(), default=0)
-    input_ids = torch.full((len(rows), width), pad_token_id)
-    positions = [torch.empty(0, dtype=torch.int64)]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    width = int(lengths.max(initial=0))
+    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    positions = [np.empty(0, dtype=np.int64)]
     for number, (row, wanted) in enumerate(zip(rows, columns, strict=True)):
-        input_ids[number, : len(row)] = torch.as_tensor(row)
-        positions.append(torch.as_tensor(wanted, dtype=torch.int64) + number * width)
+        input_ids[number, : len(row)] = row
+        positions.append(np.asarray(wanted, dtype=np.int64) + number * width)
     padded = bool((lengths < width).any())
-    return Ragged(input_ids, lengths if padded else None, torch.cat(positions))
+    return Ragged(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(lengths) if padded else None,
+        torch.from_numpy(np.concatenate(positions)),
+    )
 
 
 def to_device(numbers: Sequence[Any] | Tensor, device: torch.device | str) -> Tensor:
