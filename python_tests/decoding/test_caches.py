@@ -199,9 +199,7 @@ def test_strings_of_schemes():
 
 
 def test_bad_schemes(transformer, mixing_model):
-    with pytest.raises(
-        ValueError, match=r"DualCache.refresh_every must be an integer in \[1, .* or none, got 0"
-    ):
+    with pytest.raises(ValueError, match=r"DualCache.refresh_every must be an integer in \[1, .* or none, got 0"):
         DualCache(0)
     with pytest.raises(ValueError, match=r"DelayedCache.delay must be an integer in \[0, 2147483647\], got -1"):
         DelayedCache(delay=-1)

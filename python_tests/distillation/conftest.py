@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
+from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
+from tad_ext.models.tokenizers import tokenizer_hash
+from tad_ext.settings import made
 
 MASK, EOS, VOCABULARY = 23, 22, 24
 
@@ -73,5 +80,52 @@ def make_trajectories() -> Callable[..., list[Trajectory]]:
                 )
             )
         return made
+
+    return make
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, make_model: Callable[..., Any], make_trajectories: Callable[..., Any]
+) -> Callable[..., DistillConfig]:
+    """Settings of a job whose model and trajectories (32 states) are on disk."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0")),
+        eos_token="22",
+        mask_token="23",
+    )
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    metadata = TrajectoryMetadata(
+        model="model",
+        model_revision="",
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        task="made-up",
+        split="train",
+        mask_token_id=MASK,
+        gen_length=8,
+        block_length=8,
+        policy="topk:1",
+        temperature=0.0,
+        seed=0,
+        stop_at_eos=False,
+        dtype="float32",
+    )
+
+    def make(trajectories: Any = None, **changes: Any) -> DistillConfig:
+        folder = tmp_path / "trajectories"
+        folder.mkdir(exist_ok=True)
+        write_part(folder / "part-00000-00000000.parquet", metadata, trajectories or make_trajectories())
+        paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
+        quick = {
+            "delta": 3,
+            "rank": 4,
+            "alpha": 8.0,
+            "learning_rate": 1e-2,
+            "batch_size": 4,
+            "accumulation": 2,
+            "device": "cpu",
+        }
+        return made(DistillConfig, paths | quick | changes)
 
     return make

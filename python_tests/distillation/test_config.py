@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tad_ext.distillation.objectives import TADSettings
+from tad_ext.distillation.settings import TADSettings
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.settings import made, options_of
 
@@ -17,13 +17,14 @@ def config(**changes: Any) -> DistillConfig:
 
 def test_the_defaults_are_the_published_settings() -> None:
     found = config()
-    found.validate()
-    assert found.settings == TADSettings(8, ce_weight=1.0, kl_weight=1.0, temperature=1.0, normalization="micro_batch")
+    assert found.objective == "tad"
+    assert found.loss == TADSettings(8, ce_weight=1.0, kl_weight=1.0, temperature=1.0, normalization="micro_batch")
     assert (found.rank, found.alpha, found.dropout) == (128, 128, 0.05)
-    assert found.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    assert (found.learning_rate, found.lr_schedule, found.warmup_steps) == (2e-5, "constant", 0)
-    assert (found.weight_decay, found.max_grad_norm) == (0.01, 1.0)
-    assert (found.epochs, found.max_steps, found.batch_size, found.accumulation) == (1, None, 4, 8)
+    assert found.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    training = found.training
+    assert (training.learning_rate, training.lr_schedule, training.warmup_steps) == (2e-5, "constant", 0)
+    assert (training.weight_decay, training.max_grad_norm) == (0.01, 1.0)
+    assert (training.epochs, training.max_steps, training.batch_size, training.accumulation) == (1, None, 4, 8)
 
 
 def test_every_setting_is_an_option_with_help() -> None:
@@ -36,6 +37,7 @@ def test_every_setting_is_an_option_with_help() -> None:
         ("model", ""),
         ("trajectories", ""),
         ("output", ""),
+        ("objective", "cross_entropy"),
         ("delta", -1),
         ("temperature", 0.0),
         ("normalization", "mean"),
@@ -81,12 +83,12 @@ def test_every_setting_is_an_option_with_help() -> None:
     ],
 )
 def test_a_bad_value_is_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{field} must "):
-        config(**{field: value}).validate()
+    with pytest.raises(TypeError if value == 2.0 else ValueError, match=f"^{field} must "):
+        config(**{field: value})
 
 
 def test_the_learning_rate_rises_stays_or_falls() -> None:
-    constant = config(learning_rate=1.0, warmup_steps=2)
+    constant = config(learning_rate=1.0, warmup_steps=2).training
     assert [constant.learning_rate_at(step, 5) for step in range(5)] == [0.5, 1, 1, 1, 1]
-    falling = config(learning_rate=1.0, lr_schedule="linear", warmup_steps=1)
+    falling = config(learning_rate=1.0, lr_schedule="linear", warmup_steps=1).training
     assert [falling.learning_rate_at(step, 5) for step in range(5)] == [1, 1, 0.75, 0.5, 0.25]

@@ -18,69 +18,26 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.trajectories import TrajectoryMetadata, read_parts, write_part
-from tad_ext.distillation import BatchTotals, TADObjective, TrajectoryStates, collate
-from tad_ext.distillation import trainer as trainer_module
+from tad_ext.data.states import TrajectoryStates, collate
+from tad_ext.data.trajectories import read_parts, write_part
+from tad_ext.distillation import TADObjective
 from tad_ext.distillation.dataset import shuffled
+from tad_ext.distillation.trainer import StepRecord
+from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
-from tad_ext.models.tokenizers import tokenizer_hash
+from tad_ext.settings import values_of
 
 MASK = 23
 IDS = torch.arange(24).reshape(2, 12) % 20
 
 
-@pytest.fixture
-def job(
-    tmp_path: Path, make_model: Callable[..., Any], make_trajectories: Callable[..., Any]
-) -> Callable[..., DistillConfig]:
-    """Settings of a job whose model and trajectories (32 states) are on disk."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0")),
-        eos_token="22",
-        mask_token="23",
-    )
-    make_model().save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    metadata = TrajectoryMetadata(
-        model="model",
-        model_revision="",
-        tokenizer_hash=tokenizer_hash(tokenizer),
-        task="made-up",
-        split="train",
-        mask_token_id=MASK,
-        gen_length=8,
-        block_length=8,
-        policy="topk:1",
-        temperature=0.0,
-        seed=0,
-        stop_at_eos=False,
-        dtype="float32",
-    )
-
-    def make(made: Any = None, **changes: Any) -> DistillConfig:
-        folder = tmp_path / "trajectories"
-        folder.mkdir(exist_ok=True)
-        write_part(folder / "part-00000-00000000.parquet", metadata, made or make_trajectories())
-        paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
-        quick = {
-            "delta": 3,
-            "rank": 4,
-            "alpha": 8.0,
-            "learning_rate": 1e-2,
-            "batch_size": 4,
-            "accumulation": 2,
-            "device": "cpu",
-        }
-        return made(DistillConfig, paths | quick | changes)
-
-    return make
+def entries(record: StepRecord) -> int:
+    return record.totals["near"] + record.totals["distant"]
 
 
 def files(folder: Path) -> list[str]:
@@ -129,6 +86,7 @@ def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
     report = json.loads((output / "training.json").read_text())
     assert report["settings"] == asdict(config)
     assert report["steps"] == [asdict(record) for record in result.history]
+    assert list(report["steps"][0]) == ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
     assert result.history[3].epoch == 1.0
 
     base = load_model(config.model)
@@ -161,16 +119,14 @@ def test_a_step_is_adamw_on_clipped_gradients(job: Callable[..., DistillConfig],
     states = TrajectoryStates(make_trajectories(), mask_token_id=MASK)
     model = load_model(config.model)
     adapted = add_lora(
-        model, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules, seed=config.seed
+        model, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules, seed=config.training.seed
     )
-    objective = TADObjective(adapted, config.settings)
+    objective = TADObjective(adapted, config.loss)
     weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1.0, weight_decay=0.5)
     for epoch, rate in enumerate((0.5e-2, 1e-2, 1e-2)):
-        order = shuffled(len(states), seed=config.seed, epoch=epoch).tolist()
-        batch = collate([states[index] for index in order], delta=config.delta)
-        totals = BatchTotals(1, 32, *states.count_entries(order, delta=config.delta))
-        loss = objective(batch, totals).loss
+        order = shuffled(len(states), seed=config.training.seed, epoch=epoch).tolist()
+        loss, _ = objective(collate([states[index] for index in order]), objective.totals(states, [order]))
         gradients = torch.autograd.grad(loss, weights)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         for weight, gradient in zip(weights, gradients, strict=True):
@@ -194,8 +150,13 @@ def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., Di
     assert len(result.history) == 6
     for epoch in (result.history[:3], result.history[3:]):
         # 4 trajectories whose state s has 8 - s entries, of which at most delta = 3 are near
-        assert sum(record.near for record in epoch) == 4 * (6 * 3 + 2 + 1)
-        assert sum(record.near + record.distant for record in epoch) == 4 * 36
+        assert sum(record.totals["near"] for record in epoch) == 4 * (6 * 3 + 2 + 1)
+        assert sum(entries(record) for record in epoch) == 4 * 36
+        assert [(record.totals["micro_batches"], record.totals["states"]) for record in epoch] == [
+            (4, 12),
+            (4, 12),
+            (3, 8),
+        ]
     assert [record.epoch for record in result.history] == [0.375, 0.75, 1, 1.375, 1.75, 2]
     assert {path.name for path in Path(config.output).iterdir()} == {
         "adapter", "checkpoint-000002", "checkpoint-000004", "checkpoint-000006", "loss.png", "training.json"
@@ -209,7 +170,8 @@ def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., Di
 @pytest.mark.parametrize("delta", [0, 50])
 def test_training_with_one_side_only(job: Callable[..., DistillConfig], delta: int) -> None:
     history = distill(job(delta=delta, max_steps=2)).history
-    assert all((record.ce == 0) == (delta == 0) and (record.kl == 0) == (delta == 50) for record in history[1:])
+    for record in history[1:]:
+        assert (record.parts["ce"] == 0, record.parts["kl"] == 0) == (delta == 0, delta == 50)
 
 
 def test_a_bfloat16_base_keeps_a_float32_adapter(job: Callable[..., DistillConfig]) -> None:
@@ -225,10 +187,10 @@ def test_wrong_trajectories_are_left_out(
 ) -> None:
     right, wrong = make_trajectories(1), make_trajectories(2, correct=False)[1:]
     history = distill(job([*right, *wrong], batch_size=8, accumulation=1)).history
-    assert [record.near + record.distant for record in history] == [36]
+    assert [entries(record) for record in history] == [36]
     settings = {"batch_size": 16, "accumulation": 1, "overwrite": True}
     history = distill(job([*right, *wrong], keep="all", **settings)).history
-    assert [record.near + record.distant for record in history] == [72]
+    assert [entries(record) for record in history] == [72]
     with pytest.raises(ValueError, match="no trajectory with a correct answer"):
         distill(job(wrong, overwrite=True))
 
@@ -368,7 +330,7 @@ def test_two_ranks_learn_what_one_does(job: Callable[..., DistillConfig], tmp_pa
         port = str(probe.getsockname()[1])
     ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     process = subprocess.Popen(
-        [sys.executable, "-c", TWO_RANKS, json.dumps(asdict(together))],
+        [sys.executable, "-c", TWO_RANKS, json.dumps(values_of(together))],
         env={**os.environ, **ranks, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -383,8 +345,8 @@ def test_two_ranks_learn_what_one_does(job: Callable[..., DistillConfig], tmp_pa
     assert process.returncode == 0, text
     found = json.loads((tmp_path / "two" / "training.json").read_text())["steps"]
     expected = [asdict(record) for record in alone.history]
-    assert [step["near"] for step in found] == [step["near"] for step in expected]
-    for name in ("loss", "ce", "kl", "grad_norm"):
+    assert [step["totals"] for step in found] == [step["totals"] for step in expected]
+    for name in ("loss", "parts", "grad_norm"):
         torch.testing.assert_close(
             [step[name] for step in found], [step[name] for step in expected], rtol=1e-3, atol=1e-4
         )

@@ -108,5 +108,5 @@ def test_numbers_below_one_are_named(scripted_model, options):
 
 
 def test_no_trajectories(scripted_model):
-    with pytest.raises(ValueError, match="trajectories is empty"):
+    with pytest.raises(ValueError, match="trajectories must hold at least one"):
         confidence_by_distance(scripted_model({}, {}), [])

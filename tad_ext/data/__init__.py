@@ -1,1 +1,1 @@
-"""Tasks, answer checking and trajectory files."""
+"""Tasks, answer checking, trajectory files, and their states as ragged batches."""

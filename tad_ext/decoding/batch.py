@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from tad_ext.data.ragged import to_device
 from tad_ext.ops import DecodeState, survey
 
 from .config import DecodeConfig
@@ -229,13 +229,6 @@ class DecodingBatch:
         pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
         lengths = [self.rows[row].canvas_length for row in indices]
         return [(canvas[:n], steps[:n]) for n, (canvas, steps) in zip(lengths, pairs.tolist(), strict=True)]
-
-
-def to_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
-    """An int64 tensor of numbers of the host, which does not wait for the device."""
-    tensor = torch.tensor(numbers, dtype=torch.int64)
-    # From memory that may be paged out, CUDA copies only when the work before it is done.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def multiple(number: int, *, of: int) -> int:

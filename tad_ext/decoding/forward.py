@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tad_ext.data.ragged import to_device
 from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState
 
-from .batch import DecodingBatch, StepShape, Windows, multiple, to_device
+from .batch import DecodingBatch, StepShape, Windows, multiple
 
 
 class Forward:

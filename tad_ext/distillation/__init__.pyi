@@ -1,6 +1,4 @@
-from .dataset import TADBatch as TADBatch
-from .dataset import TrajectoryStates as TrajectoryStates
-from .dataset import collate as collate
-from .objectives import BatchTotals as BatchTotals
-from .objectives import TADObjective as TADObjective
+from .objective import Objective as Objective
 from .settings import TADSettings as TADSettings
+from .settings import TrainingSettings as TrainingSettings
+from .tad import TADObjective as TADObjective

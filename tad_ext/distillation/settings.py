@@ -1,11 +1,11 @@
-"""The settings of the objectives, without torch."""
+"""The settings of TAD's objective and of the training loop, without torch; the defaults are the published ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.settings import MAX_SCALE, Between, Index, NonNegative, Settings, setting
+from tad_ext.settings import MAX_SCALE, Between, Count, Index, LearningRate, NonNegative, Seed, Settings, setting
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,30 @@ class TADSettings(Settings):
         super().__post_init__()
         if self.ce_weight == 0 and self.kl_weight == 0:
             raise ValueError("ce_weight and kl_weight are both 0: there is nothing to learn")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """How the loop trains by any objective."""
+
+    learning_rate: LearningRate = setting(2e-5, help="AdamW's learning rate")
+    weight_decay: NonNegative = setting(0.01, help="AdamW's weight decay")
+    warmup_steps: Index = setting(0, help="optimizer steps over which the learning rate rises linearly")
+    lr_schedule: Literal["constant", "linear"] = setting(
+        "constant", help="after the warmup: constant, or linear (falls to 0 at the end)"
+    )
+    max_grad_norm: NonNegative = setting(1.0, help="gradients are scaled down to this norm; 0: they are left alone")
+    epochs: Count = setting(1, help="passes over all states of all trajectories")
+    max_steps: Count | None = setting(None, help="train for exactly this many optimizer steps instead of epochs")
+    batch_size: Count = setting(4, help="states in a micro-batch, per device")
+    accumulation: Count = setting(8, help="micro-batches per device in one optimizer step")
+
+    seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """The rate of the 0-based optimizer step `step` of `total_steps`; no step is wasted on a rate of 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.lr_schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (total_steps - step) / max(total_steps - self.warmup_steps, 1)

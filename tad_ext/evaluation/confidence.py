@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from tad_ext.data.states import StateBatch, TrajectoryStates, collate
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.ops import token_statistics
 
@@ -75,28 +77,29 @@ def confidence_by_distance(
         seed: of that draw.
 
     Raises:
-        ValueError: no trajectories, or a number below 1.
+        ValueError: no trajectories, an unfinished one, or a number below 1.
     """
-    if not trajectories:
-        raise ValueError("trajectories is empty; expected at least one")
     for name, value in {
         "max_distance": max_distance, "states_per_trajectory": states_per_trajectory, "batch_size": batch_size
     }.items():  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
+    states = TrajectoryStates(trajectories, mask_token_id=int(model.config.mask_token_id))
     generator = np.random.default_rng(seed)
-    states = [
-        (trajectory, int(step))
-        for trajectory in trajectories
-        for step in generator.permutation(trajectory.num_steps)[:states_per_trajectory]
-    ]
-    states.sort(key=lambda state: len(state[0].prompt_ids))  # rows of like length together: less padding
+    drawn: list[tuple[int, int]] = []  # of each state, the length of its prompt, and its index
+    first = 0
+    for trajectory in trajectories:
+        steps = generator.permutation(trajectory.num_steps)[:states_per_trajectory]
+        drawn += [(len(trajectory.prompt_ids), first + int(step)) for step in steps]
+        first += trajectory.num_steps
+    drawn.sort(key=itemgetter(0))  # rows of like length together: less padding
     sums, counts = torch.zeros(2, max_distance + 1, dtype=torch.float64).unbind()
-    for start in tqdm(range(0, len(states), batch_size), desc="confidence by distance", disable=not progress):
-        distance, confidence = _confidence(model, states[start : start + batch_size])
-        near = distance <= max_distance
-        sums += torch.bincount(distance[near], confidence[near].double(), minlength=max_distance + 1)
-        counts += torch.bincount(distance[near], minlength=max_distance + 1)
+    for start in tqdm(range(0, len(drawn), batch_size), desc="confidence by distance", disable=not progress):
+        batch = collate([states[index] for _, index in drawn[start : start + batch_size]])
+        distance, confidence = batch.steps_to_reveal, _confidence(model, batch)
+        counted = distance <= max_distance
+        sums += torch.bincount(distance[counted], confidence[counted].double(), minlength=max_distance + 1)
+        counts += torch.bincount(distance[counted], minlength=max_distance + 1)
     seen = [distance for distance in range(1, max_distance + 1) if counts[distance] > 0]
     return ConfidenceDecay(
         distances=seen,
@@ -105,30 +108,10 @@ def confidence_by_distance(
     )
 
 
-def _confidence(model: Any, states: Sequence[tuple[Trajectory, int]]) -> tuple[Tensor, Tensor]:
-    """Of every masked position of a batch of states: steps until reveal (N,) int64, probability of its token (N,)
-    float32.
-    """
-    mask_token_id = int(model.config.mask_token_id)
-    rows = [np.concatenate([one.prompt_ids, one.canvas_at(step, mask_token_id)]) for one, step in states]
-    lengths = torch.tensor([len(row) for row in rows])
-    width = int(lengths.max())
-    input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    positions, tokens, distances = [], [], []
-    for index, (row, (trajectory, step)) in enumerate(zip(rows, states, strict=True)):
-        input_ids[index, : len(row)] = torch.from_numpy(row)
-        remaining = torch.from_numpy(trajectory.steps_to_reveal(step))
-        masked = (remaining > 0).nonzero()[:, 0]
-        positions.append(index * width + len(trajectory.prompt_ids) + masked)
-        tokens.append(torch.from_numpy(trajectory.response_ids.astype(np.int64))[masked])
-        distances.append(remaining[masked])
-    device = model.device
+def _confidence(model: Any, batch: StateBatch) -> Tensor:
+    """(N,) float32, on the CPU: the probability that the model gives to the token of each entry."""
+    batch = batch.to(model.device)
     with torch.inference_mode():
-        logits = model(
-            input_ids.to(device),
-            lengths=None if bool((lengths == width).all()) else lengths.to(device),
-            positions=torch.cat(positions).to(device),
-        ).logits
-        statistics = token_statistics(logits, query_tokens=torch.cat(tokens).to(device)[:, None])
-        confidence = (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp()
-    return torch.cat(distances), confidence.cpu()
+        logits = model(**batch.student._asdict()).logits
+        statistics = token_statistics(logits, query_tokens=batch.labels[:, None])
+        return (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().cpu()

@@ -22,7 +22,7 @@ from rich.text import Text
 from tad_ext.data.tasks import get_task
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig
-from tad_ext.distillation.settings import TADSettings
+from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
     ConfidenceDecay,
     Evaluation,
@@ -57,7 +57,6 @@ MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows
 
 def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
     """The base model."""
-
     return PretrainConfig(
         output=str(output / "base"),
         steps=config.pretrain_steps,
@@ -71,7 +70,6 @@ def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
 
 def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
     """The teacher's trajectories: one token per step, with the privileged prompt."""
-
     return CollectConfig(
         model=str(output / "base"),
         output=str(output / "trajectories"),
@@ -85,7 +83,6 @@ def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
 
 def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
     """The adapter."""
-
     return DistillConfig(
         model=str(output / "base"),
         trajectories=str(output / "trajectories"),
@@ -93,11 +90,13 @@ def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
         loss=TADSettings(delta=config.delta),
         rank=config.lora_rank,
         alpha=float(config.lora_rank),
-        learning_rate=config.distill_learning_rate,
-        max_steps=config.distill_steps,
-        batch_size=config.distill_batch_size,
-        accumulation=1,
-        seed=config.seed,
+        training=TrainingSettings(
+            learning_rate=config.distill_learning_rate,
+            max_steps=config.distill_steps,
+            batch_size=config.distill_batch_size,
+            accumulation=1,
+            seed=config.seed,
+        ),
         device=config.device,
     )
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.distillation.settings import TADSettings
+from tad_ext.distillation.registry import OBJECTIVES
+from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import (
     Between,
     Count,
     DType,
     Index,
-    LearningRate,
-    NonNegative,
     PathText,
     Positive,
-    Seed,
     group,
     setting,
 )
@@ -41,6 +39,9 @@ class DistillConfig(JobSettings):
         "correct", help="which trajectories to train on: correct, as published, or all that the folder holds"
     )
 
+    objective: str = setting(
+        "tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; the settings from delta to normalization are tad's"
+    )
     loss: TADSettings = group(TADSettings)
 
     rank: Count = setting(128, help="rank of the LoRA adapter")
@@ -51,19 +52,7 @@ class DistillConfig(JobSettings):
         help="names of the linear layers to adapt; each must exist in the model",
     )
 
-    learning_rate: LearningRate = setting(2e-5, help="AdamW's learning rate")
-    weight_decay: NonNegative = setting(0.01, help="AdamW's weight decay")
-    warmup_steps: Index = setting(0, help="optimizer steps over which the learning rate rises linearly")
-    lr_schedule: Literal["constant", "linear"] = setting(
-        "constant", help="after the warmup: constant, or linear (falls to 0 at the end)"
-    )
-    max_grad_norm: NonNegative = setting(1.0, help="gradients are scaled down to this norm; 0: they are left alone")
-    epochs: Count = setting(1, help="passes over all states of all trajectories")
-    max_steps: Count | None = setting(None, help="train for exactly this many optimizer steps instead of epochs")
-    batch_size: Count = setting(4, help="states in a micro-batch, per device")
-    accumulation: Count = setting(8, help="micro-batches per device in one optimizer step")
-
-    seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
+    training: TrainingSettings = group(TrainingSettings)
     save_every: Index = setting(0, help="also save the adapter every so many optimizer steps; 0: at the end only")
     overwrite: bool = setting(
         False, help="replace the adapter and checkpoints that output holds, once this run is complete"
@@ -75,13 +64,7 @@ class DistillConfig(JobSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         if not self.target_modules:
             raise ValueError("target_modules must name at least one linear layer, got an empty list")
-
-    def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """The rate of the 0-based optimizer step `step` of `total_steps`; no step is wasted on a rate of 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        if self.lr_schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * (total_steps - step) / max(total_steps - self.warmup_steps, 1)

@@ -1,3 +1,158 @@
-"""`tad distill`."""
+"""`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
-from tad_ext.distillation.trainer import distill as distill
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from matplotlib.figure import Figure
+from peft import PeftModel
+
+from tad_ext.data.states import TrajectoryStates
+from tad_ext.data.trajectories import read_trajectories
+from tad_ext.distillation.dataset import check_fits
+from tad_ext.distillation.registry import objective_class
+from tad_ext.distillation.trainer import StepRecord, train
+from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.models.device import resolve_device
+from tad_ext.models.identity import described, identity_differences, model_identity
+from tad_ext.models.loading import load_model, load_tokenizer
+from tad_ext.models.lora import add_lora, save_adapter
+from tad_ext.settings import values_of
+
+ADAPTER_FOLDER = "adapter"
+CHECKPOINT_FOLDER = "checkpoint-{step:06d}"
+HISTORY_FILE = "training.json"
+CURVE_FILE = "loss.png"
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What `distill` made."""
+
+    adapter: Path  #: folder of the trained adapter, for `load_adapter`
+    history: list[StepRecord]
+    seconds: float  #: of training, without loading
+
+
+def distill(config: DistillConfig) -> DistillResult:
+    """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.registry`).
+
+    Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
+    `settings` and `steps`, a `StepRecord` each, and `loss.png`. With `overwrite` an earlier run's files stand until
+    this one is complete. Runs on one device, or on several through `accelerate launch` or `torchrun`. In float32 on a
+    CPU the same settings give the same adapter bit for bit.
+
+    Raises:
+        ValueError: a setting out of range, an output that cannot be written to, trajectories that do not fit the model,
+            target names that match nothing.
+        FileExistsError: `output` holds an adapter or checkpoints already and `overwrite` is off.
+        FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
+        OSError: the adapter could not be written; it says where it is instead.
+    """
+    objective = objective_class(config.objective)
+    settings = objective_settings(config)
+    device = resolve_device(config.device)
+    output = Path(config.output)
+    if (output / "config.json").exists():
+        raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
+    earlier = _earlier_files(output)
+    if earlier and not config.overwrite:
+        raise FileExistsError(
+            f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
+        )
+    metadata, trajectories = read_trajectories(config.trajectories)
+    chosen = [trajectory for trajectory in trajectories if trajectory.correct or config.keep == "all"]
+    if not chosen:
+        wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
+        raise ValueError(f"trajectories {config.trajectories!r} hold no {wanted}")
+    tokenizer = load_tokenizer(config.model)
+
+    # Mixed precision is autocast around the objective, so that it depends on the model's dtype and on nothing else.
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    if accelerator.is_main_process:
+        tried_folder(output)
+    model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
+    if model.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
+    check_fits(metadata, chosen, model.config, tokenizer)
+    differing = identity_differences(metadata.model_revision, model_identity(config.model), config.model)
+    if differing:
+        accelerator.print(
+            f"note: the trajectories were collected with another model ({metadata.model}): {described(differing)}"
+        )
+    states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
+    adapted = add_lora(
+        model,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+        seed=config.training.seed,
+    )
+    dropped = len(trajectories) - len(chosen)
+    accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
+
+    records = train(objective(adapted, settings), states, config.training, accelerator)
+    started = time.perf_counter()
+    history = _write_down(records, adapted, output, config) if accelerator.is_main_process else list(records)
+    seconds = time.perf_counter() - started
+    accelerator.wait_for_everyone()
+    accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
+    return DistillResult(output / ADAPTER_FOLDER, history, seconds)
+
+
+def objective_settings(config: DistillConfig) -> Any:
+    """The numbers of the objective: those of the job's settings that it has by the same name."""
+    settings, values = objective_class(config.objective).Settings, values_of(config)
+    return settings(**{field.name: values[field.name] for field in fields(settings) if field.name in values})
+
+
+def _write_down(
+    records: Iterator[StepRecord], adapted: PeftModel, output: Path, config: DistillConfig
+) -> list[StepRecord]:
+    """All records of the training, during and after which its files are written."""
+    history: list[StepRecord] = []
+    save = partial(save_adapter, adapted)
+    with successor(output_folder(output), _earlier_files(output)) as folder:
+        for record in records:
+            history.append(record)
+            if config.save_every and record.step % config.save_every == 0:
+                rescued(save, folder / CHECKPOINT_FOLDER.format(step=record.step))
+                _write_history(folder, config, history)
+        rescued(save, folder / ADAPTER_FOLDER)  # what the training was for comes first
+        _write_history(folder, config, history)
+        _write_curve(folder / CURVE_FILE, history, objective_class(config.objective).parts)
+    return history
+
+
+def _earlier_files(output: Path) -> list[Path]:
+    """What an earlier run left in the folder."""
+    folders = [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))]
+    return [path for path in [*folders, output / HISTORY_FILE, output / CURVE_FILE] if path.exists()]
+
+
+def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:
+    write_json(output / HISTORY_FILE, {"settings": values_of(config), "steps": [asdict(record) for record in history]})
+
+
+def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:
+    """Loss against optimizer steps, with its parts, which may be in different units."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    steps = [record.step for record in history]
+    axes.plot(steps, [record.loss for record in history], label="loss", color="black")
+    for name, label in labels.items():
+        axes.plot(steps, [record.parts[name] for record in history], label=label, alpha=0.7)
+    axes.set(xlabel="optimizer step", ylabel="loss and its parts", ylim=(0, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

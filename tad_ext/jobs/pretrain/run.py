@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.data.ragged import Ragged, ragged
 from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.models.device import resolve_device
@@ -80,31 +81,20 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
 
 
 class Batch(NamedTuple):
-    """Sequences of prompt and response, right-padded, with some response tokens masked.
+    """Sequences of prompt and response, with some response tokens masked: N in all."""
 
-    Attributes:
-        input_ids: (B, L) int64, masked.
-        lengths: (B,) int64 tokens of each row, or None if no row is padded.
-        positions: (N,) int64 flattened indices of the masked entries.
-        labels: (N,) int64 the tokens that were there.
-        weights: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its row * B * response tokens).
-    """
-
-    input_ids: Tensor
-    lengths: Tensor | None
-    positions: Tensor
-    labels: Tensor
-    weights: Tensor
+    rows: Ragged  #: B sequences, and the masked entries
+    labels: Tensor  #: (N,) int64 the tokens that were there
+    weights: Tensor  #: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its row * B * response tokens)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in self._asdict().items()}
-        return Batch(**moved)  # type: ignore[arg-type]
+        return Batch(self.rows.to(device), self.labels.to(device), self.weights.to(device))
 
 
 def diffusion_loss(model: TinyDiffusionLM, batch: Batch) -> Tensor:
     """The objective of this module on one batch: a scalar, in nats per response token."""
-    logits = model(batch.input_ids, lengths=batch.lengths, positions=batch.positions).logits
+    logits = model(**batch.rows._asdict()).logits
     return (F.cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
 
 
@@ -122,22 +112,16 @@ def make_batch(
         generator: source of the masks.
     """
     rows, gen_length = responses.shape
-    starts = torch.tensor([len(prompt) for prompt in prompts])
-    lengths = starts + gen_length
-    width = int(lengths.max())
-    input_ids = torch.full((rows, width), pad_token_id)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, : len(prompt)] = torch.tensor(prompt)
-    places = torch.arange(rows)[:, None] * width + starts[:, None] + torch.arange(gen_length)
-
     shift = torch.rand((), generator=generator)
     ratio = ((torch.randperm(rows, generator=generator) + shift) / rows).clamp(min=min_mask_ratio)[:, None]
     masked = torch.rand(rows, gen_length, generator=generator) < ratio
-    input_ids.view(-1)[places] = torch.where(masked, mask_token_id, responses)
+    shown = torch.where(masked, mask_token_id, responses).tolist()
     return Batch(
-        input_ids=input_ids,
-        lengths=lengths if int(lengths.min()) < width else None,
-        positions=places[masked],
+        rows=ragged(
+            [prompt + response for prompt, response in zip(prompts, shown, strict=True)],
+            [len(prompt) + row.nonzero()[:, 0] for prompt, row in zip(prompts, masked, strict=True)],
+            pad_token_id,
+        ),
         labels=responses[masked],
         weights=(1.0 / (ratio * rows * gen_length)).expand(rows, gen_length)[masked],
     )

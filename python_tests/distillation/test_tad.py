@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
 
-from tad_ext.distillation.dataset import State, TrajectoryStates, collate
-from tad_ext.distillation.objectives import NORMALIZATIONS, BatchTotals, TADObjective, TADSettings
+from tad_ext.data.states import State, TrajectoryStates, collate
+from tad_ext.distillation import TADObjective, TADSettings
 from tad_ext.models.lora import base_model
 
 MASK, DELTA = 23, 3
@@ -32,14 +33,13 @@ def train_step(
 ) -> tuple[Tensor, Grads]:
     """(loss, ce, kl) and gradients of a global batch cut into the micro-batches `split`."""
     model.zero_grad()
-    indices = [index for part in split for index in part]
-    totals = BatchTotals(len(split), len(indices), *dataset.count_entries(indices, delta=settings.delta))
     objective = TADObjective(model, settings)
+    totals = objective.totals(dataset, split)
     sums = torch.zeros(3, dtype=torch.float64)
     for part in split:
-        contribution = objective(collate([dataset[index] for index in part], delta=settings.delta), totals)
-        contribution.loss.backward()
-        sums += torch.stack([value.detach() for value in contribution])
+        loss, parts = objective(collate([dataset[index] for index in part]), totals)
+        loss.backward()
+        sums += torch.stack([loss.detach(), parts["ce"].detach(), parts["kl"].detach()])
     return sums, gradients(model)
 
 
@@ -105,7 +105,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "state"])
 def test_loss_and_gradient_are_the_slow_formula(
     normalization: str, split: list[list[int]], make_adapted: Any, make_model: Any, dataset: TrajectoryStates
 ) -> None:
@@ -132,7 +132,7 @@ def test_micro_batch_means_do_depend_on_the_split(make_adapted: Any, dataset: Tr
     assert abs(float(whole[0] - ragged[0])) > 1e-3
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "state"])
 @pytest.mark.parametrize("delta", [0, 100])
 def test_one_side_may_be_empty(normalization: str, delta: int, make_adapted: Any, dataset: TrajectoryStates) -> None:
     settings = TADSettings(delta=delta, normalization=normalization)
@@ -143,13 +143,45 @@ def test_one_side_may_be_empty(normalization: str, delta: int, make_adapted: Any
     assert loss == full
 
 
+def test_totals_are_what_the_entries_say(make_adapted: Any, dataset: TrajectoryStates) -> None:
+    totals = TADObjective(make_adapted(), TADSettings(delta=DELTA)).totals(dataset, SPLITS["ragged"])
+    steps = np.concatenate([dataset[index].steps_to_reveal for index in INDICES])
+    assert totals == {
+        "micro_batches": 3,
+        "states": 8,
+        "near": ((steps > 0) & (steps <= DELTA)).sum(),
+        "distant": (steps > DELTA).sum(),
+    }
+
+
+def test_the_teacher_sees_the_states_with_distant_entries_only(
+    make_adapted: Any, dataset: TrajectoryStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_adapted()
+    seen: list[dict[str, Tensor]] = []
+    run = base_model(model).hidden_rows
+
+    def remember(**given: Tensor) -> Tensor:
+        seen.append(given)
+        return run(**given)
+
+    monkeypatch.setattr(base_model(model), "hidden_rows", remember)
+    objective = TADObjective(model, TADSettings(delta=DELTA))
+    objective(collate([dataset[index] for index in INDICES]), objective.totals(dataset, [INDICES]))
+    teacher, student = seen
+    asked = [dataset[index] for index in INDICES if (dataset[index].steps_to_reveal > DELTA).any()]
+    assert 0 < len(asked) == len(teacher["input_ids"]) < len(student["input_ids"]) == len(INDICES)
+    assert len(teacher["positions"]) == sum(int((state.steps_to_reveal > DELTA).sum()) for state in asked)
+    assert (teacher["input_ids"].flatten()[teacher["positions"]] == MASK).all()
+
+
 def test_without_distant_entries_or_kl_no_teacher_is_asked(
     make_adapted: Any, dataset: TrajectoryStates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_teacher(_: object) -> None:
         raise AssertionError("the teacher was asked")
 
-    monkeypatch.setattr("tad_ext.distillation.objectives.teacher", no_teacher)
+    monkeypatch.setattr("tad_ext.distillation.tad.teacher", no_teacher)
     model = make_adapted()
     train_step(model, dataset, TADSettings(delta=100), [INDICES])
     _, ce, kl = train_step(model, dataset, TADSettings(delta=DELTA, kl_weight=0.0), [INDICES])[0]
@@ -159,17 +191,15 @@ def test_without_distant_entries_or_kl_no_teacher_is_asked(
         train_step(model, dataset, TADSettings(delta=DELTA), [INDICES])
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "state"])
 def test_a_batch_without_entries_gives_zero_gradients(
     normalization: str, make_adapted: Any, dataset: TrajectoryStates
 ) -> None:
     model = make_adapted()
-    batch = collate([dataset[0]], delta=DELTA).without_entries()
-    contribution = TADObjective(model, TADSettings(delta=DELTA, normalization=normalization))(
-        batch, BatchTotals(2, 2, 5, 6)
-    )
-    contribution.loss.backward()
-    assert torch.stack(contribution).tolist() == [0, 0, 0]
+    objective = TADObjective(model, TADSettings(delta=DELTA, normalization=normalization))
+    loss, parts = objective(collate([dataset[0]]).without_entries(), objective.totals(dataset, [[0], [1]]))
+    loss.backward()
+    assert [loss, parts["ce"], parts["kl"]] == [0, 0, 0]
     assert all(not gradient.any() for gradient in gradients(model).values())
 
 

@@ -1,0 +1,58 @@
+"""Rows of token ids of different lengths as one batch, in the form that models take: padded on the right, with the
+entries that are wanted of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Ints = Sequence[int] | np.ndarray | Tensor
+
+
+class Ragged(NamedTuple):
+    """B rows and N entries of them, int64, under the names of a model's arguments: ``model(**batch._asdict())``."""
+
+    input_ids: Tensor  #: (B, L)
+    lengths: Tensor | None  #: (B,) tokens of each row; None where no row is padded
+    positions: Tensor  #: (N,) flattened, `row * L + column`
+
+    def to(self, device: torch.device | str) -> Ragged:
+        """The same on another device, which is not waited for."""
+        lengths = None if self.lengths is None else to_device(self.lengths, device)
+        return Ragged(to_device(self.input_ids, device), lengths, to_device(self.positions, device))
+
+
+def ragged(rows: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0) -> Ragged:
+    """Pads rows, which may be none, to the longest of them.
+
+    Args:
+        rows: the tokens of each row.
+        columns: of each row, its wanted columns; they are kept in this order, row after row.
+        pad_token_id: any id of the vocabulary.
+    """
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    width = int(lengths.max(initial=0))
+    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    positions = [np.empty(0, dtype=np.int64)]
+    for number, (row, wanted) in enumerate(zip(rows, columns, strict=True)):
+        input_ids[number, : len(row)] = row
+        positions.append(np.asarray(wanted, dtype=np.int64) + number * width)
+    padded = bool((lengths < width).any())
+    return Ragged(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(lengths) if padded else None,
+        torch.from_numpy(np.concatenate(positions)),
+    )
+
+
+def to_device(numbers: Sequence[Any] | Tensor, device: torch.device | str) -> Tensor:
+    """An int64 tensor of numbers of the host, on a device that is not waited for."""
+    tensor = torch.as_tensor(numbers, dtype=torch.int64)
+    if torch.device(device).type == "cuda":  # from memory that may be paged out, it would copy after the work before it
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
