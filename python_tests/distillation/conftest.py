@@ -112,10 +112,10 @@ def job(
         dtype="float32",
     )
 
-    def make(trajectories: Any = None, **changes: Any) -> DistillConfig:
+    def make(recorded: Any = None, **changes: Any) -> DistillConfig:
         folder = tmp_path / "trajectories"
         folder.mkdir(exist_ok=True)
-        write_part(folder / "part-00000-00000000.parquet", metadata, trajectories or make_trajectories())
+        write_part(folder / "part-00000-00000000.parquet", metadata, recorded or make_trajectories())
         paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
         quick = {
             "delta": 3,

@@ -219,15 +219,15 @@ def test_the_teacher_gets_no_gradient_and_is_the_base(make_adapted: Any, dataset
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"delta": -1}, "delta must be an integer >= 0, got -1"),
+        ({"delta": -1}, "delta must be an integer in .* got -1"),
         ({"delta": 1.5}, "delta must be an integer"),
-        ({"ce_weight": -0.1}, "ce_weight must be a finite number >= 0, got -0.1"),
+        ({"ce_weight": -0.1}, "ce_weight must be a finite number in .* got -0.1"),
         ({"kl_weight": float("inf")}, "kl_weight must be"),
         ({"ce_weight": 0.0, "kl_weight": 0.0}, "nothing to learn"),
-        ({"temperature": 0.0}, "temperature must be a finite number > 0, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be a finite number in .* got 0.0"),
         ({"normalization": "batch"}, "normalization must be one of micro_batch, tokens, state, got 'batch'"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TypeError if change.get("delta") == 1.5 else ValueError, match=message):
         TADSettings(**change)

@@ -84,7 +84,7 @@ def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
     assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.png", "training.json"]
     assert result.adapter == output / "adapter"
     report = json.loads((output / "training.json").read_text())
-    assert report["settings"] == asdict(config)
+    assert report["settings"] == values_of(config)
     assert report["steps"] == [asdict(record) for record in result.history]
     assert list(report["steps"][0]) == ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
     assert result.history[3].epoch == 1.0
@@ -271,7 +271,7 @@ def test_files_of_another_run_are_not_overwritten(job: Callable[..., DistillConf
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"delta": -1}, "delta must be an integer >= 0, got -1"),
+        ({"delta": -1}, "delta must be an integer in .* got -1"),
         ({"target_modules": ["q_proj", "ff_out"]}, r"\['ff_out'\] match no linear module"),
         ({"trajectories": "nowhere"}, "nowhere"),
         ({"model": "nowhere"}, "nowhere"),
@@ -280,10 +280,9 @@ def test_files_of_another_run_are_not_overwritten(job: Callable[..., DistillConf
 def test_bad_settings_leave_nothing_behind(
     job: Callable[..., DistillConfig], changes: dict[str, Any], message: str
 ) -> None:
-    config = job(**changes)
     with pytest.raises(ValueError, match=message):
-        distill(config)
-    assert not Path(config.output).exists()
+        distill(job(**changes))
+    assert not Path(job().output).exists()
 
 
 def test_prompts_longer_than_the_model_are_refused(job: Callable[..., DistillConfig], make_trajectories: Any) -> None:
