@@ -1,7 +1,8 @@
 """tad_ext: masked diffusion language models that decode several tokens per forward.
 
-Trajectory-aligned distillation (TAD, arXiv 2605.09536) on compiled kernels. Operators, models, decoding and metrics are
-importable from here; the jobs (collection, distillation, evaluation) have their own modules and the `tad` command.
+Temporal-Aware Trajectory Self-Distillation (TAD, arXiv 2605.09536) on compiled kernels. Operators, models, decoding and
+metrics are importable from here; the jobs (collection, distillation, evaluation) have their own modules and the `tad`
+command.
 
 Names are loaded on first use, so that `tad --help` waits neither for torch nor for transformers; `__init__.pyi` tells
 type checkers what they are.
