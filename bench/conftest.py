@@ -55,7 +55,7 @@ def stopwatch() -> Stopwatch:
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
     """What has to be the same for two runs to be compared."""
     sizes = _sizes(config)
-    return describe_run("cpu") | {"rows": list(sizes.rows), "vocabulary": sizes.vocabulary}
+    return describe_run("cpu") | {"rows": list(sizes.loss_rows), "vocabulary": sizes.vocabulary}
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:

@@ -13,13 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.decode import __main__ as script
 from bench.decode import forward
 from bench.decode.clock import PARTS, StepClock
-from bench.decode.published_loop import published_loop, with_gumbel_noise
-from bench.decode.replay import RECORDED, ReplayedCounts, Schedule
+from bench.decode.published_loop import published_loop
+from bench.decode.replay import ReplayedCounts, Schedule
 from bench.decode.runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
 from bench.decode.shapes import DREAM_7B, SHAPES, TINY, random_model
 from bench.report.decoding import outside_layers_ms
 from bench.report.machines import page, section
-from bench.results import read_json
 from tad_ext import DecodeConfig, TopK, decode, parse_cache
 
 GEN, BLOCK = 16, 8
@@ -46,28 +45,6 @@ def settings(**changes: Any) -> DecodeConfig:
 
 def prompts(rows: int, length: int = 5) -> list[list[int]]:
     return torch.randint(500, (rows, length), generator=torch.Generator().manual_seed(0)).tolist()
-
-
-def test_the_schedule_is_the_recorded_one():
-    recorded = read_json(RECORDED)["blocks"]
-    schedule, pairs = Schedule.recorded(256, 32), Schedule.recorded(256, 64)
-    assert [list(block) for block in schedule.blocks] == recorded
-    assert 4 < schedule.tokens_per_forward < 6
-    assert list(pairs.blocks[0]) == recorded[0] + recorded[1]
-    assert pairs.forwards == schedule.forwards == sum(map(len, recorded))
-
-
-@pytest.mark.parametrize(("gen_length", "block_length"), [(16, 8), (28, 14), (320, 32), (512, 128), (5, 1)])
-def test_blocks_of_any_size_are_filled(gen_length, block_length):
-    schedule = Schedule.recorded(gen_length, block_length)
-    assert [sum(block) for block in schedule.blocks] == [block_length] * (gen_length // block_length)
-    assert min(min(block) for block in schedule.blocks) >= 1
-
-
-def test_rows_start_at_different_blocks_and_finish_together():
-    schedule = Schedule("", ((2, 1), (3,), (1, 1, 1)))
-    assert schedule.of_row(0) == schedule.of_row(3) == [2, 1, 3, 1, 1, 1]
-    assert schedule.of_row(1) == [3, 1, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("cache", ["none", "dual", "delayed"])
@@ -100,14 +77,6 @@ def test_the_published_loop_decodes_what_we_decode(model, one_at_a_time):
     for prompt in prompts(4):
         ours = decode(model, [prompt], settings(policy=policy))
         assert (ours.sequences[0], ours.reveal_step[0].tolist()) == published(model, prompt, blocks)
-
-
-def test_the_published_noise_samples_from_the_softmax():
-    logits = torch.tensor([0.0, 1.0, 2.0])
-    assert with_gumbel_noise(logits, 0.0) is logits
-    torch.manual_seed(0)
-    drawn = with_gumbel_noise(logits.expand(20000, 3), 0.7).argmax(-1).bincount(minlength=3) / 20000
-    torch.testing.assert_close(drawn, (logits / 0.7).softmax(-1), atol=0.02, rtol=0)
 
 
 def test_the_parts_of_a_step_add_up(model):
@@ -145,16 +114,6 @@ def test_every_case_is_a_line_of_its_own(model):
     assert topk["forwards"] == GEN // BLOCK * -(-BLOCK // 3)
     assert topk["tokens_per_second"] == pytest.approx(topk["forwards_per_second"] * GEN / topk["forwards"])
     assert topk["parts_ms"]["choice"] > 0 == topk["parts_ms"]["policy"] == topk["parts_ms"]["reveal"]
-
-
-def test_recorded_steps_have_no_parts(model):
-    bench = DecodeBench(model, Sizes(5, GEN, BLOCK, 3), Schedule.recorded(GEN, BLOCK))
-    case = DecodeCase("dual", graphs=model.device.type == "cuda")
-    recorded = bench._line(DecodeCase("dual", graphs=True), [bench.run(case)], peak_bytes=1)
-    assert recorded["path"] == "tad_ext, dual cache, batch 1, graphs"
-    assert recorded["parts_ms"] == {}
-    assert recorded["forwards"] == bench.schedule.forwards
-    assert recorded["forwards_per_second"] == pytest.approx(1e3 / recorded["median_ms"])
 
 
 def test_the_command_writes_what_the_report_shows(tmp_path, capsys):

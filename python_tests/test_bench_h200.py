@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import ROOT, machine
+from bench import ROOT
 from bench.h200 import __main__ as script
 from bench.h200 import steps as h200_steps
 from bench.h200.steps import Run, Step, read_junit
@@ -56,12 +55,6 @@ def test_quick_runs_through_without_a_gpu(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["h200.json", "h200.log"]
 
 
-def test_a_real_run_without_a_gpu_is_a_failure(tmp_path):
-    done = without_gpu("--only", "loss", "--output", str(tmp_path))
-    assert done.returncode == 1
-    assert "loss: skipped: no CUDA GPU" in done.stdout
-
-
 def test_all_steps_fit_into_nine_minutes_and_their_commands_exist(tmp_path):
     steps = script.steps(tmp_path, quick=False)
     assert script.LIMIT + 10 < 540
@@ -74,38 +67,6 @@ def test_all_steps_fit_into_nine_minutes_and_their_commands_exist(tmp_path):
             place = ROOT / word.replace(".", "/")
             assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
         assert words or step.name in ("build", "tests")
-
-
-@pytest.mark.parametrize(
-    ("only", "quick", "build", "expected"),
-    [
-        (None, False, "ok", {}),
-        (None, True, None, {"build": "--quick", "tests": "--quick"}),
-        (["loss"], False, None, dict.fromkeys(["build", "tests", "unmask"], "not asked for")),
-        (None, False, "failed", dict.fromkeys(["tests", "loss", "unmask"], "the build failed")),
-        (None, False, "timed out", dict.fromkeys(["tests", "loss", "unmask"], "the build failed")),
-    ],
-)
-def test_reasons_to_skip(only, quick, build, expected):
-    options = argparse.Namespace(only=only, quick=quick)
-    document = {"machine": {"gpu": {"name": "NVIDIA H200"}}, "steps": {"machine": {"status": "ok"}}}
-    if build:
-        document["steps"]["build"] = {"status": build}
-    for step in script.steps(Path(), quick=quick)[1:]:
-        if step.name in ("build", "tests", "loss", "unmask") and not (build and step.name == "build"):
-            assert script.reason_to_skip(step, document, options) == expected.get(step.name)
-
-
-def test_a_result_is_moved_into_the_document(run, tmp_path):
-    result = tmp_path / "step.json"
-    run.execute(python(f"print('hello'); open({str(result)!r}, 'w').write('{{\"x\": 1}}')", result=result))
-    step = written(run)
-    assert step["status"] == "ok"
-    assert step["result"] == {"x": 1}
-    assert 0 < step["seconds"] < 30
-    assert "hello" in run.log.read_text()
-    assert not result.exists()
-    assert run.all_well
 
 
 def test_a_step_that_fails_is_named_and_its_output_shown(run, tmp_path, capsys):
@@ -154,24 +115,6 @@ time.sleep(60)
     assert is_gone(Path("/proc") / child.read_text())
 
 
-def test_an_interrupted_step_is_recorded(run, monkeypatch):
-    def interrupt(*_: Any) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run.execute(python("pass"))
-    assert written(run)["status"] == "interrupted"
-
-
-def test_later_steps_keep_their_time(run):
-    run.execute(python("pass"), reserved=50)
-    assert written(run)["limit_s"] == pytest.approx(10, abs=0.5)
-    run.execute(python("pass"), reserved=58)
-    assert written(run)["status"] == "failed"
-    assert "no time was left" in written(run)["reason"]
-
-
 JUNIT = """<testsuites><testsuite>
   <testcase classname="python_tests.ops.test_loss" name="test_a[cuda]"/>
   <testcase classname="python_tests.ops.test_loss" name="test_b[cuda]"><failure message="off"/></testcase>
@@ -197,25 +140,3 @@ def test_the_test_report_is_counted_and_judged(tmp_path):
     report.write_text("<testsuites>")
     with pytest.raises(ValueError, match=r"tests\.xml is not a JUnit report"):
         read_junit(report)
-
-
-def test_lines_that_failed_fail_the_step():
-    lines = [{"path": "tad_ext", "median_ms": 1.0}, {"path": "eager", "error": "OutOfMemoryError: x"}]
-    assert script.failed_lines({"results": {"loss": lines[:1]}}) is None
-    assert script.failed_lines({"results": {"loss": lines}}) == "1 failed; first: loss, eager: OutOfMemoryError: x"
-    assert script.failed_lines({"forwards": []}) is None
-
-
-@pytest.mark.parametrize("answer", [None, "", "garbage"])
-def test_a_machine_that_tells_nothing_is_described(answer, monkeypatch):
-    monkeypatch.setattr(machine, "_output", lambda *command: answer)
-    described = machine.describe_machine()
-    assert described["nvcc"] is None
-    assert set(machine.gpu_status().values()) == {None}
-
-
-def test_nvidia_smi_is_read(monkeypatch):
-    answer = "580.159.03, 1980 MHz, 1980 MHz, 3201 MHz, 41, 700.00 W"
-    monkeypatch.setattr(machine, "_output", lambda *command: answer)
-    assert machine.gpu_status()["driver_version"] == "580.159.03"
-    assert machine.gpu_status()["clocks.sm"] == "1980 MHz"

@@ -37,21 +37,6 @@ BATCHED = ("none", "dual")  # of these the larger batches, topk and, on a GPU, C
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 if anything could not be measured."""
-    options = parse(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    groups: list[dict[str, Any]] = []
-    run = describe_run(options.device) | {"transformers": transformers.__version__}
-    for shape in options.shape:
-        groups.append(measure(shape, options))
-        print(decoding_tables(groups[-1], parts=True), flush=True)
-        if options.result:
-            write_json(options.result, {"run": run, "decoding": groups})
-    return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options, with defaults that fit the device."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,59 +45,45 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", metavar="SCHEME", **several)
     parser.add_argument("--batch", type=int, **several)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
-    parser.add_argument("--prompt-length", type=int, default=150, help="default 150")
-    parser.add_argument("--gen-length", type=int, default=256, help="default 256")
-    parser.add_argument("--block-length", type=int, help="default 32 on a CPU, 64 on a GPU")
-    parser.add_argument("--temperature", type=float, default=0.0, help="default 0, greedy")
-    parser.add_argument("--forwards", type=int, help="most of a run without a cache; default 6 on a CPU, 20 on a GPU")
-    parser.add_argument("--seconds", type=float, help="rounds of a shape; default 90 on a CPU, 20 on a GPU")
-    parser.add_argument("--threads", type=int, help="CPU threads; default 2 on a CPU")
+    parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
     parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
     options = parser.parse_args(arguments)
     gpu = torch.device(options.device).type == "cuda"
+    if not gpu:
+        torch.set_num_threads(options.threads)
+    shapes, seconds = options.shape or ["llada-8b" if gpu else "cpu"], 20.0 if gpu else 90.0
+    sizes = Sizes(block_length=64, forwards=20) if gpu else Sizes(block_length=32, forwards=6)
     if options.quick:
-        options.shape, options.prompt_length, options.gen_length, options.block_length = ["tiny"], 10, 32, 16
-        options.seconds = 0.0
-    options.cases = cases(options, gpu)
-    defaults = {
-        "shape": ["llada-8b"] if gpu else ["cpu"],
-        "dtype": "bfloat16" if gpu else "float32",
-        "block_length": 64 if gpu else 32,
-        "forwards": 20 if gpu else 6,
-        "seconds": 20.0 if gpu else 90.0,
-        "threads": None if gpu else 2,
-    }
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.gen_length % options.block_length:
-        parser.error(f"--gen-length {options.gen_length} is no multiple of --block-length {options.block_length}")
-    return options
+        shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
+
+    groups: list[dict[str, Any]] = []
+    run = describe_run(options.device) | {"transformers": transformers.__version__}
+    for shape in shapes:
+        groups.append(measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds))
+        print(decoding_tables(groups[-1], parts=True), flush=True)
+        if options.result:
+            write_json(options.result, {"run": run, "decoding": groups})
+    return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
 
 
-def cases(options: argparse.Namespace, gpu: bool) -> list[DecodeCase]:
+def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:
     """The published loop, which decodes one sequence at a time, and every scheme at every batch size."""
     chosen = [DecodeCase(PUBLISHED)]
-    for batch in options.batch or ([1, 32] if gpu else [1]):
-        caches = options.cache or (CACHES if batch == 1 else BATCHED)
-        chosen += [DecodeCase(cache, batch) for cache in caches]
-        few = [cache for cache in caches if batch == 1 and cache in BATCHED]
-        chosen += [DecodeCase(cache, batch, graphs=True) for cache in few if gpu]
-        chosen += [
-            DecodeCase(cache, batch, graphs=graphs, top_k=5) for cache in few for graphs in (False, True)[: 1 + gpu]
-        ]
+    for batch in batches or ([1, 32] if gpu else [1]):
+        schemes = caches or (CACHES if batch == 1 else BATCHED)
+        few = [cache for cache in schemes if batch == 1 and cache in BATCHED]
+        chosen += [DecodeCase(cache, batch) for cache in schemes]
+        chosen += [DecodeCase(cache, graphs=True) for cache in few if gpu]
+        chosen += [DecodeCase(cache, graphs=graphs, top_k=5) for cache in few for graphs in (False, True)[: 1 + gpu]]
     return chosen
 
 
-def measure(shape: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> dict[str, Any]:
     """A model of one shape, and its lines."""
-    schedule = Schedule.recorded(options.gen_length, options.block_length)
-    sizes = Sizes(
-        options.prompt_length, options.gen_length, options.block_length, options.forwards, options.temperature
-    )
-    model = random_model(SHAPES[shape], options.device, getattr(torch, options.dtype))
+    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
+    gpu = torch.device(device).type == "cuda"
+    model = random_model(SHAPES[shape], device, torch.bfloat16 if gpu else torch.float32)
     config = model.config
     group = {
         "shape": shape,
@@ -123,16 +94,15 @@ def measure(shape: str, options: argparse.Namespace) -> dict[str, Any]:
             "vocabulary": config.vocab_size,
         },
         "parameters": model.num_parameters(),
-        "dtype": options.dtype,
-        "prompt_length": options.prompt_length,
-        "gen_length": options.gen_length,
-        "block_length": options.block_length,
-        "temperature": options.temperature,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "prompt_length": sizes.prompt_length,
+        "gen_length": sizes.gen_length,
+        "block_length": sizes.block_length,
         "schedule": schedule.source,
         "tokens_per_forward": schedule.tokens_per_forward,
-        "lines": DecodeBench(model, sizes, schedule).measure(options.cases, seconds=options.seconds),
+        "lines": DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds),
     }
-    if torch.device(options.device).type == "cuda":
+    if gpu:
         del model
         gc.collect()
         torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from statistics import fmean, median
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 from tad_ext.decoding import DecodeConfig, Policy, TopK, decode_stream, parse_cache
 
 from ..results import Line, failed
-from ..stopwatch import cpu_peak_bytes
+from ..stopwatch import Implementation, Stopwatch
 from .clock import PARTS, StepClock
 from .published_loop import published_loop
 from .replay import ReplayedCounts, Schedule
@@ -33,11 +34,10 @@ _WARM_UP, _FORWARDS_FOR_MEMORY = 3, 2
 class Sizes:
     """`forwards`: the most of a run without a cache, whose forwards are all alike; with one the canvas is finished."""
 
-    prompt_length: int
-    gen_length: int
     block_length: int
     forwards: int
-    temperature: float = 0.0
+    prompt_length: int = 150
+    gen_length: int = 256
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class Sample:
 
     seconds: float
     steps: list[dict[str, float]]
-    peak_bytes: int | None  # beyond the weights; None on a CPU, where it is measured by itself
 
 
 class DecodeBench:
@@ -101,27 +100,20 @@ class DecodeBench:
             each(lambda case: samples[case].append(self.run(case)))
             if time.perf_counter() - started > seconds:
                 break
-        each(lambda case: peaks.update({case: self._peak_bytes(case, samples[case])}))
+        stopwatch, few = Stopwatch(self.device, evict_bytes=4), _FORWARDS_FOR_MEMORY
+        each(lambda case: peaks.update({case: stopwatch.peak_bytes(Implementation(partial(self.run, case, few)))}))
         return [failures.get(case) or self._line(case, samples[case], peaks[case]) for case in cases]
 
     def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
         """One decode from the start, of at most so many forwards."""
         if forwards is None:
             forwards = self.sizes.forwards if case.cache in (PUBLISHED, "none") else self._whole_canvas(case)
-        cuda = self.device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() if cuda else 0
         with self.clock.watching(parts=not case.graphs):
             started = time.perf_counter()
             decode = self._published if case.cache == PUBLISHED else self._own
             decode(case, self._prompts[: case.rows], forwards)
-            if cuda:
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - started
-            peak = torch.cuda.max_memory_allocated() - before if cuda else None
-        return Sample(seconds, self.clock.steps_ms(), peak)
+            steps = self.clock.steps_ms()  # waits for the device
+            return Sample(time.perf_counter() - started, steps)
 
     def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> None:
         left = forwards
@@ -140,7 +132,6 @@ class DecodeBench:
             policy=policy if case.top_k or case.graphs else self.clock.policy(policy),
             cuda_graphs=case.graphs,
             stop_at_eos=False,
-            temperature=self.sizes.temperature,
             cache=parse_cache(case.cache),
             batch_size=case.rows,
         )
@@ -152,13 +143,8 @@ class DecodeBench:
 
     def _published(self, case: DecodeCase, prompts: Tensor, forwards: int) -> None:
         with torch.inference_mode():
-            loop = published_loop(
-                self.model,
-                prompts[:1].to(self.device),
-                self.schedule.blocks,
-                block_length=self.sizes.block_length,
-                temperature=self.sizes.temperature,
-            )
+            prompt = prompts[:1].to(self.device)
+            loop = published_loop(self.model, prompt, self.schedule.blocks, block_length=self.sizes.block_length)
             self.clock.next_step()
             for _ in range(min(forwards, self.schedule.forwards)):
                 next(loop)
@@ -178,11 +164,6 @@ class DecodeBench:
         config, columns = self.model.config, self.sizes.prompt_length + self.sizes.gen_length
         width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
         return 2 * config.num_hidden_layers * case.rows * columns * width * self.model.dtype.itemsize
-
-    def _peak_bytes(self, case: DecodeCase, samples: list[Sample]) -> int:
-        """The most memory that was in use beyond the weights."""
-        peaks = [sample.peak_bytes for sample in samples if sample.peak_bytes is not None]
-        return max(peaks) if peaks else cpu_peak_bytes(lambda: self.run(case, _FORWARDS_FOR_MEMORY))
 
     def _line(self, case: DecodeCase, samples: list[Sample], peak_bytes: int) -> Line:
         # Step i is the same work in every round, so a disturbed one is outvoted before steps are averaged.

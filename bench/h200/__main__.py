@@ -54,11 +54,12 @@ def main() -> int:
     run = Run(options.output.resolve(), LIMIT, document)
     run.log.unlink(missing_ok=True)
     describe, *others = steps(run.output, quick=options.quick)
-    document["machine"] = run.execute(describe).pop("result", {})
+    document["machine"] = run.execute(describe)
+    document["steps"][describe.name].pop("result", None)  # once is enough
     for index, step in enumerate(others):
         reason = reason_to_skip(step, document, options)
         if reason:
-            run.skip(step, reason)
+            run.record(step, "skipped", reason)
         else:
             run.execute(step, reserved=sum(later.least for later in others[index + 1 :] if wanted(later, options)))
 

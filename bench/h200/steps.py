@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,47 +57,45 @@ class Run:
         """No step failed, was stopped, or had no time."""
         return all(step["status"] in ("ok", "skipped") for step in self.document["steps"].values())
 
-    def skip(self, step: Step, reason: str, *, status: str = "skipped") -> None:
-        """Record why a step is not run."""
-        self._record(step, {"status": status, "reason": reason})
-
-    def execute(self, step: Step, *, reserved: float = 0.0) -> dict[str, Any]:
-        """Run a step; `reserved` seconds are left for later ones."""
-        left = self.limit - (time.monotonic() - self.started)
-        limit = min(step.limit, left - reserved)
-        if limit < _LEAST_USEFUL:
-            reason = f"no time was left ({left:.0f} s, of which {reserved:.0f} s for later steps)"
-            self.skip(step, reason, status="failed")
-            return self.document["steps"][step.name]
-        print(f"{step.name}: at most {limit:.0f} s ...", flush=True)
-        if step.result:
-            step.result.unlink(missing_ok=True)  # of a run that was killed
-        began = time.monotonic()
-        record: dict[str, Any] = {"status": "interrupted", "limit_s": round(limit, 1)}
-        try:
-            with self.log.open("a", encoding="utf-8", errors="replace") as log:
-                start_of_log = log.tell()
-                log.write(f"\n===== {step.name}: {' '.join(step.command)}\n")
-                log.flush()
-                record |= _run_limited(step, limit, log)
-        finally:
-            record["seconds"] = round(time.monotonic() - began, 2)
-            _take_result(step, record)
-            self._record(step, record)
-        if record["status"] != "ok":
-            _print_end(self.log, start_of_log)
-        return record
-
-    def _record(self, step: Step, record: dict[str, Any]) -> None:
+    def record(self, step: Step, status: str, reason: str | None = None, **more: Any) -> None:
+        """What has become of a step."""
+        record = {"status": status, **({"reason": reason} if reason else {}), **more}
         self.document["steps"][step.name] = record
         self.document["seconds"] = round(time.monotonic() - self.started, 2)
         write_json(self.output / "h200.json", self.document)
         took = f", {record['seconds']:.1f} s" if "seconds" in record else ""
-        reason = f": {record['reason']}" if "reason" in record else ""
-        print(f"{step.name}: {record['status']}{took}{reason}", flush=True)
+        print(f"{step.name}: {status}{took}{f': {reason}' if reason else ''}", flush=True)
+
+    def execute(self, step: Step, *, reserved: float = 0.0) -> dict[str, Any]:
+        """Run a step, and return its result; `reserved` seconds are left for later ones."""
+        left = self.limit - (time.monotonic() - self.started)
+        limit = min(step.limit, left - reserved)
+        if limit < _LEAST_USEFUL:
+            self.record(step, "failed", f"no time was left ({left:.0f} s, of which {reserved:.0f} s for later steps)")
+            return {}
+        print(f"{step.name}: at most {limit:.0f} s ...", flush=True)
+        if step.result:
+            step.result.unlink(missing_ok=True)  # of a run that was killed
+        began = time.monotonic()
+        outcome: tuple[str, str | None] = ("interrupted", None)
+        result: dict[str, Any] = {}
+        with self.log.open("a", encoding="utf-8", errors="replace") as log:
+            start_of_log = log.tell()
+            log.write(f"\n===== {step.name}: {' '.join(step.command)}\n")
+            log.flush()
+            try:
+                outcome = _run_limited(step, limit, log)
+            finally:
+                seconds = round(time.monotonic() - began, 2)
+                result, outcome = _result(step, outcome)
+                more = {"result": result} if result else {}
+                self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
+        if outcome[0] != "ok":
+            _print_end(self.log, start_of_log)
+        return result
 
 
-def _run_limited(step: Step, limit: float, log: IO[str]) -> dict[str, Any]:
+def _run_limited(step: Step, limit: float, log: IO[str]) -> tuple[str, str | None]:
     """Status and reason of the process; whatever it started is gone afterwards."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.env}
     try:
@@ -105,20 +104,18 @@ def _run_limited(step: Step, limit: float, log: IO[str]) -> dict[str, Any]:
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        return {"status": "failed", "reason": str(error)}
+        return "failed", str(error)
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
         _signal_all(process, signal.SIGINT)  # pytest still writes its report
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
-        return {"status": "timed out", "reason": f"stopped after {limit:.0f} s"}
+        return "timed out", f"stopped after {limit:.0f} s"
     finally:
         _signal_all(process, signal.SIGKILL)
         process.wait()
-    if code:
-        return {"status": "failed", "reason": f"exit code {code}"}
-    return {"status": "ok"}
+    return ("failed", f"exit code {code}") if code else ("ok", None)
 
 
 def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -127,28 +124,23 @@ def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(process.pid, number)
 
 
-def _take_result(step: Step, record: dict[str, Any]) -> None:
-    """Move what the step has written into the document; judge it."""
+def _result(step: Step, outcome: tuple[str, str | None]) -> tuple[dict[str, Any], tuple[str, str | None]]:
+    """What the step has written, and what has become of the step in the light of it."""
     if step.result is None:
-        return
+        return {}, outcome
     try:
-        record["result"] = step.read_result(step.result)
+        result = step.read_result(step.result)
     except (OSError, ValueError) as error:
-        if record["status"] == "ok":
-            record |= {"status": "failed", "reason": f"no result: {error}"}
-        return
+        return {}, ("failed", f"no result: {error}") if outcome[0] == "ok" else outcome
     finally:
         step.result.unlink(missing_ok=True)
-    problem = step.judge(record["result"])
-    if problem and record["status"] in ("ok", "failed"):
-        record |= {"status": "failed", "reason": problem}
+    problem = step.judge(result)
+    return result, ("failed", problem) if problem and outcome[0] in ("ok", "failed") else outcome
 
 
 def _print_end(log: Path, start: int, lines: int = 30) -> None:
     """The last lines that a step printed."""
-    with log.open("rb") as stream:
-        stream.seek(start)
-        text = stream.read().decode("utf-8", errors="replace")
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
     print("\n".join(f"    {line}" for line in text.splitlines()[-lines:]), flush=True)
 
 
@@ -158,23 +150,16 @@ def read_junit(path: Path) -> dict[str, Any]:
         cases = ElementTree.parse(path).getroot().findall(".//testcase")
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} is not a JUnit report: {error}") from error
-    outcomes: dict[str, list[str]] = {"failure": [], "error": [], "skipped": []}
-    reasons: dict[str, int] = {}
-    for case in cases:
-        name = f"{case.get('classname')}::{case.get('name')}"
-        for outcome in outcomes:
-            found = case.find(outcome)
-            if found is not None:
-                outcomes[outcome].append(name)
-                if outcome == "skipped":
-                    reason = found.get("message") or ""
-                    reasons[reason] = reasons.get(reason, 0) + 1
-    unwell = {name for names in outcomes.values() for name in names}
+    names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+    found = {
+        outcome: {name: one for name, case in zip(names, cases, strict=True) if (one := case.find(outcome)) is not None}
+        for outcome in ("failure", "error", "skipped")
+    }
     return {
-        "passed": sum(f"{case.get('classname')}::{case.get('name')}" not in unwell for case in cases),
-        "failed": len(outcomes["failure"]),
-        "errors": len(outcomes["error"]),
-        "skipped": len(outcomes["skipped"]),
-        "failed_tests": sorted({*outcomes["failure"], *outcomes["error"]}),
-        "skip_reasons": reasons,
+        "passed": sum(not any(name in of for of in found.values()) for name in names),
+        "failed": len(found["failure"]),
+        "errors": len(found["error"]),
+        "skipped": len(found["skipped"]),
+        "failed_tests": sorted({*found["failure"], *found["error"]}),
+        "skip_reasons": dict(Counter(one.get("message") or "" for one in found["skipped"].values())),
     }

@@ -25,42 +25,25 @@ _EAGER_TENSORS = 10  # of the logits' size, that eager PyTorch has at a time
 class Sizes:
     """The first of several is the main one."""
 
-    rows: tuple[int, ...]  # of the loss
+    loss_rows: tuple[int, ...]
     log_softmax_rows: tuple[int, ...]
     statistics_rows: tuple[int, ...]
     unmask_batches: tuple[int, ...]
-    linear_rows: int
-    hidden_size: int
+    linear_shape: tuple[int, int]  # rows, hidden size
     copy_rows: int
     linear_dtypes: tuple[str, ...] = (BF16, FP32)
     vocabulary: int = LLADA_VOCABULARY
-    dream_vocabulary: int = DREAM_VOCABULARY
-    gen_length: int = 256
-    block_length: int = 32
+    canvas: tuple[int, int] = (256, 32)  # positions, and those of a block
+
+    @property
+    def dream_vocabulary(self) -> int:
+        """As much larger as Dream's is than LLaDA's."""
+        return self.vocabulary * DREAM_VOCABULARY // LLADA_VOCABULARY
 
 
-GPU = Sizes(
-    rows=(512, 64, 2048, 32, 8192, 128),
-    log_softmax_rows=(512, 64, 2048),
-    statistics_rows=(64, 32, 512),
-    unmask_batches=(1, 32),
-    linear_rows=2048,
-    hidden_size=4096,  # LLaDA-8B
-    copy_rows=4096,
-)
-QUICK = Sizes(
-    rows=(64, 8),
-    log_softmax_rows=(64,),
-    statistics_rows=(64, 8),
-    unmask_batches=(1, 4),
-    linear_rows=64,
-    hidden_size=32,
-    copy_rows=1024,
-    vocabulary=1024,
-    dream_vocabulary=1280,
-    gen_length=32,
-    block_length=8,
-)
+# LLaDA-8B's hidden size.
+GPU = Sizes((512, 64, 2048, 32, 8192, 128), (512, 64, 2048), (64, 32, 512), (1, 32), (2048, 4096), 4096)
+QUICK = Sizes((64, 8), (64,), (64, 8), (1, 4), (64, 32), 1024, vocabulary=1024, canvas=(32, 8))
 
 
 def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOCABULARY) -> Sizes:
@@ -68,18 +51,7 @@ def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOC
 
     The linear loss is measured in float32 alone: where a CPU has no bfloat16 products, one of them takes minutes.
     """
-    return Sizes(
-        rows=rows,
-        log_softmax_rows=rows[:1],
-        statistics_rows=rows[:1],
-        unmask_batches=(),
-        linear_rows=rows[0],
-        hidden_size=64,
-        copy_rows=rows[0],
-        linear_dtypes=(FP32,),
-        vocabulary=vocabulary,
-        dream_vocabulary=vocabulary * DREAM_VOCABULARY // LLADA_VOCABULARY,
-    )
+    return Sizes(rows, rows[:1], rows[:1], (), (rows[0], 64), rows[0], (FP32,), vocabulary)
 
 
 @dataclass(frozen=True)
@@ -103,7 +75,7 @@ def _copy(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
 
 
 def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
-    first, *others = sizes.rows
+    first, *others = sizes.loss_rows
 
     def case(build: Callable[..., Workload], rows: str, dtype: str, near: int, distant: int, main: bool) -> Case:
         title = f"TAD loss, forward + backward, {dtype}, {rows}, near:distant {near}:{distant}"
@@ -130,7 +102,7 @@ def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
 
 
 def _linear_loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
-    rows, hidden, vocabulary = sizes.linear_rows, sizes.hidden_size, sizes.vocabulary
+    (rows, hidden), vocabulary = sizes.linear_shape, sizes.vocabulary
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
             size = f"{rows} rows of {hidden} x {vocabulary:,}, near:distant {near}:{distant}"
@@ -171,7 +143,7 @@ def _statistics(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
 def _unmask(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
         for batch in sizes.unmask_batches:
-            shape = (batch, sizes.gen_length, sizes.block_length)
+            shape = (batch, *sizes.canvas)
             title = f"unmask step, {name}, {BF16}, batch {batch}, {shape[1]} positions in blocks of {shape[2]}"
             build = partial(unmask, *shape, sizes.vocabulary, torch.bfloat16, device, from_logits=from_logits)
             yield Case("unmask", title, build)

@@ -20,33 +20,27 @@ from .workloads import Workload, normal, training_step
 
 DELTA = 4
 PRODUCTS = "its matrix products alone"
+Device = torch.device | str
 
 
 def compact_tad_loss(
-    rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu", *, near: int, distant: int
+    rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, near: int, distant: int
 ) -> Workload:
     """Baselines get near and distant rows as tensors of their own, so that they have nothing to gather; "by masks": in
     one tensor, as tad_ext does.
     """
-    generator = torch.Generator(device).manual_seed(0)
-    student, teacher = (normal(rows, vocabulary, generator, dtype) for _ in range(2))
-    labels = torch.randint(vocabulary, (rows,), generator=generator, device=device)
-    near_rows = rows * near // (near + distant)
-    steps = _steps(rows, near_rows, device)
+    student, teacher, labels = _tensors(rows, vocabulary, vocabulary, dtype, device)
+    steps, near_rows = _steps(rows, near, distant, device)
     parts = [student[:near_rows].requires_grad_(), student[near_rows:].requires_grad_()]
     student.requires_grad_()
 
     def by_parts(loss: Callable[..., Tensor]) -> Implementation:
         return training_step(parts, lambda: loss(*parts, teacher[near_rows:], labels[:near_rows]))
 
-    def by_masks(loss: Callable[..., Tensor]) -> Implementation:
-        return training_step([student], lambda: loss(student, teacher, labels, steps, DELTA))
-
     paths = {
         "eager": by_parts(eager.tad_loss),
         "torch.compile": by_parts(torch.compile(eager.tad_loss)),
-        "eager, by masks": by_masks(eager.dense_tad_loss),
-        "torch.compile, by masks": by_masks(torch.compile(eager.dense_tad_loss)),
+        **{f"{path}, by masks": step for path, step in _by_masks(student, teacher, labels, steps).items()},
         **_fused(student, teacher, labels, steps),
     }
     if distant == 0:
@@ -57,57 +51,28 @@ def compact_tad_loss(
 
 
 def dense_tad_loss(
-    rows: int,
-    positions: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    *,
-    near: int,
-    distant: int,
+    rows: int, positions: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, near: int, distant: int
 ) -> Workload:
     """`rows` of `positions`, evenly spaced, take part; baselines gather them by masks. The gradient is dense."""
-    generator = torch.Generator(device).manual_seed(0)
-    student, teacher = (normal(positions, vocabulary, generator, dtype) for _ in range(2))
+    student, teacher, labels = _tensors(positions, vocabulary, vocabulary, dtype, device)
     student.requires_grad_()
-    labels = torch.randint(vocabulary, (positions,), generator=generator, device=device)
-    near_rows = rows * near // (near + distant)
-    steps = _steps(rows, near_rows, device)
+    steps, near_rows = _steps(rows, near, distant, device)
     named = torch.arange(rows, device=device) * (positions // rows)
     dense_steps = torch.zeros(positions, dtype=torch.int64, device=device).index_copy(0, named, steps)
-
-    def by_masks(loss: Callable[..., Tensor]) -> Implementation:
-        return training_step([student], lambda: loss(student, teacher, labels, dense_steps, DELTA))
-
+    paths = _by_masks(student, teacher, labels, dense_steps)
+    paths |= _fused(student, teacher, labels[named], steps, student_rows=named, teacher_rows=named)
     # Rows that no entry names are not read, and their gradient is written: zeros.
     row_passes = _row_passes(rows, near_rows) + positions - rows
-    return Workload(
-        {
-            "eager": by_masks(eager.dense_tad_loss),
-            "torch.compile": by_masks(torch.compile(eager.dense_tad_loss)),
-            **_fused(student, teacher, labels[named], steps, student_rows=named, teacher_rows=named),
-        },
-        bytes=row_passes * vocabulary * dtype.itemsize,
-    )
+    return Workload(paths, bytes=row_passes * vocabulary * dtype.itemsize)
 
 
 def linear_tad_loss(
-    rows: int,
-    hidden_size: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    *,
-    near: int,
-    distant: int,
+    rows: int, hidden_size: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, near: int, distant: int
 ) -> Workload:
     """The loss of hidden states, with the output head inside, which is frozen."""
-    generator = torch.Generator(device).manual_seed(0)
-    student, teacher = (normal(rows, hidden_size, generator, dtype) for _ in range(2))
-    weight = normal(vocabulary, hidden_size, generator, dtype) / hidden_size**0.5
-    labels = torch.randint(vocabulary, (rows,), generator=generator, device=device)
-    near_rows = rows * near // (near + distant)
-    steps = _steps(rows, near_rows, device)
+    student, teacher, labels = _tensors(rows, hidden_size, vocabulary, dtype, device)
+    weight = normal(vocabulary, hidden_size, torch.Generator(device).manual_seed(1), dtype) / hidden_size**0.5
+    steps, near_rows = _steps(rows, near, distant, device)
     distant_teacher = teacher[near_rows:]
     teacher_rows = torch.arange(rows, device=device) - near_rows  # negative where an entry is near: not read
     parts = [student[:near_rows].requires_grad_(), student[near_rows:].requires_grad_()]
@@ -129,19 +94,39 @@ def linear_tad_loss(
     if distant == 0:
         paths |= _torch_linear_cross_entropy(student, weight, labels)
         paths |= peers.linear_cross_entropy(student, weight, labels)
-    return Workload(
-        paths,
-        bytes=(weight.numel() + _row_passes(rows, near_rows) * hidden_size) * dtype.itemsize,
-        flops=2 * _row_passes(rows, near_rows) * hidden_size * vocabulary,
-    )
+    passes = _row_passes(rows, near_rows) * hidden_size
+    return Workload(paths, bytes=(weight.numel() + passes) * dtype.itemsize, flops=2 * passes * vocabulary)
 
 
-def _fused(
-    student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, **options: Any
-) -> dict[str, Implementation]:
-    def step(**more: Any) -> Implementation:
-        arguments = {"delta": DELTA, **options, **more}
-        return training_step([student], lambda: fused_tad_loss(student, teacher, labels, steps, **arguments).loss)
+def _tensors(rows: int, columns: int, vocabulary: int, dtype: torch.dtype, device: Device) -> tuple[Tensor, ...]:
+    """Student, teacher, labels."""
+    generator = torch.Generator(device).manual_seed(0)
+    student, teacher = (normal(rows, columns, generator, dtype) for _ in range(2))
+    return student, teacher, torch.randint(vocabulary, (rows,), generator=generator, device=device)
+
+
+def _steps(rows: int, near: int, distant: int, device: Device) -> tuple[Tensor, int]:
+    """(rows,) steps to reveal, and how many of them are near: the first."""
+    near_rows = rows * near // (near + distant)
+    return torch.where(torch.arange(rows, device=device) < near_rows, 1, DELTA + 5), near_rows
+
+
+def _row_passes(rows: int, near_rows: int) -> int:
+    """Student read and gradient written; of distant rows the teacher is read, too."""
+    return 2 * near_rows + 3 * (rows - near_rows)
+
+
+def _by_masks(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor) -> dict[str, Implementation]:
+    def step(loss: Callable[..., Tensor]) -> Implementation:
+        return training_step([student], lambda: loss(student, teacher, labels, steps, DELTA))
+
+    return {"eager": step(eager.dense_tad_loss), "torch.compile": step(torch.compile(eager.dense_tad_loss))}
+
+
+def _fused(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, **named: Tensor) -> dict[str, Any]:
+    def step(**options: Any) -> Implementation:
+        entries = (student, teacher, labels, steps)
+        return training_step([student], lambda: fused_tad_loss(*entries, delta=DELTA, **named, **options).loss)
 
     return {"tad_ext": step(), "tad_ext, recomputed": step(recompute_gradient=True)}
 
@@ -171,13 +156,3 @@ def _products(student: Tensor, distant_teacher: Tensor, weight: Tensor) -> Imple
         return torch.mm(student_logits, weight, out=gradient)
 
     return Implementation(run)
-
-
-def _row_passes(rows: int, near_rows: int) -> int:
-    """Student read and gradient written; of distant rows the teacher is read, too."""
-    return 2 * near_rows + 3 * (rows - near_rows)
-
-
-def _steps(rows: int, near_rows: int, device: torch.device | str) -> Tensor:
-    """(rows,) steps to reveal: the first `near_rows` near, the rest distant."""
-    return torch.where(torch.arange(rows, device=device) < near_rows, 1, DELTA + 5)

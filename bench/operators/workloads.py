@@ -25,6 +25,7 @@ from ..stopwatch import Implementation
 from . import eager, peers
 
 THRESHOLD = 0.9
+Device = torch.device | str
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,7 @@ def normal(rows: int, columns: int, generator: torch.Generator, dtype: torch.dty
 
 
 def statistics(
-    rows: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    *,
-    temperature: float = 0.0,
+    rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, temperature: float = 0.0
 ) -> Workload:
     """Token, confidence and entropy of each row; tad_ext also gives runner-up, margin, logsumexp and validity."""
     logits = normal(rows, vocabulary, torch.Generator(device).manual_seed(0), dtype)
@@ -76,15 +72,10 @@ def statistics(
         "that compiled": lambda: compiled(logits, temperature),
         "tad_ext": lambda: token_statistics(logits, temperature=temperature, seeds=seeds, offsets=offsets),
     }
-    return Workload(
-        {name: Implementation(run) for name, run in paths.items()},
-        bytes=rows * vocabulary * dtype.itemsize,
-    )
+    return _unprepared(paths, bytes=rows * vocabulary * dtype.itemsize)
 
 
-def truncation(
-    rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu", *, top_p: float
-) -> Workload:
+def truncation(rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, top_p: float) -> Workload:
     """What a nucleus of random logits leaves of each row: most of a large vocabulary goes, thousands of tokens stay."""
     logits = normal(rows, vocabulary, torch.Generator(device).manual_seed(0), dtype)
     compiled = torch.compile(reference.truncate_logits)
@@ -93,15 +84,10 @@ def truncation(
         "that compiled": lambda: compiled(logits, temperature=1.0, top_p=top_p),
         "tad_ext": lambda: truncate_logits(logits, temperature=1.0, top_p=top_p),
     }
-    return Workload(
-        {name: Implementation(run) for name, run in paths.items()},
-        bytes=2 * rows * vocabulary * dtype.itemsize,
-    )
+    return _unprepared(paths, bytes=2 * rows * vocabulary * dtype.itemsize)
 
 
-def log_softmax(
-    rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu", *, part: str
-) -> Workload:
+def log_softmax(rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, part: str) -> Workload:
     """Of every second row of `2 * rows`, named by a list. `part`: "forward" or "backward"."""
     generator = torch.Generator(device).manual_seed(0)
     logits = normal(2 * rows, vocabulary, generator, dtype).requires_grad_()
@@ -141,15 +127,9 @@ def log_softmax(
 
 
 def unmask(
-    batch: int,
-    gen_length: int,
-    block_length: int,
-    vocabulary: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    *,
+    batch: int, gen_length: int, block_length: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *,
     from_logits: bool = True,
-) -> Workload:
+) -> Workload:  # fmt: skip
     """One decoding step on fresh canvases: the statistics of the first block, the threshold policy, and the reveal;
     without `from_logits` the reveal alone. Half of the positions are confident.
     """
@@ -164,7 +144,6 @@ def unmask(
     selection = Selection("confidence", THRESHOLD)
     known = token_statistics(logits, suppress_tokens=suppressed)
     accept = known.confidence >= THRESHOLD
-    compiled_statistics, compiled_reveal = torch.compile(eager.statistics_float32), torch.compile(eager.reveal_in_block)
 
     def restore() -> None:
         canvas.fill_(mask_token_id)
@@ -172,39 +151,46 @@ def unmask(
         for counter in (state.reveal_step, state.forwards, state.done):
             counter.zero_()
 
-    def eager_step(statistics_of: Callable[..., Any], reveal: Callable[..., Tensor]) -> Implementation:
+    def implementation(step: Callable[[], Any]) -> Implementation:
         def run() -> Tensor:
-            token, confidence = statistics_of(logits)[:2] if from_logits else (known.token, known.confidence)
-            counters = (state.reveal_step, state.forwards, state.done)
-            reveal(canvas, *counters, state.positions, token, confidence, THRESHOLD, mask_token_id)
+            step()
             return canvas
 
         return Implementation(run, restore)
 
-    def fused_step() -> Tensor:
-        select_reveal(canvas, logits, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppressed)
-        return canvas
+    def eager_step(statistics_of: Callable[..., Any], reveal: Callable[..., Tensor]) -> Implementation:
+        def step() -> None:
+            token, confidence = statistics_of(logits)[:2] if from_logits else (known.token, known.confidence)
+            counters = (state.reveal_step, state.forwards, state.done)
+            reveal(canvas, *counters, state.positions, token, confidence, THRESHOLD, mask_token_id)
 
-    def fused_reveal() -> Tensor:
+        return implementation(step)
+
+    def fused_step() -> None:
+        select_reveal(canvas, logits, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppressed)
+
+    def fused_reveal() -> None:
         counters = (state.reveal_step, state.forwards, state.blocks, state.done)
         chosen = (state.positions, known.token, known.confidence, accept)
         commit_reveal(canvas, *counters, *chosen, block_length=block_length, mask_token_id=mask_token_id)
-        return canvas
 
-    entries = batch * block_length
-    reveal_bytes = entries * (2 * (8 + 8) + 8 + 8 + 4 + 1)  # canvas and step read and written; the four inputs
-    return Workload(
-        {
-            "eager": eager_step(eager.statistics_float32, eager.reveal_in_block),
-            "torch.compile": eager_step(compiled_statistics, compiled_reveal),
-            "tad_ext": Implementation(fused_step if from_logits else fused_reveal, restore),
-        },
-        bytes=reveal_bytes + (logits.numel() * dtype.itemsize if from_logits else 0),
-    )
+    functions = (eager.statistics_float32, eager.reveal_in_block)
+    paths = {
+        "eager": eager_step(*functions),
+        "torch.compile": eager_step(*map(torch.compile, functions)),
+        "tad_ext": implementation(fused_step if from_logits else fused_reveal),
+    }
+    # Canvas and step read and written; the four inputs.
+    reveal_bytes = batch * block_length * (2 * (8 + 8) + 8 + 8 + 4 + 1)
+    return Workload(paths, bytes=reveal_bytes + (logits.numel() * dtype.itemsize if from_logits else 0))
 
 
-def copy(elements: int, device: torch.device | str = "cpu") -> Workload:
+def copy(elements: int, device: Device = "cpu") -> Workload:
     """A copy of so many float32 numbers: the memory bandwidth that everything else is measured against."""
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
-    return Workload({"copy": Implementation(lambda: target.copy_(source))}, bytes=2 * elements * 4)
+    return _unprepared({"copy": lambda: target.copy_(source)}, bytes=2 * elements * 4)
+
+
+def _unprepared(paths: dict[str, Callable[[], Any]], bytes: int) -> Workload:
+    return Workload({name: Implementation(run) for name, run in paths.items()}, bytes)
