@@ -11,7 +11,7 @@ NVCC_CHECK ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path '*/__pycache__/*') setup.py pyproject.toml
-PYTHON_FOLDERS := tad_ext python_tests bench bench/decode bench/h200 bench/quality bench/report docs tools setup.py conftest.py
+PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
@@ -50,12 +50,12 @@ test-cuda-on-host: $(VENV)/test-tools
 test-smoke: $(VENV)/installed
 	$(BIN)/tad demo --smoke --output build/smoke
 
-bench: $(VENV)/test-tools
-	$(BIN)/python -m pytest bench
-	$(BIN)/python bench/decode
+bench: $(VENV)/bench-tools
+	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds
+	$(BIN)/python -m bench.decode
 
 report: $(VENV)/installed
-	$(BIN)/python bench/report --update README.md --tables docs/benchmarks.md --plot docs/roofline.svg
+	$(BIN)/python -m bench.report --update README.md --tables docs/benchmarks.md --plot docs/kernels.svg
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check $(PYTHON_FOLDERS)
@@ -82,7 +82,11 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest pytest-xdist hypothesis cmake
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja
+	touch $@
+
+$(VENV)/bench-tools: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet pytest pytest-benchmark
 	touch $@
 
 $(VENV)/lint-tools: $(VENV)/installed

@@ -7,10 +7,8 @@ unless it was installed with `pip install -e .`, would hide the installed packag
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
-_ROOT = Path(__file__).parent
-if not list((_ROOT / "tad_ext").glob("_C*.so")):
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _ROOT]
+import bench  # takes the folder off the import path, while it can be found there itself
+
+if not bench.TREE_IS_COMPILED:
     os.environ["PYTHONSAFEPATH"] = "1"  # the same for Python processes that tests start

@@ -1,26 +1,20 @@
-"""Benchmarks: `python -m pytest bench/`. Each case is one table: every line's ratio to the case's baselines, all
-measured in this run. Nothing is asserted about time.
+"""`python -m pytest bench` times every operator on the CPU; nothing is asserted about time.
 
-Options: `--bench-rows`, `--bench-vocabulary`, `--bench-threads` change the sizes; `--bench-json FILE` keeps the result;
-pytest's own `-k statistics` chooses.
+pytest's `-k statistics` chooses, `--benchmark-save`, `--benchmark-compare` and pytest-benchmark's other options apply.
+`--benchmark-json bench/results/NAME.json` keeps what `python -m bench.report` shows.
 """
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import LLADA_VOCABULARY, OPERATORS, Sizes, cases, copy_case, cpu_sizes
-from machine import processor
-from results import Groups, write_results
-from rich.console import Console
-from stopwatch import Stopwatch
-from tables import group_table
 
-from tad_ext.ops import backend_info
+from .machine import describe_run
+from .operators.cases import LLADA_VOCABULARY, OPERATORS, Case, Sizes, cases, cpu_sizes
+from .report.machines import page
+from .stopwatch import Stopwatch
 
 _ROWS = (64, 32, 128)
 _EVICT_BYTES = 2**28
@@ -37,51 +31,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--bench-vocabulary", type=int, default=LLADA_VOCABULARY, help=f"vocabulary; default {LLADA_VOCABULARY} (LLaDA)"
     )
     group.addoption("--bench-threads", type=int, default=2, help="CPU threads; default 2")
-    group.addoption("--bench-json", type=Path, default=None, help="also write machine, sizes and results to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(config.getoption("--bench-threads"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        sizes = sizes_of(metafunc.config)
-        chosen = [copy_case(sizes, "cpu"), *(case for operator in OPERATORS for case in cases(operator, sizes, "cpu"))]
-        metafunc.parametrize("case", chosen, ids=[case.title for case in chosen])
+        metafunc.parametrize("case", [case.title for case in _cases(metafunc.config)], indirect=True)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    return next(case for case in _cases(request.config) if case.title == request.param)
 
 
 @pytest.fixture(scope="session")
-def stopwatch(request: pytest.FixtureRequest) -> Stopwatch:
-    torch.set_num_threads(request.config.getoption("--bench-threads"))
+def stopwatch() -> Stopwatch:
     return Stopwatch("cpu", evict_bytes=_EVICT_BYTES)
 
 
-def sizes_of(config: pytest.Config) -> Sizes:
-    """What the options ask for."""
-    return cpu_sizes(tuple(config.getoption("--bench-rows") or _ROWS), config.getoption("--bench-vocabulary"))
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """What has to be the same for two runs to be compared."""
+    sizes = _sizes(config)
+    return describe_run("cpu") | {"rows": list(sizes.loss_rows), "vocabulary": sizes.vocabulary}
 
 
-def describe_run(config: pytest.Config) -> dict[str, Any]:
-    """The machine, the versions and the sizes that the numbers belong to."""
-    sizes = sizes_of(config)
-    return {
-        "processor": processor(),
-        "threads": config.getoption("--bench-threads"),
-        "instruction_set": backend_info()["cpu_capability"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "rows": list(sizes.rows),
-        "vocabulary": sizes.vocabulary,
-    }
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Without the time of every single round, unless it is asked for."""
+    for benchmark in output_json["benchmarks"] if not config.getoption("--benchmark-save-data") else ():
+        benchmark["stats"].pop("data", None)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    session = getattr(config, "_benchmarksession", None)
-    measured = [benchmark.extra_info for benchmark in session.benchmarks] if session else []
-    results: Groups = {info["title"]: info["lines"] for info in measured if "lines" in info}
-    if not results:
-        return
-    run = describe_run(config)
-    console = Console(file=terminalreporter._tw._file, width=200)
-    console.print("\n" + ", ".join(f"{key} {value}" for key, value in run.items()), highlight=False)
-    for title, lines in results.items():
-        console.print(group_table(title, lines, beside=results))
-    if config.getoption("--bench-json"):
-        write_results(config.getoption("--bench-json"), {"run": run, "results": results})
+    measured = [{"extra_info": one.extra_info} for one in config._benchmarksession.benchmarks]
+    if any("lines" in one["extra_info"] for one in measured):
+        document = {"machine_info": pytest_benchmark_generate_machine_info(config), "benchmarks": measured}
+        terminalreporter.write_line("\n" + page("tad_ext beside its baselines", document))
+
+
+def _sizes(config: pytest.Config) -> Sizes:
+    return cpu_sizes(tuple(config.getoption("--bench-rows") or _ROWS), config.getoption("--bench-vocabulary"))
+
+
+def _cases(config: pytest.Config) -> list[Case]:
+    return [case for operator in OPERATORS for case in cases(operator, _sizes(config), "cpu")]

@@ -1,10 +1,11 @@
 """Names the machine that numbers belong to: processor, GPU and driver, versions, revision.
 
-`python bench/machine.py --result FILE` writes it as JSON. What a machine does not tell is null.
+`python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -15,8 +16,25 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import ROOT
+from .results import write_json
+
 _SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.limit")
+
+
+def describe_run(device: torch.device | str) -> dict[str, Any]:
+    """The machine and the versions of one process that measures."""
+    from tad_ext.ops import backend_info
+
+    gpu = torch.device(device).type == "cuda"
+    return {
+        "processor": processor(),
+        "gpu": torch.cuda.get_device_name(device) if gpu else None,
+        "threads": torch.get_num_threads(),
+        "instruction_set": backend_info()["cpu_capability"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def describe_machine() -> dict[str, Any]:
@@ -52,9 +70,7 @@ def gpu_status() -> dict[str, str | None]:
     """Driver, clocks in MHz, temperature and power limit of the first GPU, as nvidia-smi words them."""
     line = _output("nvidia-smi", "--id=0", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader")
     values = [value.strip() for value in (line or "").split(",")]
-    if len(values) != len(_SMI_FIELDS):
-        return dict.fromkeys(_SMI_FIELDS)
-    return dict(zip(_SMI_FIELDS, values))
+    return dict(zip(_SMI_FIELDS, values)) if len(values) == len(_SMI_FIELDS) else dict.fromkeys(_SMI_FIELDS)
 
 
 def _gpu() -> dict[str, Any] | None:
@@ -88,12 +104,6 @@ def _output(*command: str) -> str | None:
 
 
 if __name__ == "__main__":
-    import argparse
-
-    from results import write_results
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--result", type=Path, required=True, help="file to write")
-    machine = describe_machine()
-    write_results(parser.parse_args().result, machine)
-    print(machine)
+    write_json(parser.parse_args().result, describe_machine())

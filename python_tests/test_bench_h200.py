@@ -1,38 +1,25 @@
-"""bench/h200: it runs through anywhere and says what it skipped; a step that goes wrong costs itself only."""
+"""bench.h200: it runs through anywhere and says what it skipped; a step that goes wrong costs itself only."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import h200_steps
-import machine
 import pytest
-from h200_steps import ROOT, Run, Step, read_junit
 
-SCRIPT = ROOT / "bench" / "h200"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    loader = SourceFileLoader("h200_script", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+from bench import ROOT
+from bench.h200 import __main__ as script
+from bench.h200 import steps as h200_steps
+from bench.h200.steps import Run, Step, read_junit
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path):
     return Run(tmp_path, 60, {"machine": {}, "steps": {}})
 
 
@@ -40,24 +27,23 @@ def python(code: str, **settings: Any) -> Step:
     return Step("step", [sys.executable, "-c", code], **({"limit": 30} | settings))
 
 
-def without_gpu() -> dict[str, str]:
-    """An environment in which scripts find what lies beside them (conftest.py may have asked for the contrary)."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {
-        "CUDA_VISIBLE_DEVICES": ""
-    }
-
-
 def written(run: Run) -> dict[str, Any]:
     return json.loads((run.output / "h200.json").read_text())["steps"]["step"]
 
 
-def test_quick_runs_through_without_a_gpu(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--quick", "--output", str(tmp_path / "new" / "folder")]
-    done = subprocess.run(command, env=without_gpu(), capture_output=True, text=True, timeout=100)
+def without_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = [sys.executable, "-m", "bench.h200", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def test_quick_runs_through_without_a_gpu(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    done = without_gpu("--quick", "--output", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    document = json.loads((tmp_path / "new" / "folder" / "h200.json").read_text())
+    document = json.loads((folder / "h200.json").read_text())
     assert document["machine"]["gpu"] is None
-    assert document["machine"]["processor"]
     assert document["machine"]["torch"]
     assert document["steps"].pop("machine")["status"] == "ok"
     assert list(document["steps"]) == [
@@ -66,86 +52,34 @@ def test_quick_runs_through_without_a_gpu(tmp_path: Path) -> None:
     for name, step in document["steps"].items():
         assert step == {"status": "skipped", "reason": "no CUDA GPU"}
         assert f"{name}: skipped: no CUDA GPU" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["h200.json", "h200.log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["h200.json", "h200.log"]
 
 
-def test_a_real_run_without_a_gpu_is_a_failure(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--only", "loss", "--output", str(tmp_path)]
-    done = subprocess.run(command, env=without_gpu(), capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1
-    assert "loss: skipped: no CUDA GPU" in done.stdout
-
-
-def test_an_unknown_step_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--only", "los", "--output", str(tmp_path / "none")]
-    done = subprocess.run(command, env=without_gpu(), capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2
-    assert "'los'" in done.stderr
-    assert "log-softmax" in done.stderr
-    assert not (tmp_path / "none").exists()
-
-
-def test_all_steps_fit_into_nine_minutes(script: ModuleType, tmp_path: Path) -> None:
+def test_all_steps_fit_into_nine_minutes_and_their_commands_exist(tmp_path):
     steps = script.steps(tmp_path, quick=False)
     assert script.LIMIT + 10 < 540
     assert sum(step.least for step in steps) < script.LIMIT - 200  # that much is left for build and tests
     assert all(step.least <= step.limit for step in steps)
     assert {step.env.get("TAD_CUDA") for step in steps if step.name == "build"} == {"1"}
+    for step in steps:
+        words = [word for word in step.command if word.startswith("bench.")]
+        for word in words:
+            place = ROOT / word.replace(".", "/")
+            assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
+        assert words or step.name in ("build", "tests")
 
 
-@pytest.mark.parametrize(
-    ("only", "quick", "build", "expected"),
-    [
-        (None, False, "ok", {}),
-        (None, True, None, {"build": "--quick", "tests": "--quick"}),
-        (["loss"], False, None, dict.fromkeys(["build", "tests", "unmask"], "not asked for")),
-        (None, False, "failed", dict.fromkeys(["tests", "loss", "unmask"], "the build failed")),
-        (None, False, "timed out", dict.fromkeys(["tests", "loss", "unmask"], "the build failed")),
-    ],
-)
-def test_reasons_to_skip(
-    script: ModuleType, only: list[str] | None, quick: bool, build: str | None, expected: dict[str, str]
-) -> None:
-    options = script.argparse.Namespace(only=only, quick=quick)
-    document = {"machine": {"gpu": {"name": "NVIDIA H200"}}, "steps": {"machine": {"status": "ok"}}}
-    if build:
-        document["steps"]["build"] = {"status": build}
-    for step in script.steps(Path(), quick=quick)[1:]:
-        if step.name in ("build", "tests", "loss", "unmask") and not (build and step.name == "build"):
-            assert script.reason_to_skip(step, document, options) == expected.get(step.name)
-
-
-def test_a_result_is_moved_into_the_document(run: Run, tmp_path: Path) -> None:
-    result = tmp_path / "step.json"
-    run.execute(python(f"print('hello'); open({str(result)!r}, 'w').write('{{\"x\": 1}}')", result=result))
-    step = written(run)
-    assert step["status"] == "ok"
-    assert step["result"] == {"x": 1}
-    assert 0 < step["seconds"] < 30
-    assert "hello" in run.log.read_text()
-    assert not result.exists()
-    assert run.all_well
-
-
-def test_a_failing_step_is_named_and_its_output_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_fails_is_named_and_its_output_shown(run, tmp_path, capsys):
     run.execute(python("print('the cause'); raise SystemExit(3)"))
-    assert written(run)["status"] == "failed"
-    assert written(run)["reason"] == "exit code 3"
+    assert (written(run)["status"], written(run)["reason"]) == ("failed", "exit code 3")
     assert "the cause" in capsys.readouterr().out
     assert not run.all_well
-
-
-def test_a_step_without_its_result_has_failed(run: Run, tmp_path: Path) -> None:
+    run.execute(Step("step", ["/no/such/program"], limit=30))
+    assert "/no/such/program" in written(run)["reason"]
     (tmp_path / "step.json").write_text('{"x": "of an earlier run"}')
     run.execute(python("pass", result=tmp_path / "step.json"))
     assert written(run)["status"] == "failed"
     assert "no result" in written(run)["reason"]
-
-
-def test_a_command_that_does_not_exist_has_failed(run: Run) -> None:
-    run.execute(Step("step", ["/no/such/program"], limit=30))
-    assert written(run)["status"] == "failed"
-    assert "/no/such/program" in written(run)["reason"]
 
 
 def is_gone(process: Path) -> bool:
@@ -161,9 +95,7 @@ def is_gone(process: Path) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see processes")
-def test_a_slow_step_is_stopped_with_what_it_started_and_keeps_what_it_wrote(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_step_is_stopped_with_what_it_started_and_keeps_what_it_wrote(run, tmp_path, monkeypatch):
     monkeypatch.setattr(h200_steps, "_LEAST_USEFUL", 0.1)
     result, child = tmp_path / "step.json", tmp_path / "child"
     code = f"""
@@ -183,24 +115,6 @@ time.sleep(60)
     assert is_gone(Path("/proc") / child.read_text())
 
 
-def test_an_interrupted_step_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run.execute(python("pass"))
-    assert written(run)["status"] == "interrupted"
-
-
-def test_later_steps_keep_their_time(run: Run) -> None:
-    run.execute(python("pass"), reserved=50)
-    assert written(run)["limit_s"] == pytest.approx(10, abs=0.5)
-    run.execute(python("pass"), reserved=58)
-    assert written(run)["status"] == "failed"
-    assert "no time was left" in written(run)["reason"]
-
-
 JUNIT = """<testsuites><testsuite>
   <testcase classname="python_tests.ops.test_loss" name="test_a[cuda]"/>
   <testcase classname="python_tests.ops.test_loss" name="test_b[cuda]"><failure message="off"/></testcase>
@@ -209,7 +123,7 @@ JUNIT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_the_test_report_is_counted_and_judged(script: ModuleType, tmp_path: Path) -> None:
+def test_the_test_report_is_counted_and_judged(tmp_path):
     report = tmp_path / "tests.xml"
     report.write_text(JUNIT)
     counts = read_junit(report)
@@ -226,25 +140,3 @@ def test_the_test_report_is_counted_and_judged(script: ModuleType, tmp_path: Pat
     report.write_text("<testsuites>")
     with pytest.raises(ValueError, match=r"tests\.xml is not a JUnit report"):
         read_junit(report)
-
-
-def test_lines_that_failed_fail_the_step(script: ModuleType) -> None:
-    lines = [{"path": "tad_ext", "median_ms": 1.0}, {"path": "eager", "error": "OutOfMemoryError: x"}]
-    assert script.failed_lines({"results": {"loss": lines[:1]}}) is None
-    assert script.failed_lines({"results": {"loss": lines}}) == "1 failed; first: loss, eager: OutOfMemoryError: x"
-    assert script.failed_lines({"forwards": []}) is None
-
-
-@pytest.mark.parametrize("answer", [None, "", "garbage"])
-def test_a_machine_that_tells_nothing_is_described(answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_output", lambda *command: answer)
-    described = machine.describe_machine()
-    assert described["nvcc"] is None
-    assert set(machine.gpu_status().values()) == {None}
-
-
-def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = "580.159.03, 1980 MHz, 1980 MHz, 3201 MHz, 41, 700.00 W"
-    monkeypatch.setattr(machine, "_output", lambda *command: answer)
-    assert machine.gpu_status()["driver_version"] == "580.159.03"
-    assert machine.gpu_status()["clocks.sm"] == "1980 MHz"

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import memory
 import torch
 from torch import Tensor
+
+from bench.stopwatch import cpu_peak_bytes
 
 CUDA_ON_HOST = bool(os.environ.get("TAD_EXT_CUDA_ON_HOST"))  # CPU tensors run the CUDA kernels, slowly
 
@@ -57,7 +58,7 @@ def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any)
 def peak_bytes(work: Callable[[], object], device: str) -> int:
     """The most bytes that `work` had allocated at a time, beyond what was there before it."""
     if device == "cpu":
-        return memory.peak_bytes(work)
+        return cpu_peak_bytes(work)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     work()

@@ -36,8 +36,8 @@ REQUIRED = {
     "matplotlib": "evaluate and demo (curves)",
 }
 BUILD = {
-    "pybind11": "building the compiled kernels",
-    "ninja": "building the compiled kernels",
+    "pybind11": "building the compiled kernels without pip's isolation",
+    "ninja": "building the compiled kernels without pip's isolation",
     "pytest": "the tests",
     "pytest-benchmark": "the benchmarks",
 }

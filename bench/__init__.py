@@ -1,0 +1,23 @@
+"""Benchmarks of tad_ext, run from the repository's folder.
+
+    python -m pytest bench                   every operator beside its baselines, on a CPU, under pytest-benchmark
+    python -m bench.operators loss ...       one operator beside its baselines, on a GPU
+    python -m bench.decode                   whole decodes beside the published loop
+    python -m bench.compare BEFORE AFTER     two source trees of the project, in turn
+    python -m bench.h200                     build, tests and all measurements on an H200, in nine minutes
+    python -m bench.quality --model FOLDER   what policies and caches cost in accuracy
+    python -m bench.report                   committed results as tables and as a picture
+
+Where this tree has no compiled module, the installed package is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TREE_IS_COMPILED = any((ROOT / "tad_ext").glob("_C*.so"))
+
+if not TREE_IS_COMPILED:  # its tad_ext would hide the installed one; the modules of `bench` are still found
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]

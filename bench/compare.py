@@ -1,0 +1,141 @@
+"""Compares two source trees of the project in one run: is the one faster than the other?
+
+    git worktree add /tmp/before main                        # each tree needs its compiled module in place:
+    (cd /tmp/before && python setup.py build_ext --inplace)
+    python -m bench.compare /tmp/before . --processes 10 --result build/compare.jsonl
+
+Fresh processes of either tree take turns (before, after, after, before, ...), so that a machine whose speed drifts is
+as slow for one as for the other. All of them time the same code, this tree's, on the `tad_ext` of their tree. Printed
+is before / after: above 1 the second tree is faster. What a tree compared with itself gives is the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from . import ROOT
+from .report.text import digits, markdown_table
+
+SIDES = ("before", "after")
+LINES = (
+    "statistics-float32", "statistics-bfloat16", "select-reveal-float32", "select-reveal-bfloat16", "loss-float32",
+    "loss-bfloat16", "log-softmax-float32", "log-softmax-bfloat16",
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trees", type=Path, nargs="*", metavar="TREE", help="before and after")
+    parser.add_argument("--line", choices=LINES, action="append", help="default: the first six")
+    parser.add_argument("--processes", type=int, default=10, help="of each tree; default 10")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each line in a process; default 1")
+    parser.add_argument("--rows", type=int, default=64, help="logits rows; default 64")
+    parser.add_argument("--vocabulary", type=int, default=126_464, help="default 126464")
+    parser.add_argument("--threads", type=int, default=2, help="default 2")
+    parser.add_argument("--result", type=Path, default=ROOT / "build" / "compare.jsonl", help="each line as it comes")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.line = options.line or list(LINES[:6])
+    if options.worker:
+        _measure(options)
+        return 0
+    if len(options.trees) != 2:
+        parser.error(f"{len(options.trees)} trees, expected two: before and after")
+    for tree in options.trees:
+        if not any((tree / "tad_ext").glob("_C*.so")):
+            parser.error(f"{tree} has no compiled tad_ext/_C: run `python setup.py build_ext --inplace` there")
+
+    options.result.parent.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, Any]] = []
+    with options.result.open("w", encoding="utf-8") as file:
+        for index in range(options.processes):
+            for side in SIDES if index % 2 == 0 else SIDES[::-1]:
+                print(f"process {index + 1} of {options.processes}, {side}", file=sys.stderr)
+                for line in _run(options.trees[SIDES.index(side)], sys.argv[1:] if arguments is None else arguments):
+                    records.append({"side": side, "process": index, **line})
+                    file.write(json.dumps(records[-1]) + "\n")
+                    file.flush()
+    print(table(records))
+    return 0
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Least times, and before / after: of the least, of the medians, and between which ratios of medians each
+    process of the one tree and its neighbour of the other lie.
+    """
+    header = ["", "before, least ms", "after, least ms", "ratio of the least", "ratio of the medians", "in each pair"]
+    rows = []
+    for name in dict.fromkeys(record["line"] for record in records):
+        before, after = (
+            {record["process"]: record for record in records if (record["side"], record["line"]) == (side, name)}
+            for side in SIDES
+        )
+        least = [min(record["best_ms"] for record in of.values()) for of in (before, after)]
+        medians = [median(record["median_ms"] for record in of.values()) for of in (before, after)]
+        pairs = [before[process]["median_ms"] / after[process]["median_ms"] for process in before]
+        ratios = [f"{one / other:.3f}" for one, other in (least, medians)]
+        rows.append([name, *map(digits, least), *ratios, f"{min(pairs):.3f} to {max(pairs):.3f}"])
+    return markdown_table(header, rows)
+
+
+def _run(tree: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """What a fresh process of this tree has measured."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment["PYTHONPATH"] = str(tree.resolve())
+    command = [sys.executable, "-m", "bench.compare", *arguments, "--worker"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _measure(options: argparse.Namespace) -> None:
+    """Prints a JSON object for each line. The tree is the one that PYTHONPATH names."""
+    tree = os.environ["PYTHONPATH"]
+    sys.path.insert(0, tree)  # `python -m` has put this tree before it
+    import torch
+
+    import tad_ext
+    from tad_ext.ops import backend_info
+
+    from .stopwatch import Stopwatch
+
+    if not Path(tad_ext.__file__).is_relative_to(tree) or not backend_info()["compiled"]:
+        raise SystemExit(f"measured would be {tad_ext.__file__}, expected the compiled one of {tree}")
+    torch.set_num_threads(options.threads)
+    stopwatch = Stopwatch("cpu", evict_bytes=4)
+    for name in options.line:
+        work = _workloads(options.rows, options.vocabulary)[name]().implementations["tad_ext"]
+        timing = stopwatch.time(work, cold=False, seconds=options.seconds, most=10_000)
+        line = {"line": name, "best_ms": timing.best_ms, "median_ms": timing.median_ms, "rounds": timing.rounds}
+        print(json.dumps(line), flush=True)
+
+
+def _workloads(rows: int, vocabulary: int) -> dict[str, Callable[[], Any]]:
+    import torch
+
+    from .operators.losses import compact_tad_loss
+    from .operators.workloads import log_softmax, statistics, unmask
+
+    made: dict[str, Callable[[], Any]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        suffix, shape = str(dtype).removeprefix("torch."), (rows, vocabulary, dtype)
+        made[f"statistics-{suffix}"] = partial(statistics, *shape)
+        made[f"select-reveal-{suffix}"] = partial(unmask, rows // 32, 256, 32, vocabulary, dtype)
+        made[f"loss-{suffix}"] = partial(compact_tad_loss, *shape, near=1, distant=7)
+        made[f"log-softmax-{suffix}"] = partial(log_softmax, *shape, part="forward")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Whole decodes of models with random weights, and forwards of one."""

@@ -1,0 +1,114 @@
+"""Times decoding end to end: tad_ext under each cache scheme, and the published loop beside it in the same run.
+
+    python -m bench.decode                  # what the machine can do: a small model on a CPU, LLaDA-8B on a GPU
+    python -m bench.decode --shape dream-7b --batch 1 --batch 8 --cache dual --result FILE.json
+
+Models have random weights, made on the device. Random logits are never confident, so the number of tokens that each
+forward reveals is replayed from bench/decode/schedule.json; the model chooses which. The published loop (LLaDA's own
+arithmetic: logits of all positions, float64 softmax, host syncs) reveals the same numbers, one sequence at a time.
+Lines with "topk:5" decode by that policy: all that tad_ext does behind the head is one operator there.
+
+Times are of whole steps and of their parts. "layers": the model without its head; "neither": everything but layers and
+head. On a GPU, one row at a time is also decoded with CUDA graphs: steps without parts, and the rate of the median one.
+Put the file into bench/results/ to have `python -m bench.report` include it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..machine import describe_run, gpu_status
+from ..report.decoding import decoding_tables
+from ..results import write_json
+from .replay import Schedule
+from .runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
+from .shapes import SHAPES, random_model
+
+CACHES = ("none", "prefix", "dual", "delayed")
+BATCHED = ("none", "dual")  # of these the larger batches, topk and, on a GPU, CUDA graphs, unless options say otherwise
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 1 if anything could not be measured."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    several: dict[str, Any] = {"action": "append", "help": "may be given several times"}
+    parser.add_argument("--shape", choices=SHAPES, **several)
+    parser.add_argument("--cache", metavar="SCHEME", **several)
+    parser.add_argument("--batch", type=int, **several)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
+    parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
+    parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
+    options = parser.parse_args(arguments)
+    gpu = torch.device(options.device).type == "cuda"
+    if not gpu:
+        torch.set_num_threads(options.threads)
+    shapes, seconds = options.shape or ["llada-8b" if gpu else "cpu"], 20.0 if gpu else 90.0
+    sizes = Sizes(block_length=64, forwards=20) if gpu else Sizes(block_length=32, forwards=6)
+    if options.quick:
+        shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
+
+    groups: list[dict[str, Any]] = []
+    run = describe_run(options.device) | {"transformers": transformers.__version__}
+    for shape in shapes:
+        groups.append(measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds))
+        print(decoding_tables(groups[-1], parts=True), flush=True)
+        if options.result:
+            write_json(options.result, {"run": run, "decoding": groups})
+    return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
+
+
+def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:
+    """The published loop, which decodes one sequence at a time, and every scheme at every batch size."""
+    chosen = [DecodeCase(PUBLISHED)]
+    for batch in batches or ([1, 32] if gpu else [1]):
+        schemes = caches or (CACHES if batch == 1 else BATCHED)
+        few = [cache for cache in schemes if batch == 1 and cache in BATCHED]
+        chosen += [DecodeCase(cache, batch) for cache in schemes]
+        chosen += [DecodeCase(cache, graphs=True) for cache in few if gpu]
+        chosen += [DecodeCase(cache, graphs=graphs, top_k=5) for cache in few for graphs in (False, True)[: 1 + gpu]]
+    return chosen
+
+
+def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> dict[str, Any]:
+    """A model of one shape, and its lines."""
+    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
+    gpu = torch.device(device).type == "cuda"
+    model = random_model(SHAPES[shape], device, torch.bfloat16 if gpu else torch.float32)
+    config = model.config
+    group = {
+        "shape": shape,
+        "sizes": {
+            "layers": config.num_hidden_layers,
+            "width": config.hidden_size,
+            "heads": config.num_attention_heads,
+            "vocabulary": config.vocab_size,
+        },
+        "parameters": model.num_parameters(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "prompt_length": sizes.prompt_length,
+        "gen_length": sizes.gen_length,
+        "block_length": sizes.block_length,
+        "schedule": schedule.source,
+        "tokens_per_forward": schedule.tokens_per_forward,
+        "lines": DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds),
+    }
+    if gpu:
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+        group["gpu_after"] = gpu_status()
+    return group
+
+
+if __name__ == "__main__":
+    sys.exit(main())

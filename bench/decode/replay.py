@@ -1,0 +1,87 @@
+"""Replays how many tokens each forward of a recorded decode revealed.
+
+A model with random weights is never confident, so no threshold would reveal several of its tokens at a time. Here the
+number is the recorded one, and only which tokens they are is the model's choice: its most confident ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tad_ext import DecodeState, TokenStatistics
+
+from ..results import read_json
+
+RECORDED = Path(__file__).resolve().parent / "schedule.json"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tokens revealed by each forward, block by block; a block's numbers add up to its length.
+
+    Attributes:
+        source: where the numbers are from, in words.
+    """
+
+    source: str
+    blocks: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def recorded(cls, gen_length: int, block_length: int, path: Path = RECORDED) -> Schedule:
+        """For a canvas of any size: the recorded forwards in their order, from the start again after the last. A block
+        takes forwards until it is full; the one that fills it reveals no more than is left. So blocks of a multiple of
+        the recorded length have exactly the recorded numbers.
+        """
+        document: dict[str, Any] = read_json(path)
+        counts = cycle(chain.from_iterable(document["blocks"]))
+        blocks = []
+        for _ in range(gen_length // block_length):
+            block: list[int] = []
+            while (left := block_length - sum(block)) > 0:
+                block.append(min(next(counts), left))
+            blocks.append(tuple(block))
+        return cls(document["source"], tuple(blocks))
+
+    @property
+    def forwards(self) -> int:
+        """Of one canvas."""
+        return sum(map(len, self.blocks))
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Of one row, over the whole canvas."""
+        return sum(map(sum, self.blocks)) / self.forwards
+
+    def of_row(self, row: int) -> list[int]:
+        """Row r starts at block r of the schedule, and has block 0 after the last: rows of a batch enter new blocks at
+        different forwards, as they would, and still finish together.
+        """
+        first = row % len(self.blocks)
+        return list(chain.from_iterable((*self.blocks[first:], *self.blocks[:first])))
+
+
+class ReplayedCounts:
+    """A policy: forward t reveals the n_t most confident eligible positions of a row; ties go to the lowest position.
+
+    Row b of the batch has row b's schedule, so no row may take another's place: decode no more prompts than a batch
+    holds. Never waits for the host.
+    """
+
+    def __init__(self, schedule: Schedule, rows: int, device: torch.device | str) -> None:
+        self.counts = torch.tensor([schedule.of_row(row) for row in range(rows)], device=device)
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by confidence; accept the n_t best."""
+        candidate = state.eligible & statistics.valid
+        score = statistics.confidence.masked_fill(~candidate, -torch.inf)
+        order = score.argsort(dim=-1, descending=True, stable=True)
+        now = state.forwards.clamp(max=self.counts.shape[1] - 1)[:, None]  # forwards before this one
+        best = torch.arange(score.shape[-1], device=score.device) < self.counts[: len(now)].gather(1, now)
+        accept = torch.zeros_like(candidate).scatter(-1, order, best) & candidate
+        return score, accept

@@ -1,0 +1,165 @@
+"""The steps of `bench.h200`: each a process of its own, with its own log, time limit and result.
+
+The document is written after every step, so that a step that fails or runs out of time takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .. import ROOT
+from ..results import read_json, write_json
+
+_GRACE = 8.0  # seconds from the polite signal to the other one
+_LEAST_USEFUL = 5.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """`limit` and `least` are in seconds: the most it may take, and what earlier steps leave it in any case."""
+
+    name: str
+    command: Sequence[str]
+    limit: float
+    least: float = 0.0
+    env: dict[str, str] = field(default_factory=dict)
+    result: Path | None = None  # the file it writes its result to, bit by bit; moved into the document
+    read_result: Callable[[Path], dict[str, Any]] = read_json
+    judge: Callable[[dict[str, Any]], str | None] = lambda result: None  # what is wrong with a result, if anything
+
+
+@dataclass
+class Run:
+    """A series of steps with one document, one log and a limit for all of them together."""
+
+    output: Path
+    limit: float
+    document: dict[str, Any]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def log(self) -> Path:
+        """Everything that the steps print."""
+        return self.output / "h200.log"
+
+    @property
+    def all_well(self) -> bool:
+        """No step failed, was stopped, or had no time."""
+        return all(step["status"] in ("ok", "skipped") for step in self.document["steps"].values())
+
+    def record(self, step: Step, status: str, reason: str | None = None, **more: Any) -> None:
+        """What has become of a step."""
+        record = {"status": status, **({"reason": reason} if reason else {}), **more}
+        self.document["steps"][step.name] = record
+        self.document["seconds"] = round(time.monotonic() - self.started, 2)
+        write_json(self.output / "h200.json", self.document)
+        took = f", {record['seconds']:.1f} s" if "seconds" in record else ""
+        print(f"{step.name}: {status}{took}{f': {reason}' if reason else ''}", flush=True)
+
+    def execute(self, step: Step, *, reserved: float = 0.0) -> dict[str, Any]:
+        """Run a step, and return its result; `reserved` seconds are left for later ones."""
+        left = self.limit - (time.monotonic() - self.started)
+        limit = min(step.limit, left - reserved)
+        if limit < _LEAST_USEFUL:
+            self.record(step, "failed", f"no time was left ({left:.0f} s, of which {reserved:.0f} s for later steps)")
+            return {}
+        print(f"{step.name}: at most {limit:.0f} s ...", flush=True)
+        if step.result:
+            step.result.unlink(missing_ok=True)  # of a run that was killed
+        began = time.monotonic()
+        outcome: tuple[str, str | None] = ("interrupted", None)
+        result: dict[str, Any] = {}
+        with self.log.open("a", encoding="utf-8", errors="replace") as log:
+            start_of_log = log.tell()
+            log.write(f"\n===== {step.name}: {' '.join(step.command)}\n")
+            log.flush()
+            try:
+                outcome = _run_limited(step, limit, log)
+            finally:
+                seconds = round(time.monotonic() - began, 2)
+                result, outcome = _result(step, outcome)
+                more = {"result": result} if result else {}
+                self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
+        if outcome[0] != "ok":
+            _print_end(self.log, start_of_log)
+        return result
+
+
+def _run_limited(step: Step, limit: float, log: IO[str]) -> tuple[str, str | None]:
+    """Status and reason of the process; whatever it started is gone afterwards."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.env}
+    try:
+        process = subprocess.Popen(
+            step.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return "failed", str(error)
+    try:
+        code = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        _signal_all(process, signal.SIGINT)  # pytest still writes its report
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        return "timed out", f"stopped after {limit:.0f} s"
+    finally:
+        _signal_all(process, signal.SIGKILL)
+        process.wait()
+    return ("failed", f"exit code {code}") if code else ("ok", None)
+
+
+def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """To the process and all that it started and did not detach."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _result(step: Step, outcome: tuple[str, str | None]) -> tuple[dict[str, Any], tuple[str, str | None]]:
+    """What the step has written, and what has become of the step in the light of it."""
+    if step.result is None:
+        return {}, outcome
+    try:
+        result = step.read_result(step.result)
+    except (OSError, ValueError) as error:
+        return {}, ("failed", f"no result: {error}") if outcome[0] == "ok" else outcome
+    finally:
+        step.result.unlink(missing_ok=True)
+    problem = step.judge(result)
+    return result, ("failed", problem) if problem and outcome[0] in ("ok", "failed") else outcome
+
+
+def _print_end(log: Path, start: int, lines: int = 30) -> None:
+    """The last lines that a step printed."""
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    print("\n".join(f"    {line}" for line in text.splitlines()[-lines:]), flush=True)
+
+
+def read_junit(path: Path) -> dict[str, Any]:
+    """Counts and the failed tests of a JUnit report of pytest. ValueError if it is none."""
+    try:
+        cases = ElementTree.parse(path).getroot().findall(".//testcase")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path} is not a JUnit report: {error}") from error
+    names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+    found = {
+        outcome: {name: one for name, case in zip(names, cases, strict=True) if (one := case.find(outcome)) is not None}
+        for outcome in ("failure", "error", "skipped")
+    }
+    return {
+        "passed": sum(not any(name in of for of in found.values()) for name in names),
+        "failed": len(found["failure"]),
+        "errors": len(found["error"]),
+        "skipped": len(found["skipped"]),
+        "failed_tests": sorted({*found["failure"], *found["error"]}),
+        "skip_reasons": dict(Counter(one.get("message") or "" for one in found["skipped"].values())),
+    }

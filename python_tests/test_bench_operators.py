@@ -1,0 +1,263 @@
+"""bench.operators: what is compared computes the same, is counted right, and a path that breaks costs its own line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import ROOT, stopwatch
+from bench.operators import __main__ as on_a_gpu
+from bench.operators import eager, losses, peers, workloads
+from bench.operators.cases import OPERATORS, QUICK, Case, cases
+from bench.operators.measure import side_by_side
+from bench.report.machines import section
+from bench.results import is_own
+from bench.stopwatch import Implementation, Stopwatch
+
+CASES = [pytest.param(case, id=case.title) for operator in OPERATORS for case in cases(operator, QUICK, "cpu")]
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch):
+    """Compiling takes seconds, and what it gives is PyTorch's business."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+
+
+def outcome(implementation: Implementation, title: str) -> list[Tensor]:
+    """What is comparable of a run, in float32: of a loss itself and its gradient; a sampled token is not."""
+    implementation.prepare()
+    result = implementation.run()
+    if isinstance(result, Tensor):
+        return [result.detach().float()]
+    if "TAD loss" in title:
+        loss, *gradients = result
+        gradient = torch.cat([part.float() for part in gradients])  # of near and distant rows, or of all
+        return [loss.detach().float(), gradient / gradient.abs().max()]
+    named = hasattr(result, "entropy")
+    token, confidence, entropy = (result.token, result.confidence, result.entropy) if named else result
+    sampled = "temperature 0.7" in title
+    return [part.float() for part in ((entropy,) if sampled else (token, confidence, entropy))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_baselines_do_the_same_work(case):
+    paths = case.build().implementations
+    expected, *others = (outcome(one, case.title) for path, one in paths.items() if path != losses.PRODUCTS)
+    tolerance = 3e-2 if "bfloat16" in case.title else 1e-4
+    assert any(part.abs().max() > 0 for part in expected)
+    for other in others:
+        for part, wanted in zip(other, expected, strict=True):
+            torch.testing.assert_close(part, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_least_traffic_by_hand():
+    half, vocabulary = torch.bfloat16, 100
+    compact, dense = losses.compact_tad_loss, losses.dense_tad_loss
+    assert compact(16, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3) * 200
+    assert compact(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
+    assert compact(16, vocabulary, half, near=0, distant=1).bytes == 16 * 3 * 200
+    assert dense(16, 64, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3 + 48) * 200
+    linear = losses.linear_tad_loss(16, 10, vocabulary, half, near=1, distant=7)
+    assert linear.bytes == (100 * 10 + (2 * 2 + 14 * 3) * 10) * 2
+    assert workloads.statistics(16, vocabulary, torch.float32).bytes == 16 * 400
+    assert workloads.truncation(16, vocabulary, torch.float32, top_p=0.9).bytes == 2 * 16 * 400
+    forward, backward = (workloads.log_softmax(16, vocabulary, half, part=of).bytes for of in ("forward", "backward"))
+    assert (forward, backward) == (2 * 16 * 200, (16 + 16 + 32) * 200)
+    assert workloads.copy(1000).bytes == 8000
+
+
+def test_matrix_products_are_counted_as_pytorch_counts_them():
+    work = losses.linear_tad_loss(16, 24, 100, torch.float32, near=1, distant=7)
+    for path in ("eager", losses.PRODUCTS):
+        with FlopCounterMode(display=False) as counter:
+            work.implementations[path].run()
+        assert work.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("operator", ["loss", "log-softmax", "unmask"])
+def test_a_gpu_s_lines_are_written_one_by_one(operator, tmp_path, monkeypatch, capsys):
+    """And a baseline that breaks costs its own line only."""
+
+    def broken(*_: Any) -> Tensor:
+        raise RuntimeError("no such kernel\nand a long explanation")
+
+    monkeypatch.setattr(eager, "tad_loss", broken)
+    file, written = tmp_path / "result.json", []
+    monkeypatch.setattr(on_a_gpu, "write_json", lambda path, document: written.append(json.dumps(document)))
+    code = on_a_gpu.main([operator, "--quick", "--device", "cpu", "--result", str(file)])
+    groups = json.loads(written[-1])["results"]
+    assert next(iter(groups)).startswith("a copy of 1024")
+    assert len(groups) == 3
+    assert len(written) > sum(map(len, groups.values())), "the last time is for the GPU's state"
+    failed = [line for lines in groups.values() for line in lines if "error" in line]
+    assert code == bool(failed) == (operator == "loss")
+    assert {line["error"] for line in failed} <= {"RuntimeError: no such kernel"}
+    printed = capsys.readouterr().out
+    for title, lines in list(groups.items())[1:]:
+        assert f"{title}\n\n| | median ms | best ms | warm ms |" in printed
+        assert is_own(lines[0])
+        for line in lines:
+            assert ("error" in line) != (0 < line.get("best_ms", 0) <= line.get("median_ms", 0))
+            assert not (is_own(line) and line in failed)
+
+
+class OverwritingCrossEntropy(torch.autograd.Function):
+    """Writes the gradient where the logits were, as Liger-Kernel's does."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels)
+        one_hot = F.one_hot(labels, logits.shape[-1])
+        logits.data.copy_((logits.softmax(-1) - one_hot) / len(labels))
+        ctx.save_for_backward(logits.detach())
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0], None
+
+
+@pytest.fixture
+def peers_installed(monkeypatch):
+    """Both packages, by modules with their signatures and PyTorch's arithmetic, and a CPU that passes for a GPU."""
+
+    def module(name: str, **content: Any) -> None:
+        made = ModuleType(name)
+        made.__dict__.update(content)
+        made.__spec__ = importlib.util.spec_from_loader(name, loader=None)
+        monkeypatch.setitem(sys.modules, name, made)
+
+    monkeypatch.setattr(peers, "_on_gpu", lambda tensor: True)
+    peers._liger.cache_clear()
+    module("liger_kernel")
+    module(
+        "liger_kernel.transformers",
+        LigerCrossEntropyLoss=lambda reduction: OverwritingCrossEntropy.apply,
+        LigerKLDIVLoss=torch.nn.KLDivLoss,
+        LigerFusedLinearCrossEntropyLoss=lambda: lambda weight, hidden, to: F.cross_entropy(hidden @ weight.T, to),
+    )
+    module("quack")
+    module("quack.cross_entropy", cross_entropy=F.cross_entropy)
+    module(
+        "quack.linear_cross_entropy",
+        chunked_linear_cross_entropy=lambda x, weight, to, reduction, tuned: F.cross_entropy(x @ weight.T, to),
+    )
+    module("quack.softmax", softmax=lambda x: x.softmax(-1))
+    yield
+    peers._liger.cache_clear()
+
+
+def peer_names(work) -> set[str]:
+    return {"Liger-Kernel", "QuACK"} & set(work.implementations)
+
+
+@pytest.mark.usefixtures("peers_installed")
+def test_peers_are_compared_where_they_do_the_same_work():
+    for near, distant, names in ((1, 0, {"Liger-Kernel", "QuACK"}), (0, 1, {"Liger-Kernel"}), (1, 7, set())):
+        for work in (
+            losses.compact_tad_loss(8, 64, torch.float32, near=near, distant=distant),
+            losses.linear_tad_loss(8, 16, 64, torch.bfloat16, near=near, distant=distant),
+        ):
+            linear = work.flops is not None
+            assert peer_names(work) == (names if near == 1 or not linear else set())
+            for name in peer_names(work):
+                for _ in range(2):  # the first run leaves nothing changed
+                    (expected, wanted), (loss, gradient) = (
+                        outcome(work.implementations[path], "TAD loss") for path in ("tad_ext", name)
+                    )
+                    tolerance = 2e-2 if linear else 1e-5
+                    torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+                    torch.testing.assert_close(gradient, wanted, rtol=tolerance, atol=tolerance)
+                    work.implementations[name].forget()
+    softmax = workloads.log_softmax(8, 64, torch.float32, part="forward").implementations["QuACK, softmax"].run()
+    torch.testing.assert_close(softmax.sum(-1), torch.ones(8))
+
+
+def test_on_a_cpu_all_paths_are_timed_in_turn():
+    happened: list[str] = []
+
+    def path(name: str, error: Exception | None = None) -> Implementation:
+        def run() -> None:
+            happened.append(name)
+            if error:
+                raise error
+
+        return Implementation(run, lambda: happened.append("prepare"), lambda: happened.append("forget"))
+
+    paths = {"eager": path("eager"), "broken": path("broken", RuntimeError("no")), "tad_ext": path("tad_ext")}
+    work = workloads.Workload(paths, bytes=8)
+    own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("loss", "title", lambda: work), work)
+    warm_up = [step for name in ("tad_ext", "eager", "broken") for step in ("prepare", name, "forget")]
+    one_round = [step for name in ("tad_ext", "eager") for step in (*["prepare", name] * 2, "forget")]
+    assert happened[:9] == warm_up
+    assert happened[15:35] == one_round * 2
+    assert (own["path"], own["rounds"], own["main"], own["bytes"]) == ("tad_ext", 11, True, 8)
+    assert 0 < own["best_ms"] <= own["median_ms"]
+    assert eager_line["cold_median_ms"] > 0
+    assert broken == {"path": "broken", "error": "RuntimeError: no"}
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_events_enclose_the_run_alone(cold, monkeypatch):
+    happened: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            happened.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 2.0
+
+    watch = Stopwatch("cpu", evict_bytes=64)
+    watch._cuda = True
+    monkeypatch.setattr(watch, "_evict", lambda: happened.append("evict"))
+    monkeypatch.setattr(stopwatch.torch.cuda, "Event", Event)
+    monkeypatch.setattr(stopwatch.torch.cuda, "synchronize", lambda: None)
+    work = Implementation(lambda: happened.append("run"), lambda: happened.append("prepare"))
+    timing = watch.time(work, cold=cold)
+    assert (timing.median_ms, timing.best_ms) == (2.0, 2.0)
+    one_round = ["prepare", *(["evict"] if cold else []), "event", "run", "event"]
+    assert happened[-len(one_round) * timing.rounds :] == one_round * timing.rounds
+
+
+def test_pytest_benchmark_times_saves_and_compares(tmp_path):
+    pytest.importorskip("pytest_benchmark")
+    # It measures nothing where it believes itself to be a worker of pytest-xdist.
+    hidden = ("PYTEST_XDIST", "PYTHONSAFEPATH")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    file, folder = tmp_path / "result.json", f"--benchmark-storage={tmp_path}"
+    sizes = ["--bench-rows=16", "--bench-rows=8", "--bench-vocabulary=256", "--bench-threads=1"]
+    command = [sys.executable, "-m", "pytest", "bench", "-k", "copy or (float32 and (1:7 or temperature))"]
+    for more in ([f"--benchmark-json={file}", "--benchmark-save=one"], ["--benchmark-compare", "-k", "copy"]):
+        done = subprocess.run(
+            [*command, *sizes, folder, "--benchmark-max-time=0.01", *more],
+            cwd=ROOT, env=environment | {"TORCHDYNAMO_DISABLE": "1"}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_operator[a copy of 16 float32 rows of 256] (NOW)" in done.stdout
+    document = json.loads(file.read_text())
+    assert document["machine_info"]["rows"] == [16, 8]
+    titles = [benchmark["extra_info"]["title"] for benchmark in document["benchmarks"]]
+    assert "TAD loss, forward + backward, float32, 8 rows of 256, near:distant 1:7" in titles
+    for benchmark in document["benchmarks"]:
+        own, *others = benchmark["extra_info"]["lines"]
+        assert 0 < benchmark["stats"]["min"] <= benchmark["stats"]["median"]
+        assert 0 < own["cold_best_ms"] <= own["cold_median_ms"]
+        assert others or own["path"] == "copy"
+    table = section(document)
+    assert "16 rows of 256, near:distant 1:7" in table
+    assert ", 8 rows of 256" not in table
