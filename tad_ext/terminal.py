@@ -70,3 +70,8 @@ def _prepare(name: str, errors: str) -> None:
 
 def _discard(name: str) -> None:
     setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.text import Text
 from torch import Tensor
 
+from tad_ext.terminal import printable
+
 MASK, MASK_STYLE, NEWEST_STYLE = "░", "dim", "bold green"
 _SECONDS_BETWEEN_FRAMES = 0.05
 
@@ -109,11 +111,6 @@ def _shared(one: str, other: str) -> int:
     """How many characters two texts begin with together."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def printable(text: str) -> str:
-    """`text` without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def view_of(session: Any, console: Console) -> LiveView:

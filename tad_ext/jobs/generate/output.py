@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.traces import TRACE, Trace
+from tad_ext.decoding.traces import TRACE, Trace
 from tad_ext.files import (
     JsonLinesWriter,
     json_lines,

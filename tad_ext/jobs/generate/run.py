@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tad_ext.data.traces import Trace
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION, DecodedRow
+from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.chat import chat
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.jobs.generate.live_view import rates, terminal, view_of

@@ -11,9 +11,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tad_ext.data.traces import Trace
+from tad_ext.decoding.traces import Trace
 from tad_ext.files import atomic_path
-from tad_ext.jobs.generate.live_view import printable
+from tad_ext.terminal import printable
 
 _LABELLED_ROWS, _LABELLED_COLUMNS = 16, 32  # beyond these, texts in the cells would not be readable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tad_ext.data.traces import read_traces
+from tad_ext.decoding.traces import read_traces
 from tad_ext.files import tried_file
 from tad_ext.jobs.plot_trace.config import PlotTraceConfig
 from tad_ext.jobs.plot_trace.heat_map import plot_traces

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tad_ext.data.jsonl import read_jsonl
-from tad_ext.decoding import DecodedRow
+from tad_ext.decoding.result import DecodedRow
 
 TRACE = "trace.jsonl"
 
