@@ -1,6 +1,7 @@
 # Everything here works in its own virtual environment, .venv, made on first use.
 #   make demo    the whole method on a tiny model, in minutes on a CPU
 #   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
+#   make check   what takes two minutes of it: style and types, the CPU's C++ tests, the Python tests that are not slow
 #   make bench   the benchmark tables;  make report  puts the committed results into README.md and docs/
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
 # PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
@@ -14,26 +15,42 @@ SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path 
 PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
-.PHONY: bench report lint format clean
+TESTS := test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
+CHECKS := lint check-cpp check-python
+NINJA := CMAKE_GENERATOR=Ninja PATH="$(CURDIR)/$(BIN):$$PATH"
+
+# Makes the targets $(1) one after the other as far as they succeed, and says how long each of them took.
+define in-turn
+	@table=; for stage in $(1); do \
+		start=$$(date +%s); $(MAKE) --no-print-directory $$stage; status=$$?; \
+		table="$$table$$(printf '%-20s %4d s' $$stage $$(($$(date +%s) - start)))\n"; \
+		if [ $$status -ne 0 ]; then table="$$table$$stage failed\n"; break; fi; \
+	done; printf "\n$$table"; exit $$status
+endef
+
+.PHONY: demo test check $(TESTS) $(CHECKS) bench report format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
 
-test: test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
+test: $(VENV)/test-tools
+	$(call in-turn,$(TESTS))
+
+check: $(VENV)/test-tools $(VENV)/lint-tools
+	$(call in-turn,$(CHECKS))
 
 test-cpp: $(VENV)/test-tools
-	$(BIN)/cmake -S . -B build/cmake -DTAD_SANITIZE=address,undefined
-	$(BIN)/cmake --build build/cmake --parallel 2
-	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+	$(NINJA) cmake -S . -B build/sanitized -DTAD_SANITIZE=address,undefined
+	$(NINJA) cmake --build build/sanitized --parallel 2
+	$(BIN)/ctest --test-dir build/sanitized --parallel 2 --output-on-failure
 
 test-races: $(VENV)/test-tools
-	$(BIN)/cmake -S . -B build/cmake-races -DTAD_SANITIZE=thread
-	$(BIN)/cmake --build build/cmake-races --parallel 2
-	$(BIN)/ctest --test-dir build/cmake-races --output-on-failure
+	$(NINJA) cmake -S . -B build/races -DTAD_SANITIZE=thread
+	$(NINJA) cmake --build build/races --parallel 2
+	$(BIN)/ctest --test-dir build/races --parallel 2 --output-on-failure
 
 test-planted-bugs: $(VENV)/test-tools
-	$(BIN)/python tools/planted_bugs.py --cmake $(BIN)/cmake
+	$(NINJA) python tools/planted_bugs.py
 
 test-nvcc:
 	$(PYTHON) tools/cuda_resources.py $(NVCC_CHECK)
@@ -53,6 +70,14 @@ test-smoke: $(VENV)/installed
 bench: $(VENV)/bench-tools
 	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds
 	$(BIN)/python -m bench.decode
+
+check-cpp: $(VENV)/test-tools
+	$(NINJA) cmake -S . -B build/check -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1
+	$(NINJA) cmake --build build/check --parallel 2 --target host_tests
+	$(BIN)/ctest --test-dir build/check --parallel 2 --output-on-failure --tests-regex '^(common|cpu)_'
+
+check-python: $(VENV)/test-tools
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 report: $(VENV)/installed
 	$(BIN)/python -m bench.report --update README.md --tables docs/benchmarks.md --plot docs/kernels.svg

@@ -17,10 +17,10 @@ FOLDER = ROOT / "build" / "cuda_on_host"
 def build() -> Path:
     """Compiles what has changed; the path of the library."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    tests = ROOT / "csrc" / "tests"
+    folder = ROOT / "csrc" / "cuda_on_host"
     load(
         name="cuda_on_host_ops",
-        sources=[str(tests / "cuda_on_host_ops.cpp"), str(tests / "cuda_kernels_on_host.cpp")],
+        sources=sorted(str(path) for path in folder.glob("*.cpp") if not path.name.endswith("_test.cpp")),
         extra_cflags=["-O2", "-g0", "-fopenmp", "-std=c++20"],
         extra_ldflags=["-fopenmp"],
         build_directory=str(FOLDER),

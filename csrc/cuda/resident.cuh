@@ -9,13 +9,6 @@
 namespace tad {
 namespace cuda {
 
-/// Threads of a block that works on a row. On the host a thread costs far more than its columns.
-#if defined(TAD_CUDA_ON_HOST)
-constexpr int kRowThreads = 64;
-#else
-constexpr int kRowThreads = 256;
-#endif
-
 /// Groups of columns that a thread has in flight at a time: 64 bytes, and of a pair of rows as much in all, but that
 /// the registers of float32 suffice for twice that.
 template <class Element>

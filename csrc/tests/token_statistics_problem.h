@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "../common/philox.h"
-#include "kernel_checks.h"
+#include "matrix.h"
 
 namespace tad::checks {
 

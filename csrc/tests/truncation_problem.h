@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernel_checks.h"
+#include "matrix.h"
 
 namespace tad::checks {
 

@@ -1,0 +1,128 @@
+// What kernels and launchers are written on, on a GPU. csrc/cuda_on_host/platform.h has the same for the host.
+#pragma once
+
+#include <cooperative_groups.h>
+#include <cuda_runtime.h>
+#include <mutex>
+
+#include "device.h"
+#include "kernels.h"
+
+namespace tad {
+namespace cuda {
+
+/// Threads of a block that works on a row.
+constexpr int kRowThreads = 256;
+
+/// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this
+/// use.
+template <class T, int kCount, int kUse = 0>
+__device__ __forceinline__ T* shared_array() {
+  __shared__ __align__(16) unsigned char array[kCount * sizeof(T)];  // bytes, because a T may have a constructor
+  return reinterpret_cast<T*>(array);
+}
+
+/// The dynamic shared memory that the launch asked for, 16-byte aligned.
+__device__ __forceinline__ void* dynamic_shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+
+// ---- clusters: blocks that run at the same time and reach each other's shared memory (from sm_90 on) --------------
+
+/// The number of the calling block in its cluster, and how many there are; 0 of 1 without clusters.
+__device__ __forceinline__ int cluster_rank() {
+#if __CUDA_ARCH__ >= 900
+  return int(cooperative_groups::cluster_group::block_rank());
+#else
+  return 0;
+#endif
+}
+__device__ __forceinline__ int cluster_size() {
+#if __CUDA_ARCH__ >= 900
+  return int(cooperative_groups::cluster_group::num_blocks());
+#else
+  return 1;
+#endif
+}
+
+/// The two halves of a barrier of all threads of a cluster: after a thread's wait everything is visible to it that
+/// others did before their arrive.
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+/// An arrive that says no more than that the block is there.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;");
+#endif
+}
+
+/// Where a variable of this block's shared memory lies in that of another block of the cluster.
+template <class T>
+__device__ __forceinline__ T* in_block(T* own, int rank) {
+#if __CUDA_ARCH__ >= 900
+  return cooperative_groups::cluster_group::map_shared_rank(own, rank);
+#else
+  return own;
+#endif
+}
+
+// ---- launches -----------------------------------------------------------------------------------------------------
+
+static __global__ void compiled_for_kernel() {}
+
+inline Device device_of(int number) {
+  Device device;
+  int clusters = 0;
+  cudaFuncAttributes code = {};
+  cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, number);
+  cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, number);
+  cudaDeviceGetAttribute(&device.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+  cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, number);
+  // A newer device may run code that was compiled for an older one, and does not know clusters.
+  device.clusters =
+      clusters && cudaFuncGetAttributes(&code, compiled_for_kernel) == cudaSuccess && code.ptxVersion >= 90;
+  return device;
+}
+
+inline Device current_device() {
+  constexpr int kMostDevices = 64;
+  static std::once_flag asked[kMostDevices];
+  static Device known[kMostDevices];
+  int number = 0;
+  if (cudaGetDevice(&number) != cudaSuccess || number >= kMostDevices) return {};
+  std::call_once(asked[number], [&] { known[number] = device_of(number); });
+  return known[number];
+}
+
+/// Enqueues a kernel of at least one block; `shared_bytes` of dynamic shared memory for each.
+template <class... Parameters, class... Arguments>
+Status enqueue(
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream,
+    const Arguments&... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = unsigned(cluster_blocks);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = cluster_blocks > 1 ? 1 : 0;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+  return error != cudaSuccess ? error : cudaGetLastError();
+}
+
+}  // namespace cuda
+}  // namespace tad

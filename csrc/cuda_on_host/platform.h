@@ -1,0 +1,54 @@
+// What kernels and launchers are written on, on the host. csrc/cuda/platform_device.cuh has the same for a GPU, and
+// says what each of these is.
+#pragma once
+
+#include "../cuda/device.h"
+#include "../cuda/kernels.h"
+#include "language.h"
+
+namespace tad {
+namespace cuda {
+
+constexpr int kRowThreads = 64;  // a thread costs far more here than its columns
+
+template <class T, int kCount, int kUse = 0>
+T* shared_array() {
+  static const char key = 0;  // one for each T, kCount and kUse
+  return static_cast<T*>(cuda_on_host::shared_array(&key, kCount * sizeof(T)));
+}
+
+using cuda_on_host::dynamic_shared_memory;
+
+inline int cluster_rank() {
+  return int(cuda_on_host::cluster_rank());
+}
+inline int cluster_size() {
+  return int(cuda_on_host::cluster_size());
+}
+
+using cuda_on_host::cluster_arrive;
+using cuda_on_host::cluster_arrive_relaxed;
+using cuda_on_host::cluster_wait;
+
+template <class T>
+T* in_block(T* own, int rank) {
+  return cuda_on_host::map_shared_rank(own, unsigned(rank));
+}
+
+inline Device current_device() {
+  const cuda_on_host::Device& d = cuda_on_host::device;
+  return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, d.clusters};
+}
+
+template <class... Parameters, class... Arguments>
+Status enqueue(
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream,
+    const Arguments&... arguments) {
+  cuda_on_host::launch_cluster(
+      kernel, blocks, dim3(unsigned(threads)), unsigned(cluster_blocks), shared_bytes,
+      static_cast<cudaStream_t>(stream), arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace cuda
+}  // namespace tad

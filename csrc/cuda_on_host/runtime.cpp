@@ -1,0 +1,63 @@
+#include "runtime.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <vector>
+
+namespace cuda_on_host {
+
+// Largest dynamic shared memory of the kernels that asked for another than kSharedBytes.
+struct SharedLimits {
+  std::mutex mutex;
+  std::map<const void*, size_t> bytes;
+};
+static SharedLimits shared_limits;
+
+static size_t shared_limit(const void* kernel) {
+  const std::lock_guard lock(shared_limits.mutex);
+  const auto found = shared_limits.bytes.find(kernel);
+  return found == shared_limits.bytes.end() ? kSharedBytes : found->second;
+}
+
+static cudaError_t check_launch(const void* kernel, const Launch& launch) {
+  const auto within = [](dim3 shape, unsigned x, unsigned y, unsigned z) {
+    return shape.x - 1 < x && shape.y - 1 < y && shape.z - 1 < z;  // 0 wraps around, and is not
+  };
+  if (!within(launch.grid, 0x7fffffff, 65535, 65535) || !within(launch.block, 1024, 1024, 64) ||
+      launch.threads() > 1024)
+    return cudaErrorInvalidConfiguration;
+  if (launch.cluster_blocks - 1 >= kMaxClusterBlocks || launch.grid.x % launch.cluster_blocks != 0)
+    return cudaErrorInvalidConfiguration;
+  if (launch.cluster_blocks > 1 && !device.clusters) return cudaErrorNotSupported;
+  return launch.shared_bytes > shared_limit(kernel) ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+void run(const void* kernel, const Launch& launch) {
+  if (const cudaError_t error = check_launch(kernel, launch); error != cudaSuccess) {
+    last_error = error;
+    return;
+  }
+  last_launched = {launch.grid, launch.block, launch.cluster_blocks, launch.shared_bytes};
+  const Schedule now = schedule;
+  const dim3 grid(launch.grid.x / launch.cluster_blocks, launch.grid.y, launch.grid.z);  // of clusters
+  std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937(now.seed + unsigned(now.order)));
+  for (size_t i : order) {
+    const unsigned x = unsigned(i % grid.x), y = unsigned(i / grid.x % grid.y), z = unsigned(i / grid.x / grid.y);
+    Cluster(launch, {x * launch.cluster_blocks, y, z}).run(now);
+  }
+}
+
+cudaError_t set_shared_limit(const void* kernel, cudaFuncAttribute attribute, int bytes) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || bytes < 0 || bytes > device.shared_bytes_per_block)
+    return last_error = cudaErrorInvalidValue;
+  const std::lock_guard lock(shared_limits.mutex);
+  shared_limits.bytes[kernel] = size_t(bytes);
+  return cudaSuccess;
+}
+
+}  // namespace cuda_on_host

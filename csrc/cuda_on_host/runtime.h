@@ -1,0 +1,107 @@
+// The part of the CUDA runtime that the launchers need: what is a valid launch, errors, and the device.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+#include "run.h"
+
+enum cudaError_t : int {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotSupported = 801
+};
+enum cudaFuncAttribute : int { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+using cudaStream_t = struct CUstream_st*;
+
+namespace cuda_on_host {
+
+// What launches, and launchers that ask, take the device for: an H100. A test may change it while nothing is launched.
+struct Device {
+  int multiprocessors = 132;
+  int l2_bytes = 50 << 20;
+  int shared_bytes_per_block = 227 << 10;  // of a kernel that asked for more than kSharedBytes
+  int shared_bytes_per_multiprocessor = 228 << 10;
+  int compute_capability_major = 9;
+  bool clusters = true;
+};
+inline Device device;
+
+constexpr size_t kSharedBytes = 48 << 10;  // of dynamic shared memory any kernel may have
+constexpr unsigned kMaxClusterBlocks = 8;  // that every device with clusters has room for
+
+inline constinit thread_local cudaError_t last_error = cudaSuccess;
+
+// What was last launched, for tests of launchers.
+struct Launched {
+  dim3 grid, block;
+  unsigned cluster_blocks = 0;
+  size_t shared_bytes = 0;
+};
+inline constinit thread_local Launched last_launched;
+
+// Clusters, in an ordinary launch blocks, run one after the other in an order no kernel can rely on.
+void run(const void* kernel, const Launch& launch);
+
+// What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory.
+cudaError_t set_shared_limit(const void* kernel, cudaFuncAttribute attribute, int bytes);
+
+// As launch(), with clusters of this many blocks that follow each other in x.
+template <class... P>
+void launch_cluster(
+    void (*kernel)(P...), dim3 grid, dim3 block, unsigned cluster_blocks, size_t shared_bytes, cudaStream_t /*stream*/,
+    std::type_identity_t<P>... arguments) {
+  static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied as bytes");
+  const std::function<void()> body = [&] { kernel(arguments...); };  // by value: each thread has its own copy
+  const char* self = std::source_location::current().function_name();
+  run(reinterpret_cast<const void*>(kernel), {grid, block, cluster_blocks, shared_bytes, body, self});
+}
+
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...), done when it returns; cudaGetLastError() tells whether
+// it ran. OS threads may launch at the same time.
+template <class... P>
+void launch(
+    void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+    std::type_identity_t<P>... arguments) {
+  launch_cluster(kernel, grid, block, 1, shared_bytes, stream, arguments...);
+}
+
+// The block's dynamic shared memory: as many bytes as the launch asked for, 16-byte aligned, 0xFF when a block begins.
+inline void* dynamic_shared_memory() {
+  return current->block->shared_memory.data();
+}
+
+// Static shared memory: the block's array for this key, made, with 0xFF in it, by the first thread that asks for it.
+inline void* shared_array(const void* key, size_t bytes) {
+  const OrdersNothing scope;
+  return current->block->shared_array(key, bytes);
+}
+
+}  // namespace cuda_on_host
+
+template <class... P>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
+  return cuda_on_host::set_shared_limit(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+
+inline cudaError_t cudaPeekAtLastError() {
+  return cuda_on_host::last_error;
+}
+
+inline cudaError_t cudaGetLastError() {
+  return std::exchange(cuda_on_host::last_error, cudaSuccess);
+}
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorNotSupported: return "operation not supported";
+  }
+  return "unrecognized error code";
+}

@@ -1,0 +1,66 @@
+// The ways in which a row is worked on (csrc/cuda/resident.cuh), and devices that make the launchers take each of them.
+#pragma once
+
+#include "runs.h"
+
+namespace tad::checks {
+
+/// How many blocks share a row, whether they keep it, and how many rows are worked on at a time (0: all).
+struct Path {
+  const char* name;
+  unsigned cluster_blocks;
+  bool kept;
+  unsigned rows_at_a_time;
+};
+constexpr Path kPaths[] = {
+    {"kept by 1 block", 1, true, 0},         {"kept by 2 blocks", 2, true, 0},
+    {"kept by 4 blocks", 4, true, 0},        {"kept by 8 blocks", 8, true, 0},
+    {"read again by 8 blocks", 8, false, 0}, {"read again by 8 blocks, two rows at a time", 8, false, 2},
+    {"read again by 1 block", 1, false, 2},
+};
+
+/// Whether a path is left out where a CUDA thread is an OS thread: two blocks race as well as eight.
+inline bool is_left_out(const Path& path) {
+  return kThreads && path.cluster_blocks != 2;
+}
+
+/// While it lives rows of so many columns, and bytes per column, take a path. Then the device is as it was.
+class OnPath {
+ public:
+  OnPath(const Path& path, int64_t columns, int64_t column_bytes) : path_(path), before_(cuda_on_host::device) {
+    constexpr int64_t kReserved = 4 << 10;
+    const int64_t groups = (columns + 7) / 8, blocks = path.cluster_blocks;
+    const int64_t block_bytes = (groups + blocks - 1) / blocks * 8 * column_bytes;
+    cuda_on_host::Device& device = cuda_on_host::device;
+    device.clusters = path.kept || path.cluster_blocks > 1;
+    device.shared_bytes_per_block = int(path.kept ? 3 * (block_bytes + kReserved) : kReserved);  // three take turns
+    if (path.rows_at_a_time > 0) {
+      device.multiprocessors = int(path.rows_at_a_time);  // one row for each
+      device.l2_bytes = 1;
+    }
+    outer_context_ = context;
+    context += std::string(", ") + path.name;
+  }
+  OnPath(const OnPath&) = delete;
+  OnPath& operator=(const OnPath&) = delete;
+  ~OnPath() {
+    cuda_on_host::device = before_;
+    context = outer_context_;
+  }
+
+  /// Checks that the last launch, of rows visited twice, went this way; `can_keep`: what they are is also kept.
+  void check_launch(int64_t rows, bool can_keep = true) const {
+    const cuda_on_host::Launched& launched = cuda_on_host::last_launched;
+    const bool limited = path_.rows_at_a_time > 0 && path_.rows_at_a_time < rows;
+    CHECK(launched.cluster_blocks == path_.cluster_blocks);
+    CHECK(launched.grid.x == (limited ? path_.rows_at_a_time : unsigned(rows)) * path_.cluster_blocks);
+    CHECK((launched.shared_bytes > 0) == (path_.kept && can_keep));
+  }
+
+ private:
+  Path path_;
+  cuda_on_host::Device before_;
+  std::string outer_context_;
+};
+
+}  // namespace tad::checks

@@ -1,0 +1,91 @@
+// How many blocks work on a row, and whether they keep it (csrc/cuda/resident.cuh), for the vocabularies that matter on
+// the devices that matter.
+#include "../../cuda/resident.cuh"
+#include "../check.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::cuda;
+
+constexpr int kLlada = 126464, kDream = 152064;
+constexpr Device kH100{132, 50 << 20, 227 << 10, true};
+constexpr Device kA100{108, 40 << 20, 163 << 10, false};
+
+bool is(const RowPlan& plan, int cluster_blocks, bool resident) {
+  return plan.cluster_blocks == cluster_blocks && plan.resident == resident;
+}
+
+void test_blocks() {
+  CHECK(is(plan_rows(kH100, kLlada, 2), 4, true));      // cross-entropy in bfloat16
+  CHECK(is(plan_rows(kH100, kLlada, 2 + 2), 8, true));  // a pair
+  CHECK(is(plan_rows(kH100, kLlada, 4), 8, true));
+  CHECK(is(plan_rows(kH100, kLlada, 4 + 4), 8, true));
+  CHECK(is(plan_rows(kH100, kDream, 2), 8, true));
+  CHECK(is(plan_rows(kH100, kDream, 2 + 2), 8, true));
+  CHECK(is(plan_rows(kH100, kLlada, 8 + 8), 8, false));  // a pair in float64 is too large
+  CHECK(is(plan_rows(kH100, 1, 2), 1, true));
+  CHECK(is(plan_rows(kA100, kLlada, 2), 1, false));
+  CHECK(is(plan_rows(kA100, 32000, 2), 1, true));
+}
+
+void test_shared_memory_is_that_of_a_block() {
+  CHECK(plan_rows(kH100, kLlada, 2).shared_bytes == kLlada / 4 * 2);
+  CHECK(plan_rows(kH100, kLlada, 8).shared_bytes == kLlada / 8 * 8);
+  CHECK(plan_rows(kH100, kLlada + 1, 2).shared_bytes == (kLlada / 4 + 8) * 2);  // whole groups
+  CHECK(plan_rows(kA100, kLlada, 2).shared_bytes == 0);
+}
+
+/// As many as stay in three quarters of the cache, but one for each multiprocessor.
+void test_rows_at_a_time() {
+  const int64_t cache = kA100.l2_bytes / 4 * 3;
+  CHECK(plan_rows(kA100, kLlada, 2).rows_at_a_time == cache / (kLlada * 2));
+  CHECK(plan_rows(kA100, kLlada, 2).rows_at_a_time > kA100.multiprocessors);
+  CHECK(plan_rows(kA100, kLlada, 16).rows_at_a_time == kA100.multiprocessors);
+}
+
+void test_shapes() {
+  const RowPlan kept = plan_rows(kH100, kLlada, 4), read_again = plan_rows(kA100, kLlada, 2);
+  LaunchShape shape = shape_of(kept, 1000, /*visited_twice=*/true);
+  CHECK(shape.blocks.x == 8000 && shape.cluster_blocks == 8 && shape.shared_bytes == kept.shared_bytes);
+  shape = shape_of(kept, 1000, /*visited_twice=*/false);
+  CHECK(shape.blocks.x == 8000 && shape.cluster_blocks == 8 && shape.shared_bytes == 0);
+  shape = shape_of(read_again, 1000, /*visited_twice=*/true);
+  CHECK(shape.blocks.x == read_again.rows_at_a_time && shape.cluster_blocks == 1 && shape.shared_bytes == 0);
+  CHECK(shape_of(read_again, 1000, /*visited_twice=*/false).blocks.x == 1000);
+  CHECK(shape_of(read_again, 3, /*visited_twice=*/true).blocks.x == 3);
+}
+
+void columns_of_block_kernel(int columns, ColumnRange* ranges) {
+  Cluster cluster;
+  ranges[cluster.rank()] = columns_of_block(columns, cluster);
+  cluster.leave();
+}
+
+/// Every group belongs to one block, as far as the row goes.
+void test_columns_of_blocks() {
+  for (int columns : {1, 8, 9, 63, 64, 65, 523, kLlada, kDream + 1})
+    for (int blocks : {1, 2, 4, 8}) {
+      ColumnRange ranges[8], *const of_rank = ranges;
+      const LaunchShape shape{dim3(unsigned(blocks)), 1, blocks};
+      CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, of_rank) == 0);
+      int group = 0;
+      for (int rank = 0; rank < blocks; ++rank) {
+        CHECK(ranges[rank].groups == 0 || ranges[rank].begin == group * kGroup);
+        CHECK(ranges[rank].groups >= 0 && ranges[rank].groups <= groups_per_block(columns, blocks));
+        group += ranges[rank].groups;
+      }
+      CHECK(group == (columns + kGroup - 1) / kGroup);
+    }
+}
+
+}  // namespace
+
+int main() {
+  test_blocks();
+  test_shared_memory_is_that_of_a_block();
+  test_rows_at_a_time();
+  test_shapes();
+  test_columns_of_blocks();
+  return tad::checks::report();
+}

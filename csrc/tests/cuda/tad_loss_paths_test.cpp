@@ -1,0 +1,125 @@
+// The CUDA kernel of the partitioned loss on every path that a row can take: kept by clusters of 1, 2, 4 and 8 blocks,
+// or read again, by all clusters at once or by few that go from row to row.
+#include "paths.h"
+#include "tad_loss_runs.h"
+
+namespace {
+
+using namespace tad;
+using namespace tad::checks;
+
+constexpr DType kDTypes[] = {DType::kBFloat16, DType::kFloat32, DType::kFloat16, DType::kFloat64};
+
+int64_t column_bytes(const Problem& problem) {
+  return portable::element_size(problem.student.dtype()) + portable::element_size(problem.teacher.dtype());
+}
+
+/// A near, a distant and a silent entry, each with its own row.
+Problem dense_problem(DType dtype, DType teacher_dtype, int64_t vocabulary, int64_t gap = 0, int64_t offset = 0) {
+  Matrix student(dtype, 3, vocabulary, gap, offset), teacher(teacher_dtype, 3, vocabulary, offset, gap % 2);
+  Problem problem{student.randomize(1), teacher.randomize(2), {vocabulary - 1, 0, 0}, {2, 9, 0}, {}, {}, {}};
+  problem.own_counts = true;
+  return problem;
+}
+
+/// 523 columns are 66 groups: nine for each of eight blocks, but for the last one, whose three end with half a group.
+/// 640 are whole groups, in rows on 16-byte boundaries.
+void test_dtypes(const Path& path, int64_t vocabulary, bool same_dtype) {
+  for (int i = 0; i < 4; ++i) {
+    const DType dtype = kDTypes[i], teacher_dtype = same_dtype ? dtype : kDTypes[(i + 1) % 4];
+    const bool whole = vocabulary == 640;
+    const Problem problem = dense_problem(dtype, teacher_dtype, vocabulary, whole ? 8 * i : i, whole ? 0 : i % 2);
+    context = "V " + std::to_string(vocabulary) + ", " + name_of(dtype) + " and " + name_of(teacher_dtype);
+    const OnPath on_path(path, vocabulary, column_bytes(problem));
+    const int64_t gap = whole && i < 3 ? 8 * i : i;  // one gradient on other boundaries
+    check_problem(problem, {.gap = gap, .has_grad_loss = i > 1, .every_schedule = false});
+    on_path.check_launch(3, same_dtype);
+  }
+}
+
+/// Rows named three times, once and never, on 16-byte boundaries and under every schedule. Two sums of one kind follow
+/// each other in rows 1 and 3.
+void test_row_lists(const Path& path) {
+  constexpr int64_t kColumns = 640;
+  context = "row lists";
+  Matrix student(DType::kBFloat16, 5, kColumns), teacher(DType::kBFloat16, 4, kColumns);
+  const Problem problem{student.randomize(3),      teacher.randomize(4),  {5, 39, 0, 1, 7, 0, 639},
+                        {2, 1, 8, 9, 9, 0, 4},     {3, 1, 3, 3, 0, 1, 1}, {-1, -1, 2, 1, 3, -1, -1},
+                        {1, 0.5, 3, 0.25, 2, 1, 3}};
+  const OnPath on_path(path, kColumns, column_bytes(problem));
+  check_problem(problem);
+  on_path.check_launch(5);
+}
+
+/// Several batches of groups for a thread, of which the last one is not full.
+void test_batches(const Path& path) {
+  context = "batches";
+  const Problem problem = dense_problem(DType::kBFloat16, DType::kBFloat16, 5003, 5);
+  const OnPath on_path(path, 5003, column_bytes(problem));
+  check_problem(problem, {.every_schedule = false});
+  on_path.check_launch(3);
+}
+
+/// The gradient in the place of the student's logits, and alone.
+void test_places(const Path& path, DType dtype, int64_t vocabulary) {
+  context = std::string("in place, ") + name_of(dtype);
+  Problem problem = dense_problem(dtype, DType::kBFloat16, vocabulary);
+  problem.labels[0] = 3;  // in the group that its reader writes
+  const OnPath on_path(path, vocabulary, column_bytes(problem));
+  const TadLossArguments a = problem.arguments();
+  Matrix expected(dtype, 3, vocabulary), alone(dtype, 3, vocabulary);
+  const std::vector<double> losses = run_gradient(a, expected.mutable_view());
+  run_gradient_alone(a, alone.mutable_view());
+  CHECK(alone.bytes() == expected.bytes());
+  CHECK(run_gradient(a, problem.student.mutable_view()) == losses);
+  CHECK(problem.student.bytes() == expected.bytes());
+}
+
+/// Every entry on its own gives the bits it gives in company.
+void test_a_row_alone(const Path& path) {
+  context = "a row alone";
+  const Problem problem = dense_problem(DType::kBFloat16, DType::kBFloat16, 523);
+  const OnPath on_path(path, 523, column_bytes(problem));
+  Matrix together(DType::kBFloat16, 3, 523);
+  const std::vector<double> losses = run_gradient(problem.arguments(), together.mutable_view());
+  for (int64_t entry = 0; entry < 2; ++entry) {
+    TadLossArguments a = problem.arguments();
+    a.entries = 1;
+    a.labels += entry;
+    a.steps += entry;
+    a.student = problem.student.view(entry, 1);
+    a.teacher = problem.teacher.view(entry, 1);
+    Matrix alone(DType::kBFloat16, 1, 523);
+    CHECK(run_gradient(a, alone.mutable_view())[0] == losses[size_t(entry)]);
+    CHECK(alone.row(0) == together.row(entry));
+  }
+}
+
+void test_equal_rows_have_no_divergence(const Path& path) {
+  context = "student is teacher";
+  Matrix logits(DType::kFloat32, 1, 523);
+  const Problem problem{logits.randomize(9, 20), logits, {0}, {9}, {}, {}, {}};
+  const OnPath on_path(path, 523, column_bytes(problem));
+  Matrix gradient(DType::kFloat32, 1, 523);
+  CHECK(run_gradient(problem.arguments(), gradient.mutable_view())[0] == 0);
+  for (double x : gradient.row(0)) CHECK(x == 0);
+}
+
+}  // namespace
+
+int main() {
+  for (const Path& path : kPaths) {
+    if (is_left_out(path)) continue;
+    test_row_lists(path);
+    if (kThreads) continue;
+    test_dtypes(path, 523, /*same_dtype=*/true);
+    test_dtypes(path, 523, /*same_dtype=*/false);
+    test_dtypes(path, 640, /*same_dtype=*/true);
+    test_batches(path);
+    test_places(path, DType::kFloat32, 523);
+    test_places(path, DType::kBFloat16, 640);
+    test_a_row_alone(path);
+    test_equal_rows_have_no_divergence(path);
+  }
+  return report();
+}
