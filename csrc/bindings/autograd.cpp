@@ -238,6 +238,7 @@ TORCH_LIBRARY_IMPL(tad_ext, Autograd, m) {
   for (const char* backward : {"tad_loss_gradient", "linear_tad_loss_backward", "masked_log_softmax_backward"})
     m.impl(backward, torch::autograd::autogradNotImplementedFallback());
   for (const char* name :
-       {"scale_gradient", "token_statistics", "truncate_logits", "commit_reveal", "select_reveal", "survey"})
+       {"scale_gradient", "token_statistics", "truncate_logits", "commit_reveal", "select_reveal",
+        "eligible_positions"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&constant>());
 }

@@ -93,7 +93,9 @@ class CudaBackend final : public Backend {
     check(kKernels->commit_reveal(a, stream_), "commit_reveal");
   }
 
-  void survey(const SurveyArguments& a) const override { check(kKernels->survey(a, stream_), "survey"); }
+  void eligible_positions(const EligiblePositionsArguments& a) const override {
+    check(kKernels->eligible_positions(a, stream_), "eligible_positions");
+  }
 
  private:
   at::Tensor workspace_for(const TokenStatisticsArguments& a) const {

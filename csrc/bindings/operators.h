@@ -69,7 +69,7 @@ StatisticsResult select_reveal(
     int64_t block_length, double block_add_threshold, double decoded_token_threshold, c10::string_view forced_progress,
     int64_t mask_token_id, at::IntArrayRef eos_token_ids);
 
-at::Tensor survey(
+at::Tensor eligible_positions(
     const at::Tensor& canvas, const at::Tensor& blocks, const at::Tensor& positions, int64_t block_length,
     int64_t mask_token_id);
 
@@ -86,7 +86,7 @@ inline void implement_operators(torch::Library& m) {
   m.impl("truncate_logits", truncate_logits);
   m.impl("commit_reveal", commit_reveal);
   m.impl("select_reveal", select_reveal);
-  m.impl("survey", survey);
+  m.impl("eligible_positions", eligible_positions);
 }
 
 }  // namespace tad

@@ -46,7 +46,9 @@ TORCH_LIBRARY(tad_ext, m) {
       "float decoded_token_threshold, str forced_progress, int mask_token_id, int[] eos_token_ids) "
       "-> (Tensor token, Tensor confidence, Tensor log_odds, Tensor top_token, Tensor second_token, Tensor margin, "
       "Tensor gap, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor revealed)");
-  m.def("survey(Tensor canvas, Tensor blocks, Tensor(a!) positions, int block_length, int mask_token_id) -> Tensor");
+  m.def(
+      "eligible_positions(Tensor canvas, Tensor blocks, Tensor(a!) positions, int block_length, int mask_token_id) -> "
+      "Tensor");
 }
 
 TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {

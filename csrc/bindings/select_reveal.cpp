@@ -1,4 +1,4 @@
-// select_reveal, and survey.
+// select_reveal, and eligible_positions.
 #include "backend.h"
 #include "checks.h"
 #include "operators.h"
@@ -60,7 +60,7 @@ StatisticsResult select_reveal(
   return statistics.with(reveal.revealed);
 }
 
-at::Tensor survey(
+at::Tensor eligible_positions(
     const at::Tensor& canvas, const at::Tensor& blocks, const at::Tensor& positions, int64_t block_length,
     int64_t mask_token_id) {
   TORCH_CHECK_VALUE(canvas.dim() == 2, "canvas has shape ", canvas.sizes(), ", expected (batch, gen_length)");
@@ -74,7 +74,7 @@ at::Tensor survey(
   check_same_device(blocks, "blocks", canvas, "canvas");
   check_same_device(positions, "positions", canvas, "canvas");
   const at::Tensor created = blocks.contiguous(), progress = at::empty({batch, 3}, canvas.options());
-  SurveyArguments a;
+  EligiblePositionsArguments a;
   a.batch = batch;
   a.gen_length = gen_length;
   a.block_length = block_length;
@@ -83,7 +83,7 @@ at::Tensor survey(
   a.blocks = created.const_data_ptr<int64_t>();
   a.positions = positions.mutable_data_ptr<int64_t>();
   a.progress = progress.mutable_data_ptr<int64_t>();
-  backend_for(canvas)->survey(a);
+  backend_for(canvas)->eligible_positions(a);
   if (!positions.is_inference()) positions.unsafeGetTensorImpl()->bump_version();
   return progress;
 }

@@ -35,7 +35,7 @@ Status select_reveal(
     const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&, void* workspace, Stream);
 Status truncate_logits(const TruncationArguments&, Stream);
 Status commit_reveal(const RevealArguments&, Stream);
-Status survey(const SurveyArguments&, Stream);
+Status eligible_positions(const EligiblePositionsArguments&, Stream);
 const char* status_text(Status);
 
 /// All of them, for callers that are also built without CUDA.
@@ -50,7 +50,7 @@ struct Kernels {
   decltype(&cuda::select_reveal) select_reveal;
   decltype(&cuda::truncate_logits) truncate_logits;
   decltype(&cuda::commit_reveal) commit_reveal;
-  decltype(&cuda::survey) survey;
+  decltype(&cuda::eligible_positions) eligible_positions;
   decltype(&cuda::status_text) status_text;
 };
 

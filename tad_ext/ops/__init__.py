@@ -3,11 +3,11 @@
 from . import reference
 from .backend import (
     commit_reveal,
+    eligible_positions,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
     select_reveal,
-    survey,
     token_statistics,
     truncate_logits,
 )
@@ -27,6 +27,7 @@ __all__ = [
     "backend_info",
     "best_first",
     "commit_reveal",
+    "eligible_positions",
     "fused_linear_tad_loss",
     "fused_tad_loss",
     "in_place",
@@ -36,7 +37,6 @@ __all__ = [
     "reference",
     "select",
     "select_reveal",
-    "survey",
     "token_statistics",
     "truncate_logits",
     "uniform_noise",

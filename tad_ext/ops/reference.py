@@ -354,8 +354,10 @@ def select_reveal(
 
 
 @_on_one_device
-def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
-    """Eligible positions and counts of every canvas; see `tad_ext.ops.survey`."""
+def eligible_positions(
+    canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int
+) -> Tensor:
+    """Eligible positions and counts of every canvas; see `tad_ext.ops.eligible_positions`."""
     columns = torch.arange(canvas.shape[1], device=canvas.device)
     masked = canvas == mask_token_id
     eligible = masked & (columns < (blocks * block_length)[:, None])

@@ -10,7 +10,9 @@ from torch import Tensor
 from .fake import register_fake
 
 
-def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
+def eligible_positions(
+    canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int
+) -> Tensor:
     """Eligible positions of every canvas, and counts.
 
     Args:
@@ -21,9 +23,9 @@ def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: i
     Returns:
         (B, 3) int64: the first block with a mask (0 where none has), masks in created blocks, all masks.
     """
-    return torch.ops.tad_ext.survey(canvas, blocks, positions, block_length, mask_token_id)
+    return torch.ops.tad_ext.eligible_positions(canvas, blocks, positions, block_length, mask_token_id)
 
 
-@register_fake("survey")
+@register_fake("eligible_positions")
 def _(canvas: Tensor, *_: Any) -> Tensor:
     return canvas.new_empty(canvas.shape[0], 3)
