@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+Count = int | float | Tensor | None
+"""A denominator: a number or a 0-d tensor; None is a call's own count."""
+
 ForcedProgress = Literal["row", "block", "blocks"]
 """What a forward reveals where its policy accepts nothing, see `commit_reveal`."""
 
