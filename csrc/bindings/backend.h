@@ -42,7 +42,7 @@ class Backend {
 
   virtual void commit_reveal(const RevealArguments&) const = 0;
 
-  virtual void survey(const SurveyArguments&) const = 0;
+  virtual void eligible_positions(const EligiblePositionsArguments&) const = 0;
 };
 
 /// The backend of a tensor's device, on its current stream; that device stays the current one while the backend lives.

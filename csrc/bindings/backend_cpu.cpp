@@ -1,9 +1,9 @@
 // The CPU backend: rows, or slices of rows, over threads, each by a kernel of the best instruction set.
+#include "../common/eligible_positions.h"
 #include "../common/entries.h"
 #include "../common/reveal.h"
 #include "../common/select.h"
 #include "../common/statistics.h"
-#include "../common/survey.h"
 #include "../cpu/kernels.h"
 #include "backend.h"
 #include "parallel.h"
@@ -155,8 +155,8 @@ class CpuBackend final : public Backend {
     for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::reveal_row(TAD_ISA::OneThread(), a, row);
   }
 
-  void survey(const SurveyArguments& a) const override {
-    for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::survey_row(TAD_ISA::OneThread(), a, row);
+  void eligible_positions(const EligiblePositionsArguments& a) const override {
+    for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::eligible_positions_row(TAD_ISA::OneThread(), a, row);
   }
 };
 

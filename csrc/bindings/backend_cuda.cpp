@@ -1,7 +1,7 @@
-// The CUDA backend: hands pointers to the kernels' launchers, on the current stream of the tensors' device.
+// The CUDA backend: hands pointers to the kernels' launchers, on the current stream of the tensors' device. Where no
+// kernels are compiled for CUDA, all that is left of it says so.
 //
-// Needs no CUDA headers and no CUDA build of PyTorch to compile: the stream comes through the device guard interface,
-// the launchers through a table.
+// Needs no CUDA headers and no CUDA build of PyTorch to compile: the stream comes through the device guard interface.
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -10,13 +10,9 @@
 #include "checks.h"
 
 namespace tad {
-namespace {
 
 #if defined(TAD_WITH_CUDA) || defined(TAD_CUDA_ON_HOST)
-constexpr const cuda::Kernels* kKernels = &cuda::kKernels;
-#else
-constexpr const cuda::Kernels* kKernels = nullptr;
-#endif
+namespace {
 
 /// The entries that name each row, made on the device: entry numbers sorted by row, in entry order within a row.
 struct SortedEntries {
@@ -45,65 +41,62 @@ class CudaBackend final : public Backend {
 
   void tad_loss(const TadLossArguments& a, double* losses, const TadGradient* gradient) const override {
     const SortedEntries sorted(gradient ? a.student_rows : nullptr, a.entries, device_);
-    check(kKernels->tad_loss(a, losses, gradient, sorted.view, stream_), "tad_loss");
+    check(cuda::tad_loss(a, losses, gradient, sorted.view, stream_), "tad_loss");
   }
 
   void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {
-    check(kKernels->tad_totals(a, losses, out, stream_), "tad_totals");
+    check(cuda::tad_totals(a, losses, out, stream_), "tad_totals");
   }
 
   void scale(at::Tensor& gradient, const at::Tensor& factor) const override {
     const DType dtype = dtype_of(gradient);
-    check(
-        kKernels->scale(gradient.mutable_data_ptr(), gradient.numel(), dtype, factor.const_data_ptr(), stream_),
-        "scale");
+    check(cuda::scale(gradient.mutable_data_ptr(), gradient.numel(), dtype, factor.const_data_ptr(), stream_), "scale");
   }
 
   void log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* normalizers) const override {
-    check(kKernels->log_softmax(a, out, normalizers, stream_), "log_softmax");
+    check(cuda::log_softmax(a, out, normalizers, stream_), "log_softmax");
   }
 
   void log_softmax_gradient(
       const LogSoftmaxArguments& a, const void* normalizers, const Rows& grad_out,
       const MutableRows& gradient) const override {
     const SortedEntries sorted(a.rows, a.entries, device_);
-    check(
-        kKernels->log_softmax_gradient(a, normalizers, grad_out, sorted.view, gradient, stream_),
-        "log_softmax_gradient");
+    check(cuda::log_softmax_gradient(a, normalizers, grad_out, sorted.view, gradient, stream_), "log_softmax_gradient");
   }
 
   void token_statistics(const TokenStatisticsArguments& a) const override {
     const at::Tensor workspace = workspace_for(a);
-    check(kKernels->token_statistics(a, workspace.mutable_data_ptr(), stream_), "token_statistics");
+    check(cuda::token_statistics(a, workspace.mutable_data_ptr(), stream_), "token_statistics");
   }
 
   void truncate_logits(const TruncationArguments& a) const override {
-    check(kKernels->truncate_logits(a, stream_), "truncate_logits");
+    check(cuda::truncate_logits(a, stream_), "truncate_logits");
   }
 
   void select_reveal(
       const TokenStatisticsArguments& statistics, const SelectionArguments& selection,
       const RevealArguments& reveal) const override {
     const at::Tensor workspace = workspace_for(statistics);
-    check(
-        kKernels->select_reveal(statistics, selection, reveal, workspace.mutable_data_ptr(), stream_), "select_reveal");
+    check(cuda::select_reveal(statistics, selection, reveal, workspace.mutable_data_ptr(), stream_), "select_reveal");
   }
 
   void commit_reveal(const RevealArguments& a) const override {
-    check(kKernels->commit_reveal(a, stream_), "commit_reveal");
+    check(cuda::commit_reveal(a, stream_), "commit_reveal");
   }
 
-  void survey(const SurveyArguments& a) const override { check(kKernels->survey(a, stream_), "survey"); }
+  void eligible_positions(const EligiblePositionsArguments& a) const override {
+    check(cuda::eligible_positions(a, stream_), "eligible_positions");
+  }
 
  private:
   at::Tensor workspace_for(const TokenStatisticsArguments& a) const {
-    return at::empty({kKernels->token_statistics_workspace(a)}, at::TensorOptions().dtype(at::kByte).device(device_));
+    return at::empty({cuda::token_statistics_workspace(a)}, at::TensorOptions().dtype(at::kByte).device(device_));
   }
 
   static void check(cuda::Status status, const char* kernel) {
     TORCH_CHECK(
         status == 0, "CUDA reports an error at the launch of ", kernel,
-        " (its own, or one of earlier work): ", kKernels->status_text(status));
+        " (its own, or one of earlier work): ", cuda::status_text(status));
   }
 
   c10::DeviceGuard guard_;
@@ -114,13 +107,20 @@ class CudaBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> cuda_backend(const at::Device& device) {
+  return std::make_unique<CudaBackend>(device);
+}
+
+#else
+
+std::unique_ptr<Backend> cuda_backend(const at::Device&) {
   TORCH_CHECK_NOT_IMPLEMENTED(
-      kKernels,
+      false,
       "tad_ext was built without CUDA kernels (" TAD_CUDA_REASON
       "). Install it again where nvcc and a CUDA build of PyTorch are there: `pip install --no-build-isolation .` "
       "(TAD_CUDA=1 makes a missing one an error). TAD_EXT_REFERENCE=1 runs the plain-PyTorch reference on the GPU "
       "instead");
-  return std::make_unique<CudaBackend>(device);
 }
+
+#endif
 
 }  // namespace tad

@@ -89,7 +89,7 @@ MutableRows mutable_rows_view(const at::Tensor& rows) {
   return {rows.mutable_data_ptr(), rows.stride(0), dtype_of(rows), rows.size(0)};
 }
 
-std::optional<at::Tensor> flattened(const std::optional<at::Tensor>& tensor) {
+OptionalTensor flattened(const OptionalTensor& tensor) {
   if (!tensor) return std::nullopt;
   return tensor->reshape({-1}).contiguous();
 }

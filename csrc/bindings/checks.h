@@ -9,6 +9,8 @@
 
 namespace tad {
 
+using OptionalTensor = std::optional<at::Tensor>;
+
 /// float32, float64, bfloat16 or float16 with at least one dimension and a vocabulary of at least one token.
 void check_logits(const at::Tensor& logits, const char* name);
 
@@ -43,10 +45,10 @@ Rows rows_view(const at::Tensor& rows);
 MutableRows mutable_rows_view(const at::Tensor& rows);
 
 /// Contiguous, flattened; the tensor must outlive the pointer taken from it.
-std::optional<at::Tensor> flattened(const std::optional<at::Tensor>& tensor);
+OptionalTensor flattened(const OptionalTensor& tensor);
 
 template <class T>
-const T* pointer_or_null(const std::optional<at::Tensor>& tensor) {
+const T* pointer_or_null(const OptionalTensor& tensor) {
   return tensor ? tensor->const_data_ptr<T>() : nullptr;
 }
 

@@ -1,10 +1,19 @@
 // commit_reveal.
 #include "backend.h"
 #include "checks.h"
-#include "operators.h"
+#include "registration.h"
 #include "reveal_call.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def(
+      "commit_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
+      "Tensor(e!) done, Tensor positions, Tensor tokens, Tensor top_tokens, Tensor score, Tensor accept, "
+      "int block_length, float block_add_threshold, float decoded_token_threshold, str forced_progress, "
+      "int mask_token_id, int[] eos_token_ids) -> Tensor");
+}
+
 namespace {
 
 constexpr std::pair<const char*, ForcedProgress> kForcedProgress[] = {
@@ -105,6 +114,8 @@ void RevealCall::written() const {
     if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
 }
 
+namespace {
+
 at::Tensor commit_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
     const at::Tensor& done, const at::Tensor& positions, const at::Tensor& tokens, const at::Tensor& top_tokens,
@@ -128,6 +139,16 @@ at::Tensor commit_reveal(
   backend_for(canvas)->commit_reveal(call.arguments);
   call.written();
   return call.revealed;
+}
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("commit_reveal", commit_reveal);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("commit_reveal", without_derivative());
 }
 
 }  // namespace tad

@@ -4,12 +4,27 @@
 #include "../common/entries.h"
 #include "backend.h"
 #include "checks.h"
+#include "derivatives.h"
 #include "kept_memory.h"
-#include "operators.h"
+#include "registration.h"
 #include "tad_entries.h"
 #include "tiled_mm.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def(
+      "linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, Tensor labels, "
+      "Tensor steps_to_reveal, int delta, float ce_weight, float kl_weight, float temperature, Tensor? row_weight, "
+      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count, int chunk_rows, bool hidden_grad, "
+      "bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, "
+      "Tensor grad_hidden, Tensor grad_weight)");
+  // The hidden states and the weight are arguments only so that double backward is noticed.
+  m.def(
+      "linear_tad_loss_backward(Tensor grad_loss, Tensor grad_hidden, Tensor grad_weight, Tensor student_hidden, "
+      "Tensor lm_head_weight) -> (Tensor, Tensor)");
+}
+
 namespace {
 
 void check_hidden(const at::Tensor& hidden, const char* name, const at::Tensor& weight) {
@@ -89,8 +104,6 @@ TadLossArguments part_of(TadLossArguments a, int64_t begin, int64_t end) {
   return a;
 }
 
-}  // namespace
-
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_tad_loss(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
     const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
@@ -106,10 +119,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
       kl_weight);
   if (teacher_hidden) check_hidden(*teacher_hidden, "teacher_hidden", lm_head_weight);
   TORCH_CHECK_VALUE(chunk_rows >= 1, "chunk_rows is ", chunk_rows, ", expected an integer >= 1");
-  TadEntries entries(
-      student_hidden, "student_hidden", labels, steps_to_reveal, row_weight, std::nullopt, teacher_rows,
-      {ce_weight, kl_weight, temperature, delta});
-  entries.set_denominators(near_count, distant_count);
+  const TadEntries entries(
+      student_hidden, "student_hidden", labels, steps_to_reveal,
+      {delta, ce_weight, kl_weight, temperature, row_weight, std::nullopt, teacher_rows, near_count, distant_count});
   entries.check_rows(
       lm_head_weight.size(0), student_hidden.size(0),
       teacher_hidden ? std::optional(teacher_hidden->size(0)) : std::nullopt);
@@ -212,6 +224,49 @@ std::tuple<at::Tensor, at::Tensor> linear_tad_loss_backward(
         std::pair{&student_hidden, "student_hidden"}, std::pair{&lm_head_weight, "lm_head_weight"}})
     check_same_device(*tensor, name, grad_loss, "grad_loss");
   return {grad_hidden * grad_loss, grad_weight * grad_loss};
+}
+
+class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunction> {
+ public:
+  using Operator = decltype(linear_tad_loss);
+  static constexpr const char* kName = "tad_ext::linear_tad_loss";
+
+  template <class... Arguments>
+  static at::Tensor forward(AutogradContext* ctx, Signature<Operator>::Results* results, Arguments&... arguments) {
+    const auto all = std::tie(arguments...);
+    const at::Tensor &student_hidden = std::get<0>(all), &lm_head_weight = std::get<2>(all);
+    bool &hidden_grad = std::get<14>(all), &weight_grad = std::get<15>(all);
+    hidden_grad |= student_hidden.requires_grad();
+    weight_grad |= lm_head_weight.requires_grad();
+    *results = below<LinearTadLossFunction>(arguments...);
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({std::get<5>(*results), std::get<6>(*results), student_hidden, lm_head_weight});
+    ctx->saved_data["hidden_grad"] = hidden_grad;
+    ctx->saved_data["weight_grad"] = weight_grad;
+    return std::get<0>(*results);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
+    if (!outer[0].defined()) return gradients<LinearTadLossFunction>();
+    static const auto op = dispatched<decltype(linear_tad_loss_backward)>("tad_ext::linear_tad_loss_backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const auto [grad_hidden, grad_weight] = op.call(outer[0], saved[0], saved[1], saved[2], saved[3]);
+    return gradients<LinearTadLossFunction>(
+        {{0, ctx->saved_data["hidden_grad"].toBool() ? grad_hidden : at::Tensor()},
+         {2, ctx->saved_data["weight_grad"].toBool() ? grad_weight : at::Tensor()}});
+  }
+};
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("linear_tad_loss", linear_tad_loss);
+  m.impl("linear_tad_loss_backward", linear_tad_loss_backward);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("linear_tad_loss", Differentiable<LinearTadLossFunction>::call);
+  m.impl("linear_tad_loss_backward", once_only());
 }
 
 }  // namespace tad

@@ -1,10 +1,21 @@
 // masked_log_softmax and its backward.
 #include "backend.h"
 #include "checks.h"
+#include "derivatives.h"
 #include "kept_memory.h"
-#include "operators.h"
+#include "registration.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def(
+      "masked_log_softmax(Tensor logits, Tensor? rows, float temperature, ScalarType dtype) "
+      "-> (Tensor log_probabilities, Tensor normalizers)");
+  m.def(
+      "masked_log_softmax_backward(Tensor grad, Tensor logits, Tensor? rows, Tensor normalizers, float temperature) "
+      "-> Tensor");
+}
+
 namespace {
 
 struct ChosenRows {
@@ -30,8 +41,6 @@ struct ChosenRows {
     return {rows_view(logits), logits.size(1), count, pointer_or_null<int64_t>(rows), temperature};
   }
 };
-
-}  // namespace
 
 std::tuple<at::Tensor, at::Tensor> masked_log_softmax(
     const at::Tensor& logits, const OptionalTensor& rows, double temperature, at::ScalarType dtype) {
@@ -64,6 +73,43 @@ at::Tensor masked_log_softmax_backward(
       chosen.arguments(temperature), normalizer_rows.const_data_ptr(), rows_view(grad_rows),
       mutable_rows_view(as_rows(gradient)));
   return gradient;
+}
+
+class LogSoftmaxFunction : public torch::autograd::Function<LogSoftmaxFunction> {
+ public:
+  using Operator = decltype(masked_log_softmax);
+  static constexpr const char* kName = "tad_ext::masked_log_softmax";
+
+  static at::Tensor forward(
+      AutogradContext* ctx, Signature<Operator>::Results* results, const at::Tensor& logits, const OptionalTensor& rows,
+      double temperature, at::ScalarType dtype) {
+    *results = below<LogSoftmaxFunction>(logits, rows, temperature, dtype);
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({logits, or_undefined(rows), std::get<1>(*results)});
+    ctx->saved_data["temperature"] = temperature;
+    return std::get<0>(*results);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
+    if (!outer[0].defined()) return gradients<LogSoftmaxFunction>();
+    static const auto op = dispatched<decltype(masked_log_softmax_backward)>("tad_ext::masked_log_softmax_backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const double temperature = ctx->saved_data["temperature"].toDouble();
+    return gradients<LogSoftmaxFunction>(
+        {{0, op.call(outer[0], saved[0], if_defined(saved[1]), saved[2], temperature)}});
+  }
+};
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("masked_log_softmax", masked_log_softmax);
+  m.impl("masked_log_softmax_backward", masked_log_softmax_backward);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("masked_log_softmax", Differentiable<LogSoftmaxFunction>::call);
+  m.impl("masked_log_softmax_backward", once_only());
 }
 
 }  // namespace tad

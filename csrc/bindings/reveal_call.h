@@ -1,9 +1,8 @@
 // What the operators that write canvases have in common: checks, and the kernels' arguments.
 #pragma once
 
-#include "operators.h"
-
 #include "../common/arguments.h"
+#include "checks.h"
 
 namespace tad {
 

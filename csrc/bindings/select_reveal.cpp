@@ -1,11 +1,22 @@
-// select_reveal, and survey.
+// select_reveal.
 #include "backend.h"
 #include "checks.h"
-#include "operators.h"
+#include "registration.h"
 #include "reveal_call.h"
 #include "statistics_call.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def(
+      "select_reveal(Tensor(a!) canvas, Tensor(b!) reveal_step, Tensor(c!) forwards, Tensor(d!) blocks, "
+      "Tensor(e!) done, Tensor positions, Tensor logits, str rule, float value, float temperature, "
+      "Tensor suppress_tokens, Tensor? seeds, Tensor? offsets, int block_length, float block_add_threshold, "
+      "float decoded_token_threshold, str forced_progress, int mask_token_id, int[] eos_token_ids) "
+      "-> (Tensor token, Tensor confidence, Tensor log_odds, Tensor top_token, Tensor second_token, Tensor margin, "
+      "Tensor gap, Tensor entropy, Tensor logsumexp, Tensor valid, Tensor revealed)");
+}
+
 namespace {
 
 constexpr std::pair<const char*, Rule> kRules[] = {
@@ -16,8 +27,6 @@ constexpr std::pair<const char*, Rule> kRules[] = {
     {"margin", Rule::kMargin},
     {"entropy", Rule::kEntropy},
     {"entropy-budget", Rule::kEntropyBudget}};
-
-}  // namespace
 
 StatisticsResult select_reveal(
     const at::Tensor& canvas, const at::Tensor& reveal_step, const at::Tensor& forwards, const at::Tensor& blocks,
@@ -60,32 +69,14 @@ StatisticsResult select_reveal(
   return statistics.with(reveal.revealed);
 }
 
-at::Tensor survey(
-    const at::Tensor& canvas, const at::Tensor& blocks, const at::Tensor& positions, int64_t block_length,
-    int64_t mask_token_id) {
-  TORCH_CHECK_VALUE(canvas.dim() == 2, "canvas has shape ", canvas.sizes(), ", expected (batch, gen_length)");
-  const int64_t batch = canvas.size(0), gen_length = canvas.size(1);
-  TORCH_CHECK_VALUE(
-      block_length >= 1 && gen_length >= 1 && gen_length % block_length == 0, "block_length is ", block_length,
-      ", expected a divisor of the generation length ", gen_length);
-  check_writable(canvas, "canvas", at::kLong, {batch, gen_length});
-  check_writable(positions, "positions", at::kLong, {batch, gen_length});
-  check_shape(blocks, "blocks", at::kLong, {batch});
-  check_same_device(blocks, "blocks", canvas, "canvas");
-  check_same_device(positions, "positions", canvas, "canvas");
-  const at::Tensor created = blocks.contiguous(), progress = at::empty({batch, 3}, canvas.options());
-  SurveyArguments a;
-  a.batch = batch;
-  a.gen_length = gen_length;
-  a.block_length = block_length;
-  a.mask_token_id = mask_token_id;
-  a.canvas = canvas.const_data_ptr<int64_t>();
-  a.blocks = created.const_data_ptr<int64_t>();
-  a.positions = positions.mutable_data_ptr<int64_t>();
-  a.progress = progress.mutable_data_ptr<int64_t>();
-  backend_for(canvas)->survey(a);
-  if (!positions.is_inference()) positions.unsafeGetTensorImpl()->bump_version();
-  return progress;
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("select_reveal", select_reveal);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("select_reveal", without_derivative());
 }
 
 }  // namespace tad

@@ -1,11 +1,17 @@
 // What the operators that take statistics of logits have in common: checks, results, and the kernels' arguments.
 #pragma once
 
-#include "operators.h"
+#include <tuple>
 
 #include "../common/arguments.h"
+#include "checks.h"
 
 namespace tad {
+
+/// Ten statistics of every entry, in the order of tad_ext.ops.TokenStatistics, and one tensor more.
+using StatisticsResult = std::tuple<
+    at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+    at::Tensor, at::Tensor>;
 
 /// The arguments, all but which entry names which row, and the tensors they point to.
 struct StatisticsCall {

@@ -2,46 +2,8 @@
 
 #include "../common/entries.h"
 #include "backend.h"
-#include "checks.h"
 
 namespace tad {
-
-TadEntries::TadEntries(
-    const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
-    const std::optional<at::Tensor>& row_weight, const std::optional<at::Tensor>& student_rows,
-    const std::optional<at::Tensor>& teacher_rows, const TadWeights& weights)
-    : weights_(weights) {
-  TORCH_CHECK_VALUE(weights.delta >= 0, "delta is ", weights.delta, ", expected an integer >= 0");
-  check_temperature(weights.temperature);
-  TORCH_CHECK_VALUE(std::isfinite(weights.ce_weight), "ce_weight is ", weights.ce_weight, ", expected a finite number");
-  TORCH_CHECK_VALUE(std::isfinite(weights.kl_weight), "kl_weight is ", weights.kl_weight, ", expected a finite number");
-  check_int64(labels, "labels");
-  check_same_device(labels, "labels", like, like_name);
-  check_int64(steps_to_reveal, "steps_to_reveal");
-  check_same_device(steps_to_reveal, "steps_to_reveal", like, like_name);
-  TORCH_CHECK_VALUE(
-      steps_to_reveal.sizes() == labels.sizes(), "steps_to_reveal has shape ", steps_to_reveal.sizes(), ", expected ",
-      labels.sizes(), " like labels");
-  labels_ = labels.reshape({-1}).contiguous();
-  steps_ = steps_to_reveal.reshape({-1}).contiguous();
-  for (const auto& [rows, name] :
-       {std::pair{&student_rows, "student_rows"}, std::pair{&teacher_rows, "teacher_rows"}}) {
-    if (!*rows) continue;
-    check_int64(**rows, name);
-    check_same_device(**rows, name, like, like_name);
-    check_count(**rows, name, labels.numel());
-  }
-  student_rows_ = flattened(student_rows);
-  teacher_rows_ = flattened(teacher_rows);
-  if (row_weight) {
-    TORCH_CHECK_TYPE(
-        row_weight->is_floating_point(), "row_weight has dtype ", row_weight->scalar_type(),
-        ", expected floating point");
-    check_same_device(*row_weight, "row_weight", like, like_name);
-    check_count(*row_weight, "row_weight", labels.numel());
-    row_weight_ = row_weight->reshape({-1}).to(at::kDouble).contiguous();
-  }
-}
 
 /// A denominator as one float64 on the entries' device.
 static at::Tensor denominator_tensor(const at::Tensor& given, const char* name, const at::Tensor& like) {
@@ -55,23 +17,55 @@ static at::Tensor denominator_tensor(const at::Tensor& given, const char* name, 
   return given.reshape({}).to(at::kDouble);
 }
 
-void TadEntries::set_denominators(
-    const std::optional<at::Tensor>& near_count, const std::optional<at::Tensor>& distant_count) {
-  if (near_count) near_denominator_ = denominator_tensor(*near_count, "near_count", labels_);
-  if (distant_count) distant_denominator_ = denominator_tensor(*distant_count, "distant_count", labels_);
+TadEntries::TadEntries(
+    const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
+    const LossOptions& options)
+    : options_(options) {
+  TORCH_CHECK_VALUE(options.delta >= 0, "delta is ", options.delta, ", expected an integer >= 0");
+  check_temperature(options.temperature);
+  for (const auto& [weight, name] :
+       {std::pair{options.ce_weight, "ce_weight"}, std::pair{options.kl_weight, "kl_weight"}})
+    TORCH_CHECK_VALUE(std::isfinite(weight), name, " is ", weight, ", expected a finite number");
+  check_int64(labels, "labels");
+  check_same_device(labels, "labels", like, like_name);
+  check_int64(steps_to_reveal, "steps_to_reveal");
+  check_same_device(steps_to_reveal, "steps_to_reveal", like, like_name);
+  TORCH_CHECK_VALUE(
+      steps_to_reveal.sizes() == labels.sizes(), "steps_to_reveal has shape ", steps_to_reveal.sizes(), ", expected ",
+      labels.sizes(), " like labels");
+  labels_ = labels.reshape({-1}).contiguous();
+  steps_ = steps_to_reveal.reshape({-1}).contiguous();
+  for (const auto& [rows, name] :
+       {std::pair{&options_.student_rows, "student_rows"}, std::pair{&options_.teacher_rows, "teacher_rows"}}) {
+    if (!*rows) continue;
+    check_int64(**rows, name);
+    check_same_device(**rows, name, like, like_name);
+    check_count(**rows, name, labels.numel());
+    *rows = flattened(*rows);
+  }
+  if (OptionalTensor& weight = options_.row_weight) {
+    TORCH_CHECK_TYPE(
+        weight->is_floating_point(), "row_weight has dtype ", weight->scalar_type(), ", expected floating point");
+    check_same_device(*weight, "row_weight", like, like_name);
+    check_count(*weight, "row_weight", labels.numel());
+    weight = weight->reshape({-1}).to(at::kDouble).contiguous();
+  }
+  for (const auto& [count, name] :
+       {std::pair{&options_.near_count, "near_count"}, std::pair{&options_.distant_count, "distant_count"}})
+    if (*count) *count = denominator_tensor(**count, name, labels_);
 }
 
 void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const {
   TORCH_CHECK_VALUE(
-      student_rows_ || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
+      options_.student_rows || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
       ", one per label, unless student_rows says which");
   TORCH_CHECK_VALUE(
-      teacher_rows_ || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
+      options_.teacher_rows || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
       " rows, expected ", size(), ", one per label, unless teacher_rows says which");
   if (!values_may_be_read(labels_)) return;
   TadEntries here = *this;
   for (at::Tensor* tensor : {&here.labels_, &here.steps_}) *tensor = tensor->cpu();
-  for (std::optional<at::Tensor>* rows : {&here.student_rows_, &here.teacher_rows_})
+  for (OptionalTensor* rows : {&here.options_.student_rows, &here.options_.teacher_rows})
     if (*rows) *rows = (*rows)->cpu();
   const TadLossArguments a = here.arguments();
   for (int64_t i = 0; i < size(); ++i) {
@@ -92,24 +86,25 @@ void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optio
 
 at::Tensor TadEntries::without_weight() const {
   at::Tensor result = steps_.le(0);
-  if (weights_.ce_weight == 0) result.logical_or_(steps_.le(weights_.delta));
-  if (weights_.kl_weight == 0) result.logical_or_(steps_.gt(weights_.delta));
-  if (row_weight_) result.logical_or_(row_weight_->eq(0));
+  if (options_.ce_weight == 0) result.logical_or_(steps_.le(options_.delta));
+  if (options_.kl_weight == 0) result.logical_or_(steps_.gt(options_.delta));
+  if (options_.row_weight) result.logical_or_(options_.row_weight->eq(0));
   return result.unsqueeze(1);
 }
 
 at::Tensor TadEntries::teacher_row_of_entries(int64_t begin, int64_t end) const {
-  return teacher_rows_ ? teacher_rows_->slice(0, begin, end) : at::arange(begin, end, labels_.options());
+  return options_.teacher_rows ? options_.teacher_rows->slice(0, begin, end)
+                               : at::arange(begin, end, labels_.options());
 }
 
 TadEntries TadEntries::reordered(const at::Tensor& order) const {
   TadEntries result = *this;
-  if (!teacher_rows_) result.teacher_rows_ = order;
-  if (!student_rows_) result.student_rows_ = order;
+  if (!options_.teacher_rows) result.options_.teacher_rows = order;
+  if (!options_.student_rows) result.options_.student_rows = order;
   for (at::Tensor* tensor : {&result.labels_, &result.steps_}) *tensor = tensor->index_select(0, order);
-  if (row_weight_) result.row_weight_ = row_weight_->index_select(0, order);
-  if (teacher_rows_) result.teacher_rows_ = teacher_rows_->index_select(0, order);
-  if (student_rows_) result.student_rows_ = student_rows_->index_select(0, order);
+  if (options_.row_weight) result.options_.row_weight = options_.row_weight->index_select(0, order);
+  if (options_.teacher_rows) result.options_.teacher_rows = options_.teacher_rows->index_select(0, order);
+  if (options_.student_rows) result.options_.student_rows = options_.student_rows->index_select(0, order);
   return result;
 }
 
@@ -118,15 +113,15 @@ TadLossArguments TadEntries::arguments() const {
   a.entries = size();
   a.labels = labels_.const_data_ptr<int64_t>();
   a.steps = steps_.const_data_ptr<int64_t>();
-  a.row_weight = pointer_or_null<double>(row_weight_);
-  a.student_rows = pointer_or_null<int64_t>(student_rows_);
-  a.teacher_rows = pointer_or_null<int64_t>(teacher_rows_);
-  a.near_denominator = pointer_or_null<double>(near_denominator_);
-  a.distant_denominator = pointer_or_null<double>(distant_denominator_);
-  a.delta = weights_.delta;
-  a.ce_weight = weights_.ce_weight;
-  a.kl_weight = weights_.kl_weight;
-  a.temperature = weights_.temperature;
+  a.row_weight = pointer_or_null<double>(options_.row_weight);
+  a.student_rows = pointer_or_null<int64_t>(options_.student_rows);
+  a.teacher_rows = pointer_or_null<int64_t>(options_.teacher_rows);
+  a.near_denominator = pointer_or_null<double>(options_.near_count);
+  a.distant_denominator = pointer_or_null<double>(options_.distant_count);
+  a.delta = options_.delta;
+  a.ce_weight = options_.ce_weight;
+  a.kl_weight = options_.kl_weight;
+  a.temperature = options_.temperature;
   return a;
 }
 

@@ -1,19 +1,17 @@
 // The loss's entries as the bindings see them: checked arguments, and the kernels' view of them.
 #pragma once
 
-#include <ATen/ATen.h>
-
-#include <optional>
-
 #include "../common/arguments.h"
+#include "checks.h"
 
 namespace tad {
 
-struct TadWeights {
-  double ce_weight;
-  double kl_weight;
-  double temperature;
+/// What a loss is told beside logits, labels and steps, in the order of the schemas.
+struct LossOptions {
   int64_t delta;
+  double ce_weight, kl_weight, temperature;
+  OptionalTensor row_weight, student_rows, teacher_rows;
+  OptionalTensor near_count, distant_count;  // denominators other than this call's own counts
 };
 
 /// Entries of one call. Owns what the kernels' pointers refer to.
@@ -22,20 +20,16 @@ class TadEntries {
   /// Checks shapes, dtypes, devices and numbers; `like` is a tensor on the device where everything is expected.
   TadEntries(
       const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
-      const std::optional<at::Tensor>& row_weight, const std::optional<at::Tensor>& student_rows,
-      const std::optional<at::Tensor>& teacher_rows, const TadWeights& weights);
-
-  /// Denominators other than this call's own counts.
-  void set_denominators(const std::optional<at::Tensor>& near_count, const std::optional<at::Tensor>& distant_count);
+      const LossOptions& options);
 
   /// The rows there are fit the entries that read them; and, where values may be looked at, every label and row number
   /// that is read lies in range. No teacher: nullopt.
   void check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
 
   int64_t size() const { return labels_.numel(); }
-  int64_t delta() const { return weights_.delta; }
+  int64_t delta() const { return options_.delta; }
   const at::Tensor& steps() const { return steps_; }
-  bool has_student_rows() const { return student_rows_.has_value(); }
+  bool has_student_rows() const { return options_.student_rows.has_value(); }
 
   /// (N, 1) bool: the entries that add nothing to the loss, whatever they read.
   at::Tensor without_weight() const;
@@ -50,9 +44,8 @@ class TadEntries {
   TadLossArguments arguments() const;
 
  private:
-  TadWeights weights_;
+  LossOptions options_;  // with tensors as the kernels want them
   at::Tensor labels_, steps_;
-  std::optional<at::Tensor> row_weight_, student_rows_, teacher_rows_, near_denominator_, distant_denominator_;
 };
 
 /// loss, ce, kl, near_count and distant_count as 0-d tensors, to be filled through `view`.

@@ -1,45 +1,72 @@
 // tad_loss, tad_loss_gradient and scale_gradient.
+#include <ATen/TensorSubclassLikeUtils.h>
+
 #include "backend.h"
 #include "checks.h"
+#include "derivatives.h"
 #include "kept_memory.h"
-#include "operators.h"
+#include "registration.h"
 #include "tad_entries.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  const std::string arguments =
+      "Tensor student_logits, Tensor? teacher_logits, Tensor labels, Tensor steps_to_reveal, int delta, "
+      "float ce_weight, float kl_weight, float temperature, Tensor? row_weight, Tensor? student_rows, "
+      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count";
+  const std::string loss = "tad_loss(" + arguments +
+                           ", bool with_gradient) -> (Tensor loss, Tensor ce, Tensor kl, "
+                           "Tensor near_count, Tensor distant_count, Tensor gradient)";
+  const std::string gradient = "tad_loss_gradient(Tensor grad_loss, " + arguments + ") -> Tensor";
+  m.def(loss.c_str());
+  m.def(gradient.c_str());
+  m.def("scale_gradient(Tensor(a!) gradient, Tensor grad_loss) -> ()");
+}
+
 namespace {
 
-/// The logits of one call, as rows.
-struct Logits {
-  at::Tensor student;
-  OptionalTensor teacher;
+/// The arguments of a loss.
+struct LossCall {
+  const at::Tensor& student_logits;
+  const OptionalTensor& teacher_logits;
+  const at::Tensor& labels;
+  const at::Tensor& steps_to_reveal;
+  LossOptions options;
+};
 
-  Logits(const at::Tensor& student_logits, const OptionalTensor& teacher_logits, double kl_weight) {
+/// What the kernels are told, checked, and the tensors it points to.
+struct Loss {
+  at::Tensor student;  // as_rows
+  OptionalTensor teacher;
+  std::optional<TadEntries> entries;
+  TadLossArguments arguments;
+
+  explicit Loss(const LossCall& call) {
+    const auto& [student_logits, teacher_logits, labels, steps_to_reveal, options] = call;
     check_logits(student_logits, "student_logits");
     student = as_rows(student_logits);
     TORCH_CHECK_VALUE(
-        teacher_logits || kl_weight == 0, "teacher_logits is None, expected logits because kl_weight is ", kl_weight);
-    if (!teacher_logits) return;
-    check_logits(*teacher_logits, "teacher_logits");
-    check_same_device(*teacher_logits, "teacher_logits", student_logits, "student_logits");
-    TORCH_CHECK_VALUE(
-        teacher_logits->size(-1) == student_logits.size(-1), "teacher_logits has shape ", teacher_logits->sizes(),
-        ", expected a vocabulary of ", student_logits.size(-1), " like student_logits");
-    teacher = as_rows(*teacher_logits);
-  }
-
-  /// The kernels' view of the entries on these logits, checked.
-  TadLossArguments arguments(
-      const TadEntries& entries, const at::Tensor& labels, const at::Tensor& student_logits) const {
+        teacher_logits || options.kl_weight == 0, "teacher_logits is None, expected logits because kl_weight is ",
+        options.kl_weight);
+    if (teacher_logits) {
+      check_logits(*teacher_logits, "teacher_logits");
+      check_same_device(*teacher_logits, "teacher_logits", student_logits, "student_logits");
+      TORCH_CHECK_VALUE(
+          teacher_logits->size(-1) == student_logits.size(-1), "teacher_logits has shape ", teacher_logits->sizes(),
+          ", expected a vocabulary of ", student_logits.size(-1), " like student_logits");
+      teacher = as_rows(*teacher_logits);
+    }
+    entries.emplace(student_logits, "student_logits", labels, steps_to_reveal, options);
     const auto rows_shape = student_logits.sizes().slice(0, student_logits.dim() - 1);
     TORCH_CHECK_VALUE(
-        entries.has_student_rows() || labels.dim() == 1 || labels.sizes() == rows_shape, "labels has shape ",
-        labels.sizes(), ", expected ", rows_shape, " like the rows of student_logits");
-    entries.check_rows(student.size(1), student.size(0), teacher ? std::optional(teacher->size(0)) : std::nullopt);
-    TadLossArguments a = entries.arguments();
-    a.student = rows_view(student);
-    if (teacher) a.teacher = rows_view(*teacher);
-    a.vocabulary = student.size(1);
-    return a;
+        options.student_rows || labels.dim() == 1 || labels.sizes() == rows_shape, "labels has shape ", labels.sizes(),
+        ", expected ", rows_shape, " like the rows of student_logits");
+    entries->check_rows(student.size(1), student.size(0), teacher ? std::optional(teacher->size(0)) : std::nullopt);
+    arguments = entries->arguments();
+    arguments.student = rows_view(student);
+    if (teacher) arguments.teacher = rows_view(*teacher);
+    arguments.vocabulary = student.size(1);
   }
 };
 
@@ -63,50 +90,44 @@ at::Tensor visit_with_gradient(
   return gradient;
 }
 
-}  // namespace
+using LossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> tad_loss(
-    const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const at::Tensor& labels,
-    const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight, double temperature,
-    const OptionalTensor& row_weight, const OptionalTensor& student_rows, const OptionalTensor& teacher_rows,
-    const OptionalTensor& near_count, const OptionalTensor& distant_count, bool with_gradient) {
-  const Logits logits(student_logits, teacher_logits, kl_weight);
-  TadEntries entries(
-      student_logits, "student_logits", labels, steps_to_reveal, row_weight, student_rows, teacher_rows,
-      {ce_weight, kl_weight, temperature, delta});
-  entries.set_denominators(near_count, distant_count);
-  const TadLossArguments a = logits.arguments(entries, labels, student_logits);
-  const auto backend = backend_for(student_logits);
-
-  const TadResult result(logits.student);
-  const at::Tensor losses = at::empty({entries.size()}, logits.student.options().dtype(at::kDouble));
+LossResult loss_of(const LossCall& call, bool with_gradient) {
+  const Loss loss(call);
+  const auto backend = backend_for(call.student_logits);
+  const TadResult result(loss.student);
+  const at::Tensor losses = at::empty({loss.entries->size()}, loss.student.options().dtype(at::kDouble));
   double* const loss_of_entry = losses.mutable_data_ptr<double>();
   at::Tensor gradient;
   if (with_gradient) {
-    gradient = visit_with_gradient(*backend, a, student_logits, result, loss_of_entry, nullptr);
+    gradient = visit_with_gradient(*backend, loss.arguments, call.student_logits, result, loss_of_entry, nullptr);
   } else {
-    gradient = at::empty({0}, student_logits.options().memory_format(std::nullopt));
-    backend->tad_loss(a, loss_of_entry, nullptr);
+    gradient = at::empty({0}, call.student_logits.options().memory_format(std::nullopt));
+    backend->tad_loss(loss.arguments, loss_of_entry, nullptr);
   }
-  backend->tad_totals(a, loss_of_entry, result.view());
+  backend->tad_totals(loss.arguments, loss_of_entry, result.view());
   return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, gradient};
 }
 
-at::Tensor tad_loss_gradient(
-    const at::Tensor& grad_loss, const at::Tensor& student_logits, const OptionalTensor& teacher_logits,
-    const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
-    double temperature, const OptionalTensor& row_weight, const OptionalTensor& student_rows,
-    const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count) {
-  const Logits logits(student_logits, teacher_logits, kl_weight);
-  TadEntries entries(
-      student_logits, "student_logits", labels, steps_to_reveal, row_weight, student_rows, teacher_rows,
-      {ce_weight, kl_weight, temperature, delta});
-  entries.set_denominators(near_count, distant_count);
-  const TadLossArguments a = logits.arguments(entries, labels, student_logits);
-  const at::Tensor outer = checked_factor(grad_loss, "grad_loss", student_logits, "student_logits");
+at::Tensor gradient_of(const at::Tensor& grad_loss, const LossCall& call) {
+  const Loss loss(call);
+  const at::Tensor outer = checked_factor(grad_loss, "grad_loss", call.student_logits, "student_logits");
   return visit_with_gradient(
-      *backend_for(student_logits), a, student_logits, TadResult(logits.student), nullptr, outer.const_data_ptr());
+      *backend_for(call.student_logits), loss.arguments, call.student_logits, TadResult(loss.student), nullptr,
+      outer.const_data_ptr());
 }
+
+/// Both as the dispatcher calls them, the arguments one by one.
+template <class... Arguments>
+struct OneByOne {
+  static LossResult loss(Arguments... arguments, bool with_gradient) { return loss_of({arguments...}, with_gradient); }
+  static at::Tensor gradient(const at::Tensor& grad_loss, Arguments... arguments) {
+    return gradient_of(grad_loss, {arguments...});
+  }
+};
+using TadLoss = OneByOne<
+    const at::Tensor&, const OptionalTensor&, const at::Tensor&, const at::Tensor&, int64_t, double, double, double,
+    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&>;
 
 void scale_gradient(at::Tensor& gradient, const at::Tensor& grad_loss) {
   check_logits(gradient, "gradient");
@@ -114,6 +135,82 @@ void scale_gradient(at::Tensor& gradient, const at::Tensor& grad_loss) {
       gradient.is_contiguous(), "gradient has strides ", gradient.strides(), ", expected contiguous memory");
   const at::Tensor factor = checked_factor(grad_loss, "grad_loss", gradient, "gradient");
   if (gradient.numel() > 0) backend_for(gradient)->scale(gradient, factor);
+}
+
+class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
+ public:
+  using Operator = decltype(TadLoss::loss);
+  static constexpr const char* kName = "tad_ext::tad_loss";
+
+  template <class... Arguments>
+  static at::Tensor forward(AutogradContext* ctx, LossResult* results, const Arguments&... arguments) {
+    *results = below<TadLossFunction>(arguments...);
+    const struct {
+      LossCall call;
+      bool with_gradient;
+    } given{arguments...};
+    const auto& [student_logits, teacher_logits, labels, steps_to_reveal, options] = given.call;
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward(
+        {student_logits, or_undefined(teacher_logits), labels, steps_to_reveal, or_undefined(options.row_weight),
+         or_undefined(options.student_rows), or_undefined(options.teacher_rows), or_undefined(options.near_count),
+         or_undefined(options.distant_count)});
+    ctx->saved_data["delta"] = options.delta;
+    ctx->saved_data["weights"] = std::vector<double>{options.ce_weight, options.kl_weight, options.temperature};
+    ctx->saved_data["in_forward"] = given.with_gradient;
+    if (given.with_gradient) {
+      ctx->saved_data["gradient"] = std::get<5>(*results);
+      ctx->saved_data["version"] = int64_t(std::get<5>(*results)._version());
+    }
+    return std::get<0>(*results);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
+    // First, whether they are needed or not: logits that were changed are noticed here, a checkpoint brings them back.
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& grad_loss = outer[0];
+    if (!grad_loss.defined()) return gradients<TadLossFunction>();
+    const bool in_forward = ctx->saved_data["in_forward"].toBool();
+    if (!in_forward || at::GradMode::is_enabled())  // the latter: so that double backward is noticed
+      return gradients<TadLossFunction>({{0, recomputed(*ctx, saved, grad_loss)}});
+    // The gradient that forward left is given away, once: whoever gets it may write into it. A retained graph computes
+    // it again, in the same way.
+    c10::IValue& left = ctx->saved_data["gradient"];
+    const bool untouched = left.isTensor() && left.toTensor()._version() == ctx->saved_data["version"].toInt();
+    at::Tensor gradient = untouched ? left.toTensor() : recomputed(*ctx, saved, at::ones_like(grad_loss));
+    left = c10::IValue();
+    // Where others look on, such as a compiler that traces: what it makes of this must not write into what is saved.
+    if (at::areAnyTensorSubclassLike({gradient, grad_loss}))
+      return gradients<TadLossFunction>({{0, gradient * grad_loss}});
+    gradient.unsafeGetTensorImpl()->bump_version();  // compiled autograd brings `left` back
+    static const auto scale = dispatched<decltype(scale_gradient)>("tad_ext::scale_gradient");
+    scale.call(gradient, grad_loss);
+    return gradients<TadLossFunction>({{0, gradient}});
+  }
+
+ private:
+  static at::Tensor recomputed(AutogradContext& ctx, const variable_list& saved, const at::Tensor& grad_loss) {
+    static const auto op = dispatched<decltype(TadLoss::gradient)>("tad_ext::tad_loss_gradient");
+    const std::vector<double> weights = ctx.saved_data["weights"].toDoubleVector();
+    return op.call(
+        grad_loss, saved[0], if_defined(saved[1]), saved[2], saved[3], ctx.saved_data["delta"].toInt(), weights[0],
+        weights[1], weights[2], if_defined(saved[4]), if_defined(saved[5]), if_defined(saved[6]), if_defined(saved[7]),
+        if_defined(saved[8]));
+  }
+};
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("tad_loss", TadLoss::loss);
+  m.impl("tad_loss_gradient", TadLoss::gradient);
+  m.impl("scale_gradient", scale_gradient);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("tad_loss", Differentiable<TadLossFunction>::call);
+  m.impl("tad_loss_gradient", once_only());
+  m.impl("scale_gradient", without_derivative());
 }
 
 }  // namespace tad

@@ -1,10 +1,19 @@
 // token_statistics.
 #include "backend.h"
 #include "checks.h"
-#include "operators.h"
+#include "registration.h"
 #include "statistics_call.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def(
+      "token_statistics(Tensor logits, Tensor? rows, float temperature, Tensor? suppress_tokens, "
+      "Tensor? query_tokens, Tensor? seeds, Tensor? offsets) -> (Tensor token, Tensor confidence, Tensor log_odds, "
+      "Tensor top_token, Tensor second_token, Tensor margin, Tensor gap, Tensor entropy, Tensor logsumexp, "
+      "Tensor valid, Tensor query_logits)");
+}
+
 namespace {
 
 /// Logits of the queried ids, (entries, K); zero for padding entries.
@@ -103,6 +112,8 @@ StatisticsCall::StatisticsCall(
   a.valid = valid.mutable_data_ptr<bool>();
 }
 
+namespace {
+
 StatisticsResult token_statistics(
     const at::Tensor& logits, const OptionalTensor& chosen, double temperature, const OptionalTensor& suppress_tokens,
     const OptionalTensor& query_tokens, const OptionalTensor& seeds, const OptionalTensor& offsets) {
@@ -118,6 +129,16 @@ StatisticsResult token_statistics(
   call.arguments.rows = pointer_or_null<int64_t>(rows);
   backend_for(logits)->token_statistics(call.arguments);
   return call.with(query_logits(call.logits, rows, query_tokens, shape));
+}
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("token_statistics", token_statistics);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("token_statistics", without_derivative());
 }
 
 }  // namespace tad

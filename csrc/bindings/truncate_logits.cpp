@@ -4,9 +4,15 @@
 #include "backend.h"
 #include "checks.h"
 #include "kept_memory.h"
-#include "operators.h"
+#include "registration.h"
 
 namespace tad {
+
+TAD_SCHEMAS(m) {
+  m.def("truncate_logits(Tensor logits, float temperature, int? top_k, float top_p) -> Tensor");
+}
+
+namespace {
 
 at::Tensor truncate_logits(const at::Tensor& logits, double temperature, std::optional<int64_t> top_k, double top_p) {
   check_logits(logits, "logits");
@@ -25,6 +31,16 @@ at::Tensor truncate_logits(const at::Tensor& logits, double temperature, std::op
   a.top_p = top_p;
   backend_for(logits)->truncate_logits(a);
   return out.view(logits.sizes());
+}
+
+}  // namespace
+
+TAD_KERNELS(m) {
+  m.impl("truncate_logits", truncate_logits);
+}
+
+TAD_DERIVATIVES(m) {
+  m.impl("truncate_logits", without_derivative());
 }
 
 }  // namespace tad

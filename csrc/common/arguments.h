@@ -156,7 +156,7 @@ struct RevealArguments {
 };
 
 /// What the next forward and the host need to know of canvases (batch, gen_length).
-struct SurveyArguments {
+struct EligiblePositionsArguments {
   int64_t batch = 0;
   int64_t gen_length = 0;
   int64_t block_length = 0;

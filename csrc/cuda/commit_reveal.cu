@@ -1,8 +1,9 @@
-// One decoding step of every canvas: csrc/common/reveal.h, a warp per canvas; and csrc/common/survey.h after it.
+// One decoding step of every canvas: csrc/common/reveal.h, a warp per canvas; and csrc/common/eligible_positions.h
+// after it.
 #include "platform.cuh"
 
+#include "../common/eligible_positions.h"
 #include "../common/reveal.h"
-#include "../common/survey.h"
 #include "team.cuh"
 
 namespace tad {
@@ -13,16 +14,16 @@ __global__ void __launch_bounds__(kWarp) commit_reveal_kernel(RevealArguments a)
   reveal_row(WarpTeam(), a, int64_t(blockIdx.x));
 }
 
-__global__ void __launch_bounds__(kWarp) survey_kernel(SurveyArguments a) {
-  survey_row(WarpTeam(), a, int64_t(blockIdx.x));
+__global__ void __launch_bounds__(kWarp) eligible_positions_kernel(EligiblePositionsArguments a) {
+  eligible_positions_row(WarpTeam(), a, int64_t(blockIdx.x));
 }
 
 Status commit_reveal(const RevealArguments& a, Stream stream) {
   return launch(commit_reveal_kernel, dim3(unsigned(a.batch)), kWarp, stream, a);
 }
 
-Status survey(const SurveyArguments& a, Stream stream) {
-  return launch(survey_kernel, dim3(unsigned(a.batch)), kWarp, stream, a);
+Status eligible_positions(const EligiblePositionsArguments& a, Stream stream) {
+  return launch(eligible_positions_kernel, dim3(unsigned(a.batch)), kWarp, stream, a);
 }
 
 }  // namespace cuda

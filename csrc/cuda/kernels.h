@@ -35,26 +35,8 @@ Status select_reveal(
     const TokenStatisticsArguments&, const SelectionArguments&, const RevealArguments&, void* workspace, Stream);
 Status truncate_logits(const TruncationArguments&, Stream);
 Status commit_reveal(const RevealArguments&, Stream);
-Status survey(const SurveyArguments&, Stream);
+Status eligible_positions(const EligiblePositionsArguments&, Stream);
 const char* status_text(Status);
-
-/// All of them, for callers that are also built without CUDA.
-struct Kernels {
-  decltype(&cuda::tad_loss) tad_loss;
-  decltype(&cuda::tad_totals) tad_totals;
-  decltype(&cuda::scale) scale;
-  decltype(&cuda::log_softmax) log_softmax;
-  decltype(&cuda::log_softmax_gradient) log_softmax_gradient;
-  decltype(&cuda::token_statistics_workspace) token_statistics_workspace;
-  decltype(&cuda::token_statistics) token_statistics;
-  decltype(&cuda::select_reveal) select_reveal;
-  decltype(&cuda::truncate_logits) truncate_logits;
-  decltype(&cuda::commit_reveal) commit_reveal;
-  decltype(&cuda::survey) survey;
-  decltype(&cuda::status_text) status_text;
-};
-
-extern const Kernels kKernels;
 
 }  // namespace cuda
 }  // namespace tad

@@ -2,7 +2,6 @@
 // of csrc/cuda and csrc/bindings, run on the host by this folder. It lets the operators' Python tests run over them
 // where there is no GPU (`make test-cuda-on-host`). Linked with kernels.cpp.
 #define TAD_CUDA_ON_HOST
-#define TAD_CUDA_REASON "never asked"
 
 #include "runtime.h"
 
@@ -10,6 +9,7 @@
 #include "../bindings/backend_cuda.cpp"
 #include "../bindings/checks.cpp"
 #include "../bindings/commit_reveal.cpp"
+#include "../bindings/eligible_positions.cpp"
 #include "../bindings/kept_memory.cpp"
 #include "../bindings/linear_tad_loss.cpp"
 #include "../bindings/log_softmax.cpp"
@@ -18,10 +18,6 @@
 #include "../bindings/tad_loss.cpp"
 #include "../bindings/token_statistics.cpp"
 #include "../bindings/truncate_logits.cpp"
-
-TORCH_LIBRARY_IMPL(tad_ext, CPU, m) {
-  tad::implement_operators(m);
-}
 
 // Little shared memory, so that the small vocabularies of the tests need clusters of every size, and some do not fit.
 static const bool device_is_small = [] {

@@ -13,11 +13,11 @@ from tad_ext.ops import (
     DecodeState,
     Selection,
     commit_reveal,
+    eligible_positions,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
     select_reveal,
-    survey,
     token_statistics,
     truncate_logits,
     unmask_step,
@@ -184,5 +184,5 @@ def _select(*tensors: Tensor) -> list[Tensor]:
     statistics, revealed = select_reveal(
         canvas, logits, state, Selection("entropy-budget", 2.0), mask_token_id=MASK, suppress_tokens=suppress
     )
-    progress = survey(canvas, state.blocks, positions, block_length=BLOCK_LENGTH, mask_token_id=MASK)
+    progress = eligible_positions(canvas, state.blocks, positions, block_length=BLOCK_LENGTH, mask_token_id=MASK)
     return [canvas, *state.tensors, *statistics, revealed, positions, progress]

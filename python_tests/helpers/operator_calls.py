@@ -69,7 +69,7 @@ def _values(name: str, device: str) -> dict[str, Any]:
         "forwards": torch.zeros(2, **integers),
         "blocks": ones,
         "done": torch.zeros(2, dtype=torch.bool, device=device),
-        "positions": torch.arange(6 if name == "survey" else 3, **integers).repeat(2, 1),
+        "positions": torch.arange(6 if name == "eligible_positions" else 3, **integers).repeat(2, 1),
         "tokens": torch.ones(2, 3, **integers),
         "top_tokens": torch.ones(2, 3, **integers),
         "score": torch.ones(2, 3, device=device),

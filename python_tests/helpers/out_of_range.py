@@ -17,11 +17,11 @@ from tad_ext.ops import (
     DecodeState,
     Selection,
     commit_reveal,
+    eligible_positions,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
     select_reveal,
-    survey,
     token_statistics,
 )
 
@@ -158,12 +158,14 @@ def check_select(device: str) -> None:
     _check_second_row(call, device)
 
 
-def check_survey(device: str) -> None:
+def check_eligible_positions(device: str) -> None:
     """Positions lie inside a larger tensor, which must stay as it is."""
     canvas = torch.full((2, 6), MASK, device=device)
     for outside in [*OUTSIDE, 0, 3, 1000]:
         around = torch.zeros(4, 6, device=device).long()
-        survey(canvas, torch.tensor([outside, 2], device=device), around[1:3], block_length=3, mask_token_id=MASK)
+        eligible_positions(
+            canvas, torch.tensor([outside, 2], device=device), around[1:3], block_length=3, mask_token_id=MASK
+        )
         assert not around[[0, 3]].any()
         assert around[2].tolist() == list(range(6))
 
@@ -176,7 +178,7 @@ def main(device: str) -> None:
         check_statistics,
         check_commit,
         check_select,
-        check_survey,
+        check_eligible_positions,
     ):
         check(device)
         if device == "cuda":

@@ -1,16 +1,28 @@
-"""The reference stands in for the compiled operators: same arguments, and there without the compiled module."""
+"""The reference stands in for the compiled operators: same arguments, same errors, no compiled module needed."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import wrong_calls
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tad_ext.ops import backend, backend_info, reference
+from tad_ext import ops
+from tad_ext.ops import backend_info, reference
+
+OPERATORS = [
+    name
+    for name in ops.__all__
+    if inspect.isfunction(getattr(reference, name, None)) and getattr(reference, name) is not getattr(ops, name)
+]
+WRONG_CALLS = [(name, number) for name, cases in wrong_calls.CASES.items() for number in range(len(cases))]
 
 WITHOUT_THE_MODULE = """
 import sys
@@ -25,14 +37,43 @@ except ImportError as error:
 """
 
 
-@pytest.mark.parametrize("name", backend.__all__)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_same_arguments_and_defaults(name: str) -> None:
-    assert inspect.signature(getattr(backend, name)) == inspect.signature(getattr(reference, name))
+    """What a reference takes as options and passes on counts as its own."""
+    public = inspect.signature(getattr(ops, name)).parameters
+    own = dict(inspect.signature(getattr(reference, name)).parameters)
+    if own.pop("options", None) is not None:
+        passed_on = inspect.signature(reference.fused_tad_loss).parameters
+        own |= {key: passed_on[key] for key in public if key not in own}
+    assert own == dict(public)
 
 
 def test_the_reference_needs_no_compiled_module() -> None:
     result = subprocess.run([sys.executable, "-c", WITHOUT_THE_MODULE], capture_output=True, text=True, timeout=300)
     assert result.stdout.split() == ["True"], result.stderr
+
+
+@pytest.fixture(scope="module")
+def raised_by_the_reference() -> dict[str, list[list[str]]]:
+    """What wrong calls raise where TAD_EXT_REFERENCE is set, by operator."""
+    environment = {**os.environ, "TAD_EXT_REFERENCE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(wrong_calls.__file__))]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("name", "number"), WRONG_CALLS)
+def test_a_wrong_call_raises_the_same_error(name: str, number: int, raised_by_the_reference: dict) -> None:
+    argument = wrong_calls.CASES[name][number][0]
+    (error, text), (expected, compiled) = raised_by_the_reference[name][number], wrong_calls.outcome(name, number)
+    assert error == expected in ("ValueError", "TypeError")
+    assert argument in text.split("is ")[0].split("has ")[0], text
+    assert argument in compiled.split("is ")[0].split("has ")[0], compiled
+
+
+def test_every_operator_has_wrong_calls() -> None:
+    assert sorted(OPERATORS) == sorted(wrong_calls.CASES)
 
 
 @pytest.mark.skipif(backend_info()["cuda_built"], reason="tad_ext was built with CUDA kernels")

@@ -18,11 +18,11 @@ from tad_ext.ops import (
     DecodeState,
     Selection,
     commit_reveal,
+    eligible_positions,
     fused_linear_tad_loss,
     fused_tad_loss,
     masked_log_softmax,
     select_reveal,
-    survey,
     token_statistics,
 )
 
@@ -154,8 +154,8 @@ def _calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "score": zeros, "accept": zeros.bool(), "block_length": 3, "mask_token_id": 8,
             },
         ),
-        "survey": (
-            survey,
+        "eligible_positions": (
+            eligible_positions,
             {
                 "canvas": canvas, "blocks": state.blocks, "positions": canvas.clone(), "block_length": 3,
                 "mask_token_id": 8,

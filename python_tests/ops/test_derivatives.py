@@ -134,7 +134,7 @@ def test_vmap_of_a_loss_keeps_the_gradient_of_a_head_outside(device: str) -> Non
     assert heads[1].grad.any()
 
 
-@pytest.mark.parametrize("name", ["scale_gradient", "commit_reveal", "select_reveal", "survey"])
+@pytest.mark.parametrize("name", ["scale_gradient", "commit_reveal", "select_reveal", "eligible_positions"])
 def test_what_writes_refuses_vmap(device: str, name: str) -> None:
     arguments = arguments_of(name, device)
     for key, value in arguments.items():

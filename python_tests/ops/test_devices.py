@@ -84,7 +84,7 @@ FUNCTIONS = {
     "masked_log_softmax": "masked_log_softmax",
     "token_statistics": "token_statistics",
     "commit_reveal": "commit_reveal",
-    "survey": "survey",
+    "eligible_positions": "eligible_positions",
 }
 
 

@@ -1,4 +1,4 @@
-"""select_reveal and survey: hand-worked choices, and whole decodes beside the reference's."""
+"""select_reveal and eligible_positions: hand-worked choices, and whole decodes beside the reference's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from op_checks import on
 from tad_ext.ops import (
     DecodeState,
     Selection,
+    eligible_positions,
     pack_offsets,
     reference,
     select,
     select_reveal,
-    survey,
     token_statistics,
 )
 from tad_ext.ops.selection import Rule
@@ -124,7 +124,7 @@ def test_property_whole_decodes_agree_with_the_reference(
             )
         )  # fmt: skip
     positions = [torch.zeros_like(canvas[0]) for _ in range(2)]
-    functions = ((select_reveal, survey), (reference.select_reveal, reference.survey))
+    functions = ((select_reveal, eligible_positions), (reference.select_reveal, reference.eligible_positions))
     width = length
     for _ in range(length):
         logits = torch.randn(batch * width, 40, generator=generator, dtype=torch.float64) * 2
@@ -178,13 +178,17 @@ def test_a_rule_that_does_not_exist_is_refused_in_pytorch_too(device: str) -> No
         select(statistics, state, Selection("best", 1))
 
 
-def test_survey_by_hand(device: str) -> None:
+def test_eligible_positions_by_hand(device: str) -> None:
     canvas = torch.tensor([[1, MASK, 1, 1, MASK, MASK], [MASK] * 6, [1] * 6], device=device)
     positions = torch.zeros_like(canvas)
-    progress = survey(canvas, torch.tensor([2, 1, 3], device=device), positions, block_length=2, mask_token_id=MASK)
+    progress = eligible_positions(
+        canvas, torch.tensor([2, 1, 3], device=device), positions, block_length=2, mask_token_id=MASK
+    )
     assert progress.tolist() == [[0, 1, 3], [0, 2, 6], [0, 0, 0]]
     assert positions.tolist() == [[1, -1, -1, -1, -1, -1], [0, 1, -1, -1, -1, -1], [-1] * 6]
-    progress = survey(canvas, torch.tensor([3, 3, 3], device=device), positions, block_length=2, mask_token_id=MASK)
+    progress = eligible_positions(
+        canvas, torch.tensor([3, 3, 3], device=device), positions, block_length=2, mask_token_id=MASK
+    )
     assert progress.tolist() == [[0, 3, 3], [0, 6, 6], [0, 0, 0]]
     assert positions.tolist() == [[1, 4, 5, -1, -1, -1], [0, 1, 2, 3, 4, 5], [-1] * 6]
 
@@ -200,7 +204,9 @@ def test_opcheck(device: str) -> None:
             0.5, 0.0, suppress, None, None, 3, 1.0, 1.0, "row", MASK, [],
         ),
     )  # fmt: skip
-    torch.library.opcheck(torch.ops.tad_ext.survey.default, (canvas, state.blocks, torch.zeros_like(canvas), 3, MASK))
+    torch.library.opcheck(
+        torch.ops.tad_ext.eligible_positions.default, (canvas, state.blocks, torch.zeros_like(canvas), 3, MASK)
+    )
 
 
 @pytest.mark.usefixtures("indices_are_checked")
@@ -240,11 +246,13 @@ def test_bad_arguments_are_named(device: str, changes: dict, error: type[Excepti
         ({"canvas": torch.zeros(2, 0).long()}, ValueError, "block_length is 3, expected a divisor of the generation"),
     ],
 )
-def test_bad_arguments_of_survey_are_named(device: str, changes: dict, error: type[Exception], message: str) -> None:
+def test_bad_arguments_of_eligible_positions_are_named(
+    device: str, changes: dict, error: type[Exception], message: str
+) -> None:
     arguments = {
         "canvas": torch.full((2, 6), MASK, device=device), "blocks": torch.ones(2, device=device).long(),
         "positions": torch.zeros(2, 6, device=device).long(), "block_length": 3, "mask_token_id": MASK,
         **on(device, changes),
     }  # fmt: skip
     with pytest.raises(error, match=message):
-        survey(**arguments)
+        eligible_positions(**arguments)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tad_ext.data.ragged import to_device
-from tad_ext.ops import DecodeState, survey
+from tad_ext.ops import DecodeState, eligible_positions
 
 from .config import DecodeConfig
 from .inputs import Prompt, SpecialTokens
@@ -89,7 +89,7 @@ class DecodingBatch:
         self.seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
         for index in range(capacity):
             self._clear(index)
-        self.survey(capacity)
+        self.update_positions(capacity)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,7 +109,7 @@ class DecodingBatch:
         ids = to_device(prompt.tokens + prompt.canvas, self.device)
         self.input_ids[index, : start + length] = ids
         self.canvas[index, :length] = ids[start:]
-        self.survey(index + 1)
+        self.update_positions(index + 1)
 
     def remove(self, index: int) -> int:
         """Takes row `index` out; the last row moves there. Returns where the last row stood."""
@@ -119,7 +119,7 @@ class DecodingBatch:
             for tensor in self._tensors():
                 tensor[index] = tensor[source]
         self._clear(source)
-        self.survey(source + 1)
+        self.update_positions(source + 1)
         return source
 
     def _clear(self, index: int) -> None:
@@ -166,9 +166,9 @@ class DecodingBatch:
             width = min(width, multiple(entries, of=8))
         return StepShape(rows, length, padded, width)
 
-    def survey(self, rows: int) -> Tensor:
-        """Brings `positions` of the first rows up to date; (rows, 3), see `tad_ext.ops.survey`."""
-        return survey(
+    def update_positions(self, rows: int) -> Tensor:
+        """Brings `positions` of the first rows up to date; (rows, 3), see `tad_ext.ops.eligible_positions`."""
+        return eligible_positions(
             self.canvas[:rows],
             self.state.blocks[:rows],
             self.positions[:rows],

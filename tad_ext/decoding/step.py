@@ -48,6 +48,6 @@ class Step:
         batch.keep_memory(state)
         batch.input_ids[:rows].scatter_(1, batch.columns[:rows], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
-        unfinished, eligible, masks = batch.survey(rows).unbind(dim=1)
+        unfinished, eligible, masks = batch.update_positions(rows).unbind(dim=1)
         report = Report(broken, state.done, state.blocks, unfinished, eligible, masks)
         return torch.stack(list(report), dim=1)

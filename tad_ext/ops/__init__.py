@@ -1,21 +1,14 @@
 """The operators: compiled kernels with their Python face, and `reference`, their plain-PyTorch meaning."""
 
 from . import reference
-from .backend import (
-    commit_reveal,
-    fused_linear_tad_loss,
-    fused_tad_loss,
-    masked_log_softmax,
-    select_reveal,
-    survey,
-    token_statistics,
-    truncate_logits,
-)
 from .library import backend_info
+from .log_softmax import masked_log_softmax
+from .loss import fused_linear_tad_loss, fused_tad_loss
 from .philox import pack_offsets, uniform_noise
+from .reveal import Policy, commit_reveal, eligible_positions, select_reveal, unmask_step
 from .selection import Selection, best_first, in_place, margin_log_odds, select
+from .statistics import token_statistics, truncate_logits
 from .types import DecodeState, ForcedProgress, TADLoss, TokenStatistics
-from .unmask import Policy, unmask_step
 
 __all__ = [
     "DecodeState",
@@ -27,6 +20,7 @@ __all__ = [
     "backend_info",
     "best_first",
     "commit_reveal",
+    "eligible_positions",
     "fused_linear_tad_loss",
     "fused_tad_loss",
     "in_place",
@@ -36,7 +30,6 @@ __all__ = [
     "reference",
     "select",
     "select_reveal",
-    "survey",
     "token_statistics",
     "truncate_logits",
     "uniform_noise",

@@ -1,13 +1,21 @@
-"""Loads the compiled module, which registers `torch.ops.tad_ext.*`, and says what it is."""
+"""Loads the compiled module, which registers `torch.ops.tad_ext.*`, and decides what serves the public functions."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType, SimpleNamespace
+from typing import Any, TypeVar, cast
 
-import torch  # noqa: F401 - first: its libraries are what the compiled module links to
+import torch
+
+from . import reference
+from .checks import check_devices
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 use_reference = os.environ.get("TAD_EXT_REFERENCE", "0") not in ("0", "")
 
@@ -25,16 +33,57 @@ def _load() -> tuple[ModuleType | None, str | None]:
 
 
 _module, _error = _load()
-compiled = _module is not None
 
 
-def not_compiled(*_: Any, **__: Any) -> Any:
-    """Stands in for every operator where the compiled module is wanted and cannot be loaded."""
-    raise ImportError(
-        f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip install .`; in "
-        "a source checkout run Python outside the repository's folder, or `pip install -e .`; after a change of torch "
-        "install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch reference instead."
-    )
+def operator(check: Callable[[Any], None]) -> Callable[[Function], Function]:
+    """Decides what serves calls of a public function, which itself calls a compiled operator.
+
+    Where that is loaded, the function as it is. Where TAD_EXT_REFERENCE is set, the function of this name in
+    `reference`, behind `check`, which has the arguments by name. Otherwise an ImportError says what is missing.
+    """
+
+    def decide(function: Function) -> Function:
+        if _module is not None:
+            return function
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def stand_in(*arguments: Any, **options: Any) -> Any:
+            if not use_reference:
+                raise ImportError(
+                    f"the compiled operators of tad_ext cannot be loaded ({_error}). Install the package with `pip "
+                    "install .`; in a source checkout run Python outside the repository's folder, or `pip install -e "
+                    ".`; after a change of torch install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch "
+                    "reference instead."
+                )
+            call = signature.bind(*arguments, **options)
+            call.apply_defaults()
+            check(SimpleNamespace(**call.arguments))
+            return getattr(reference, function.__name__)(*call.args, **call.kwargs)
+
+        return cast(Function, stand_in)
+
+    return decide
+
+
+def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function of an operator's arguments as its fake kernel: what the results would be, for meta tensors
+    and for compilers that trace. It stands behind the check of their devices.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        if _module is None:
+            return function
+        schema = getattr(torch.ops.tad_ext, name).default._schema
+        names = [argument.name for argument in schema.arguments]
+
+        def checked(*arguments: Any) -> Any:
+            check_devices(dict(zip(names, arguments)))
+            return function(*arguments)
+
+        return torch.library.register_fake(f"tad_ext::{name}", checked)
+
+    return register
 
 
 def backend_info() -> dict[str, Any]:

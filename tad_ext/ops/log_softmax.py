@@ -7,9 +7,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fake import register_fake
+from .checks import FLOATS, check_between, check_devices, check_dtype, check_fits, check_logits, check_range, expect
+from .library import operator, register_fake
 
 
+def _check_mask(logits: Tensor, mask: Tensor, rows: Tensor | None) -> None:
+    """A mask that chooses among the logits' rows, alone."""
+    if rows is not None:
+        raise ValueError("mask and rows are both given, expected one of them")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool")
+    if mask.shape != logits.shape[:-1]:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {tuple(logits.shape[:-1])} like the logits")
+
+
+def _check(call: Any) -> None:
+    logits, rows = call.logits, call.rows
+    if call.mask is not None:
+        _check_mask(logits, call.mask, rows)
+    check_devices(vars(call))
+    check_logits(logits, "logits")
+    check_between(1e-6, call.temperature, 1e6, "temperature")
+    if rows is not None:
+        check_dtype(rows, "rows", torch.int64)
+        check_fits(rows.dim() == 1, rows, "rows", "(N,)")
+        check_range(rows, "rows", 0, logits.shape[:-1].numel(), "rows of logits")
+    expect(call.dtype is None or call.dtype in FLOATS, f"dtype is {call.dtype}, expected a float", TypeError)
+
+
+@operator(_check)
 def masked_log_softmax(
     logits: Tensor,
     mask: Tensor | None = None,
@@ -33,12 +59,7 @@ def masked_log_softmax(
         NotImplementedError: a tangent in the logits, of forward-mode differentiation.
     """
     if mask is not None:
-        if rows is not None:
-            raise ValueError("mask and rows are both given, expected one of them")
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool")
-        if mask.shape != logits.shape[:-1]:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {tuple(logits.shape[:-1])} like the logits")
+        _check_mask(logits, mask, rows)
         rows = mask.reshape(-1).nonzero()[:, 0]
     return torch.ops.tad_ext.masked_log_softmax(logits, rows, temperature, dtype or logits.dtype)[0]
 

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .fake import register_fake
-from .types import TADLoss
-
-Count = int | float | Tensor | None
+from .checks import (
+    FLOATS,
+    check_between,
+    check_devices,
+    check_dtype,
+    check_fits,
+    check_logits,
+    check_none,
+    check_range,
+    check_shape,
+    expect,
+    outside,
+    values_may_be_read,
+)
+from .library import operator, register_fake
+from .types import Count, TADLoss
 
 # Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU reads the whole head for each
 # chunk: from about 200 rows on, multiplying takes longer than that. Its tiles have 128 rows.
 _CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**25, 128
 
 
+def _check_loss(call: Any) -> None:
+    _check_delta(call.delta)
+    check_devices(vars(call))
+    student, teacher, labels = call.student_logits, call.teacher_logits, call.labels
+    check_logits(student, "student_logits")
+    _teacher(teacher, "teacher_logits", call.kl_weight)
+    if teacher is not None:
+        check_logits(teacher, "teacher_logits")
+        vocabulary = student.shape[-1]
+        check_fits(teacher.shape[-1] == vocabulary, teacher, "teacher_logits", f"a vocabulary of {vocabulary}")
+    _loss_options(call)
+    rows = student.shape[:-1]
+    flat = call.student_rows is not None or labels.dim() == 1
+    check_fits(flat or labels.shape == rows, labels, "labels", f"{list(rows)} like the rows of student_logits")
+    _loss_rows(call, student.shape[-1], rows.numel(), None if teacher is None else teacher.shape[:-1].numel())
+
+
+@operator(_check_loss)
 def fused_tad_loss(
     student_logits: Tensor,
     teacher_logits: Tensor | None,
@@ -103,6 +135,26 @@ def fused_tad_loss(
     return TADLoss(loss, ce, kl, near, distant)
 
 
+def _check_linear_loss(call: Any) -> None:
+    _check_delta(call.delta)
+    head, student, teacher = _weight_of_head(call.lm_head_weight), call.student_hidden, call.teacher_hidden
+    check_devices({**vars(call), "lm_head_weight": head})
+    check_logits(head, "lm_head_weight")
+    check_fits(head.dim() == 2, head, "lm_head_weight", "(vocabulary, D)")
+    _teacher(teacher, "teacher_hidden", call.kl_weight)
+    for name, hidden in (("student_hidden", student), ("teacher_hidden", teacher)):
+        if hidden is not None:
+            check_logits(hidden, name)
+            columns = head.shape[1]
+            check_fits(hidden.dim() == 2 and hidden.shape[1] == columns, hidden, name, f"(rows, {columns})")
+            check_dtype(hidden, name, head.dtype)
+    expect(call.chunk_rows is None or call.chunk_rows >= 1, f"chunk_rows is {call.chunk_rows}, expected >= 1")
+    call = SimpleNamespace(**vars(call), student_rows=None)
+    _loss_options(call)
+    _loss_rows(call, len(head), len(student), None if teacher is None else len(teacher))
+
+
+@operator(_check_linear_loss)
 def fused_linear_tad_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor | None,
@@ -181,6 +233,12 @@ def fused_linear_tad_loss(
     return TADLoss(loss, ce, kl, near, distant)
 
 
+def _check_delta(delta: int) -> None:
+    """An integer, for which PyTorch takes what is none."""
+    if isinstance(delta, (bool, float)):
+        raise TypeError(f"delta is {delta!r}, expected an integer >= 0")
+
+
 def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     """The weight of a head that is nothing but its weight."""
     if isinstance(head, Tensor):
@@ -195,16 +253,57 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     return head.weight
 
 
+def _teacher(teacher: Tensor | None, name: str, kl_weight: float) -> None:
+    expect(teacher is not None or kl_weight == 0, f"{name} is None, expected rows because kl_weight is {kl_weight}")
+
+
+def _loss_options(call: Any) -> None:
+    expect(call.delta >= 0, f"delta is {call.delta}, expected an integer >= 0")
+    check_between(1e-6, call.temperature, 1e6, "temperature")
+    for name in ("ce_weight", "kl_weight"):
+        expect(math.isfinite(getattr(call, name)), f"{name} is {getattr(call, name)}, expected a finite number")
+    labels, steps, entries = call.labels, call.steps_to_reveal, call.labels.numel()
+    check_dtype(labels, "labels", torch.int64)
+    check_shape(steps, "steps_to_reveal", torch.int64, labels.shape)
+    choice = {"student_rows": (torch.int64,), "teacher_rows": (torch.int64,), "row_weight": FLOATS}
+    for name, dtypes in choice.items():
+        given = getattr(call, name)
+        if given is not None:
+            check_dtype(given, name, *dtypes)
+            check_fits(given.numel() == entries, given, name, f"{entries} elements, one per entry")
+    for name in ("near_count", "distant_count"):
+        count = getattr(call, name)
+        if isinstance(count, Tensor):
+            check_fits(count.numel() == 1, count, name, "a 0-d tensor")
+            count = count.item() if values_may_be_read(count) else None
+        expect(count is None or 0 <= count < math.inf, f"{name} is {count}, expected a finite number >= 0")
+
+
+def _loss_rows(call: Any, vocabulary: int, student_rows: int, teacher_rows: int | None) -> None:
+    """The rows there are fit the entries that read them, and labels are tokens. No teacher: None."""
+    labels, steps, entries = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.labels.numel()
+    for who, rows, named in (
+        ("student", student_rows, call.student_rows),
+        ("teacher", teacher_rows, call.teacher_rows),
+    ):
+        fits = named is not None or rows is None or rows == entries
+        expect(fits, f"the {who} has {rows} rows, expected {entries}, one per label, unless {who}_rows says which")
+    if not values_may_be_read(labels):
+        return
+    near, distant = (steps >= 1) & (steps <= call.delta), steps > call.delta
+    check_none(near & outside(labels, 0, vocabulary), labels, "labels", f"0 <= label < {vocabulary} (the vocabulary)")
+    if call.student_rows is not None:
+        check_range(call.student_rows, "student_rows", 0, student_rows, "rows of student_logits")
+    if call.teacher_rows is not None and teacher_rows is not None:
+        wrong = distant & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
+        check_none(wrong, call.teacher_rows, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
+
+
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:
     vocabulary = max(1, lm_head_weight.shape[0])
     if lm_head_weight.device.type == "cpu":
         return max(1, _CPU_CHUNK_ELEMENTS // vocabulary)
     return max(1, _GPU_CHUNK_ELEMENTS // vocabulary // _GPU_TILE_ROWS) * _GPU_TILE_ROWS
-
-
-def _check_delta(delta: int) -> None:
-    if isinstance(delta, (bool, float)):
-        raise TypeError(f"delta is {delta!r}, expected an integer >= 0")
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:

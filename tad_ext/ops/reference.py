@@ -1,7 +1,8 @@
 """The plain-PyTorch meaning of every operator: oracle in the tests, baseline in bench/, fallback without a compiler.
 
-Same names and arguments as the compiled operators in `tad_ext`, differentiable through autograd, no argument checks but
-that of devices, several full-size temporaries. Computes in float32 (float64 for float64 logits).
+Same names and arguments as the public functions, behind which they stand where TAD_EXT_REFERENCE is set;
+differentiable through autograd, no argument checks but that of devices, several full-size temporaries. Computes in
+float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar, get_args
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from .devices import check_devices
+from .checks import check_devices
 from .philox import gumbel_noise
 from .selection import Selection, select
-from .types import DecodeState, ForcedProgress, TADLoss, TokenStatistics
+from .types import Count, DecodeState, ForcedProgress, TADLoss, TokenStatistics
 
-Count = int | float | Tensor | None
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -102,14 +102,14 @@ def fused_linear_tad_loss(
     delta: int,
     ce_weight: float = 1.0,
     kl_weight: float = 1.0,
-    temperature: float = 1.0,
     row_weight: Tensor | None = None,
-    teacher_rows: Tensor | None = None,
-    near_count: Count = None,
-    distant_count: Count = None,
     chunk_rows: int | None = None,
+    **options: Any,
 ) -> TADLoss:
-    """`fused_tad_loss` of `hidden @ lm_head_weight.T`. The logits exist as a whole: `chunk_rows` means nothing here."""
+    """`fused_tad_loss`, whose `options` it takes, of `hidden @ lm_head_weight.T`.
+
+    The logits exist as a whole: `chunk_rows` means nothing here.
+    """
     weight = lm_head_weight if isinstance(lm_head_weight, Tensor) else lm_head_weight.get_parameter("weight")
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
     # Entries without weight have a product of their own, a constant: in its gradient 0 times NaN would be NaN.
@@ -127,11 +127,8 @@ def fused_linear_tad_loss(
         delta=delta,
         ce_weight=ce_weight,
         kl_weight=kl_weight,
-        temperature=temperature,
         row_weight=row_weight,
-        teacher_rows=teacher_rows,
-        near_count=near_count,
-        distant_count=distant_count,
+        **options,
     )
 
 
@@ -261,9 +258,6 @@ def commit_reveal(
     revealed = torch.zeros_like(accept)
     gen_length = canvas.shape[1]
     top_tokens = tokens if top_tokens is None else top_tokens
-    if forced_progress not in get_args(ForcedProgress):
-        expected = ", ".join(get_args(ForcedProgress))
-        raise ValueError(f"forced_progress is {forced_progress!r}, expected one of {expected}")
 
     def share(row: int, block: int) -> float:
         """Revealed share of a block of a canvas."""
@@ -354,8 +348,10 @@ def select_reveal(
 
 
 @_on_one_device
-def survey(canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int) -> Tensor:
-    """Eligible positions and counts of every canvas; see `tad_ext.ops.survey`."""
+def eligible_positions(
+    canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int
+) -> Tensor:
+    """Eligible positions and counts of every canvas; see `tad_ext.ops.eligible_positions`."""
     columns = torch.arange(canvas.shape[1], device=canvas.device)
     masked = canvas == mask_token_id
     eligible = masked & (columns < (blocks * block_length)[:, None])

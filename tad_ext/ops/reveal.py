@@ -1,17 +1,116 @@
-"""Writing one forward's chosen tokens to the canvases and advancing the block schedule, on the device."""
+"""One decoding step behind the logits: which tokens are revealed, the canvases and schedules after it, what is next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from .fake import register_fake
-from .types import ForcedProgress
+from .checks import (
+    check_between,
+    check_devices,
+    check_fits,
+    check_logits,
+    check_none,
+    check_one_of,
+    check_range,
+    check_shape,
+    check_writable,
+    expect,
+    values_may_be_read,
+)
+from .library import operator, register_fake
+from .selection import Rule, Selection
+from .statistics import check_statistics, empty_statistics, token_statistics
+from .types import DecodeState, ForcedProgress, TokenStatistics
+
+_MAX_EOS_TOKENS = 16  # as in csrc/common/arguments.h
+
+Policy = Callable[[TokenStatistics, DecodeState], tuple[Tensor, Tensor]]
+"""policy(statistics of (B, W) tensors, state) -> (score (B, W) float, higher is better; accept (B, W) bool)."""
 
 
+def unmask_step(
+    canvas: Tensor,
+    statistics: TokenStatistics | Tensor,
+    state: DecodeState,
+    policy: Policy,
+    *,
+    mask_token_id: int,
+) -> Tensor:
+    """One step of decoding: ask the policy which entries to reveal, write them to `canvas` and `state` in place.
+
+    Args:
+        canvas: (B, G) int64, the generation region of each sequence, `mask_token_id` where nothing is revealed.
+        statistics: of the entries `state.positions`, (B, W) each; or their logits (B, W, V).
+        state: counters, block schedule and positions; its tensors are updated.
+        policy: scores entries and accepts some of them. Entries with invalid statistics are never accepted.
+
+    Returns:
+        (B, W) bool: the entries revealed by this step.
+    """
+    if isinstance(statistics, Tensor):
+        suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
+        statistics = token_statistics(statistics, suppress_tokens=suppress)
+    score, accept = policy(statistics, state)
+    return commit_reveal(
+        canvas,
+        *state.tensors,
+        statistics.token,
+        score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
+        accept & statistics.valid,
+        top_tokens=statistics.top_token,
+        mask_token_id=mask_token_id,
+        **state.schedule,
+    )
+
+
+def _check_blocks(canvas: Tensor, block_length: int) -> None:
+    check_fits(canvas.dim() == 2, canvas, "canvas", "(batch, gen_length)")
+    length = canvas.shape[1]
+    whole = block_length >= 1 and length >= 1 and length % block_length == 0
+    expect(whole, f"block_length is {block_length}, expected a divisor of the generation length {length}")
+
+
+def _check_canvases(call: Any) -> None:
+    canvas, positions = call.canvas, call.positions
+    _check_blocks(canvas, call.block_length)
+    check_fits(positions.dim() == 2, positions, "positions", "(batch, width)")
+    for name in ("block_add_threshold", "decoded_token_threshold"):
+        check_between(0, getattr(call, name), 1, name)
+    for name in ("canvas", "reveal_step"):
+        check_writable(getattr(call, name), name, torch.int64, canvas.shape)
+    for name, dtype in (("forwards", torch.int64), ("blocks", torch.int64), ("done", torch.bool)):
+        check_writable(getattr(call, name), name, dtype, canvas.shape[:1])
+    check_shape(positions, "positions", torch.int64, (len(canvas), positions.shape[1]))
+    ids = len(call.eos_token_ids)
+    expect(ids <= _MAX_EOS_TOKENS, f"eos_token_ids has {ids} ids, expected at most {_MAX_EOS_TOKENS}")
+    check_range(positions, "positions", -1, canvas.shape[1], "columns of the canvas, -1 for padding")
+    check_range(call.blocks, "blocks", 1, canvas.shape[1] // call.block_length + 1, "created blocks")
+    check_one_of(call.forced_progress, "forced_progress", get_args(ForcedProgress))
+
+
+def _check_commit(call: Any) -> None:
+    if call.top_tokens is None:
+        call.top_tokens = call.tokens
+    check_devices(vars(call))
+    _check_canvases(call)
+    choice = {"tokens": torch.int64, "top_tokens": torch.int64, "score": torch.float32, "accept": torch.bool}
+    for name, dtype in choice.items():
+        check_shape(getattr(call, name), name, dtype, call.positions.shape)
+    for name in ("tokens", "top_tokens"):
+        tokens = getattr(call, name)
+        if values_may_be_read(tokens):
+            masks = (call.positions >= 0) & ~call.done[:, None] & (tokens == call.mask_token_id)
+            expected = "another: revealing a mask reveals nothing"
+            check_none(masks, tokens, name, expected, called="the mask token ")
+
+
+@operator(_check_commit)
 def commit_reveal(
     canvas: Tensor,
     reveal_step: Tensor,
@@ -94,3 +193,107 @@ def commit_reveal(
 def _(*arguments: Any) -> Tensor:
     accept = arguments[9]
     return torch.empty_like(accept, memory_format=torch.contiguous_format)
+
+
+def _check_select(call: Any) -> None:
+    state, logits, suppress, mask = call.state, call.logits, call.suppress_tokens, call.mask_token_id
+    own = dict(zip(("reveal_step", "forwards", "blocks", "done", "positions"), state.tensors))
+    check_devices({"canvas": call.canvas, **own, **vars(call)})
+    check_logits(logits, "logits")
+    check_one_of(call.selection.rule, "rule", get_args(Rule))
+    expect(not math.isnan(call.selection.value), f"value is nan, expected the parameter of {call.selection.rule}")
+    _check_canvases(SimpleNamespace(canvas=call.canvas, **own, **state.schedule))
+    entries = state.positions.numel()
+    check_fits(logits.shape[:-1].numel() == entries, logits, "logits", f"a row for each of the {entries} positions")
+    named = not values_may_be_read(suppress) or bool((suppress == mask).any())
+    expect(named, f"suppress_tokens does not name the mask token {mask}: revealing a mask reveals nothing")
+    check_statistics(call, state.positions.shape, ascending=True)
+
+
+@operator(_check_select)
+def select_reveal(
+    canvas: Tensor,
+    logits: Tensor,
+    state: DecodeState,
+    selection: Selection,
+    *,
+    mask_token_id: int,
+    suppress_tokens: Tensor,
+    temperature: float = 0.0,
+    seeds: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> tuple[TokenStatistics, Tensor]:
+    """Statistics, selection and reveals of one forward, in place on `canvas` and `state`: two launches on a GPU.
+
+    The same as `token_statistics`, `select` and `commit_reveal` one after the other, up to the last bit of the sums of
+    entropies that a budget is compared with.
+
+    Args:
+        canvas: (B, G) int64, the generation region; written.
+        logits: (B * W, V) or (B, W, V), of the entries `state.positions`; those of padding are not read.
+        state: counters, block schedule and positions; its tensors are updated.
+        selection: which entries are accepted.
+        suppress_tokens: int64 ids that are never chosen, ascending, the mask token among them.
+        temperature, seeds, offsets: as in `token_statistics`; seeds and offsets broadcastable to (B, W).
+
+    Returns:
+        The statistics, (B, W) each, without query logits; and (B, W) bool, the entries that were revealed.
+
+    Raises:
+        ValueError, TypeError: as the three functions, naming the argument.
+    """
+    *statistics, revealed = torch.ops.tad_ext.select_reveal(
+        canvas,
+        *state.tensors,
+        logits,
+        selection.rule,
+        float(selection.value),
+        float(temperature),
+        suppress_tokens,
+        seeds,
+        offsets,
+        state.block_length,
+        state.block_add_threshold,
+        state.decoded_token_threshold,
+        state.forced_progress,
+        mask_token_id,
+        list(state.eos_token_ids),
+    )
+    no_queries = logits.new_empty((*revealed.shape, 0))
+    return TokenStatistics._make([*statistics, no_queries]), revealed
+
+
+@register_fake("select_reveal")
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    positions = arguments[5]
+    return *empty_statistics(positions, positions.shape), positions.new_empty(positions.shape, dtype=torch.bool)
+
+
+def _check_eligible(call: Any) -> None:
+    check_devices(vars(call))
+    _check_blocks(call.canvas, call.block_length)
+    check_writable(call.canvas, "canvas", torch.int64, call.canvas.shape)
+    check_writable(call.positions, "positions", torch.int64, call.canvas.shape)
+    check_shape(call.blocks, "blocks", torch.int64, call.canvas.shape[:1])
+
+
+@operator(_check_eligible)
+def eligible_positions(
+    canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int
+) -> Tensor:
+    """Eligible positions of every canvas, and counts.
+
+    Args:
+        canvas: (B, G) int64.
+        blocks: (B,) int64, created blocks.
+        positions: (B, G) int64; written: the masked columns of created blocks, ascending, -1 behind the last.
+
+    Returns:
+        (B, 3) int64: the first block with a mask (0 where none has), masks in created blocks, all masks.
+    """
+    return torch.ops.tad_ext.eligible_positions(canvas, blocks, positions, block_length, mask_token_id)
+
+
+@register_fake("eligible_positions")
+def _(canvas: Tensor, *_: Any) -> Tensor:
+    return canvas.new_empty(canvas.shape[0], 3)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from tad_ext.settings import ForcedProgress as ForcedProgress
 
+Count = int | float | Tensor | None
+"""A denominator: a number or a 0-d tensor; None is a call's own count."""
+
 
 class TADLoss(NamedTuple):
     """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors.

@@ -1,9 +1,9 @@
-// The CUDA kernels of one decoding step and of the survey after it, run on the host: random canvases against the rules
-// written out plainly, and against the same source run by one thread, as on the CPU.
+// The CUDA kernels of one decoding step and of the eligible positions after it, run on the host: random canvases
+// against the rules written out plainly, and against the same source run by one thread, as on the CPU.
 #include <algorithm>
 
+#include "../../common/eligible_positions.h"
 #include "../../common/reveal.h"
-#include "../../common/survey.h"
 #include "../../cuda/kernels.h"
 #include "runs.h"
 
@@ -172,8 +172,8 @@ void expect_row(Problem& p, int64_t row) {
   p.done[size_t(row)] = first == p.gen_length;
 }
 
-/// What a survey says of all canvases: positions, then progress.
-std::vector<int64_t> expected_survey(const Problem& p) {
+/// The eligible positions of all canvases, then progress.
+std::vector<int64_t> expected_positions(const Problem& p) {
   std::vector<int64_t> positions, progress;
   for (int64_t row = 0; row < p.batch; ++row) {
     const int64_t* canvas = &p.canvas[size_t(row * p.gen_length)];
@@ -191,11 +191,11 @@ std::vector<int64_t> expected_survey(const Problem& p) {
   return positions;
 }
 
-void test_surveys() {
+void test_eligible_positions() {
   for (unsigned seed = 0; seed < (kThreads ? 4 : 100); ++seed) {
-    context = "survey " + std::to_string(seed);
+    context = "eligible_positions " + std::to_string(seed);
     Problem problem = random_problem(seed);
-    SurveyArguments a;
+    EligiblePositionsArguments a;
     a.batch = problem.batch;
     a.gen_length = problem.gen_length;
     a.block_length = problem.block_length;
@@ -203,20 +203,21 @@ void test_surveys() {
     a.canvas = problem.canvas.data();
     a.blocks = problem.blocks.data();
     const size_t positions = problem.canvas.size(), numbers = positions + size_t(3 * problem.batch);
-    const auto surveyed = [&](const auto& run) {
+    const auto positions_by = [&](const auto& run) {
       std::vector<int64_t> result = poisoned<int64_t>(int64_t(numbers));
       a.positions = result.data();
       a.progress = result.data() + positions;
       run();
-      CHECK(result == expected_survey(problem));
+      CHECK(result == expected_positions(problem));
       return result;
     };
-    surveyed([&] {
-      for (int64_t row = 0; row < a.batch; ++row) tad::TAD_ISA::survey_row(tad::TAD_ISA::OneThread(), a, row);
+    positions_by([&] {
+      for (int64_t row = 0; row < a.batch; ++row)
+        tad::TAD_ISA::eligible_positions_row(tad::TAD_ISA::OneThread(), a, row);
     });
     under_every_schedule([&](bool) {
       std::vector<unsigned char> bytes;
-      append(bytes, surveyed([&] { CHECK(cuda::survey(a, nullptr) == 0); }));
+      append(bytes, positions_by([&] { CHECK(cuda::eligible_positions(a, nullptr) == 0); }));
       return bytes;
     });
   }
@@ -277,7 +278,7 @@ void test_impossible_numbers_of_blocks() {
 
 int main() {
   test_random_canvases();
-  test_surveys();
+  test_eligible_positions();
   test_impossible_numbers_of_blocks();
   return report();
 }

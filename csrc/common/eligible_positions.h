@@ -10,7 +10,7 @@ namespace tad {
 namespace TAD_ISA {
 
 template <class Team>
-TAD_HOST_DEVICE void survey_row(const Team& team, const SurveyArguments& a, int64_t row) {
+TAD_HOST_DEVICE void eligible_positions_row(const Team& team, const EligiblePositionsArguments& a, int64_t row) {
   const int64_t* canvas = a.canvas + row * a.gen_length;
   int64_t* positions = a.positions + row * a.gen_length;
   const int64_t all = a.gen_length / a.block_length, blocks = a.blocks[row];
