@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tad_ext
+from tad_ext.decoding import PRESETS
 from tad_ext.jobs import jobs
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.settings import load_yaml, options_of
@@ -24,6 +25,17 @@ def test_every_key_is_known_and_of_the_right_type(path):
 def test_there_is_one_for_every_main_job():
     commands = {path.stem.partition("-")[0] for path in FILES}
     assert commands >= {"collect", "distill", "evaluate", "generate"}
+
+
+def test_the_published_evaluation_decodes_as_the_preset_does():
+    path = next(path for path in FILES if path.name == "evaluate.yaml")
+    options = {option.name: option for option in options_of(jobs()["evaluate"].settings)}
+    published = PRESETS["tad"].fields()
+    settings = load_yaml(path, options)
+    shared = settings.keys() & published.keys() - {"policy"}
+    assert shared >= {"gen_length", "block_length", "block_add_threshold", "decoded_token_threshold"}
+    assert {name: settings[name] for name in shared} == {name: published[name] for name in shared}
+    assert f"{settings['policy']}:{settings['thresholds'][2]}" == str(published["policy"])
 
 
 def test_the_published_recipe_is_what_distill_does_by_default():

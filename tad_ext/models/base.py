@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput
 
 from tad_ext.models.cache import KeyValueCache
@@ -42,6 +43,7 @@ class MaskedDiffusionMixin:
     config: Any
     model: nn.Module
     lm_head: nn.Linear
+    tokenizer_class: ClassVar[type[PreTrainedTokenizerBase]] = PreTrainedTokenizerFast
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
     accepts_loss_kwargs = False

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForMaskedLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForMaskedLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.original_config import OriginalConfig
@@ -59,6 +59,7 @@ class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
     """Dream; its interface is `MaskedDiffusionMixin`'s, with the shift by one position inside."""
 
     config_class = DreamConfig
+    tokenizer_class = Qwen2Tokenizer
     config: DreamConfig
 
     def _align(self, hidden: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from tad_ext.models.checkpoint import CONFIG_FILE, listed
-from tad_ext.models.dream import DreamConfig
-from tad_ext.models.families import load_config
+from tad_ext.models.families import load_config, model_class_of
 
 TOKENIZER_FILE = "tokenizer.json"
 _BPE_FILES = ("vocab.json", "merges.txt")
@@ -33,9 +32,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             f"model must be a folder with a tokenizer ({TOKENIZER_FILE}, or for Dream {' and '.join(_BPE_FILES)}), "
             f"got path {str(path)!r}"
         )
-    tokenizer_class = Qwen2Tokenizer if isinstance(config, DreamConfig) else PreTrainedTokenizerFast
     try:
-        tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = model_class_of(path).tokenizer_class.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
         raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
     tokenizer.init_kwargs.pop("auto_map", None)  # names Python files that a saved copy would not have beside it
