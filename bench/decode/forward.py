@@ -6,7 +6,6 @@ Every position's logits, 32 positions' logits, and hidden states without the hea
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine import gpu_status
 from ..results import write_json
 from ..stopwatch import Implementation, Stopwatch
 from .shapes import LLADA_8B, TINY, random_model
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
+def main(arguments: list[str] | None = None) -> None:
+    """The file is written anew after every line."""
     parser = argparse.ArgumentParser(prog="python -m bench.decode.forward", description=__doc__)
     parser.add_argument("--result", type=Path, required=True, help="file to write")
     parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
@@ -39,33 +37,24 @@ def main(arguments: list[str] | None = None) -> int:
         f"logits of {rows} positions": (rows, lambda: model(canvas, positions=wanted).logits),
         "no logits": (0, lambda: model.hidden_rows(canvas)),
     }
-
-    stopwatch = Stopwatch(options.device, evict_bytes=2**22)
-    lines: list[dict[str, Any]] = []
     document: dict[str, Any] = {
         "shape": {name: shape[name] for name in ("d_model", "n_layers", "n_heads", "mlp_hidden_size", "vocab_size")},
         "parameters": model.num_parameters(),
         "dtype": "bfloat16",
-        "batch": 1,
         "positions": positions,
-        "forwards": lines,
+        "forwards": [],
     }
+    stopwatch = Stopwatch(options.device, evict_bytes=2**22)
     with torch.inference_mode():
         for name, (head_rows, run) in forwards.items():
             work = Implementation(run)
             # Warm: the weights are far larger than any cache, and the host must queue a whole forward in time.
-            timing = stopwatch.time(work, cold=False)
-            peak = stopwatch.peak_bytes(work)
-            line = {"path": name, "rows": head_rows, "median_ms": timing.median_ms, "best_ms": timing.best_ms}
-            line |= {"rounds": timing.rounds, "flops": flops(shape, positions, head_rows), "peak_bytes": peak}
-            lines.append(line)
-            rate = line["flops"] / timing.median_ms / 1e9
-            print(f"{name}: {timing.median_ms:.3f} ms, {rate:.1f} TFLOP/s", flush=True)
+            line = {"path": name, "rows": head_rows, **vars(stopwatch.time(work, cold=False))}
+            line |= {"flops": flops(shape, positions, head_rows), "peak_bytes": stopwatch.peak_bytes(work)}
+            document["forwards"].append(line)
+            rate = line["flops"] / line["median_ms"] / 1e9
+            print(f"{name}: {line['median_ms']:.3f} ms, {rate:.1f} TFLOP/s", flush=True)
             write_json(options.result, document)
-    if torch.device(options.device).type == "cuda":
-        document["gpu_after"] = gpu_status()
-    write_json(options.result, document)
-    return 0
 
 
 def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
@@ -79,4 +68,4 @@ def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

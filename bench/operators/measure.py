@@ -69,7 +69,6 @@ def one_by_one(stopwatch: Stopwatch, case: Case, workload: Workload) -> Iterator
     """Each path's line as soon as it is measured."""
     for path, work in own_first(workload).items():
         try:
-            first_call = stopwatch.seconds(work)
             cold, warm = (stopwatch.time(work, cold=cold) for cold in (True, False))
             work.forget()
             peak = stopwatch.peak_bytes(work)
@@ -80,12 +79,9 @@ def one_by_one(stopwatch: Stopwatch, case: Case, workload: Workload) -> Iterator
             work.forget()
         yield {
             **_work(case, workload, path),
-            "median_ms": cold.median_ms,
-            "best_ms": cold.best_ms,
-            "rounds": cold.rounds,
+            **vars(cold),
             "warm_median_ms": warm.median_ms,
             "warm_best_ms": warm.best_ms,
-            "first_call_s": first_call,
             "peak_bytes": peak,
         }
 
