@@ -8,10 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from tad_ext.settings import kinds_of
 
 MAX_PART_ROWS = 256
 SCHEMA_VERSION = 1
+T = TypeVar("T")
 METADATA_KEY = b"tad_ext.trajectories"
 
 
@@ -105,12 +108,12 @@ def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:
     return [(f"model's {name}", now, noted) for name, noted, now in identity_differences(theirs, mine)]
 
 
-def _from_json(kind: type, values: Any) -> Any:
+def _from_json(kind: type[T], values: Any) -> T:
     """Builds a flat dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    kinds = {item.name: str(item.type) for item in dataclasses.fields(kind)}
+    kinds = kinds_of(kind)
     if not isinstance(values, dict) or set(values) != set(kinds):
         raise ValueError(f"expected the metadata fields {sorted(kinds)}, got {values!r}")
-    for name, value in values.items():
-        if type(value).__name__ != kinds[name]:
-            raise ValueError(f"metadata field {name!r} must be of type {kinds[name]}, got {value!r}")
-    return kind(**values)
+    try:
+        return kind(**{name: kinds[name].checked(f"metadata field {name!r}", value) for name, value in values.items()})
+    except TypeError as error:
+        raise ValueError(str(error)) from error
