@@ -21,6 +21,7 @@ from bench.operators import __main__ as on_a_gpu
 from bench.operators import eager, losses, peers, workloads
 from bench.operators.cases import OPERATORS, QUICK, Case, cases
 from bench.operators.measure import side_by_side
+from bench.operators.work import Workload
 from bench.report.machines import section
 from bench.results import is_own
 from bench.stopwatch import Implementation, Stopwatch
@@ -196,7 +197,7 @@ def test_on_a_cpu_all_paths_are_timed_in_turn():
         return Implementation(run, lambda: happened.append("prepare"), lambda: happened.append("forget"))
 
     paths = {"eager": path("eager"), "broken": path("broken", RuntimeError("no")), "tad_ext": path("tad_ext")}
-    work = workloads.Workload(paths, bytes=8)
+    work = Workload(paths, bytes=8)
     own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("loss", "title", lambda: work), work)
     warm_up = [step for name in ("tad_ext", "eager", "broken") for step in ("prepare", name, "forget")]
     one_round = [step for name in ("tad_ext", "eager") for step in (*["prepare", name] * 2, "forget")]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from .losses import compact_tad_loss, dense_tad_loss, linear_tad_loss
-from .workloads import Workload, copy, log_softmax, statistics, truncation, unmask
+from .work import Device, Workload
+from .workloads import copy, log_softmax, statistics, truncation, unmask
 
 BF16, FP32 = "bfloat16", "float32"
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
@@ -64,17 +65,17 @@ class Case:
     main: bool = True
 
 
-def cases(operator: str, sizes: Sizes, device: torch.device | str) -> list[Case]:
+def cases(operator: str, sizes: Sizes, device: Device) -> list[Case]:
     """The cases of one of `OPERATORS`."""
     return list(OPERATORS[operator](sizes, device))
 
 
-def _copy(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _copy(sizes: Sizes, device: Device) -> Iterator[Case]:
     title = f"a copy of {sizes.copy_rows} {FP32} rows of {sizes.vocabulary:,}"
     yield Case("copy", title, partial(copy, sizes.copy_rows * sizes.vocabulary, device))
 
 
-def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _loss(sizes: Sizes, device: Device) -> Iterator[Case]:
     first, *others = sizes.loss_rows
 
     def case(build: Callable[..., Workload], rows: str, dtype: str, near: int, distant: int, main: bool) -> Case:
@@ -101,7 +102,7 @@ def _loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
         yield compact(dtype, vocabulary=sizes.dream_vocabulary)
 
 
-def _linear_loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _linear_loss(sizes: Sizes, device: Device) -> Iterator[Case]:
     (rows, hidden), vocabulary = sizes.linear_shape, sizes.vocabulary
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
@@ -111,7 +112,7 @@ def _linear_loss(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
             yield Case("linear-loss", title, partial(build, near=near, distant=distant))
 
 
-def _log_softmax(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _log_softmax(sizes: Sizes, device: Device) -> Iterator[Case]:
     for dtype in (BF16, FP32):
         for rows in sizes.log_softmax_rows:
             for part in ("forward", "backward"):
@@ -120,7 +121,7 @@ def _log_softmax(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
                 yield Case("log-softmax", title, build, rows == sizes.log_softmax_rows[0])
 
 
-def _statistics(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _statistics(sizes: Sizes, device: Device) -> Iterator[Case]:
     first = sizes.statistics_rows[0]
 
     def case(work: Callable[..., Workload], name: str, dtype: str, rows: int, vocabulary: int, **setting: Any) -> Case:
@@ -140,7 +141,7 @@ def _statistics(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
         yield case(truncation, "truncation", dtype, first, sizes.vocabulary, top_p=0.9)
 
 
-def _unmask(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
+def _unmask(sizes: Sizes, device: Device) -> Iterator[Case]:
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
         for batch in sizes.unmask_batches:
             shape = (batch, *sizes.canvas)
@@ -149,14 +150,14 @@ def _unmask(sizes: Sizes, device: torch.device | str) -> Iterator[Case]:
             yield Case("unmask", title, build)
 
 
-def _fits(logits_bytes: int, device: torch.device | str) -> bool:
+def _fits(logits_bytes: int, device: Device) -> bool:
     """Whether a GPU has the memory for everyone's work; on a CPU whoever asks for a size has it."""
     if torch.device(device).type != "cuda":
         return True
     return _EAGER_TENSORS * logits_bytes < torch.cuda.get_device_properties(device).total_memory
 
 
-OPERATORS: dict[str, Callable[[Sizes, torch.device | str], Iterator[Case]]] = {
+OPERATORS: dict[str, Callable[[Sizes, Device], Iterator[Case]]] = {
     "copy": _copy,  # the ceiling: it is measured in every run
     "loss": _loss,
     "linear-loss": _linear_loss,

@@ -16,11 +16,10 @@ from tad_ext import fused_linear_tad_loss, fused_tad_loss
 
 from ..stopwatch import Implementation
 from . import eager, peers
-from .workloads import Workload, normal, training_step
+from .work import Device, Workload, normal, training_step
 
 DELTA = 4
 PRODUCTS = "its matrix products alone"
-Device = torch.device | str
 
 
 def compact_tad_loss(

@@ -14,7 +14,7 @@ from typing import Any
 from ..results import Line, failed, is_own
 from ..stopwatch import Implementation, Stopwatch
 from .cases import Case
-from .workloads import Workload
+from .work import Workload
 
 _SECONDS, _FEWEST, _MOST = 2.5, 5, 11  # of a case: rounds until this long, but not fewer or more than these
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..stopwatch import Implementation
-from .workloads import training_step
+from .work import training_step
 
 LIGER, QUACK = "Liger-Kernel", "QuACK"
 _PACKAGES = {LIGER: "liger_kernel", QUACK: "quack"}
