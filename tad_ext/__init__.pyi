@@ -9,7 +9,7 @@ from .decoding import ConfidenceThreshold as ConfidenceThreshold
 from .decoding import Credit as Credit
 from .decoding import D3LLMCache as D3LLMCache
 from .decoding import DecodeConfig as DecodeConfig
-from .decoding import DecodedRow as DecodedRow
+from .decoding import DecodedSequence as DecodedSequence
 from .decoding import DecodeResult as DecodeResult
 from .decoding import DelayedCache as DelayedCache
 from .decoding import DreamOrder as DreamOrder

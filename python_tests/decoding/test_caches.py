@@ -26,7 +26,7 @@ from tad_ext.decoding import (
     parse_cache,
     parse_policy,
 )
-from tad_ext.decoding.progress import RowProgress
+from tad_ext.decoding.sequence import SequenceProgress
 from tad_ext.models.cache import KeyValueCache
 
 SCHEMES = [
@@ -105,7 +105,7 @@ def test_a_window_attends_to_what_is_kept(transformer, device):
 
 
 def progress(unfinished, created, history, refreshed):
-    return RowProgress(
+    return SequenceProgress(
         0, 5, 16, masks=1, eligible=1, forwards=len(history), created=created, unfinished=unfinished, history=history,
         refreshed=refreshed,
     )  # fmt: skip

@@ -30,5 +30,5 @@ from .policies import parse_policy as parse_policy
 from .presets import PRESETS as PRESETS
 from .presets import preset as preset
 from .result import TOKENS_PER_FORWARD_DEFINITION as TOKENS_PER_FORWARD_DEFINITION
-from .result import DecodedRow as DecodedRow
+from .result import DecodedSequence as DecodedSequence
 from .result import DecodeResult as DecodeResult

@@ -1,8 +1,8 @@
 """The sequences being decoded at one time: prompts of different lengths, each followed by its own canvas.
 
-A row holds its prompt, then the generation region (the canvas) right after it, then padding. So every token keeps the
-position, and sees the tokens, that it would have alone. A row that finishes makes room for the next prompt in its
-place; when none waits, the last row moves there, and the batch is one row shorter.
+A sequence holds its prompt, then the generation region (the canvas) right after it, then padding. So every token keeps
+the position, and sees the tokens, that it would have alone. A sequence that finishes makes room for the next prompt in
+its place; when none waits, the last sequence moves there, and the batch is one sequence shorter.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from tad_ext.ops import DecodeState, eligible_positions
 from .config import DecodeConfig
 from .inputs import Prompt, SpecialTokens
 from .policies import sees_of
-from .progress import RowProgress
+from .sequence import SequenceProgress
 
 
 @dataclass(frozen=True)
 class StepShape:
     """What the host has decided about the next step: all that its tensors' shapes depend on."""
 
-    rows: int  # B
+    sequences: int  # B
     length: int  # L, columns of the forward
-    padded: bool  # whether some row is shorter
-    width: int  # W, entries of a row: its eligible positions and padding
+    padded: bool  # whether some sequence is shorter
+    width: int  # W, entries of a sequence: its eligible positions and padding
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which columns a forward with a cache computes; None instead of it: all of all rows."""
+    """Which columns a forward with a cache computes; None instead of it: all of all sequences."""
 
-    columns: Tensor  # (B, A) int64 of each row; a row that needs fewer than A repeats its last
-    whole: Tensor  # (R,) int64, the rows of which all columns are computed
+    columns: Tensor  # (B, A) int64 of each sequence; a sequence that needs fewer than A repeats its last
+    whole: Tensor  # (R,) int64, the sequences of which all columns are computed
     blocks: Tensor  # (B, 2) int64, the blocks [first, end) of each canvas whose logits the forward has
 
 
 class DecodingBatch:
-    """Rows 0 .. len(self) - 1 of tensors made once, for `capacity` rows; the others are idle.
+    """Sequences 0 .. len(self) - 1 of tensors made once, for `capacity` sequences; the others are idle.
 
     Attributes:
-        rows: of each row, on the host.
+        sequences: of each sequence, on the host.
         input_ids: (capacity, longest + gen_length) int64: prompt, canvas, padding.
         canvas: (capacity, gen_length) int64: the generation region, mask where nothing is revealed.
         positions: (capacity, gen_length) int64: the masked columns of created blocks, ascending, -1 behind the last.
         starts: (capacity,) int64: the column of `input_ids` where the canvas begins, which is the prompt's length.
         columns: (capacity, gen_length) int64: the column of `input_ids` for each of the canvas.
         ends: (capacity,) int64: the column behind the canvas.
-        seeds: (capacity,) int64: the sampling seed of each row.
+        seeds: (capacity,) int64: the sampling seed of each sequence.
         state: counters, the schedule, and what the policy remembers.
     """
 
@@ -68,7 +68,7 @@ class DecodingBatch:
         """For prompts of up to `longest` tokens before the canvas, and a model of `max_positions`."""
         self.sees = sees_of(config.policy)
         self.config, self.tokens, self.device, self.max_positions = config, tokens, torch.device(device), max_positions
-        self.rows: list[RowProgress] = []
+        self.sequences: list[SequenceProgress] = []
         self.state = DecodeState.start(
             capacity,
             config.gen_length,
@@ -92,15 +92,15 @@ class DecodingBatch:
         self.update_positions(capacity)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sequences)
 
     def put(self, index: int, number: int, prompt: Prompt) -> None:
-        """A fresh row for prompt `number`, in place of row `index` or, where that is len(self), behind the last."""
+        """A fresh sequence for prompt `number`, in place of number `index` or, where that is len(self), behind all."""
         config, mask = self.config, self.tokens.mask
         start, length = len(prompt.tokens), len(prompt.canvas)
         eligible = prompt.canvas[: config.block_length].count(mask)
-        row = RowProgress(number, start, length, masks=prompt.canvas.count(mask), eligible=eligible)
-        self.rows[index : index + 1] = [row]
+        sequence = SequenceProgress(number, start, length, masks=prompt.canvas.count(mask), eligible=eligible)
+        self.sequences[index : index + 1] = [sequence]
         self._clear(index)
         self.starts[index] = start
         self.columns[index] += start
@@ -112,10 +112,10 @@ class DecodingBatch:
         self.update_positions(index + 1)
 
     def remove(self, index: int) -> int:
-        """Takes row `index` out; the last row moves there. Returns where the last row stood."""
-        last, source = self.rows.pop(), len(self.rows)
+        """Takes sequence `index` out; the last sequence moves there. Returns where the last sequence stood."""
+        last, source = self.sequences.pop(), len(self.sequences)
         if index < source:
-            self.rows[index] = last
+            self.sequences[index] = last
             for tensor in self._tensors():
                 tensor[index] = tensor[source]
         self._clear(source)
@@ -123,7 +123,7 @@ class DecodingBatch:
         return source
 
     def _clear(self, index: int) -> None:
-        """A row without masks: nothing in it is to be revealed, and what fills it is never seen."""
+        """A sequence without masks: nothing in it is to be revealed, and what fills it is never seen."""
         for tensor in self._tensors():
             tensor[index] = 0
         self.ends[index] = self.state.blocks[index] = 1
@@ -132,76 +132,82 @@ class DecodingBatch:
             self.canvas[index] = 1
 
     def _tensors(self) -> list[Tensor]:
-        """All that belongs to rows."""
+        """All that belongs to sequences."""
         state = self.state
         own = [self.input_ids, self.canvas, self.starts, self.columns, self.ends, self.seeds]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
-    def visible_blocks(self, row: RowProgress) -> int:
-        """Blocks of the canvas that are part of the row's forward."""
-        return row.created if self.config.hide_future_blocks else -(-row.canvas_length // self.config.block_length)
+    def visible_blocks(self, sequence: SequenceProgress) -> int:
+        """Blocks of the canvas that are part of the sequence's forward."""
+        return (
+            sequence.created
+            if self.config.hide_future_blocks
+            else -(-sequence.canvas_length // self.config.block_length)
+        )
 
-    def end_column(self, row: RowProgress, blocks: int) -> int:
-        """The column of `input_ids` behind the first so many blocks of the row's canvas."""
-        return row.prompt_length + min(blocks * self.config.block_length, row.canvas_length)
+    def end_column(self, sequence: SequenceProgress, blocks: int) -> int:
+        """The column of `input_ids` behind the first so many blocks of the sequence's canvas."""
+        return sequence.prompt_length + min(blocks * self.config.block_length, sequence.canvas_length)
 
     def shape(self, ahead: int = 0) -> StepShape:
-        """Of the next step, or of one some steps `ahead`, by what may have become of the rows until then.
+        """Of the next step, or of one some steps `ahead`, by what may have become of the sequences until then.
 
         For recorded steps sizes are rounded up, so that there are few of them.
         """
         block_length, coarse = self.config.block_length, self.config.cuda_graphs
-        lengths = [self.end_column(row, self.visible_blocks(row) + ahead) for row in self.rows]
-        rows = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
+        lengths = [self.end_column(sequence, self.visible_blocks(sequence) + ahead) for sequence in self.sequences]
+        sequences = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
         most = min(self.input_ids.shape[1], self.max_positions)
         length = min(multiple(max(lengths), of=64), most) if coarse else max(lengths)
-        padded = rows > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
-        # The head computes this many logits of every row, for the one that has most. A forward adds at most one block.
+        padded = sequences > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
+        # As many logits of each sequence as of the one that has most. A forward adds at most one block.
         if self.sees == "eligible":
-            entries = max(min(row.eligible + ahead * block_length, row.masks) for row in self.rows)
+            entries = max(min(sequence.eligible + ahead * block_length, sequence.masks) for sequence in self.sequences)
         else:
-            entries = max(row.masks if self.sees == "masks" else row.canvas_length for row in self.rows)
+            entries = max(
+                sequence.masks if self.sees == "masks" else sequence.canvas_length for sequence in self.sequences
+            )
         width = multiple(entries, of=block_length)
         if not coarse:
             width = min(width, multiple(entries, of=8))
-        return StepShape(rows, length, padded, width)
+        return StepShape(sequences, length, padded, width)
 
-    def update_positions(self, rows: int) -> Tensor:
-        """Brings `positions` of the first rows up to date; (rows, 3), see `tad_ext.ops.eligible_positions`."""
+    def update_positions(self, sequences: int) -> Tensor:
+        """Brings `positions` of the first sequences up to date; (B, 3), see `tad_ext.ops.eligible_positions`."""
         return eligible_positions(
-            self.canvas[:rows],
-            self.state.blocks[:rows],
-            self.positions[:rows],
+            self.canvas[:sequences],
+            self.state.blocks[:sequences],
+            self.positions[:sequences],
             block_length=self.config.block_length,
             mask_token_id=self.tokens.mask,
         )
 
     def view(self, shape: StepShape, windows: Windows | None = None) -> DecodeState:
-        """The state of the first `shape.rows` rows, with the positions that the policy sees: the tensors of `state`
-        itself.
+        """The state of the first `shape.sequences` sequences, with the positions that the policy sees: the tensors of
+        `state` itself.
         """
-        state, rows = self.state, slice(shape.rows)
+        state, sequences = self.state, slice(shape.sequences)
         positions, among = self._seen(shape, windows)
         return replace(
             state,
-            reveal_step=state.reveal_step[rows],
-            forwards=state.forwards[rows],
-            blocks=state.blocks[rows],
-            done=state.done[rows],
+            reveal_step=state.reveal_step[sequences],
+            forwards=state.forwards[sequences],
+            blocks=state.blocks[sequences],
+            done=state.done[sequences],
             positions=positions,
             among=among,
-            seeds=self.seeds[rows],
-            memory={name: tensor[rows] for name, tensor in state.memory.items()},
+            seeds=self.seeds[sequences],
+            memory={name: tensor[sequences] for name, tensor in state.memory.items()},
         )
 
     def _seen(self, shape: StepShape, windows: Windows | None) -> tuple[Tensor, Tensor | None]:
         """(B, W) int64 positions that the policy sees, and which of them are eligible; None: all."""
-        rows, width = slice(shape.rows), shape.width
+        sequences, width = slice(shape.sequences), shape.width
         if self.sees == "eligible":
-            return self.positions[rows, :width].clone(memory_format=torch.contiguous_format), None
-        canvas, created = self.canvas[rows], self.state.blocks[rows, None]
+            return self.positions[sequences, :width].clone(memory_format=torch.contiguous_format), None
+        canvas, created = self.canvas[sequences], self.state.blocks[sequences, None]
         columns = torch.arange(canvas.shape[1], device=self.device).expand_as(canvas)
-        block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[rows, None]
+        block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[sequences, None]
         if windows is not None:
             inside = inside & (block >= windows.blocks[:, :1]) & (block < windows.blocks[:, 1:])
         elif self.config.hide_future_blocks:
@@ -224,10 +230,10 @@ class DecodingBatch:
                 kept[: len(tensor)] = tensor
 
     def finished(self, indices: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        """Canvas and reveal_step of some rows, in the canvas's own length."""
+        """Canvas and reveal_step of some sequences, in the canvas's own length."""
         index = to_device(indices, self.device)
         pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
-        lengths = [self.rows[row].canvas_length for row in indices]
+        lengths = [self.sequences[sequence].canvas_length for sequence in indices]
         return [(canvas[:n], steps[:n]) for n, (canvas, steps) in zip(lengths, pairs.tolist(), strict=True)]
 
 

@@ -1,9 +1,10 @@
-"""Cache schemes: which columns of a row are computed by a forward, while the keys and values of the others are kept.
+"""Cache schemes: which columns of a sequence are computed by a forward, while the keys and values of the others are
+kept.
 
 Attention is in both directions, so keys and values depend on every token, and those that are kept are those of an
-earlier canvas: a cache changes results. It changes none where every forward computes the whole row
-(`refresh_every=1`), and the less the fewer tokens were revealed since. A scheme sees one row at a time, so results do
-not depend on the batch.
+earlier canvas: a cache changes results. It changes none where every forward computes the whole sequence
+(`refresh_every=1`), and the less the fewer tokens were revealed since. A scheme sees one sequence at a time, so results
+do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ from typing import ClassVar, Protocol
 
 from tad_ext.settings import Count, Index, Settings
 
-from .progress import RowProgress
+from .sequence import SequenceProgress
 
 
 class CacheScheme(Protocol):
     """What the decoding loop asks before every forward."""
 
-    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
-        """The blocks of the canvas [first, end) to compute, 0 <= first < end <= `blocks`, those that the row sees.
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
+        """The blocks of the canvas [first, end) to compute, 0 <= first < end <= `blocks`, those that the sequence sees.
 
-        All blocks with eligible masks must be among them. None: the whole row, prompt included. What a scheme wants to
-        know in the next forward it can keep in `row.notes`.
+        All blocks with eligible masks must be among them. None: the whole sequence, prompt included. What a scheme
+        wants to know in the next forward it can keep in `sequence.notes`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class _Refreshed(Settings):
-    """A whole row every `refresh_every` forwards; None: only when the scheme itself asks for it."""
+    """A whole sequence every `refresh_every` forwards; None: only when the scheme itself asks for it."""
 
     named_by_class = True
     refresh_every: Count | None = None
     name: ClassVar[str]
 
-    def _is_due(self, row: RowProgress) -> bool:
-        if row.refreshed is None:
+    def _is_due(self, sequence: SequenceProgress) -> bool:
+        if sequence.refreshed is None:
             return True
-        return self.refresh_every is not None and row.forwards - row.refreshed >= self.refresh_every
+        return self.refresh_every is not None and sequence.forwards - sequence.refreshed >= self.refresh_every
 
-    def _entered_block(self, row: RowProgress) -> bool:
-        return row.refreshed is not None and row.history[row.refreshed] != row.unfinished
+    def _entered_block(self, sequence: SequenceProgress) -> bool:
+        return sequence.refreshed is not None and sequence.history[sequence.refreshed] != sequence.unfinished
 
     def __str__(self) -> str:
         return self.name if self.refresh_every is None else f"{self.name}:{self.refresh_every}"
@@ -53,30 +54,32 @@ class _Refreshed(Settings):
 class PrefixCache(_Refreshed):
     """Keeps the prompt and the finished blocks before the first unfinished one; everything from there on is computed.
 
-    The whole row is computed when the first unfinished block is another one than at the last time. Fast-dLLM, arXiv
-    2505.22618.
+    The whole sequence is computed when the first unfinished block is another one than at the last time. Fast-dLLM,
+    arXiv 2505.22618.
     """
 
     name = "prefix"
 
-    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first unfinished block to the end."""
-        return None if self._is_due(row) or self._entered_block(row) else (row.unfinished, blocks)
+        return None if self._is_due(sequence) or self._entered_block(sequence) else (sequence.unfinished, blocks)
 
 
 @dataclass(frozen=True)
 class DualCache(_Refreshed):
     """Keeps everything but the active blocks: from the first unfinished one to the newest created one.
 
-    The whole row is computed when the first unfinished block is another one than at the last time. Fast-dLLM, arXiv
-    2505.22618.
+    The whole sequence is computed when the first unfinished block is another one than at the last time. Fast-dLLM,
+    arXiv 2505.22618.
     """
 
     name = "dual"
 
-    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first unfinished block to the newest."""
-        return None if self._is_due(row) or self._entered_block(row) else (row.unfinished, row.created)
+        return (
+            None if self._is_due(sequence) or self._entered_block(sequence) else (sequence.unfinished, sequence.created)
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class DelayedCache(_Refreshed):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
     Until then a finished block is computed along, and its keys and values take in what is revealed around it. Nothing
-    but `refresh_every` makes a forward compute the whole row. The scheme is this package's own, with the idea of a
+    but `refresh_every` makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a
     delay from d3LLM; `D3LLMCache` is theirs.
     """
 
@@ -92,11 +95,11 @@ class DelayedCache(_Refreshed):
     delay: Index = 2
     name = "delayed"
 
-    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end."""
-        if self._is_due(row):
+        if self._is_due(sequence):
             return None
-        return ([0] * self.delay + row.history + [row.unfinished])[-1 - self.delay], blocks
+        return ([0] * self.delay + sequence.history + [sequence.unfinished])[-1 - self.delay], blocks
 
     def __str__(self) -> str:
         return f"{self.name}:{self.refresh_every or 'never'},{self.delay}"
@@ -106,10 +109,10 @@ class DelayedCache(_Refreshed):
 class D3LLMCache(Settings):
     """Keeps the prompt and finished blocks, one after the other, each `delay` forwards after it has finished.
 
-    While a finished block (at first the prompt) waits, forwards compute the whole row. In the forward in which its wait
-    is over it is computed once more, with all behind it, and kept from then on; only then may the next block's wait
-    begin. Besides, every forward whose number is a multiple of `refresh_every` computes the whole row, unless a wait
-    ends in it.
+    While a finished block (at first the prompt) waits, forwards compute the whole sequence. In the forward in which its
+    wait is over it is computed once more, with all behind it, and kept from then on; only then may the next block's
+    wait begin. Besides, every forward whose number is a multiple of `refresh_every` computes the whole sequence, unless
+    a wait ends in it.
 
     d3LLM's code for LLaDA, which publishes delay 2, refresh 3 for GSM8K; 1, never for MATH and MBPP; 2, 4 for
     HumanEval. Its code for Dream is not this: there a window's first column gets the logits of the one behind it.
@@ -120,12 +123,12 @@ class D3LLMCache(Settings):
     refresh_every: Count | None = 3
     name = "d3llm"
 
-    def window(self, row: RowProgress, blocks: int) -> tuple[int, int] | None:
-        """From the first block that is not kept yet to the end, or the whole row."""
-        notes, number = row.notes, row.forwards + 1
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
+        """From the first block that is not kept yet to the end, or the whole sequence."""
+        notes, number = sequence.notes, sequence.forwards + 1
         kept = notes.get("kept", 0)  # the prompt and the canvas's blocks
         now, waits = kept, False
-        while now <= row.unfinished and not waits:  # what comes next is finished
+        while now <= sequence.unfinished and not waits:  # what comes next is finished
             since = notes.setdefault("finished", number if now else 0)
             waits = number - since < self.delay
             if not waits:

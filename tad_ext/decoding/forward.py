@@ -1,4 +1,4 @@
-"""One forward of the model: logits of the eligible positions of every row, with or without a cache."""
+"""One forward of the model: logits of the eligible positions of every sequence, with or without a cache."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ class Forward:
         self._starts_at_block = getattr(self.config.cache, "starts_at_block", False)
 
     def plan(self, shape: StepShape) -> Windows | None:
-        """What the next forward computes, by the scheme's rule; the rows note it."""
+        """What the next forward computes, by the scheme's rule; the sequences note it."""
         scheme, batch = self.config.cache, self.batch
         if scheme is None:
             return None
-        windows = [scheme.window(row, batch.visible_blocks(row)) for row in batch.rows]
+        windows = [scheme.window(sequence, batch.visible_blocks(sequence)) for sequence in batch.sequences]
         whole = [index for index, window in enumerate(windows) if window is None]
         for index in whole:
-            batch.rows[index].refreshed = batch.rows[index].forwards
+            batch.sequences[index].refreshed = batch.sequences[index].forwards
         if len(whole) == len(windows):
             return None
         bounds, visible = [], []
-        for row, window in zip(batch.rows, windows, strict=True):
-            # A row that is computed as a whole takes part with one column, whatever becomes of it.
+        for sequence, window in zip(batch.sequences, windows, strict=True):
+            # A sequence that is computed as a whole takes part with one column, whatever becomes of it.
             first, end = window or (0, 0)
-            column = row.prompt_length + first * self.config.block_length
+            column = sequence.prompt_length + first * self.config.block_length
             before = column if self._starts_at_block else self.model.prediction_columns(column)
-            bounds.append((before, max(batch.end_column(row, end) - 1, column)))
-            visible.append((0, batch.visible_blocks(row)) if window is None else window)
+            bounds.append((before, max(batch.end_column(sequence, end) - 1, column)))
+            visible.append((0, batch.visible_blocks(sequence)) if window is None else window)
         count = max(last - first for first, last in bounds) + 1
         if self.config.cuda_graphs:
             count = multiple(count, of=32)
-        bounds += [(0, 0)] * (shape.rows - len(bounds))  # idle rows
-        visible += [(0, 0)] * (shape.rows - len(visible))
+        bounds += [(0, 0)] * (shape.sequences - len(bounds))  # idle sequences
+        visible += [(0, 0)] * (shape.sequences - len(visible))
         first, last = to_device(bounds, batch.device).T[:, :, None]
         columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
         return Windows(columns, to_device(whole, batch.device), to_device(visible, batch.device))
 
     def move(self, source: int, target: int) -> None:
-        """Row `source` of the batch has become row `target`."""
+        """Sequence `source` of the batch has become sequence `target`."""
         if self.cache is not None:
             self.cache.move(source, target)
 
     def logits(self, shape: StepShape, state: DecodeState, windows: Windows | None) -> Tensor:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
         batch = self.batch
-        ids, starts = batch.input_ids[: shape.rows, : shape.length], batch.starts[: shape.rows]
-        first = torch.arange(shape.rows, device=batch.device) * shape.length + starts
+        ids, starts = batch.input_ids[: shape.sequences, : shape.length], batch.starts[: shape.sequences]
+        first = torch.arange(shape.sequences, device=batch.device) * shape.length + starts
         positions = torch.where(state.present, first[:, None] + state.positions, -1)
         lengths = self._lengths(shape, state)
         if self.cache is not None:
@@ -76,10 +76,10 @@ class Forward:
         return torch.where(impossible, logits, guided)
 
     def _lengths(self, shape: StepShape, state: DecodeState) -> Tensor | None:
-        """(B,) int64: columns of each row that it is to see; None when no row is padded."""
+        """(B,) int64: columns of each sequence that it is to see; None when no sequence is padded."""
         if not shape.padded:
             return None
-        starts, ends = self.batch.starts[: shape.rows], self.batch.ends[: shape.rows]
+        starts, ends = self.batch.starts[: shape.sequences], self.batch.ends[: shape.sequences]
         if self.config.hide_future_blocks:
             return torch.minimum(starts + state.blocks * self.config.block_length, ends)
         return ends
@@ -87,9 +87,9 @@ class Forward:
     def _hidden(self, ids: Tensor, lengths: Tensor | None, positions: Tensor, windows: Windows | None) -> Tensor:
         """(B * W, D), the hidden rows of `positions`, (B, W).
 
-        Rows that need it are computed as a whole, the others in their windows: two forwards where there are both. The
-        window's is over all rows of the batch, which saves gathering keys and values; what it makes of the rows that
-        are computed as a whole is overwritten.
+        Sequences that need it are computed as a whole, the others in their windows: two forwards where there are both.
+        The window's is over all sequences of the batch, which saves gathering keys and values; what it makes of the
+        sequences that are computed as a whole is overwritten.
         """
         flat, cache = positions.flatten(), self.cache
         if windows is None:

@@ -1,16 +1,32 @@
-"""Decoding: prompts and a model in, responses out, all together or each as it is finished."""
+"""The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
+
+Finished sequences leave when the host looks, by default after every forward, and waiting prompts take their places
+(continuous batching).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tad_ext.models.base import evaluation_mode
+
+from .batch import DecodingBatch
 from .config import DecodeConfig
-from .engine import Decoding, Watch
-from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
-from .result import DecodedRow, DecodeResult
+from .cuda_graphs import CapturedStep
+from .inputs import Prompt, SpecialTokens, check_model, check_numbers, check_prompts
+from .result import DecodedSequence, DecodeResult, response_length
+from .sequence import Report
+from .step import Step
 from .stopping import StopStrings
+
+Watch = Callable[[list[int], Tensor, Tensor], None]
+"""watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every look of the host; tensors on the CPU."""
 
 
 def decode(
@@ -24,8 +40,8 @@ def decode(
 ) -> DecodeResult:
     """Decode a response to every prompt, many tokens per forward where the policy allows it.
 
-    Each row keeps the positions and the attention it has alone, and its own random stream: tokens, `reveal_step` and
-    `forwards` do not depend on the batch size, up to the rounding of the model's own arithmetic.
+    Each sequence keeps the positions and the attention it has alone, and its own random stream: tokens, `reveal_step`
+    and `forwards` do not depend on the batch size, up to the rounding of the model's own arithmetic.
 
     Args:
         model: `model(input_ids, lengths=..., positions=...).logits` gives the logits FOR the chosen positions, see
@@ -46,10 +62,10 @@ def decode(
         RuntimeError: the model's logits hold NaN or +inf, naming the prompt and the forward.
     """
     started = time.perf_counter()
-    rows = list(decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch))
-    rows.sort(key=lambda row: row.number)
+    sequences = list(decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch))
+    sequences.sort(key=lambda sequence: sequence.number)
     ends = () if config.infill else SpecialTokens.of(model, config).end
-    return DecodeResult.of(rows, config.gen_length, ends, time.perf_counter() - started)
+    return DecodeResult.of(sequences, config.gen_length, ends, time.perf_counter() - started)
 
 
 def decode_stream(
@@ -61,7 +77,7 @@ def decode_stream(
     progress: bool = False,
     watch: Watch | None = None,
     numbers: Sequence[int] | None = None,
-) -> Iterator[DecodedRow]:
+) -> Iterator[DecodedSequence]:
     """As `decode`, but gives each response as soon as it is finished; its place in the batch goes to a waiting prompt.
 
     The arguments are checked by the call itself, before the first response is asked for. The longest prompts come
@@ -77,3 +93,99 @@ def decode_stream(
     stop = StopStrings.of(config, tokens, tokenizer)
     names = check_numbers(numbers, len(checked_prompts))
     return Decoding(model, dict(zip(names, checked_prompts, strict=True)), config, tokens, stop, watch).run(progress)
+
+
+class Decoding:
+    """A batch, and the prompts that wait for a place in it."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: dict[int, Prompt],  # by number
+        config: DecodeConfig,
+        tokens: SpecialTokens,
+        stop: StopStrings | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
+        self.stop, self.watch = stop, watch
+        self.ends = () if config.infill else tokens.end  # what ends a response
+        capacity = min(config.batch_size, len(prompts))
+        longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
+        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
+        self.batch = DecodingBatch(
+            capacity, longest, config, tokens, model.device, model.config.max_position_embeddings
+        )
+        self.step = Step(model, self.batch)
+        self.run_step = CapturedStep(self.step, model.device) if config.cuda_graphs else self.step
+        # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
+        lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
+        self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
+
+    def run(self, progress: bool = False) -> Iterator[DecodedSequence]:
+        """Decodes all prompts; gives each as it finishes."""
+        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts.values())
+        with tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar:
+            with torch.inference_mode():
+                while self.waiting and len(self.batch) < self.config.batch_size:
+                    self._put_next(len(self.batch))
+            while self.batch.sequences:
+                masks = sum(sequence.masks for sequence in self.batch.sequences)
+                # Not around the yield: meanwhile the caller may train the model, or decode something else.
+                with torch.inference_mode(), evaluation_mode(self.modules):
+                    self._advance()
+                    bar.update(masks - sum(sequence.masks for sequence in self.batch.sequences))
+                    finished = self._take_finished()
+                yield from finished
+
+    def _advance(self) -> None:
+        """Some steps, and what the host makes of them."""
+        batch = self.batch
+        reports = []
+        for ahead in range(self.config.sync_every):
+            shape = batch.shape(ahead)
+            reports.append(self.run_step(shape, self.step.forward.plan(shape))[: len(batch)])
+        for report in torch.stack(reports).tolist():  # the one host sync
+            for sequence, fields in zip(batch.sequences, report, strict=True):
+                if not sequence.done:
+                    sequence.advance(Report(*fields))
+        if self.stop is not None:
+            self.stop.apply(batch)
+        if self.watch is not None:
+            count = len(batch)
+            numbers = [sequence.number for sequence in batch.sequences]
+            canvas, reveal_step = (
+                tensor[:count].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step)
+            )
+            self.watch(numbers, canvas, reveal_step)
+
+    def _take_finished(self) -> list[DecodedSequence]:
+        """Takes finished sequences out, and puts the next prompts in their places."""
+        batch, ends = self.batch, self.ends
+        done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
+        if not done:
+            return []
+        finished = []
+        for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
+            sequence = batch.sequences[index]
+            finished.append(
+                DecodedSequence(
+                    number=sequence.number,
+                    prompt=self.prompts[sequence.number].tokens,
+                    canvas=canvas,
+                    reveal_step=reveal_step,
+                    forwards=sequence.forwards,
+                    response_length=sequence.length or response_length(canvas, ends),
+                    eos_token_ids=ends,
+                )
+            )
+        for index in reversed(done):  # so that the last sequence is never a finished one when it moves
+            if self.waiting:
+                self._put_next(index)
+            else:
+                self.step.forward.move(batch.remove(index), index)
+        return finished
+
+    def _put_next(self, index: int) -> None:
+        number = self.waiting.pop()
+        self.batch.put(index, number, self.prompts[number])

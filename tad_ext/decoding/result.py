@@ -10,12 +10,12 @@ from torch import Tensor
 
 TOKENS_PER_FORWARD_DEFINITION = (
     "response tokens up to and including the first end-of-sequence token (the whole canvas if there is none) / "
-    "forwards during which the row was unfinished; over several rows: sum / sum"
+    "forwards during which the sequence was unfinished; over several sequences: sum / sum"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodedRow:
+class DecodedSequence:
     """One finished response.
 
     Attributes:
@@ -23,7 +23,7 @@ class DecodedRow:
         prompt: its tokens.
         canvas: the generation region, gen_length tokens; with infill, the prompt from its first mask on.
         reveal_step: the 1-based forward that revealed each of them; 0 for what was given (infill).
-        forwards: during which the row was unfinished.
+        forwards: during which the sequence was unfinished.
         response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
             canvas if there is none.
         eos_token_ids: the ids that counted as end of sequence.
@@ -60,7 +60,7 @@ class DecodeResult:
         prompt_lengths: tokens of each prompt.
         reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill),
             and behind the canvas.
-        forwards: (P,), forwards during which the row was unfinished.
+        forwards: (P,), forwards during which the sequence was unfinished.
         response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
             whole canvas if there is none.
         eos_token_ids: the ids that counted as end of sequence.
@@ -77,16 +77,16 @@ class DecodeResult:
 
     @classmethod
     def of(
-        cls, rows: Sequence[DecodedRow], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
+        cls, sequences: Sequence[DecodedSequence], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
     ) -> DecodeResult:
-        """Of rows in the order of their prompts."""
-        reveal_step = [row.reveal_step + [0] * (gen_length - len(row.reveal_step)) for row in rows]
+        """Of sequences in the order of their prompts."""
+        reveal_step = [sequence.reveal_step + [0] * (gen_length - len(sequence.reveal_step)) for sequence in sequences]
         return cls(
-            sequences=[row.prompt + row.canvas for row in rows],
-            prompt_lengths=[len(row.prompt) for row in rows],
+            sequences=[sequence.prompt + sequence.canvas for sequence in sequences],
+            prompt_lengths=[len(sequence.prompt) for sequence in sequences],
             reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, gen_length),
-            forwards=torch.tensor([row.forwards for row in rows], dtype=torch.int64),
-            response_lengths=torch.tensor([row.response_length for row in rows], dtype=torch.int64),
+            forwards=torch.tensor([sequence.forwards for sequence in sequences], dtype=torch.int64),
+            response_lengths=torch.tensor([sequence.response_length for sequence in sequences], dtype=torch.int64),
             eos_token_ids=eos_token_ids,
             seconds=seconds,
         )
@@ -109,7 +109,7 @@ class DecodeResult:
         return self._revealed() / self.forwards
 
     def mean_tokens_per_forward(self) -> float:
-        """Tokens per forward over all prompts, sum over rows / sum over rows; 0.0 without prompts."""
+        """Tokens per forward over all prompts, sum over sequences / sum over sequences; 0.0 without prompts."""
         return int(self._revealed().sum()) / max(self.total_forwards(), 1)
 
     def _revealed(self) -> Tensor:
@@ -117,7 +117,7 @@ class DecodeResult:
         return (response & (self.reveal_step > 0)).sum(dim=1)
 
     def total_forwards(self) -> int:
-        """Forwards summed over the prompts, each counted while its row was unfinished (a batch of 8 counts 8)."""
+        """Forwards summed over the prompts, each counted while its sequence was unfinished (a batch of 8 counts 8)."""
         return int(self.forwards.sum())
 
 

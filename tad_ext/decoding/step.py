@@ -1,7 +1,7 @@
 """One step on the device: forward, statistics of the eligible positions, policy, reveal.
 
 Nothing here looks at a value: a step goes from tensors that stay where they are to tensors that stay where they are,
-so that it can be recorded once and replayed (`tad_ext.decoding.recording`).
+so that it can be recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tad_ext.ops import select_reveal, unmask_step
 from .batch import DecodingBatch, StepShape, Windows
 from .forward import Forward
 from .policies import checked, selection_of
-from .progress import Report
 from .sampling import Sampler
+from .sequence import Report
 
 
 class Step:
@@ -33,8 +33,8 @@ class Step:
 
     def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
         """(B, fields of `Report`) int64, for the host to read."""
-        batch, rows = self.batch, shape.rows
-        state, canvas, mask = batch.view(shape, windows), batch.canvas[:rows], batch.tokens.mask
+        batch, sequences = self.batch, shape.sequences
+        state, canvas, mask = batch.view(shape, windows), batch.canvas[:sequences], batch.tokens.mask
         logits = self.forward.logits(shape, state, windows)
         if self.prepare is not None:
             logits = self.prepare(logits, state)
@@ -46,8 +46,8 @@ class Step:
             statistics = self.sampler(logits, state)
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
         batch.keep_memory(state)
-        batch.input_ids[:rows].scatter_(1, batch.columns[:rows], canvas)
+        batch.input_ids[:sequences].scatter_(1, batch.columns[:sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
-        unfinished, eligible, masks = batch.update_positions(rows).unbind(dim=1)
+        unfinished, eligible, masks = batch.update_positions(sequences).unbind(dim=1)
         report = Report(broken, state.done, state.blocks, unfinished, eligible, masks)
         return torch.stack(list(report), dim=1)

@@ -11,10 +11,10 @@ from .inputs import SpecialTokens
 
 
 class StopStrings:
-    """Looks for the first of some texts in each row's response, as far as it is revealed without a gap.
+    """Looks for the first of some texts in each sequence's response, as far as it is revealed without a gap.
 
     What stands behind it becomes end-of-sequence tokens, with the reveal step of the forward that completed it, and the
-    row is finished. Texts are looked for on the host, which waits for the device once more in every step.
+    sequence is finished. Texts are looked for on the host, which waits for the device once more in every step.
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: Any, mask: int, ends: tuple[int, ...]) -> None:
@@ -36,14 +36,16 @@ class StopStrings:
         return cls(config.stop_strings, tokenizer, tokens.mask, tokens.end)
 
     def apply(self, batch: DecodingBatch) -> None:
-        """Ends the rows whose response contains one of the texts."""
-        for index, (row, canvas) in enumerate(zip(batch.rows, batch.canvas[: len(batch)].tolist(), strict=True)):
+        """Ends the sequences whose response contains one of the texts."""
+        for index, (sequence, canvas) in enumerate(
+            zip(batch.sequences, batch.canvas[: len(batch)].tolist(), strict=True)
+        ):
             length = self._length(self._readable(canvas))
             if length is None:
                 continue
-            row.length, row.masks, row.done = length, 0, True
+            sequence.length, sequence.masks, sequence.done = length, 0, True
             batch.canvas[index, length:] = self.ends[0]
-            batch.state.reveal_step[index, length:] = row.forwards
+            batch.state.reveal_step[index, length:] = sequence.forwards
 
     def _readable(self, canvas: list[int]) -> list[int]:
         """The tokens before the first mask or end of sequence."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tad_ext.data.jsonl import read_jsonl
-from tad_ext.decoding.result import DecodedRow
+from tad_ext.decoding.result import DecodedSequence
 
 TRACE = "trace.jsonl"
 
@@ -35,16 +35,16 @@ class Trace:
     response_length: int
 
     @classmethod
-    def of(cls, row: DecodedRow, block_length: int, tokenizer: Any) -> Trace:
+    def of(cls, sequence: DecodedSequence, block_length: int, tokenizer: Any) -> Trace:
         """Of a finished response."""
         return cls(
-            index=row.number,
-            token_ids=row.canvas,
-            token_texts=[tokenizer.decode([token]) for token in row.canvas],
-            reveal_step=row.reveal_step,
-            forwards=row.forwards,
+            index=sequence.number,
+            token_ids=sequence.canvas,
+            token_texts=[tokenizer.decode([token]) for token in sequence.canvas],
+            reveal_step=sequence.reveal_step,
+            forwards=sequence.forwards,
             block_length=block_length,
-            response_length=row.response_length,
+            response_length=sequence.response_length,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -64,27 +64,27 @@ def read_traces(path: str | Path, *, argument: str = "input") -> list[Trace]:
         if not (path / TRACE).is_file():
             raise FileNotFoundError(f"{argument} is '{path}', a folder without {TRACE}; tad generate --trace writes it")
         path = path / TRACE
-    traces = [_trace(place, row) for place, row in read_jsonl(path, argument=argument)]
+    traces = [_trace(place, sequence) for place, sequence in read_jsonl(path, argument=argument)]
     sizes = {(len(trace.reveal_step), trace.block_length) for trace in traces}
     if len(sizes) > 1:
         raise ValueError(f"{path} holds canvases of different (positions, block length), {sorted(sizes)}; expected one")
     return sorted(traces, key=lambda trace: trace.index)
 
 
-def _trace(place: str, row: dict[str, Any]) -> Trace:
+def _trace(place: str, sequence: dict[str, Any]) -> Trace:
     fields = [field.name for field in dataclasses.fields(Trace)]
     foreign = ValueError(f"{place}: expected a line of {TRACE} as tad generate --trace writes it, with {fields}")
-    if set(row) != set(fields):
+    if set(sequence) != set(fields):
         raise foreign
     for name in ("index", "forwards", "block_length", "response_length"):
-        if type(row[name]) is not int or not (name != "index") <= row[name] < 2**31:
+        if type(sequence[name]) is not int or not (name != "index") <= sequence[name] < 2**31:
             raise foreign
     for name, kind in (("token_ids", int), ("token_texts", str), ("reveal_step", int)):
-        if not isinstance(row[name], list) or not all(type(value) is kind for value in row[name]):
+        if not isinstance(sequence[name], list) or not all(type(value) is kind for value in sequence[name]):
             raise foreign
-    lengths = {len(row[name]) for name in ("token_ids", "token_texts", "reveal_step")}
-    if len(lengths) > 1 or 0 in lengths or min(lengths) % row["block_length"]:
+    lengths = {len(sequence[name]) for name in ("token_ids", "token_texts", "reveal_step")}
+    if len(lengths) > 1 or 0 in lengths or min(lengths) % sequence["block_length"]:
         raise foreign
-    if not 1 <= min(row["reveal_step"]) <= max(row["reveal_step"]) <= row["forwards"]:
+    if not 1 <= min(sequence["reveal_step"]) <= max(sequence["reveal_step"]) <= sequence["forwards"]:
         raise foreign
-    return Trace(**row)
+    return Trace(**sequence)

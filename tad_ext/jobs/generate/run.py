@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION, DecodedRow
+from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION, DecodedSequence
 from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.chat import chat
 from tad_ext.jobs.generate.config import GenerateConfig
@@ -125,7 +125,7 @@ class _Progress:
         self.seconds = time.perf_counter() - self._started
         self._bar.close()
 
-    def add(self, row: DecodedRow) -> None:
+    def add(self, row: DecodedSequence) -> None:
         """Counts a response."""
         self.tokens += row.revealed
         self.forwards += row.forwards

@@ -7,9 +7,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from tad_ext.decoding import DecodedRow, decode_stream
-from tad_ext.decoding.engine import Watch
+from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
+from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.stopping import StopStrings
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
@@ -59,12 +59,12 @@ class Session:
         """ValueError naming a prompt that the model cannot answer, because it is too long, for example."""
         check_prompts(prompts, model=self._without_weights, config=self.decoding, mask=self.tokens.mask)
 
-    def stream(self, prompts: Mapping[int, list[int]], watch: Watch | None = None) -> Iterator[DecodedRow]:
+    def stream(self, prompts: Mapping[int, list[int]], watch: Watch | None = None) -> Iterator[DecodedSequence]:
         """The responses to prompts by number, each as soon as it is finished."""
         ids, numbers = list(prompts.values()), list(prompts)
         return decode_stream(self.model, ids, self.decoding, tokenizer=self.tokenizer, watch=watch, numbers=numbers)
 
-    def text(self, row: DecodedRow) -> str:
+    def text(self, row: DecodedSequence) -> str:
         """A response as text, cut before the stop string that ended it; with infill, the whole text."""
         if self.decoding.infill:
             return str(self.tokenizer.decode([*row.prompt, *row.canvas], skip_special_tokens=True))

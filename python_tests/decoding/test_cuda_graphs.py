@@ -20,10 +20,10 @@ from tad_ext.decoding import (
     EntropyThreshold,
     PrefixCache,
     TopK,
+    cuda_graphs,
     decode,
-    engine,
     inputs,
-    recording,
+    loop,
 )
 from tad_ext.ops import backend_info
 
@@ -75,7 +75,7 @@ def recorder(device, monkeypatch):
 
         return replay
 
-    real = recording.CudaGraphs(torch.device(device)) if torch.device(device).type == "cuda" else imitation
+    real = cuda_graphs.CudaGraphs(torch.device(device)) if torch.device(device).type == "cuda" else imitation
 
     def record(run):
         counts["recorded"] += 1
@@ -94,9 +94,9 @@ def recorder(device, monkeypatch):
             batch.state.blocks, batch.state.done, *batch.state.memory.values(),
             *(tensor for layer in (forward.cache._layers if forward.cache else []) for tensor in layer),
         ]  # fmt: skip
-        return recording.RecordedStep(step, device, record)
+        return cuda_graphs.CapturedStep(step, device, record)
 
-    monkeypatch.setattr(engine, "RecordedStep", recorded_step)
+    monkeypatch.setattr(loop, "CapturedStep", recorded_step)
     if torch.device(device).type != "cuda":
         monkeypatch.setattr(inputs, "GRAPH_DEVICES", ("cpu",))
     return counts

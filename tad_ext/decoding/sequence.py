@@ -1,4 +1,4 @@
-"""What the host knows of a row before its next forward, and what it reads after one."""
+"""What the host knows of a sequence before its next forward, and what it reads after one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Report(NamedTuple):
-    """What a step says of a row: numbers on the host, (B,) tensors on the device. Blocks are the canvas's, from 0."""
+    """What a step says of a sequence: numbers on the host, (B,) tensors on the device. Blocks are counted from 0."""
 
     broken: Any  # the model's logits held NaN or +inf
     done: Any  # no mask is left
@@ -18,8 +18,8 @@ class Report(NamedTuple):
 
 
 @dataclass
-class RowProgress:
-    """A row, as its last report has left it.
+class SequenceProgress:
+    """A sequence, as its last report has left it.
 
     Attributes:
         number: which prompt.
@@ -28,8 +28,8 @@ class RowProgress:
         masks, eligible, created, unfinished, done: as in `Report`.
         forwards: so far.
         history: `unfinished` before each forward so far.
-        notes: what a cache scheme remembers of the row.
-        refreshed: the last forward, counted from 0, that computed the whole row; None: none with a cache yet.
+        notes: what a cache scheme remembers of the sequence.
+        refreshed: the last forward, counted from 0, that computed the whole sequence; None: none with a cache yet.
         length: response tokens, where a stop string has ended it.
     """
 

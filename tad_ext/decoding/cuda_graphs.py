@@ -37,7 +37,7 @@ class CudaGraphs:
         return replay
 
 
-class RecordedStep:
+class CapturedStep:
     """Runs a step for the first time of a shape, records it for the second, and replays it from then on."""
 
     def __init__(
