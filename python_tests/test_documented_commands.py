@@ -51,6 +51,9 @@ def parsed(command: str):
     name = next(name for name in JOBS if words[: len(name.split())] == name.split())
     config, words = JOBS[name].settings, words[len(name.split()) :]
     needed = [f"{option.flag}=somewhere" for option in options_of(config) if option.required]
+    if name == "generate":
+        needed += [] if {"--prompt", "--prompts", "--interactive"} & set(words) else ["--prompt=one"]
+        needed += ["--output=somewhere"] if "--trace" in words else []
     return parse(config, [*needed, *words], program=f"tad {name}")
 
 
