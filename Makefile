@@ -2,7 +2,7 @@
 #   make demo    the whole method on a tiny model, in minutes on a CPU
 #   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
 #   make check   what takes two minutes of it: style and types, the CPU's C++ tests, the Python tests that are not slow
-#   make bench   the benchmark tables;  make report  puts the committed results into README.md and docs/
+#   make bench   the benchmark tables;  make report  puts the committed results into docs/
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
 # PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
 # missing the check that needs it says so and passes; NVCC_CHECK=--require makes that an error.
@@ -80,7 +80,7 @@ check-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 report: $(VENV)/installed
-	$(BIN)/python -m bench.report --update README.md --tables docs/benchmarks.md --plot docs/kernels.svg
+	$(BIN)/python -m bench.report --tables docs/benchmarks.md --plot docs/kernels.svg
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check $(PYTHON_FOLDERS)

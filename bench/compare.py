@@ -16,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -90,13 +90,15 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return markdown_table(header, rows)
 
 
-def _run(tree: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """What a fresh process of this tree has measured."""
+def _run(tree: Path, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What a fresh process of this tree measures, each line as it comes."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     environment["PYTHONPATH"] = str(tree.resolve())
     command = [sys.executable, "-m", "bench.compare", *arguments, "--worker"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield from map(json.loads, process.stdout or ())
+    if process.returncode:
+        raise SystemExit(f"bench.compare: the process of {tree} ended with exit code {process.returncode}")
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -112,8 +112,9 @@ class DecodeBench:
             started = time.perf_counter()
             decode = self._published if case.cache == PUBLISHED else self._own
             decode(case, self._prompts[: case.rows], forwards)
-            steps = self.clock.steps_ms()  # waits for the device
-            return Sample(time.perf_counter() - started, steps)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return Sample(time.perf_counter() - started, self.clock.steps_ms())
 
     def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> None:
         left = forwards

@@ -1,4 +1,4 @@
-"""What was measured on a machine: in short for README.md, or every case and every path for docs/benchmarks.md."""
+"""What was measured on a machine: in short, or every case and every path."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def section(document: dict[str, Any]) -> str:
 def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
     """All machines, by file name, with everything that was measured."""
     pages = [page(name.removesuffix(".json"), documents[name]) for name in sorted(documents)]
-    return "\n\n".join([_HEAD, *pages]) + "\n"
+    return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
 
 
 def page(title: str, document: dict[str, Any]) -> str:
