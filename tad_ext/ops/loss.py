@@ -147,7 +147,8 @@ def _check_linear_loss(call: Any) -> None:
             check_logits(hidden, name)
             columns = head.shape[1]
             check_fits(hidden.dim() == 2 and hidden.shape[1] == columns, hidden, name, f"(rows, {columns})")
-            check_dtype(hidden, name, head.dtype)
+            if _autocast_dtype(student) is None:
+                check_dtype(hidden, name, head.dtype)
     expect(call.chunk_rows is None or call.chunk_rows >= 1, f"chunk_rows is {call.chunk_rows}, expected >= 1")
     call = SimpleNamespace(**vars(call), student_rows=None)
     _loss_options(call)
@@ -203,9 +204,7 @@ def fused_linear_tad_loss(
     """
     _check_delta(delta)
     lm_head_weight = _weight_of_head(lm_head_weight)
-    device_type = student_hidden.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
+    if (dtype := _autocast_dtype(student_hidden)) is not None:
         student_hidden, lm_head_weight = student_hidden.to(dtype), lm_head_weight.to(dtype)
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
     if chunk_rows is None:
@@ -297,6 +296,13 @@ def _loss_rows(call: Any, vocabulary: int, student_rows: int, teacher_rows: int 
     if call.teacher_rows is not None and teacher_rows is not None:
         wrong = distant & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
         check_none(wrong, call.teacher_rows, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
+
+
+def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """That of matrix products under autocast; None where there is none."""
+    kind = tensor.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:
