@@ -194,7 +194,7 @@ CASES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 def outcome(name: str, number: int) -> list[str]:
-    """The type and the text of what a case raises, of nothing two empty words. Behind the last case nothing is wrong."""
+    """The type and the text of what a case raises, of nothing two empty words. Behind the last one nothing is wrong."""
     changes = CASES[name][number][1] if number < len(CASES[name]) else {}
     try:
         getattr(ops, name)(**{**_right(name), **changes})
