@@ -110,7 +110,7 @@ def test_smoke_names_real_settings():
 
 @pytest.mark.parametrize("name", ["pretrain_steps", "collect_problems", "lora_rank", "evaluate_problems", "threads"])
 def test_numbers_below_one_are_named(name, tmp_path):
-    with pytest.raises(ValueError, match=f"{name} is 0; expected at least 1"):
+    with pytest.raises(ValueError, match=f"{name} must be an integer .*, got 0"):
         demo.demo(DemoConfig(output=str(tmp_path), **{name: 0}))
     assert list(tmp_path.iterdir()) == []
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tad_ext import pretraining
 from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.jobs.pretrain import run as pretraining
 from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.jobs.pretrain.run import Batch, diffusion_loss, make_batch, pretrain
 from tad_ext.models.loading import load_model, load_tokenizer, save_model

@@ -19,12 +19,12 @@ import torch
 from problem_files import gsm8k_train
 from safetensors.torch import load_file
 
-from tad_ext import collection
 from tad_ext.cli import main
 from tad_ext.data.gsm8k import Gsm8kTask
 from tad_ext.data.jsonl import read_jsonl
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig, decode
+from tad_ext.jobs.collect import run as collection
 from tad_ext.models.loading import load_model, load_tokenizer
 
 LIMIT, GEN_LENGTH, BLOCK_LENGTH = 3, 16, 8

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tad_ext.decoding import DecodeConfig, Policy, TopK, decode_stream, parse_cache
+from tad_ext.decoding import DecodeConfig, TopK, decode_stream, parse_cache
+from tad_ext.ops import Policy
 
 from ..results import Line, failed
 from ..stopwatch import Implementation, Stopwatch

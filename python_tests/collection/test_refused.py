@@ -15,12 +15,13 @@ from tad_ext.jobs.collect import plan as collection_plan
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
+from tad_ext.settings import made, values_of
 
 
 @pytest.mark.parametrize(
     ("setting", "error", "message"),
     [
-        ({"limit": 0}, ValueError, "limit must be at least 1 or None, got 0"),
+        ({"limit": 0}, ValueError, "limit must be .*, got 0"),
         ({"unit_size": 0}, ValueError, r"unit_size must be an integer in \[1, 256\], got 0"),
         ({"unit_size": 257}, ValueError, r"unit_size must be an integer in \[1, 256\], got 257"),
         ({"seed": -1}, ValueError, r"seed must be .*, got -1"),
@@ -44,9 +45,9 @@ def test_bad_settings_are_named_before_anything_is_done(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], error: Any, message: str
 ) -> None:
     monkeypatch.setattr(collection, "load_model", None)
-    settings = dataclasses.replace(config(model, tmp_path / "out"), **setting)
+    settings = values_of(config(model, tmp_path / "out")) | setting
     with pytest.raises(error, match=message):
-        collect(settings)
+        collect(made(CollectConfig, settings))
     assert not (tmp_path / "out").exists()
 
 

@@ -208,8 +208,9 @@ def test_bad_schemes(transformer, mixing_model):
             ValueError, match=r"cache is prefix-at-block.*expected a policy that reveals a block's first"
         ):
             replace(CONFIG, cache=PrefixCacheAtBlock(), **changes)
-    with pytest.raises(TypeError, match="cache must be None or a scheme"):
-        replace(CONFIG, cache="dual")
+    assert replace(CONFIG, cache="dual").cache == DualCache()
+    with pytest.raises(ValueError, match="cache 'double': unknown name 'double'"):
+        replace(CONFIG, cache="double")
     with pytest.raises(TypeError, match="cache must be None or a scheme"):
         replace(CONFIG, cache=DualCache)
     with pytest.raises(ValueError, match="expected no cache with guidance"):

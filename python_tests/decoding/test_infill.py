@@ -100,5 +100,5 @@ def test_bad_settings(mixing_model):
         replace(CONFIG, stop_strings=["end"])
     with pytest.raises(ValueError, match="infill and hide_future_blocks are True"):
         replace(CONFIG, hide_future_blocks=True)
-    with pytest.raises(TypeError, match="infill must be True or False, got 1"):
+    with pytest.raises(TypeError, match="infill must be true or false, got 1"):
         replace(CONFIG, infill=1)

@@ -74,7 +74,7 @@ def test_what_it_writes(checkpoint, tmp_path, capsys):
         assert sum(one["forwards"] for one in own) == point["forwards"]
     text = capsys.readouterr().out
     assert "AUP" in text
-    assert "forwards during which the row was unfinished" in " ".join(text.split())
+    assert "forwards during which the sequence was unfinished" in " ".join(text.split())
 
 
 def test_a_second_run_gives_the_same_numbers_and_replaces_the_first(checkpoint, tmp_path):

@@ -5,7 +5,6 @@ Run as a script this is that process.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from collection_runs import LenientTask
 from tad_ext.jobs.collect import plan as collection_plan
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
-from tad_ext.settings import made
+from tad_ext.settings import made, values_of
 
 
 class Worker:
@@ -41,7 +40,7 @@ class Worker:
         """
         assert self.process.stdin
         assert self.process.stdout
-        print(json.dumps({"settings": dataclasses.asdict(settings), **options}), file=self.process.stdin, flush=True)
+        print(json.dumps({"settings": values_of(settings), **options}), file=self.process.stdin, flush=True)
         pid = int(self.process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)

@@ -23,7 +23,7 @@ class Point:
     correct: int
     response_tokens: int  # up to and including the first end-of-sequence token, over all problems
     text_tokens: int  # of the decoded response text, special tokens left out
-    forwards: int  # during which a row was unfinished, over all rows: a batch of 8 that takes one forward counts 8
+    forwards: int  # while a sequence was unfinished, over all: a batch of 8 that takes one forward counts 8
     seconds: float  # spent decoding
 
     @property

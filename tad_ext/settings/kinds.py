@@ -198,7 +198,11 @@ def kinds_of(settings: type) -> dict[str, Kind]:
 def _kinds_of(settings: type) -> dict[str, Kind]:
     hints = typing.get_type_hints(settings, include_extras=True)
     names = [field.name for field in dataclasses.fields(settings) if field.init]
-    return {name: _kind(name, hints[name]) for name in names if not dataclasses.is_dataclass(hints[name])}
+    return {
+        name: _kind(f"{settings.__name__}.{name}", hints[name])
+        for name in names
+        if not dataclasses.is_dataclass(hints[name])
+    }
 
 
 def _kind(name: str, hint: Any) -> Kind:
@@ -217,5 +221,5 @@ def _kind(name: str, hint: Any) -> Kind:
     if "read" in notes:
         return Kind(object, read=notes["read"])
     if hint not in (int, float, bool, str):
-        raise TypeError(f"field {name} has type {hint}; see tad_ext.settings.kinds for what a setting may be")
+        raise TypeError(f"{name} has type {hint}; see tad_ext.settings.kinds for what a setting may be")
     return Kind(hint, **notes)
