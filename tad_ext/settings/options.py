@@ -100,14 +100,13 @@ def made(settings: type[T], values: Mapping[str, Any]) -> T:
 def values_of(settings: Any) -> dict[str, Any]:
     """All settings by their options' names, as JSON and YAML hold them and `made` takes them back."""
     values: dict[str, Any] = {}
-    for name, kind in kinds_of(type(settings)).items():
-        value = getattr(settings, name)
-        if kind.read is not None:
+    for option in options_of(type(settings)):
+        if option.name == PRESET:
+            continue
+        value = getattr(getattr(settings, option.group) if option.group else settings, option.name)
+        if option.kind.read is not None:
             value = "none" if value is None else str(value)
-        values[name] = list(value) if kind.is_list and value is not None else value
-    for field in dataclasses.fields(settings):
-        if field.name not in values and field.init:
-            values |= values_of(getattr(settings, field.name))
+        values[option.name] = list(value) if option.kind.is_list and value is not None else value
     return values
 
 
