@@ -15,6 +15,8 @@ import tad_ext
 from bench import ROOT
 from bench.compare import table
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_trees_are_measured_in_turn(tmp_path):
     """The second one waits in every call of its own `token_statistics`."""

@@ -17,6 +17,8 @@ from bench.h200 import __main__ as script
 from bench.h200 import steps as h200_steps
 from bench.h200.steps import Run, Step, read_junit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path):

@@ -26,6 +26,8 @@ from bench.report.machines import section
 from bench.results import is_own
 from bench.stopwatch import Implementation, Stopwatch
 
+pytestmark = pytest.mark.slow
+
 CASES = [pytest.param(case, id=case.title) for operator in OPERATORS for case in cases(operator, QUICK, "cpu")]
 
 

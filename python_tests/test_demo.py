@@ -11,6 +11,8 @@ from tad_ext.jobs.demo import run as demo
 from tad_ext.jobs.demo.config import SMOKE, DemoConfig
 from tad_ext.jobs.demo.run import COMPARED, ONE_PER_STEP, SWEEP
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 SHORTEST = {

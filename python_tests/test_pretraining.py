@@ -145,7 +145,7 @@ def test_loss_is_the_equation() -> None:
         ("batch_size", 2**31, r"batch_size must be .*2147483647\]"),
         ("layers", 2**63, r"layers must be .*2147483647\]"),
         ("warmup_steps", 2**63, r"warmup_steps must be .*2147483647\]"),
-        ("learning_rate", 1e39, r"learning_rate must be .*0\], got 1e\+39"),
+        ("learning_rate", 1e39, r"learning_rate must be .*1e\+31\], got 1e\+39"),
         ("weight_decay", float("inf"), r"weight_decay must be .*1000000\], got inf"),
         ("device", "gpu", "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("output", "", "output must be a path, got ''"),

@@ -18,6 +18,8 @@ from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.plan import open_units
 from tad_ext.jobs.collect.run import collect
 
+pytestmark = pytest.mark.slow
+
 
 @given(
     st.integers(1, 60), st.integers(1, 16), st.lists(st.integers(0, 59), unique=True, max_size=12), st.integers(1, 5)

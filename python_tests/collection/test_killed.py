@@ -16,6 +16,8 @@ from collection_worker import Worker
 from tad_ext.data.trajectories import read_parts
 from tad_ext.jobs.collect.run import collect
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:

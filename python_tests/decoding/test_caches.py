@@ -29,6 +29,8 @@ from tad_ext.decoding import (
 from tad_ext.decoding.sequence import SequenceProgress
 from tad_ext.models.cache import KeyValueCache
 
+pytestmark = pytest.mark.slow
+
 SCHEMES = [
     PrefixCache(), DualCache(), DelayedCache(), PrefixCache(3), DualCache(2), DelayedCache(3, 1), D3LLMCache(),
     D3LLMCache(1, None),

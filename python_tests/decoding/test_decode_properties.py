@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold
 from tad_ext.models.lora import add_lora
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 from tad_ext.ops import pack_offsets, token_statistics
+
+pytestmark = pytest.mark.slow
 
 MASK, EOS, UNUSED = 10, 9, 11
 

@@ -31,6 +31,8 @@ from tad_ext.decoding import (
 from tad_ext.decoding.policies.dream import _step_of_each
 from tad_ext.ops import DecodeState, pack_offsets, token_statistics, uniform_noise
 
+pytestmark = pytest.mark.slow
+
 LENGTH, BLOCK = 16, 4
 
 

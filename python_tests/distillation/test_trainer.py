@@ -32,6 +32,8 @@ from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
 from tad_ext.settings import values_of
 
+pytestmark = pytest.mark.slow
+
 MASK = 23
 IDS = torch.arange(24).reshape(2, 12) % 20
 

@@ -122,6 +122,7 @@ def test_saved_back_with_the_original_fields(tmp_path: Path, tied: bool) -> None
     assert again.config.suppress_token_ids == model.config.suppress_token_ids
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_without_graph_breaks(model: DreamModel) -> None:
     compiled, ids, positions = torch.compile(model, backend="eager", fullgraph=True), random_ids(2, 12), torch.arange(7)

@@ -199,6 +199,7 @@ def test_every_embedding_is_trained(checkpoint: TinyCheckpoint) -> None:
     assert all(weight.grad.abs().sum() > 0 for weight in model.parameters())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_compiled_without_graph_breaks(checkpoint: TinyCheckpoint, dtype: str) -> None:

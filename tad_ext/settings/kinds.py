@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 MAX_COUNT = 2**31 - 1  # of anything that is counted
 MAX_SEED = 2**62  # seed + prompt number fits int64
 MAX_SCALE = 10**6  # of weights and scales; beyond it numbers overflow, and nothing is learned
-MAX_RATE = 10**31  # of learning rates: float32 has it; which of them are too high, the loss shows
+MAX_RATE = 1e31  # of learning rates: float32 has it; which of them are too high, the loss shows
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
