@@ -27,9 +27,9 @@ except ImportError as error:
         "`pip install .`; without a package registry: `pip install --no-build-isolation --no-deps .`"
     ) from error
 
-HOST_SOURCES = [*Path("csrc/bindings").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]
-CUDA_SOURCES = list(Path("csrc/cuda").glob("*.cu"))
-HEADERS = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl", ".cuh")]
+BINDINGS = sorted(Path("csrc/bindings").glob("*.cpp"))
+CPU_SOURCES = sorted(Path("csrc/cpu").glob("*.cpp"))
+INCLUDED = [*BINDINGS, *(path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl", ".cuh"))]
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []  # at::parallel_for is serial code without it
 toolkit = find_toolkit()
 
@@ -61,14 +61,24 @@ def cuda_decision() -> tuple[bool, str]:
     return True, f"nvcc {toolkit.version}, torch {torch.__version__} with CUDA {torch.version.cuda}"
 
 
+def united(sources: list[Path], path: Path) -> Path:
+    """One source that includes them all: torch's headers, which are most of the work, are read once."""
+    path.parent.mkdir(exist_ok=True)
+    text = "".join(f'#include "../{source.as_posix()}"\n' for source in sources)
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+    return path
+
+
 build_cuda, cuda_reason = cuda_decision()
 if build_cuda:  # torch reads both variables, the first when its extension builder is imported
     os.environ["CUDA_HOME"] = str(toolkit.home)
     os.environ["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or TORCH_CUDA_ARCH_LIST
 from torch.utils import cpp_extension  # noqa: E402
 
-architectures = ""
+architectures, cuda_sources = "", []
 if build_cuda:
+    cuda_sources = sorted(Path("csrc/cuda").glob("*.cu"))
     try:
         flags = cpp_extension._get_cuda_arch_flags()
     except ValueError as error:
@@ -90,8 +100,8 @@ setup(
     ext_modules=[
         Extension(
             "tad_ext._C",
-            sorted(str(source) for source in HOST_SOURCES + (CUDA_SOURCES if build_cuda else [])),
-            depends=sorted(map(str, HEADERS)),
+            list(map(str, [united(BINDINGS, Path("build/bindings.cpp")), *CPU_SOURCES, *cuda_sources])),
+            depends=sorted(map(str, INCLUDED)),
             define_macros=[
                 ("TAD_CUDA_REASON", quoted(cuda_reason)),
                 ("TAD_CUDA_ARCHITECTURES", quoted(architectures)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,3 +125,21 @@ def test_without_nvcc_only_require_fails(monkeypatch: pytest.MonkeyPatch, capsys
         monkeypatch.setattr(sys, "argv", ["cuda_resources.py", *arguments])
         assert main() == status
         assert "NOT checked" in capsys.readouterr().out
+
+
+def test_what_is_the_same_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    compiled = []
+    monkeypatch.setattr(cuda_resources, "find_toolkit", lambda: SimpleNamespace(version=VERSION))
+    monkeypatch.setattr(cuda_resources, "compile_all", lambda *_: compiled.append(1) or [ROWS])
+    for arguments, status, times in (
+        ([], 1, 1),  # no table yet
+        (["--write"], 0, 2),
+        ([], 0, 2),
+        (["--again"], 0, 3),
+    ):
+        monkeypatch.setattr(sys, "argv", ["cuda_resources.py", *arguments])
+        assert (main(), len(compiled)) == (status, times), arguments
+    monkeypatch.setattr(sys, "argv", ["cuda_resources.py"])
+    table.write_text(table.read_text().replace(cuda_resources.digest(*cuda_resources.SOURCES), "0" * 16))
+    assert (main(), len(compiled)) == (0, 4), "other sources, the same kernels"
+    assert (main(), len(compiled)) == (0, 4)

@@ -3,6 +3,8 @@
 A kernel that spills registers, or suddenly takes twice as many, still computes the right numbers; only its speed is
 gone, and no test on a machine without a GPU would notice. ptxas knows at compile time, so this does notice. Dynamic
 shared memory is chosen at launch and is not in the table.
+
+The table names the sources it is of. Where these and nvcc are the same, nothing is compiled again; --again does.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cuda_toolkit import CHECKED_ARCHITECTURES, NVCC_FLAGS, WARNINGS_AS_ERRORS, Toolkit, find_toolkit
+from unchanged import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "csrc" / "cuda" / "resources.txt"
 OBJECTS = ROOT / "build" / "cuda"
 ACCEPT = "python tools/cuda_resources.py --write"
+SOURCES = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/common/*.h", "tools/cuda_toolkit.py")
 
 TITLE = f"""\
 # What each CUDA kernel uses, as ptxas reports it: registers per thread; bytes of stack and of register spills per
 # thread; bytes of shared memory per block. "-" for registers: a device function of its own, not a kernel.
 # Checked in CI, written by `{ACCEPT}`.
 """
+SOURCES_ARE = "# Of the sources with the digest "
 COLUMNS = "{:8}{:>9}{:>7}{:>14}{:>13}{:>8}  {}"
 HEADING = COLUMNS.format("arch", "registers", "stack", "spill_stores", "spill_loads", "shared", "kernel")
 
@@ -96,7 +101,7 @@ def parse(report: str, file: str, architecture: str) -> list[Usage]:
 def render(usages: Iterable[Usage], version: str) -> str:
     """The table as text. The names come last, so that a new one does not move the columns of the others."""
     lines = [usage.line() for usage in sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))]
-    return "\n".join([f"{TITLE}nvcc {version}", HEADING, *lines]) + "\n"
+    return "\n".join([f"{TITLE}{SOURCES_ARE}{digest(*SOURCES)}", f"nvcc {version}", HEADING, *lines]) + "\n"
 
 
 def compare(committed: str, measured: str) -> tuple[list[str], bool]:
@@ -171,7 +176,9 @@ def check(usages: list[Usage], version: str, *, write: bool) -> str | None:
         report = "\n".join([HEADING, *diff])
         title = f"{TABLE.relative_to(ROOT)} (-) differs from what was compiled (+)"
         return f"{title}:\n{report}\nIf this is meant, accept it with `{ACCEPT}`."
-    if diff:
+    if not diff:
+        TABLE.write_text(measured)  # of these sources now
+    else:
         print("\n".join(["warning: the table was made with another nvcc (-), this one differs (+):", HEADING, *diff]))
     return None
 
@@ -180,12 +187,18 @@ def main() -> int:
     """The command; 0 if all is well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
+    parser.add_argument("--again", action="store_true", help="compile although the sources are those of the table")
     parser.add_argument("--require", action="store_true", help="fail where there is no nvcc, instead of saying so")
     arguments = parser.parse_args()
+    arguments.again |= arguments.write
     toolkit = find_toolkit()
     if toolkit is None:
         print("CUDA kernels NOT compiled and their resources NOT checked: no nvcc on the PATH or in CUDA_HOME")
         return 1 if arguments.require or arguments.write else 0
+    known = TABLE.read_text().splitlines() if TABLE.exists() else []
+    if {f"{SOURCES_ARE}{digest(*SOURCES)}", f"nvcc {toolkit.version}"} <= {*known} and not arguments.again:
+        print(f"the CUDA kernels and nvcc {toolkit.version} are those of {TABLE.relative_to(ROOT)}: nothing to compile")
+        return 0
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     try:
         wrong = check(compile_all(toolkit, sources), toolkit.version, write=arguments.write)
