@@ -17,6 +17,8 @@ CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o 
 
 TESTS := test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
 CHECKS := lint check-cpp check-python
+UNCHANGED := $(PYTHON) tools/unchanged.py
+KERNELS := 'csrc/**/*.[ch]*' 'csrc/**/*.inl' CMakeLists.txt
 NINJA := CMAKE_GENERATOR=Ninja PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # Makes the targets $(1) one after the other as far as they succeed, and says how long each of them took.
@@ -28,7 +30,7 @@ define in-turn
 	done; printf "\n$$table"; exit $$status
 endef
 
-.PHONY: demo test check $(TESTS) $(CHECKS) bench report format clean
+.PHONY: demo test check $(TESTS) $(CHECKS) races cuda-on-host bench report format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
@@ -45,12 +47,15 @@ test-cpp: $(VENV)/test-tools
 	$(BIN)/ctest --test-dir build/sanitized --parallel 2 --output-on-failure
 
 test-races: $(VENV)/test-tools
+	$(UNCHANGED) $@ $(KERNELS) -- $(MAKE) races
+
+races:
 	$(NINJA) cmake -S . -B build/races -DTAD_SANITIZE=thread
 	$(NINJA) cmake --build build/races --parallel 2
 	$(BIN)/ctest --test-dir build/races --parallel 2 --output-on-failure
 
 test-planted-bugs: $(VENV)/test-tools
-	$(NINJA) python tools/planted_bugs.py
+	$(NINJA) $(UNCHANGED) $@ $(KERNELS) 'tools/planted_bugs.*' -- $(BIN)/python tools/planted_bugs.py
 
 test-nvcc:
 	$(PYTHON) tools/cuda_resources.py $(NVCC_CHECK)
@@ -58,8 +63,12 @@ test-nvcc:
 test-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest --numprocesses 2
 
-# In a shuffled order of threads, in which a missing barrier shows most often.
 test-cuda-on-host: $(VENV)/test-tools
+	$(UNCHANGED) $@ $(KERNELS) 'tad_ext/ops/*' 'python_tests/ops/*' 'python_tests/helpers/*' python_tests/conftest.py \
+		tools/build_cuda_on_host.py -- $(MAKE) cuda-on-host
+
+# In a shuffled order of threads, in which a missing barrier shows most often.
+cuda-on-host:
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/build_cuda_on_host.py
 	TAD_EXT_CUDA_ON_HOST=build/cuda_on_host/cuda_on_host_ops.so TAD_CUDA_ON_HOST_ORDER=shuffled:1 \
 		$(BIN)/python -m pytest --numprocesses 2 -m "not gpu" python_tests/ops

@@ -56,7 +56,7 @@ def test_the_first_words_of_a_failure(output: str, words: str) -> None:
     assert first_words(output) == words
 
 
-def test_exit_status_says_whether_all_were_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_exit_status_says_whether_all_were_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def all_but_the_first_are_caught(bugs: list[Bug], jobs: int, cmake: str) -> int:
@@ -64,13 +64,6 @@ def test_exit_status_says_whether_all_were_caught(monkeypatch: pytest.MonkeyPatc
         return len(BUGS) - len(bugs)
 
     monkeypatch.setattr(planted_bugs, "plant", all_but_the_first_are_caught)
-    monkeypatch.setattr(planted_bugs, "CAUGHT", tmp_path / "caught")
     assert main(["--cmake", sys.executable]) == 0
     assert main(["--only", BUGS[0].name, "--jobs", "1", "--cmake", sys.executable]) == 1
     assert asked == [(len(BUGS), 2, sys.executable), (1, 1, sys.executable)]
-    assert main(["--cmake", sys.executable]) == 0
-    assert len(asked) == 2, "the sources are the same"
-    assert main(["--again", "--cmake", sys.executable]) == 0
-    (tmp_path / "caught").write_text("of other sources")
-    assert main(["--cmake", sys.executable]) == 0
-    assert len(asked) == 4

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.stopwatch import cpu_peak_bytes
-
 CUDA_ON_HOST = bool(os.environ.get("TAD_EXT_CUDA_ON_HOST"))  # CPU tensors run the CUDA kernels, slowly
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -58,6 +56,8 @@ def loss_and_gradient(function: Any, student: Tensor, *args: Any, **kwargs: Any)
 def peak_bytes(work: Callable[[], object], device: str) -> int:
     """The most bytes that `work` had allocated at a time, beyond what was there before it."""
     if device == "cpu":
+        from bench.stopwatch import cpu_peak_bytes  # a process that a test starts may have no bench on its path
+
         return cpu_peak_bytes(work)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,52 @@
+"""tools/unchanged.py: what has passed is not run again while its sources are the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+import unchanged
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(code): the exit code, and whether a command that exits with `code` was run."""
+    monkeypatch.setattr(unchanged, "ROOT", tmp_path)
+    monkeypatch.setattr(unchanged, "PASSED", tmp_path / "passed.txt")
+    monkeypatch.delenv("AGAIN", raising=False)
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "a.cpp").write_text("int a;")
+
+    def run(code=0, name="check"):
+        ran = tmp_path / "ran"
+        program = f"open({str(ran)!r}, 'w'); raise SystemExit({code})"
+        status = unchanged.main([name, "csrc/**/*.cpp", "--", sys.executable, "-c", program])
+        found = ran.exists()
+        ran.unlink(missing_ok=True)
+        return status, found
+
+    return run
+
+
+def test_what_has_passed_is_not_run_again_until_a_source_changes(run, tmp_path, monkeypatch):
+    assert run() == (0, True)
+    assert run() == (0, False)
+    assert run(name="another") == (0, True)
+    assert run() == (0, False), "both are noted"
+    for change in (
+        lambda: (tmp_path / "csrc" / "a.cpp").write_text("int b;"),
+        lambda: (tmp_path / "csrc" / "b.cpp").write_text(""),
+        lambda: (tmp_path / "csrc" / "b.cpp").rename(tmp_path / "csrc" / "c.cpp"),
+        lambda: monkeypatch.setenv("AGAIN", "1"),
+    ):
+        change()
+        assert run() == (0, True)
+
+
+def test_what_fails_is_run_again(run):
+    assert run(3) == (3, True)
+    assert run(0) == (0, True)
+    assert run(3) == (0, False)
