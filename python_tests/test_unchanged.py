@@ -17,6 +17,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(unchanged, "ROOT", tmp_path)
     monkeypatch.setattr(unchanged, "PASSED", tmp_path / "passed.txt")
     monkeypatch.delenv("AGAIN", raising=False)
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
     (tmp_path / "csrc").mkdir()
     (tmp_path / "csrc" / "a.cpp").write_text("int a;")
 
@@ -44,6 +45,14 @@ def test_what_has_passed_is_not_run_again_until_a_source_changes(run, tmp_path, 
     ):
         change()
         assert run() == (0, True)
+
+
+def test_make_that_only_shows_what_it_would_run_passes_nothing(run, monkeypatch):
+    monkeypatch.setenv("MAKEFLAGS", "n --no-print-directory")
+    assert run() == (0, True)
+    monkeypatch.setenv("MAKEFLAGS", " --no-print-directory")
+    assert run() == (0, True)
+    assert run() == (0, False)
 
 
 def test_what_fails_is_run_again(run):

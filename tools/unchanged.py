@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
         print(f"{name}: the sources are those with which it passed; AGAIN=1 runs it")
         return 0
     code = subprocess.run(command).returncode
-    if code == 0:
+    only_shown = "n" in os.environ.get("MAKEFLAGS", "").split(" ")[0]  # make -n runs what calls make
+    if code == 0 and not only_shown:
         PASSED.write_text("".join(f"{key} {value}\n" for key, value in sorted((noted | {name: now}).items())))
     return code
 
