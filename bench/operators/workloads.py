@@ -17,7 +17,6 @@ from tad_ext.ops import (
     reference,
     select_reveal,
     token_statistics,
-    truncate_logits,
 )
 
 from ..stopwatch import Implementation
@@ -46,6 +45,8 @@ def statistics(
 
 def truncation(rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, top_p: float) -> Workload:
     """What a nucleus of random logits leaves of each row: most of a large vocabulary goes, thousands of tokens stay."""
+    from tad_ext.ops import truncate_logits  # versions to compare with may not have it
+
     logits = normal(rows, vocabulary, torch.Generator(device).manual_seed(0), dtype)
     compiled = torch.compile(reference.truncate_logits)
     paths = {
