@@ -1,7 +1,7 @@
 # Everything here works in its own virtual environment, .venv, made on first use.
 #   make demo    the whole method on a tiny model, in minutes on a CPU
 #   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
-#   make check   what takes two minutes of it: style and types, the CPU's C++ tests, the Python tests that are not slow
+#   make check   what takes few minutes of it: style and types, the CPU's C++ tests, the Python tests that are not slow
 #   make bench   the benchmark tables;  make report  puts the committed results into docs/
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
 # PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
