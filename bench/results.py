@@ -12,7 +12,6 @@ cold ones, `warm_median_ms` being the other. "main" lines are those of a short t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +54,27 @@ def measured(lines: list[Line]) -> list[Line]:
     return [line for line in lines if "error" not in line]
 
 
-def groups_of(document: dict[str, Any]) -> Iterator[Groups]:
-    """The groups of operators that were measured together."""
+def groups_of(document: dict[str, Any]) -> Groups:
+    """All operators' groups. Of a case that several steps have measured, the latest line of each path."""
     if "benchmarks" in document:
         found = [benchmark["extra_info"] for benchmark in document["benchmarks"]]
-        yield {info["title"]: info["lines"] for info in found if "lines" in info}
+        return {info["title"]: info["lines"] for info in found if "lines" in info}
+    latest: dict[str, dict[str, Line]] = {}
     for result in _step_results(document):
-        if "results" in result:
-            yield result["results"]
+        for title, lines in result.get("results", {}).items():
+            known = latest.setdefault(title, {})
+            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
+    return {title: list(lines.values()) for title, lines in latest.items()}
 
 
 def decoding_of(document: dict[str, Any]) -> list[dict[str, Any]]:
     """What was measured of decoding, one object per model."""
     return [group for result in (document, *_step_results(document)) for group in result.get("decoding", [])]
+
+
+def results_with(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results of the steps that have something of this name: "training", "counters"."""
+    return [result for result in _step_results(document) if result.get(name)]
 
 
 def bytes_per_second(line: Line) -> float:

@@ -34,6 +34,11 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """compute-sanitizer's tests first: each takes long, and a parallel run would end with waiting for them."""
+    items.sort(key=lambda item: item.path.stem != "test_compute_sanitizer")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)  # the same numbers whatever ran before
     if item.get_closest_marker("gpu"):

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.decode import __main__ as script
-from bench.decode import forward
+from bench.decode import forward, runs
 from bench.decode.clock import PARTS, StepClock
 from bench.decode.published_loop import published_loop
 from bench.decode.replay import ReplayedCounts, Schedule
@@ -98,22 +98,47 @@ def test_the_parts_of_a_step_add_up(model):
         assert parts["layers"] > 0
 
 
-def test_every_case_is_a_line_of_its_own(model):
-    """With as many forwards as it was asked for; one that fails costs itself only."""
-    bench = DecodeBench(model, Sizes(BLOCK, forwards=3, prompt_length=5, gen_length=GEN), Schedule.recorded(GEN, BLOCK))
+@pytest.fixture
+def bench(model):
+    return DecodeBench(model, Sizes(BLOCK, forwards=10, prompt_length=5, gen_length=GEN), Schedule.recorded(GEN, BLOCK))
+
+
+def test_a_case_says_itself_whether_steps_are_recorded(bench, monkeypatch):
+    used = []
+    monkeypatch.setattr(runs, "decode_stream", lambda _model, _prompts, config, **_: used.append(config) or [])
+    for case in (DecodeCase("none"), DecodeCase("dual", top_k=3), DecodeCase("dual", graphs=True)):
+        bench.run(case)
+    assert [config.cuda_graphs for config in used] == [False, False, True]
+
+
+def test_every_case_is_a_line_of_its_own(bench, model):
+    """With as many forwards as it was asked for, of a batch fewer; one that fails costs itself only."""
     cases = [DecodeCase(PUBLISHED), DecodeCase("no such scheme"), DecodeCase("none"), DecodeCase("dual", 2)]
-    first, broken, none, dual, topk = bench.measure([*cases, DecodeCase("dual", top_k=3)], seconds=0)
+    cases += [DecodeCase("dual", top_k=3), *(DecodeCase("none", rows, top_k=1) for rows in (1, 2, 4))]
+    ((first, broken, none, dual, topk, *slow),) = bench.measure(cases, seconds=0)
     assert broken["path"] == "tad_ext, no such scheme cache, batch 1"
     assert "unknown name" in broken["error"]
     assert first["path"] == "published loop, batch 1"
-    assert (first["forwards"], none["forwards"]) == (3, 3)
-    assert dual["forwards"] == bench.schedule.forwards
+    assert first["forwards"] == none["forwards"] == dual["forwards"] == bench.schedule.forwards
+    assert [line["forwards"] for line in slow] == [10, 5, 4]
     keys = model.config.num_key_value_heads * 16
     assert (none["cache_bytes"], dual["cache_bytes"]) == (0, 2 * 2 * 2 * keys * (5 + GEN) * 4)
     assert topk["path"] == "tad_ext, dual cache, batch 1, topk:3"
     assert topk["forwards"] == GEN // BLOCK * -(-BLOCK // 3)
     assert topk["tokens_per_second"] == pytest.approx(topk["forwards_per_second"] * GEN / topk["forwards"])
     assert topk["parts_ms"]["choice"] > 0 == topk["parts_ms"]["policy"] == topk["parts_ms"]["reveal"]
+
+
+def test_lines_are_there_after_every_round(bench, monkeypatch):
+    """A case that fails later on loses its line, and the others go on."""
+    rounds = bench.measure([DecodeCase("dual"), DecodeCase("none")], seconds=1000, most=2)
+    assert [line["rounds"] for line in next(rounds)] == [1, 1]
+    run = bench.run
+    monkeypatch.setattr(bench, "run", lambda case: run(case) if case.cache == "none" else 1 / 0)
+    broken, line = next(rounds)
+    assert broken == {"path": "tad_ext, dual cache, batch 1", "error": "ZeroDivisionError: division by zero"}
+    assert line["rounds"] == 2
+    assert next(rounds, None) is None
 
 
 def test_the_command_writes_what_the_report_shows(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from bench.h200 import steps as h200_steps
 from bench.h200.steps import Run, Step, read_junit
 
 pytestmark = pytest.mark.slow
+STEPS = ["machine", "install", "first-tests", "operators", "counters", "decode", "train", "tests", "compiled"]
 
 
 @pytest.fixture
@@ -37,38 +39,60 @@ def without_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-m", "bench.h200", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_quick_runs_through_without_a_gpu(tmp_path):
+def test_without_a_gpu_nothing_is_measured(tmp_path):
     folder = tmp_path / "new" / "folder"
-    done = without_gpu("--quick", "--output", str(folder))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = without_gpu("--output", str(folder))
+    assert done.returncode == 1, done.stdout + done.stderr
     document = json.loads((folder / "h200.json").read_text())
     assert document["machine"]["gpu"] is None
     assert document["machine"]["torch"]
     assert document["steps"].pop("machine")["status"] == "ok"
-    assert list(document["steps"]) == [
-        "build", "tests", "loss", "statistics", "log-softmax", "linear-loss", "unmask", "forward", "decode",
-    ]  # fmt: skip
+    assert list(document["steps"]) == STEPS[1:]
     for name, step in document["steps"].items():
         assert step == {"status": "skipped", "reason": "no CUDA GPU"}
         assert f"{name}: skipped: no CUDA GPU" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["h200.json", "h200.log"]
 
 
+def test_a_rehearsal_runs_the_steps_that_a_cpu_can(tmp_path):
+    """All but `compiled`, which takes long, and differs from `operators` by one option."""
+    chosen = [name for name in STEPS[1:] if name != "compiled"]
+    done = without_gpu("--rehearse", "--output", str(tmp_path), *(f"--only={name}" for name in chosen))
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "h200.json").read_text())
+    results = {name: step["result"] for name, step in document["steps"].items() if "result" in step}
+    assert list(results) == ["operators", "decode", "train"]
+    assert all(document["steps"][name]["status"] == "ok" for name in results)
+    for name in ("install", "first-tests", "counters", "tests"):
+        assert document["steps"][name] == {"status": "skipped", "reason": "a rehearsal"}
+    assert document["steps"]["compiled"]["reason"] == "not asked for"
+    lines = [line for lines in results["operators"]["results"].values() for line in lines]
+    assert {"tad_ext", "eager"} < {line["path"] for line in lines}
+    assert not [line for line in lines if "compile" in line["path"]]
+    assert "sizes too small to mean anything" in done.stdout
+
+
 def test_all_steps_fit_into_nine_minutes_and_their_commands_exist(tmp_path):
-    steps = script.steps(tmp_path, quick=False)
+    options = argparse.Namespace(wheel=None, rehearse=False)
+    steps = script.steps(tmp_path, options)
+    assert [step.name for step in steps] == STEPS
     assert script.LIMIT + 10 < 540
-    assert sum(step.least for step in steps) < script.LIMIT - 200  # that much is left for build and tests
+    assert sum(step.least for step in steps) < script.LIMIT - 200  # that much is left to install and test first
     assert all(step.least <= step.limit for step in steps)
-    assert {step.env.get("TAD_CUDA") for step in steps if step.name == "build"} == {"1"}
     for step in steps:
         words = [word for word in step.command if word.startswith("bench.")]
         for word in words:
             place = ROOT / word.replace(".", "/")
             assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
-        assert words or step.name in ("build", "tests")
+        assert words or step.name in ("install", "first-tests", "tests")
+        for path in (word for word in step.command if word.startswith("python_tests")):
+            assert (ROOT / path).exists()
+    built, wheel = steps[1], script.installation(tmp_path / "tad_ext.whl")
+    assert (built.env["TAD_CUDA"], built.command[-1]) == ("1", ".")
+    assert wheel.command[-1] == str(tmp_path / "tad_ext.whl")
 
 
 def test_a_step_that_fails_is_named_and_its_output_shown(run, tmp_path, capsys):
@@ -117,11 +141,12 @@ time.sleep(60)
     assert is_gone(Path("/proc") / child.read_text())
 
 
-JUNIT = """<testsuites><testsuite>
+JUNIT = """<testsuites><testsuite tests="4">
   <testcase classname="python_tests.ops.test_loss" name="test_a[cuda]"/>
   <testcase classname="python_tests.ops.test_loss" name="test_b[cuda]"><failure message="off"/></testcase>
   <testcase classname="python_tests.ops.test_loss" name="test_c[cuda]"><error message="x"/></testcase>
   <testcase classname="python_tests.ops.test_loss" name="test_d[cuda]"><skipped message="no second GPU"/></testcase>
+  <testcase classname="python_tests.ops.test_loss" name="test_e[cuda-was stopped]"/>
 </testsuite></testsuites>"""
 
 
@@ -133,7 +158,7 @@ def test_the_test_report_is_counted_and_judged(tmp_path):
     assert counts["failed_tests"] == [f"python_tests.ops.test_loss::test_{x}[cuda]" for x in "bc"]
     assert counts["skip_reasons"] == {"no second GPU": 1}
 
-    judge = script.tests(report).judge
+    judge = script.gpu_tests("tests", tmp_path, ["python_tests"], "gpu", limit=9).judge
     assert "1 failed, 1 errors; first: python_tests.ops.test_loss::test_b[cuda]" in judge(counts)
     assert judge(counts | {"failed": 0, "errors": 0, "failed_tests": []}) is None
     nothing = counts | {"passed": 0, "failed": 0, "errors": 0, "failed_tests": []}

@@ -88,20 +88,30 @@ def test_matrix_products_are_counted_as_pytorch_counts_them():
         assert work.flops == counter.get_total_flops()
 
 
+@pytest.fixture
+def measure(tmp_path, monkeypatch):
+    """measure(words): exit code, groups, and the document as often as it was written."""
+
+    def measure(*words: str) -> tuple[int, dict[str, list[dict[str, Any]]], list[str]]:
+        written: list[str] = []
+        monkeypatch.setattr(on_a_gpu, "write_json", lambda path, document: written.append(json.dumps(document)))
+        code = on_a_gpu.main([*words, "--quick", "--device", "cpu", "--result", str(tmp_path / "result.json")])
+        return code, json.loads(written[-1])["results"], written
+
+    return measure
+
+
 @pytest.mark.parametrize("operator", ["loss", "log-softmax", "unmask"])
-def test_a_gpu_s_lines_are_written_one_by_one(operator, tmp_path, monkeypatch, capsys):
+def test_a_gpu_s_lines_are_written_one_by_one(operator, measure, monkeypatch, capsys):
     """And a baseline that breaks costs its own line only."""
 
     def broken(*_: Any) -> Tensor:
         raise RuntimeError("no such kernel\nand a long explanation")
 
     monkeypatch.setattr(eager, "tad_loss", broken)
-    file, written = tmp_path / "result.json", []
-    monkeypatch.setattr(on_a_gpu, "write_json", lambda path, document: written.append(json.dumps(document)))
-    code = on_a_gpu.main([operator, "--quick", "--device", "cpu", "--result", str(file)])
-    groups = json.loads(written[-1])["results"]
+    code, groups, written = measure(operator)
     assert next(iter(groups)).startswith("a copy of 1024")
-    assert len(groups) == 3
+    assert len(groups) == 2
     assert len(written) > sum(map(len, groups.values())), "the last time is for the GPU's state"
     failed = [line for lines in groups.values() for line in lines if "error" in line]
     assert code == bool(failed) == (operator == "loss")
@@ -113,6 +123,26 @@ def test_a_gpu_s_lines_are_written_one_by_one(operator, tmp_path, monkeypatch, c
         for line in lines:
             assert ("error" in line) != (0 < line.get("best_ms", 0) <= line.get("median_ms", 0))
             assert not (is_own(line) and line in failed)
+
+
+def test_several_operators_and_what_is_left_out(measure, monkeypatch):
+    """Without operators all of them; nothing that compiles; only cases that match."""
+    code, groups, _ = measure("unmask", "log-softmax", "--without-compiled")
+    assert code == 0
+    titles = list(groups)[1:]
+    assert [title.split(",")[0] for title in titles] == ["unmask step"] * 2 + ["masked log-softmax"] * 2
+    assert {line["path"] for title in titles for line in groups[title]} == {"tad_ext", "eager"}
+
+    monkeypatch.setattr(on_a_gpu, "cases", lambda operator, *_: [case(operator, main=main) for main in (True, False)])
+    assert list(measure("--without-compiled")[1]) == [f"{name}, {main}" for name in OPERATORS for main in (True, False)]
+    assert list(measure("--without-compiled", "--match", "True$")[1]) == ["copy, True", "copy, False"] + [
+        f"{name}, True" for name in list(OPERATORS)[1:]
+    ]
+
+
+def case(operator: str, *, main: bool) -> Case:
+    work = Workload({"tad_ext": Implementation(lambda: None)}, bytes=8)
+    return Case(operator, f"{operator}, {main}", lambda: work, main)
 
 
 class OverwritingCrossEntropy(torch.autograd.Function):

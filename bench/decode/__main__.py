@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, **several)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
+    parser.add_argument("--seconds", type=float, help="of a model: rounds until so long; default 20 on a GPU, else 90")
     parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
     options = parser.parse_args(arguments)
     gpu = torch.device(options.device).type == "cuda"
     if not gpu:
         torch.set_num_threads(options.threads)
-    shapes, seconds = options.shape or ["llada-8b" if gpu else "cpu"], 20.0 if gpu else 90.0
+    shapes = options.shape or ["llada-8b" if gpu else "cpu"]
+    seconds = options.seconds if options.seconds is not None else 20.0 if gpu else 90.0
     sizes = Sizes(block_length=64, forwards=20) if gpu else Sizes(block_length=32, forwards=6)
     if options.quick:
         shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
@@ -60,17 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
     groups: list[dict[str, Any]] = []
     run = describe_run(options.device) | {"transformers": transformers.__version__}
     for shape in shapes:
-        groups.append(measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds))
-        print(decoding_tables(groups[-1], parts=True), flush=True)
-        if options.result:
-            write_json(options.result, {"run": run, "decoding": groups})
+        group: dict[str, Any] = {}
+        for group in measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds):
+            if options.result:
+                write_json(options.result, {"run": run, "decoding": [*groups, group]})
+        groups.append(group)
+        print(decoding_tables(group, parts=True), flush=True)
     return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
 
 
 def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:
     """The published loop, which decodes one sequence at a time, and every scheme at every batch size."""
     chosen = [DecodeCase(PUBLISHED)]
-    for batch in batches or ([1, 32] if gpu else [1]):
+    for batch in batches or ([1, 4, 32] if gpu else [1]):
         schemes = caches or (CACHES if batch == 1 else BATCHED)
         few = [cache for cache in schemes if batch == 1 and cache in BATCHED]
         chosen += [DecodeCase(cache, batch) for cache in schemes]
@@ -79,8 +84,8 @@ def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> lis
     return chosen
 
 
-def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> dict[str, Any]:
-    """A model of one shape, and its lines."""
+def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """A model of one shape, and its lines, after every round of them."""
     schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
     gpu = torch.device(device).type == "cuda"
     model = random_model(SHAPES[shape], device, torch.bfloat16 if gpu else torch.float32)
@@ -100,14 +105,13 @@ def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seco
         "block_length": sizes.block_length,
         "schedule": schedule.source,
         "tokens_per_forward": schedule.tokens_per_forward,
-        "lines": DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds),
     }
+    for lines in DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds):
+        yield group | {"lines": lines} | ({"gpu_after": gpu_status()} if gpu else {})
+    del model
+    gc.collect()
     if gpu:
-        del model
-        gc.collect()
         torch.cuda.empty_cache()
-        group["gpu_after"] = gpu_status()
-    return group
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ whose policy is a built-in one, which reveals as many at every forward.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,12 +28,14 @@ from .published_loop import published_loop
 from .replay import ReplayedCounts, Schedule
 
 PUBLISHED = "published loop"
-_WARM_UP, _FORWARDS_FOR_MEMORY = 3, 2
+_WARM_UP, _FORWARDS_FOR_MEMORY, _FEWEST_FORWARDS = 3, 2, 4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """`forwards`: the most of a run without a cache, whose forwards are all alike; with one the canvas is finished."""
+    """`forwards`: the most of one sequence's run without a cache, whose forwards are all alike, and of a batch's fewer;
+    with a cache the canvas is finished.
+    """
 
     block_length: int
     forwards: int
@@ -44,8 +46,8 @@ class Sizes:
 @dataclass(frozen=True)
 class DecodeCase:
     """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; with `graphs` steps
-    are recorded and replayed. With `top_k` so many tokens are revealed at a time: choosing and revealing them is one
-    operator then, while replayed numbers are a policy in PyTorch.
+    are recorded and replayed, else none is, whatever the default. With `top_k` so many tokens are revealed at a time:
+    choosing and revealing them is one operator then, while replayed numbers are a policy in PyTorch.
     """
 
     cache: str
@@ -81,8 +83,8 @@ class DecodeBench:
         most = min(model.config.mask_token_id, *model.config.eos_token_ids)
         self._prompts = torch.randint(most, (1024, sizes.prompt_length), generator=generator)
 
-    def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> list[Line]:
-        """A line for each case. All cases run in turn, until `seconds` have passed."""
+    def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> Iterator[list[Line]]:
+        """A line for each case, after every round: all cases run in turn, until `seconds` have passed."""
         samples: dict[DecodeCase, list[Sample]] = {case: [] for case in cases}
         peaks: dict[DecodeCase, int] = {}
         failures: dict[DecodeCase, Line] = {}
@@ -96,19 +98,20 @@ class DecodeBench:
                         failures[case] = failed(case.path, error)
 
         each(lambda case: self.run(case, _WARM_UP))
+        stopwatch, few = Stopwatch(self.device, evict_bytes=4), _FORWARDS_FOR_MEMORY
+        each(lambda case: peaks.update({case: stopwatch.peak_bytes(Implementation(partial(self.run, case, few)))}))
         started = time.perf_counter()
         for _ in range(most):
             each(lambda case: samples[case].append(self.run(case)))
+            yield [failures.get(case) or self._line(case, samples[case], peaks[case]) for case in cases]
             if time.perf_counter() - started > seconds:
                 break
-        stopwatch, few = Stopwatch(self.device, evict_bytes=4), _FORWARDS_FOR_MEMORY
-        each(lambda case: peaks.update({case: stopwatch.peak_bytes(Implementation(partial(self.run, case, few)))}))
-        return [failures.get(case) or self._line(case, samples[case], peaks[case]) for case in cases]
 
     def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
         """One decode from the start, of at most so many forwards."""
         if forwards is None:
-            forwards = self.sizes.forwards if case.cache in (PUBLISHED, "none") else self._whole_canvas(case)
+            few = max(_FEWEST_FORWARDS, self.sizes.forwards // case.rows)
+            forwards = few if case.cache in (PUBLISHED, "none") else self._whole_canvas(case)
         with self.clock.watching(parts=not case.graphs):
             started = time.perf_counter()
             decode = self._published if case.cache == PUBLISHED else self._own

@@ -1,14 +1,16 @@
-"""Builds, tests and measures tad_ext on a machine with an NVIDIA H200, in under nine minutes and without a network.
+"""Installs, tests and measures tad_ext on a machine with an H200, in under nine minutes and without a network.
 
-    python -m bench.h200                     # everything; results in build/h200/h200.json, what was printed in h200.log
-    python -m bench.h200 --only statistics   # one step
-    python -m bench.h200 --quick             # tiny sizes, nothing built: whether it runs at all
+    python -m bench.h200 --wheel FILE.whl    # everything; results in build/h200/h200.json, what was printed in h200.log
+    python -m bench.h200                     # the same, but the package is built there, which takes a minute or two
+    python -m bench.h200 --only decode       # one step
+    python -m bench.h200 --rehearse          # tiny sizes on a CPU, nothing installed: whether it runs at all
 
-Needed beforehand: a CUDA build of torch, nvcc, and the packages that pyproject.toml names. The package is installed
-into the Python that runs this. Steps: the machine's description; `pip install`; the tests marked gpu; every operator
-against eager PyTorch, torch.compile, a device copy and, where they are installed, Liger-Kernel and QuACK; a forward of
-a model of LLaDA-8B's shape; `bench.decode` with models of LLaDA-8B's and Dream-7B's. A step that fails or exceeds its
-time stops no other, unless that could not mean anything. Exit code: 0 if all went well.
+Needed beforehand: a CUDA build of torch, and the packages that pyproject.toml names; for a build nvcc. The package is
+installed into the Python that runs this. The most telling steps come first: the machine; the operators' GPU tests;
+every operator beside a device copy and eager PyTorch; what the hardware counts (ncu); decoding and optimizer steps at
+LLaDA-8B's shape; all GPU tests, compute-sanitizer's first; the main operators beside torch.compile and, where they are
+installed, Liger-Kernel and QuACK. A step that fails or exceeds its time stops no other, unless that could not mean
+anything; what a step has measured until then is kept. Exit code: 0 if all went well.
 
 Copy h200.json to bench/results/ to have `python -m bench.report` include it.
 """
@@ -30,30 +32,40 @@ from .steps import Run, Step, read_junit
 
 LIMIT = 520  # seconds for all steps
 NO_GPU = "no CUDA GPU"
+FIRST_TESTS = ["python_tests/ops/test_cuda.py", "python_tests/ops/test_large_vocabularies.py"]
+# What torch.compile and other projects' kernels are measured with: their first runs take seconds.
+HEADLINES = (
+    r"bfloat16, 512 rows of 126,464, near:distant (1:7|1:0|0:1)$|statistics, bfloat16, (64|512) .*temperature 0$"
+    r"|log-softmax, .*, bfloat16, 512 |linear TAD loss, .*, bfloat16, .*1:0$|unmask step, stat.*batch 1,"
+)
+_FOR_GPUS_ONLY = ("install", "first-tests", "counters", "tests")
 
 
 def main() -> int:
     """Returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a step's process is not left behind
-    names = [step.name for step in steps(Path(), quick=False)][1:]
     parser = argparse.ArgumentParser(
         prog="python -m bench.h200", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="the package; default: built here")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "h200", help="folder; default build/h200")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; neither build nor tests")
-    parser.add_argument("--only", action="append", choices=names, metavar="STEP", help=f"one of {', '.join(names)}")
+    parser.add_argument("--limit", type=float, default=LIMIT, help=f"seconds for all steps; default {LIMIT}")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on a CPU; nothing installed, no tests")
+    names = [step.name for step in steps(Path(), parser.parse_args([]))][1:]
+    choice = {"action": "append", "choices": names, "metavar": "STEP"}
+    parser.add_argument("--only", **choice, help=f"may be given several times: {', '.join(names)}")
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quick": options.quick,
+        "quick": options.rehearse,
         "machine": {},
         "steps": {},
     }
-    run = Run(options.output.resolve(), LIMIT, document)
+    run = Run(options.output.resolve(), options.limit, document)
     run.log.unlink(missing_ok=True)
-    describe, *others = steps(run.output, quick=options.quick)
+    describe, *others = steps(run.output, options)
     document["machine"] = run.execute(describe)
     document["steps"][describe.name].pop("result", None)  # once is enough
     for index, step in enumerate(others):
@@ -61,65 +73,66 @@ def main() -> int:
         if reason:
             run.record(step, "skipped", reason)
         else:
-            run.execute(step, reserved=sum(later.least for later in others[index + 1 :] if wanted(later, options)))
+            later = [one.least for one in others[index + 1 :] if not (options.only and one.name not in options.only)]
+            run.execute(step, reserved=sum(later))
 
     print(f"\n{section(document)}\n\n{document['seconds']:.0f} s; results in {run.output / 'h200.json'}")
-    return 0 if run.all_well and (document["machine"].get("gpu") or options.quick) else 1
-
-
-def wanted(step: Step, options: argparse.Namespace) -> bool:
-    """Whether the options ask for a step."""
-    if options.only:
-        return step.name in options.only
-    return not (options.quick and step.name in ("build", "tests"))
+    return 0 if run.all_well and (document["machine"].get("gpu") or options.rehearse) else 1
 
 
 def reason_to_skip(step: Step, document: dict[str, Any], options: argparse.Namespace) -> str | None:
     """Why a step is left out; None if it is not."""
     if document["steps"]["machine"]["status"] != "ok":
         return "the machine is not known"
+    if options.only and step.name not in options.only:
+        return "not asked for"
+    if options.rehearse:
+        return "a rehearsal" if step.name in _FOR_GPUS_ONLY else None
     if not document["machine"].get("gpu"):
         return NO_GPU
-    if not wanted(step, options):
-        return "not asked for" if options.only else "--quick"
-    if document["steps"].get("build", {}).get("status") in ("failed", "timed out"):
-        return "the build failed"
+    if document["steps"].get("install", {}).get("status") in ("failed", "timed out"):
+        return "the package is not installed"
     return None
 
 
-def steps(output: Path, *, quick: bool) -> list[Step]:
+def steps(output: Path, options: argparse.Namespace) -> list[Step]:
     """All steps in their order, the machine's description first."""
-    tiny = ["--quick"] if quick else []
-    shapes = ["--shape", "llada-8b", "--shape", "dream-7b", "--device", "cuda"]
-    in_place = ["--editable"] if TREE_IS_COMPILED else []  # what lies in the tree would hide what is installed
+    where = ["--quick", "--device", "cpu"] if options.rehearse else ["--device", "cuda"]
 
     def module(name: str, words: str, *arguments: str, limit: float, least: float = 0.0) -> Step:
         result = output / f"{name}.json"
         command = [sys.executable, "-m", *words.split(), *arguments, "--result", str(result)]
         return Step(name, command, limit, least, result=result, judge=failed_lines)
 
+    operators = "bench.operators loss statistics log-softmax unmask linear-loss"
     return [
         module("machine", "bench.machine", limit=60),
-        Step(
-            "build",
-            [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--verbose", *in_place, "."],
-            limit=200,
-            env={"MAX_JOBS": str(os.cpu_count()), "TAD_CUDA": "1"},  # 1: a build without CUDA kernels is a failure
-        ),
-        tests(output / "tests.xml"),
-        module("loss", "bench.operators loss", *tiny, limit=150, least=60),
-        module("statistics", "bench.operators statistics", *tiny, limit=70, least=35),
-        module("log-softmax", "bench.operators log-softmax", *tiny, limit=60, least=30),
-        module("linear-loss", "bench.operators linear-loss", *tiny, limit=50, least=30),
-        module("unmask", "bench.operators unmask", *tiny, limit=40, least=25),
-        module("forward", "bench.decode.forward", *tiny, limit=60, least=40),
-        module("decode", "bench.decode", *shapes, *tiny, limit=110, least=90),
+        installation(options.wheel),
+        gpu_tests("first-tests", output, FIRST_TESTS, "gpu and not large", limit=80),
+        module("operators", operators, "--without-compiled", *where, limit=130, least=70),
+        module("counters", "bench.h200.counters", limit=60, least=30),
+        module("decode", "bench.decode", "--shape", "llada-8b", "--seconds", "15", *where, limit=80, least=50),
+        module("train", "bench.train", *where, limit=60, least=30),
+        gpu_tests("tests", output, ["python_tests"], "gpu", limit=200, least=60),
+        module("compiled", operators, "--match", HEADLINES, *where, limit=240, least=60),
     ]
+
+
+def installation(wheel: Path | None) -> Step:
+    """Of a wheel, or of this tree."""
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps"]
+    if wheel:
+        return Step("install", [*pip, "--force-reinstall", str(wheel.resolve())], limit=60)
+    in_place = ["--editable"] if TREE_IS_COMPILED else []  # what lies in the tree would hide what is installed
+    build = [*pip, "--no-build-isolation", "--verbose", *in_place, "."]
+    # TAD_CUDA=1: a build without CUDA kernels is a failure.
+    return Step("install", build, limit=200, env={"MAX_JOBS": str(os.cpu_count()), "TAD_CUDA": "1"})
 
 
 def failed_lines(result: dict[str, Any]) -> str | None:
     """The first of the lines that could not be measured."""
     groups = [*result.get("results", {}).items()]
+    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
     groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
     lines = [(title, line) for title, group in groups for line in group if "error" in line]
     if not lines:
@@ -128,10 +141,14 @@ def failed_lines(result: dict[str, Any]) -> str | None:
     return f"{len(lines)} failed; first: {title}, {line['path']}: {line['error']}"
 
 
-def tests(report: Path) -> Step:
-    """The tests marked gpu, in four processes where pytest can: they are small for a GPU."""
-    parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "python_tests", "-q", *parallel, f"--junitxml={report}"]
+def gpu_tests(name: str, output: Path, paths: list[str], marked: str, *, limit: float, least: float = 0.0) -> Step:
+    """Tests with these marks, in eight processes where pytest can: they are small for a GPU. Each is logged.
+
+    They are handed out one by one, so that those that come first, compute-sanitizer's, do not wait for each other.
+    """
+    report = output / f"{name}.xml"
+    parallel = ["-n", "8", "--maxschedchunk", "1"] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-m", marked, *paths, "-v", *parallel, f"--junitxml={report}"]
 
     def judge(result: dict[str, Any]) -> str | None:
         if result["failed"] or result["errors"]:
@@ -140,7 +157,7 @@ def tests(report: Path) -> Step:
             return f"no test ran: {result['skip_reasons']}"
         return None
 
-    return Step("tests", command, limit=180, result=report, read_result=read_junit, judge=judge)
+    return Step(name, command, limit, least, result=report, read_result=read_junit, judge=judge)
 
 
 if __name__ == "__main__":

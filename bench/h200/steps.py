@@ -147,16 +147,20 @@ def _print_end(log: Path, start: int, lines: int = 30) -> None:
 def read_junit(path: Path) -> dict[str, Any]:
     """Counts and the failed tests of a JUnit report of pytest. ValueError if it is none."""
     try:
-        cases = ElementTree.parse(path).getroot().findall(".//testcase")
+        root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} is not a JUnit report: {error}") from error
+    cases = root.findall(".//testcase")
+    finished = sum(
+        int(suite.get("tests", 0)) for suite in root.iter("testsuite")
+    )  # one that was stopped is a case, too
     names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
     found = {
         outcome: {name: one for name, case in zip(names, cases, strict=True) if (one := case.find(outcome)) is not None}
         for outcome in ("failure", "error", "skipped")
     }
     return {
-        "passed": sum(not any(name in of for of in found.values()) for name in names),
+        "passed": finished - sum(map(len, found.values())),
         "failed": len(found["failure"]),
         "errors": len(found["error"]),
         "skipped": len(found["skipped"]),

@@ -1,4 +1,4 @@
-"""Times one operator beside its baselines on a GPU: `python -m bench.operators loss --result FILE`.
+"""Times operators beside their baselines on a GPU: `python -m bench.operators loss statistics --result FILE`.
 
 The file is written anew after every line, so that a run that is stopped has measured what it has measured.
 """
@@ -6,6 +6,7 @@ The file is written anew after every line, so that a run that is stopped has mea
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,17 @@ _GIB = 2**30
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 if anything could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.operators", description=__doc__)
-    parser.add_argument("operator", choices=list(OPERATORS)[1:])  # a copy is measured in any case
+    names = list(OPERATORS)[1:]  # a copy is measured in any case
+    parser.add_argument("operators", nargs="*", choices=[*names, []], metavar="OPERATOR", help=f"{', '.join(names)}")
+    parser.add_argument("--match", default="", metavar="REGEX", help="only cases whose title matches")
+    parser.add_argument("--without-compiled", action="store_true", help="nothing that compiles in its first run")
     parser.add_argument("--result", type=Path, required=True, help="file to write")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
+    parser.add_argument("--quick", action="store_true", help="few cases of tiny sizes: whether it runs, not how fast")
     parser.add_argument("--device", default="cuda", help="default cuda")
     options = parser.parse_args(arguments)
+    operators = options.operators or names
     sizes = QUICK if options.quick else GPU
-    stopwatch = Stopwatch(options.device, evict_bytes=_GIB // 256 if options.quick else _GIB)
+    stopwatch = Stopwatch(options.device, evict_bytes=_GIB // 256 if options.quick else 4 * _GIB)
     groups: Groups = {}
     document: dict[str, Any] = {"backend": backend_info(), "results": groups}
 
@@ -41,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.compiler.reset()  # each size is compiled for itself, and no limit on recompilations is met
         lines = groups.setdefault(case.title, [])
         try:
-            for line in one_by_one(stopwatch, case, case.build()):
+            for line in one_by_one(stopwatch, case, case.build(), compiled=not options.without_compiled):
                 lines.append(line)
                 write_json(options.result, document)
         except Exception as error:
@@ -49,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
             write_json(options.result, document)
         print(f"{case.title}\n\n{case_table(lines, copy_rate(groups))}\n", flush=True)
 
-    chosen = cases(options.operator, sizes, options.device)[: 2 if options.quick else None]
+    most = None if not options.quick else 2 if options.without_compiled else 1  # of an operator: compiling takes long
+    chosen = [case for name in operators for case in cases(name, sizes, options.device)[:most]]
+    chosen = [case for case in chosen if re.search(options.match, case.title)]
     for case in (*cases("copy", sizes, options.device), *chosen):
         measure(case)
         if _device_is_lost(options.device):

@@ -18,6 +18,7 @@ from .workloads import copy, log_softmax, statistics, truncation, unmask
 
 BF16, FP32 = "bfloat16", "float32"
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
+LLADA_IDS_WITHOUT_TOKEN = 115
 _DENSE = 4  # positions of a dense caller for each row that takes part
 _EAGER_TENSORS = 10  # of the logits' size, that eager PyTorch has at a time
 
@@ -40,6 +41,11 @@ class Sizes:
     def dream_vocabulary(self) -> int:
         """As much larger as Dream's is than LLaDA's."""
         return self.vocabulary * DREAM_VOCABULARY // LLADA_VOCABULARY
+
+    @property
+    def ids_without_token(self) -> int:
+        """As many of the vocabulary as LLaDA's logits have beyond its tokenizer."""
+        return max(1, self.vocabulary * LLADA_IDS_WITHOUT_TOKEN // LLADA_VOCABULARY)
 
 
 # LLaDA-8B's hidden size.
@@ -136,6 +142,9 @@ def _statistics(sizes: Sizes, device: Device) -> Iterator[Case]:
         for temperature in (0.0, 0.7):
             for rows in sizes.statistics_rows:
                 yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, temperature=temperature)
+        for rows in sizes.statistics_rows:
+            ids = sizes.ids_without_token
+            yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, suppressed=ids)
     yield case(statistics, "token statistics", BF16, first, sizes.dream_vocabulary, temperature=0.0)
     for dtype in (BF16, FP32):
         yield case(truncation, "truncation", dtype, first, sizes.vocabulary, top_p=0.9)

@@ -14,6 +14,7 @@ from typing import Any
 from ..results import Line, failed, is_own
 from ..stopwatch import Implementation, Stopwatch
 from .cases import Case
+from .peers import LIGER, QUACK
 from .work import Workload
 
 _SECONDS, _FEWEST, _MOST = 2.5, 5, 11  # of a case: rounds until this long, but not fewer or more than these
@@ -22,6 +23,11 @@ _SECONDS, _FEWEST, _MOST = 2.5, 5, 11  # of a case: rounds until this long, but 
 def own_first(workload: Workload) -> dict[str, Implementation]:
     """The paths; what is wanted most is measured even where a baseline breaks."""
     return dict(sorted(workload.implementations.items(), key=lambda item: not is_own({"path": item[0]})))
+
+
+def compiles_first(path: str) -> bool:
+    """Whether a path's first run takes seconds."""
+    return "compile" in path or path.startswith((LIGER, QUACK))
 
 
 def side_by_side(stopwatch: Stopwatch, case: Case, workload: Workload) -> list[Line]:
@@ -65,9 +71,11 @@ def side_by_side(stopwatch: Stopwatch, case: Case, workload: Workload) -> list[L
     return [failures.get(path) or line(path) for path in own_first(workload)]
 
 
-def one_by_one(stopwatch: Stopwatch, case: Case, workload: Workload) -> Iterator[Line]:
-    """Each path's line as soon as it is measured."""
+def one_by_one(stopwatch: Stopwatch, case: Case, workload: Workload, *, compiled: bool = True) -> Iterator[Line]:
+    """Each path's line as soon as it is measured. `compiled`: also those that compile in their first run."""
     for path, work in own_first(workload).items():
+        if not compiled and compiles_first(path):
+            continue
         try:
             cold, warm = (stopwatch.time(work, cold=cold) for cold in (True, False))
             work.forget()

@@ -27,12 +27,21 @@ THRESHOLD = 0.9
 
 
 def statistics(
-    rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, temperature: float = 0.0
-) -> Workload:
-    """Token, confidence and entropy of each row; tad_ext also gives runner-up, margin, logsumexp and validity."""
+    rows: int, vocabulary: int, dtype: torch.dtype, device: Device = "cpu", *, temperature: float = 0.0,
+    suppressed: int = 0,
+) -> Workload:  # fmt: skip
+    """Token, confidence and entropy of each row; tad_ext also gives runner-up, margin, logsumexp and validity.
+
+    `suppressed`: the last so many ids may not be chosen, as a model's that have no token; what PyTorch does has no such
+    rule, and is not timed beside it.
+    """
     logits = normal(rows, vocabulary, torch.Generator(device).manual_seed(0), dtype)
     seeds = torch.arange(rows, device=device)
     offsets = pack_offsets(1, seeds)
+    if suppressed:
+        last = torch.arange(vocabulary - suppressed, vocabulary, device=device)
+        own = {"tad_ext": lambda: token_statistics(logits, suppress_tokens=last)}
+        return _unprepared(own, bytes=rows * vocabulary * dtype.itemsize)
     compiled = torch.compile(eager.statistics_float32)
     paths = {
         "float64 softmax": lambda: eager.statistics_float64(logits, temperature),

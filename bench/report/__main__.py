@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import ROOT
 from ..results import read_json
-from .machines import benchmarks_page, summary
+from .machines import benchmarks_page, on_a_gpu, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="picture to draw")
     options = parser.parse_args(arguments)
     try:
-        documents = {path.name: read_json(path) for path in sorted(options.results.glob("*.json"))}
+        files = {path.name: read_json(path) for path in sorted(options.results.glob("*.json"))}
+        documents = dict(sorted(files.items(), key=lambda file: not on_a_gpu(file[1])))  # GPUs first, else by name
         if options.tables:
             options.tables.write_text(benchmarks_page(documents), encoding="utf-8")
         if options.plot:

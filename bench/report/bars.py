@@ -1,7 +1,7 @@
 """The operators as bars: the share of what a copy moves that each of them moves, its baselines as ticks.
 
 A kernel that reads and writes logits is bound by bytes, so this is how near it comes to what the machine can do.
-Operators bound by matrix products are not drawn.
+Operators bound by matrix products, or with next to no bytes, are not drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ..results import Line, bytes_per_second, copy_rate, groups_of, is_baseline, is_own, measured
 from .machines import machine_name
@@ -23,20 +24,24 @@ from .text import time_text
 
 _COLOURS = {"bfloat16": "#9ec5e8", "float32": "#5b8fc9"}
 _TICKS = {"PyTorch": "#111827", "torch.compile": "#c2410c", "other kernels": "#15803d"}
-_ROW_INCHES = 0.27
-_NOT_IN_A_LABEL = re.compile(r"(?<=rows) of \d[\d,]*\d|, forward \+ backward|, near:distant \d:\d|^masked ")
+_ROW_INCHES, _PAD_INCHES = 0.27, 0.12  # fonts differ in width from one viewer to another
+_FEWEST_BYTES = 2**20
+_NOT_IN_A_LABEL = re.compile(
+    r"(?<=rows) of \d[\d,]*\d|, forward \+ backward|, near:distant \d:\d|^masked |, statistics, policy and reveal"
+    r"|, \d+ positions in blocks of \d+"
+)
 
 Row = tuple[str, Line, list[Line], float]  # its label, tad_ext's line, its baselines, the copy's bytes per second
 
 
 def draw_bars(documents: Mapping[str, dict[str, Any]], path: Path) -> None:
-    """One panel per machine; the file's suffix decides the format. ValueError if there is nothing to draw."""
+    """One panel per machine, in order; the file's suffix decides the format. ValueError if there is nothing to draw."""
     panels = [(document, rows) for document in documents.values() if (rows := list(_rows(document)))]
     if not panels:
         raise ValueError("no line with a copy beside it in the results, expected at least one to draw")
     heights = [len(rows) + 2.5 for _, rows in panels]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tad_ext", "font.size": 10, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(9.4, _ROW_INCHES * sum(heights)), layout="constrained")
+        figure = Figure(figsize=(9.4, _ROW_INCHES * sum(heights)), layout=ConstrainedLayoutEngine(w_pad=_PAD_INCHES))
         every_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for axes, (document, rows) in zip(every_axes, panels, strict=True):
             _draw(axes, document, rows)
@@ -78,13 +83,13 @@ def _draw(axes: Axes, document: dict[str, Any], rows: list[Row]) -> None:
 
 def _rows(document: dict[str, Any]) -> Iterator[Row]:
     """Every main line of tad_ext that is bound by bytes."""
-    for groups in groups_of(document):
-        copy = copy_rate(groups)
-        for title, lines in groups.items() if copy else ():
-            for own in filter(is_own, measured(lines)):
-                if own["main"] and "flops" not in own:
-                    label = _NOT_IN_A_LABEL.sub("", title) + own["path"].removeprefix("tad_ext")
-                    yield label, own, list(filter(is_baseline, measured(lines))), copy
+    groups = groups_of(document)
+    copy = copy_rate(groups)
+    for title, lines in groups.items() if copy else ():
+        for own in filter(is_own, measured(lines)):
+            if own["main"] and "flops" not in own and own["bytes"] >= _FEWEST_BYTES:
+                label = _NOT_IN_A_LABEL.sub("", title) + own["path"].removeprefix("tad_ext")
+                yield label, own, list(filter(is_baseline, measured(lines))), copy
 
 
 def _kind(line: Line) -> str:

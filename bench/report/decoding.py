@@ -6,7 +6,7 @@ from typing import Any
 
 from ..results import Line, is_baseline, measured
 from .operators import failures
-from .text import digits, markdown_table, memory_text, time_text
+from .text import digits, markdown_table, memory_text, shape_text, time_text
 
 _HEADER = [
     "", "forwards/s", "tokens/s", "median step ms", "layers ms", "head ms", "neither ms", "neither",
@@ -48,15 +48,13 @@ def forward_table(result: dict[str, Any]) -> str:
         ]
         for line in lines
     ]
-    shape = ", ".join(f"{name} {value:,}" for name, value in result["shape"].items())
     table = markdown_table(["", "time", "forwards/s", "TFLOP/s", "of it the head", "memory"], rows)
-    return f"Random weights, {result['parameters']:,} parameters ({shape}):\n\n{table}"
+    return f"Random weights, {result['parameters']:,} parameters ({shape_text(result['shape'])}):\n\n{table}"
 
 
 def _words(group: dict[str, Any]) -> str:
-    sizes = ", ".join(f"{name} {value:,}" for name, value in group["sizes"].items())
     return (
-        f"Decoding, {group['shape']} shape, random weights, {group['dtype']} ({sizes}): prompt "
+        f"Decoding, {group['shape']} shape, random weights, {group['dtype']} ({shape_text(group['sizes'])}): prompt "
         f"{group['prompt_length']}, {group['gen_length']} positions in blocks of {group['block_length']}. Tokens "
         f"revealed by each forward: replayed, {group['tokens_per_forward']:.2f} on average ({group['schedule']}). "
         "Tokens/s are at that average. topk:5: five at every forward, chosen and revealed by one operator, which the "

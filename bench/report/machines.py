@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..results import copy_rate, decoding_of, groups_of
+from ..results import copy_rate, decoding_of, groups_of, results_with
+from .counters import counters_table
 from .decoding import decoding_tables, forward_table
 from .operators import case_table, short_table
 from .text import plain
+from .training import training_table
 
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
+_TESTS = {"first-tests": "The operators' first GPU tests", "tests": "All GPU tests"}
 _HEAD = """# Benchmarks
 
 Written by `make report` from the files in bench/results/. A line's time is its median: on a CPU of rounds with warm
@@ -26,8 +29,8 @@ Memory is the peak beyond the weights, cache included."""
 
 
 def summary(documents: Mapping[str, dict[str, Any]]) -> str:
-    """All machines, by file name; those that are expected and absent are "not measured"."""
-    sections = [section(documents[name]) for name in sorted(documents)]
+    """All machines, in their order; those that are expected and absent are "not measured"."""
+    sections = [section(document) for document in documents.values()]
     measured = {_gpu(document).get("name") for document in documents.values()}
     return "\n\n".join([*sections, *(f"**{name}**: not measured." for name in EXPECTED if name not in measured)])
 
@@ -38,26 +41,27 @@ def section(document: dict[str, Any]) -> str:
 
 
 def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
-    """All machines, by file name, with everything that was measured."""
-    pages = [page(name.removesuffix(".json"), documents[name]) for name in sorted(documents)]
+    """All machines, in their order, with everything that was measured."""
+    pages = [page(name.removesuffix(".json"), document) for name, document in documents.items()]
     return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
 
 
 def page(title: str, document: dict[str, Any]) -> str:
     """One machine with everything that was measured on it."""
     texts = [f"## {title}", paragraph(document)]
-    for groups in groups_of(document):
-        for case, lines in groups.items():
-            texts.append(f"### {plain(case)}\n\n{case_table(lines, copy_rate(groups))}")
+    groups = groups_of(document)
+    texts += [f"### {plain(case)}\n\n{case_table(lines, copy_rate(groups))}" for case, lines in groups.items()]
+    texts += [f"### What the hardware counts\n\n{counters_table(one)}" for one in results_with("counters", document)]
     for group in decoding_of(document):
         texts.append(f"### Decoding, {plain(group['shape'])} shape\n\n{decoding_tables(group, parts=True)}")
+    texts += [f"### Optimizer steps\n\n{training_table(one)}" for one in results_with("training", document)]
     return "\n\n".join(texts)
 
 
 def paragraph(document: dict[str, Any]) -> str:
     """The machine that the numbers belong to."""
-    rates = [rate for rate in map(copy_rate, groups_of(document)) if rate]
-    copy = f" A copy moves {max(rates) / 1e9:,.0f} GB/s (read and written)." if rates else ""
+    rate = copy_rate(groups_of(document))
+    copy = f" A copy moves {rate / 1e9:,.0f} GB/s (read and written)." if rate else ""
     if "steps" in document:
         return _h200_paragraph(document, copy)
     run = document.get("machine_info") or document["run"]
@@ -83,6 +87,7 @@ def _short_tables(document: dict[str, Any]) -> Iterator[str]:
     if steps.get("forward", {}).get("result", {}).get("forwards"):
         yield forward_table(steps["forward"]["result"])
     yield from map(decoding_tables, decoding_of(document))
+    yield from map(training_table, results_with("training", document))
     missing = [
         f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
         for name, step in steps.items()
@@ -90,6 +95,11 @@ def _short_tables(document: dict[str, Any]) -> Iterator[str]:
     ]
     if missing:
         yield f"Not complete: {', '.join(missing)}."
+
+
+def on_a_gpu(document: dict[str, Any]) -> bool:
+    """Whether a document's numbers are a GPU's."""
+    return bool(_gpu(document) or document.get("run", {}).get("gpu"))
 
 
 def _gpu(document: dict[str, Any]) -> dict[str, Any]:
@@ -103,13 +113,14 @@ def _h200_paragraph(document: dict[str, Any], copy: str) -> str:
     if machine.get("revision"):
         versions.append(f"revision {machine['revision'][:10]}{'' if machine.get('revision_is_clean') else ', changed'}")
     quick = " A quick run: sizes too small to mean anything." if document.get("quick") else ""
-    build, tests = steps.get("build", {}), steps.get("tests", {})
-    built = f"Built in {build['seconds']:.0f} s." if build.get("status") == "ok" else "Build: not measured."
-    counts = tests.get("result", {})
-    tested = (
-        f"GPU tests: {counts['passed']} passed, {counts['failed'] + counts['errors']} failed, "
-        f"{counts['skipped']} skipped in {tests['seconds']:.0f} s."
-        if counts
-        else "GPU tests: not measured."
-    )
-    return f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{copy} {built} {tested}"
+    install = steps.get("install", {})
+    installed = f"Installed in {install['seconds']:.0f} s." if install.get("status") == "ok" else "Not installed anew."
+    tested = [f"{name}: {_counts(steps[step])}." for step, name in _TESTS.items() if steps.get(step, {}).get("result")]
+    tests = " ".join(tested or ["GPU tests: not run."])
+    return f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
+
+
+def _counts(step: dict[str, Any]) -> str:
+    counts = step["result"]
+    failed = counts["failed"] + counts["errors"]
+    return f"{counts['passed']:,} passed, {failed} failed, {counts['skipped']} skipped in {step['seconds']:.0f} s"

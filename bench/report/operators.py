@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from ..results import Groups, Line, bytes_per_second, copy_rate, is_baseline, is_own, measured
 from .text import digits, markdown_table, memory_text, plain, time_text, without_empty_columns
@@ -10,9 +10,9 @@ from .text import digits, markdown_table, memory_text, plain, time_text, without
 _SHORT = ["", "tad_ext", "warm", "cold", "GB/s", "of the copy", "memory", "baselines (their time / ours)"]
 
 
-def short_table(groups: Iterable[Groups]) -> str:
+def short_table(groups: Groups) -> str:
     """A row for each of tad_ext's lines of the main cases; empty if there is none."""
-    header, rows = without_empty_columns(_SHORT, [row for group in groups for row in _short_rows(group)])
+    header, rows = without_empty_columns(_SHORT, list(_short_rows(groups)))
     return markdown_table(header, rows, wide_last=True) if rows else ""
 
 

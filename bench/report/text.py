@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, wide_last: bool = False) -> str:
@@ -45,3 +45,8 @@ def memory_text(count: int | None) -> str:
     if count is None:
         return ""
     return f"{count / 2**20:,.1f} MiB" if count >= 0.1 * 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def shape_text(shape: Mapping[str, int]) -> str:
+    """A model's sizes by name."""
+    return ", ".join(f"{name} {value:,}" for name, value in shape.items())

@@ -1,0 +1,133 @@
+"""Times optimizer steps of distillation: `python -m bench.train --result FILE`.
+
+The trainer, LoRA and settings of `tad distill` with the published numbers, on a model with random weights and random
+trajectories: 150 tokens of prompt, 256 of canvas, one position a step. Beside it the same loop with the loss in plain
+PyTorch, whose logits exist as a whole. A step is all that happens between two records: states made, teacher and student
+forwards, loss, backward, AdamW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from tad_ext.data.states import TrajectoryStates
+from tad_ext.data.trajectories import Trajectory
+from tad_ext.distillation import tad
+from tad_ext.distillation.settings import TrainingSettings
+from tad_ext.distillation.trainer import train
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.models.lora import add_lora
+from tad_ext.ops import reference
+
+from .decode.forward import flops
+from .decode.shapes import LLADA_8B, TINY, random_model
+from .results import Line, failed, write_json
+
+PROMPT, REFERENCE, CANVAS = 150, 130, 256  # tokens; the teacher's prompt has the reference besides
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The file is written anew after every line. Returns the exit code: 1 if anything could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    parser.add_argument("--result", type=Path, required=True, help="file to write")
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of each line, the first not timed")
+    parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
+    parser.add_argument("--device", default="cuda", help="default cuda")
+    options = parser.parse_args(arguments)
+    shape = TINY if options.quick else LLADA_8B
+    training = TrainingSettings(max_steps=options.steps, **({"accumulation": 1} if options.quick else {}))
+    lines: list[Line] = []
+    document: dict[str, Any] = {
+        "shape": {name: shape[name] for name in ("d_model", "n_layers", "n_heads", "mlp_hidden_size", "vocab_size")},
+        "rank": DistillConfig.rank,
+        "states": training.batch_size * training.accumulation,
+        "micro_batch": training.batch_size,
+        "positions": PROMPT + CANVAS,
+        "training": lines,
+    }
+    own = tad.fused_linear_tad_loss
+    for path, loss in (("tad_ext", own), ("loss in PyTorch", reference.fused_linear_tad_loss)):
+        tad.fused_linear_tad_loss = loss
+        try:
+            lines.append({"path": path, **measure(shape, training, options.device)})
+        except Exception as error:
+            lines.append(failed(path, error))
+        finally:
+            tad.fused_linear_tad_loss = own
+        print(lines[-1], flush=True)
+        write_json(options.result, document)
+    return 1 if any("error" in line for line in lines) else 0
+
+
+def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> Line:
+    """One line: a model, adapted afresh, and its steps, with the same random numbers for every line."""
+    torch.manual_seed(0)
+    gpu = torch.device(device).type == "cuda"
+    gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
+    model = random_model(shape, device, torch.bfloat16 if gpu else torch.float32)
+    adapted = add_lora(
+        model,
+        rank=DistillConfig.rank,
+        alpha=DistillConfig.alpha,
+        dropout=DistillConfig.dropout,
+        target_modules=DistillConfig.target_modules,
+    )
+    states = TrajectoryStates(random_trajectories(shape), mask_token_id=shape["mask_token_id"])
+    before = torch.cuda.memory_allocated() if gpu else 0
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    accelerator = Accelerator(cpu=not gpu, mixed_precision="no")
+    times, began = [], time.perf_counter()
+    for record in train(tad.TADObjective(adapted, tad.TADSettings()), states, training, accelerator):
+        times.append(time.perf_counter() - began)  # the record's numbers were waited for
+        loss, began = record.loss, time.perf_counter()
+    seconds = median(times[1:])
+    rows = training.batch_size * training.accumulation
+    # Student forward, gradients of its activations, and the teacher's forward; the head at about half of the canvas.
+    work = 2 * flops(shape, PROMPT + CANVAS, CANVAS // 2) + flops(shape, PROMPT + REFERENCE + CANVAS, CANVAS // 2)
+    return {
+        "median_ms": seconds * 1e3,
+        "best_ms": min(times[1:]) * 1e3,
+        "steps": len(times) - 1,
+        "states_per_second": rows / seconds,
+        "flops": rows * work,
+        "weights_bytes": sum(weights.nbytes for weights in adapted.parameters()),
+        "peak_bytes": torch.cuda.max_memory_allocated() - before if gpu else None,
+        "loss": loss,
+    }
+
+
+def random_trajectories(shape: dict[str, Any], number: int = 8) -> list[Trajectory]:
+    """Of random tokens, revealed in a random order."""
+    generator = np.random.default_rng(0)
+    tokens = min(shape["mask_token_id"], shape["eos_token_id"])
+    return [
+        Trajectory(
+            id=str(index),
+            task="random",
+            prompt_ids=generator.integers(tokens, size=PROMPT),
+            teacher_prompt_ids=generator.integers(tokens, size=PROMPT + REFERENCE),
+            response_ids=generator.integers(tokens, size=CANVAS),
+            reveal_step=1 + generator.permutation(CANVAS),
+            num_steps=CANVAS,
+            correct=True,
+            answer=None,
+            reference="",
+        )
+        for index in range(number)
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
