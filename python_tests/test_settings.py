@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tad_ext.settings import OptionError, Settings, options_of, parse
+from tad_ext.settings import OptionError, Settings, Switch, options_of, parse, setting
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,57 @@ def test_a_field_that_has_no_option_form_is_refused():
 
     with pytest.raises(TypeError, match=r"Config.table has type"):
         options_of(Config)
+
+    @dataclass(frozen=True)
+    class Either(Settings):
+        either: bool | int = False
+
+    with pytest.raises(TypeError, match=r"Either.either has type"):
+        options_of(Either)
+
+
+@dataclass(frozen=True)
+class Switched(Settings):
+    graphs: Switch = setting("auto", help="recorded or not")
+
+
+@pytest.mark.parametrize(
+    ("argv", "yaml", "value"),
+    [
+        ([], "", "auto"),
+        (["--graphs"], "", True),
+        (["--graphs", "on"], "", True),
+        (["--no-graphs"], "graphs: true", False),
+        (["--graphs=false"], "", False),
+        (["--graphs", "auto"], "graphs: false", "auto"),
+        ([], "graphs: auto", "auto"),
+        ([], "graphs: 'auto'", "auto"),
+        ([], "graphs: true", True),
+        ([], "graphs: off", False),
+    ],
+)
+def test_a_switch_is_true_or_false_or_left_to_the_program(tmp_path, argv, yaml, value):
+    (tmp_path / "settings.yaml").write_text(yaml)
+    settings = parse(Switched, ["--config", str(tmp_path / "settings.yaml"), *argv], program="tad job")
+    assert settings == Switched(value)
+    assert settings.graphs is value or value == "auto"
+
+
+def test_what_a_switch_is_not(tmp_path, capsys):
+    expected = "true, false or auto"
+    with pytest.raises(OptionError, match=f"--graphs is 'maybe'; expected {expected}"):
+        parse(Switched, ["--graphs", "maybe"], program="tad job")
+    for value in ("maybe", 1):
+        (tmp_path / "settings.yaml").write_text(f"graphs: {value}")
+        with pytest.raises(OptionError, match=f"graphs is '?{value}'? .*; expected {expected}"):
+            parse(Switched, ["--config", str(tmp_path / "settings.yaml")], program="tad job")
+        with pytest.raises(TypeError, match=f"graphs must be {expected}, got '?{value}'?"):
+            Switched(value)
+    with pytest.raises(SystemExit):
+        parse(Switched, ["--help"], program="tad job")
+    text = capsys.readouterr().out
+    assert "--graphs, --no-graphs " in text
+    assert "recorded or not (default: auto)" in text
 
 
 def test_texts_may_hold_commas_where_a_setting_says_so():

@@ -37,6 +37,8 @@ CONFIG = DecodeConfig(gen_length=8, block_length=4)
         ({"temperature": "hot"}, TypeError, "temperature must be a finite number in .* got 'hot'"),
         ({"seed": -1}, ValueError, "seed must be an integer in .* got -1"),
         ({"seed": 2**63}, ValueError, "seed must be an integer in .* got 92233"),
+        ({"cuda_graphs": "on"}, TypeError, "cuda_graphs must be true, false or auto, got 'on'"),
+        ({"cuda_graphs": None}, TypeError, "cuda_graphs must be true, false or auto, got None"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer in .* got 0"),
     ],
 )

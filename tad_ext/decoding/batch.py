@@ -30,15 +30,27 @@ class StepShape:
     length: int  # L, columns of the forward
     padded: bool  # whether some sequence is shorter
     width: int  # W, entries of a sequence: its eligible positions and padding
+    recorded: bool = False  # as a CUDA graph
 
 
 @dataclass(frozen=True)
 class Windows:
     """Which columns a forward with a cache computes; None instead of it: all of all sequences."""
 
-    columns: Tensor  # (B, A) int64 of each sequence; a sequence that needs fewer than A repeats its last
-    whole: Tensor  # (R,) int64, the sequences of which all columns are computed
-    blocks: Tensor  # (B, 2) int64, the blocks [first, end) of each canvas whose logits the forward has
+    width: int  # A, columns of each sequence; one that needs fewer repeats its last
+    bounds: Tensor  # (B, 4) int64: its first and its last column, and the blocks [first, end) that have logits
+    whole: Tensor | None  # (R,) int64, the sequences of which all columns are computed; None: there is none
+
+    @property
+    def columns(self) -> Tensor:
+        """(B, A) int64 of each sequence."""
+        first, last = self.bounds[:, 0, None], self.bounds[:, 1, None]
+        return torch.minimum(first + torch.arange(self.width, device=first.device), last)
+
+    @property
+    def blocks(self) -> Tensor:
+        """(B, 2) int64, the blocks [first, end) of each canvas whose logits the forward has."""
+        return self.bounds[:, 2:]
 
 
 class DecodingBatch:
@@ -150,16 +162,10 @@ class DecodingBatch:
         return sequence.prompt_length + min(blocks * self.config.block_length, sequence.canvas_length)
 
     def shape(self, ahead: int = 0) -> StepShape:
-        """Of the next step, or of one some steps `ahead`, by what may have become of the sequences until then.
-
-        For recorded steps sizes are rounded up, so that there are few of them.
-        """
-        block_length, coarse = self.config.block_length, self.config.cuda_graphs
+        """Of the next step, or of one some steps `ahead`, by what may have become of the sequences until then."""
+        block_length = self.config.block_length
         lengths = [self.end_column(sequence, self.visible_blocks(sequence) + ahead) for sequence in self.sequences]
-        sequences = min(1 << (len(self) - 1).bit_length(), len(self.canvas)) if coarse else len(self)
-        most = min(self.input_ids.shape[1], self.max_positions)
-        length = min(multiple(max(lengths), of=64), most) if coarse else max(lengths)
-        padded = sequences > len(self) or min(lengths) < length or (ahead > 0 and self.config.hide_future_blocks)
+        padded = min(lengths) < max(lengths) or (ahead > 0 and self.config.hide_future_blocks)
         # As many logits of each sequence as of the one that has most. A forward adds at most one block.
         if self.sees == "eligible":
             entries = max(min(sequence.eligible + ahead * block_length, sequence.masks) for sequence in self.sequences)
@@ -167,10 +173,15 @@ class DecodingBatch:
             entries = max(
                 sequence.masks if self.sees == "masks" else sequence.canvas_length for sequence in self.sequences
             )
-        width = multiple(entries, of=block_length)
-        if not coarse:
-            width = min(width, multiple(entries, of=8))
-        return StepShape(sequences, length, padded, width)
+        width = min(multiple(entries, of=block_length), multiple(entries, of=8))
+        return StepShape(len(self), max(lengths), padded, width)
+
+    def rounded(self, shape: StepShape) -> StepShape:
+        """Sizes rounded up, so that there are few shapes to record."""
+        sequences = min(1 << (shape.sequences - 1).bit_length(), len(self.canvas))
+        length = min(multiple(shape.length, of=64), self.input_ids.shape[1], self.max_positions)
+        padded = shape.padded or sequences > shape.sequences or length > shape.length
+        return StepShape(sequences, length, padded, multiple(shape.width, of=self.config.block_length), recorded=True)
 
     def update_positions(self, sequences: int) -> Tensor:
         """Brings `positions` of the first sequences up to date; (B, 3), see `tad_ext.ops.eligible_positions`."""

@@ -16,6 +16,7 @@ from tad_ext.settings import (
     Read,
     Seed,
     Settings,
+    Switch,
     setting,
 )
 
@@ -98,8 +99,10 @@ class DecodeConfig(Settings):
     hide_future_blocks: bool = setting(
         False, help="leave blocks that are not created yet out of the forward: faster, and results change"
     )
-    cuda_graphs: bool = setting(
-        False, help="capture forwards as CUDA graphs and replay them; a policy of your own must not wait for the host"
+    cuda_graphs: Switch = setting(
+        "auto",
+        help="record steps as CUDA graphs and replay them; auto: small steps, on a GPU, with a policy of tad_ext's; a "
+        "policy of your own must not wait for the host",
     )
     sync_every: Count = setting(
         1,

@@ -2,33 +2,158 @@
 
 A forward of a model of 32 layers is some five hundred launches, which take the host longer than the GPU needs for a
 window of 64 columns. A graph repeats them all on the same memory: the tensors of the batch and of the cache, which stay
-where they are, and here the columns of the windows.
+where they are, and here the bounds of the windows. It lives as long as the decode, and all graphs of a decode share the
+memory of one step.
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.ops import operators_wait
+from tad_ext.settings import MAX_COUNT
 
 from .batch import StepShape, Windows
+from .config import DecodeConfig
+from .inputs import has_graphs
+from .policies import is_built_in
 
 Replay = Callable[[], Tensor]
 Run = Callable[[StepShape, Windows | None], Tensor]
+
+MOST_COLUMNS = 512
+
+
+def most_recorded(model: Any, config: DecodeConfig) -> int:
+    """The columns, of all sequences together, up to which a step of a decode is recorded; 0: none is.
+
+    Where `cuda_graphs` is "auto" they are 512: one sequence whole, or the windows of eight that have a cache. With so
+    many an H200 works on LLaDA-8B's 32 layers for about as long as the host takes to launch them, 24 ms. With more the
+    host is ahead anyway: a graph would save nothing, and the sizes that are rounded up for it would cost.
+
+    But none is where something may look at values, which fails, or may do more than to launch kernels, which a replay
+    would not do: not with a policy of the user's, nor with a model that is not this package's (with an adapter or
+    without), has hooks or is on several devices.
+    """
+    if config.cuda_graphs != "auto":
+        return MAX_COUNT if config.cuda_graphs else 0
+    safe = has_graphs(model.device) and not operators_wait() and is_built_in(config.policy) and _only_launches(model)
+    return MOST_COLUMNS if safe else 0
+
+
+def _only_launches(model: Any) -> bool:
+    """Whether a model's forward does nothing but to launch kernels on one device, as far as one can see."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
+    if not isinstance(inner, MaskedDiffusionMixin) or torch.is_autocast_enabled(model.device.type):
+        return False  # autocast keeps copies of weights, which are gone when it ends
+    devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+    return len(devices) == 1 and not any(map(_is_hooked, model.modules()))
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
+
+
+class CapturedStep:
+    """Runs a step for the first time of a shape, records it for the second, and replays it from then on.
+
+    Attributes:
+        most_recorded: the columns up to which steps are to be recorded.
+    """
+
+    def __init__(
+        self,
+        step: Run,
+        model: Any,
+        config: DecodeConfig,
+        record: Callable[[Callable[[], Tensor]], Replay] | None = None,
+    ) -> None:
+        """`record` is another way of recording, for tests."""
+        self.step, self.device, self.insists = step, model.device, config.cuda_graphs != "auto"
+        self.most_recorded = most_recorded(model, config)
+        self._record = record
+        self._seen: set[tuple[StepShape, int]] = set()
+        self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
+
+    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
+        """As the step itself."""
+        key = (shape, 0 if windows is None else windows.width)
+        if not shape.recorded:
+            return self.step(shape, windows)
+        if key not in self._seen:
+            # The first run makes what is kept from then on: the cache's and the policy's tensors.
+            self._seen.add(key)
+            return self.step(shape, windows)
+        if key not in self._recorded and not self._try_to_record(key, shape, windows):
+            return self.step(shape, windows)
+        replay, recorded = self._recorded[key]
+        if recorded is not None and windows is not None:
+            recorded.bounds.copy_(windows.bounds)
+        return replay()
+
+    def _try_to_record(self, key: tuple[StepShape, int], shape: StepShape, windows: Windows | None) -> bool:
+        """False if it fails: then nothing was executed, and nothing is recorded or replayed any more."""
+        if self._record is None:
+            self._record = CudaGraphs(self.device)
+        try:
+            self._recorded[key] = self._record(lambda: self.step(shape, windows)), windows
+            return True
+        except RuntimeError as error:
+            if self.insists:
+                raise
+            self.most_recorded = 0
+            self._recorded.clear()
+            reason = str(error).partition("\n")[0]
+        warnings.warn(
+            f"decoding goes on without CUDA graphs, which is slower, because recording one failed: {reason}. "
+            f"cuda_graphs=False does not try.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all decodes: cuBLAS takes memory for each stream that it has seen, and keeps it."""
+    return torch.cuda.Stream(device)
 
 
 class CudaGraphs:
     """Records on one device; all graphs share their memory, as they are replayed one after the other."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self.stream, self.pool = _stream(device), torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], Tensor]) -> Replay:
-        """Records what `run` launches, without executing it."""
+        """Records what `run` launches, without executing it.
+
+        Raises:
+            RuntimeError: `run` waits for the device, or memory does not suffice. What was there before is unharmed.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            result = run()
+        before = torch.cuda.stream(torch.cuda.current_stream(self.stream.device))
+        with _ONE_AT_A_TIME, before:  # torch.cuda.graph stays on its own stream where it fails
+            try:
+                # "thread_local": other threads may do with the device what a recording thread may not.
+                with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                    result = run()
+            except RuntimeError:
+                self._clean_up()
+                raise
 
         def replay() -> Tensor:
             graph.replay()
@@ -36,32 +161,17 @@ class CudaGraphs:
 
         return replay
 
+    def _clean_up(self) -> None:
+        """Ends what torch leaves open where a recording fails (as of 2.13).
 
-class CapturedStep:
-    """Runs a step for the first time of a shape, records it for the second, and replays it from then on."""
-
-    def __init__(
-        self, step: Run, device: torch.device, record: Callable[[Callable[[], Tensor]], Replay] | None = None
-    ) -> None:
-        """`record` is another way of recording, for tests."""
-        self.step = step
-        self.record = CudaGraphs(device) if record is None else record
-        self._seen: set[tuple[StepShape, int]] = set()
-        self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
-
-    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
-        """As the step itself."""
-        key = (shape, 0 if windows is None else windows.columns.shape[1])
-        # Of many shapes, and frequent only where there are many rows, beside which launches cost little.
-        mixed = windows is not None and len(windows.whole) > 0
-        if mixed or key not in self._seen:
-            # The first run makes what is kept from then on: the cache's and the policy's tensors.
-            self._seen |= set() if mixed else {key}
-            return self.step(shape, windows)
-        if key not in self._recorded:
-            self._recorded[key] = self.record(lambda: self.step(shape, windows)), windows
-        replay, recorded = self._recorded[key]
-        if recorded is not None and windows is not None:
-            recorded.columns.copy_(windows.columns)
-            recorded.blocks.copy_(windows.blocks)
-        return replay()
+        Its allocator would still see a recording under way: the next `empty_cache` would fail. So would the next random
+        number: the generator is released by the end of a recording that succeeds, which is what the empty one is for.
+        """
+        with suppress(RuntimeError):  # the recording was ended
+            torch._C._cuda_endAllocateToPool(self.stream.device_index, self.pool)
+            torch._C._cuda_releasePool(self.stream.device_index, self.pool)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self.stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            torch.zeros(1, device=self.stream.device)
+            graph.capture_end()

@@ -22,33 +22,47 @@ class Forward:
         self.cache = None if self.config.cache is None else KeyValueCache(*batch.input_ids.shape)
         self._starts_at_block = getattr(self.config.cache, "starts_at_block", False)
 
-    def plan(self, shape: StepShape) -> Windows | None:
-        """What the next forward computes, by the scheme's rule; the sequences note it."""
+    def plan(self, ahead: int = 0, most_recorded: int = 0) -> tuple[StepShape, Windows | None]:
+        """What the next step computes, or without a cache the one some steps `ahead`; the sequences note it.
+
+        It is recorded where it computes at most `most_recorded` columns, those of all sequences together.
+        """
+        batch, shape = self.batch, self.batch.shape(ahead)
+        rounded = batch.rounded(shape)
+        bounds, whole = self._windows()
+        if not bounds:
+            return rounded if rounded.sequences * rounded.length <= most_recorded else shape, None
+        width = max(last - first for first, last, *_ in bounds) + 1
+        # Steps with windows and whole sequences are of many shapes, and frequent only where there are many rows.
+        if not whole and rounded.sequences * multiple(width, of=32) <= most_recorded:
+            shape, width = rounded, multiple(width, of=32)
+        bounds += [(0, 0, 0, 0)] * (shape.sequences - len(bounds))  # idle sequences
+        rows = to_device(whole, batch.device) if whole else None
+        return shape, Windows(width, to_device(bounds, batch.device), rows)
+
+    def _windows(self) -> tuple[list[tuple[int, int, int, int]], list[int]]:
+        """By the cache scheme's rule, `Windows.bounds`, and the sequences of which all columns are computed.
+
+        No bounds: all columns of all sequences.
+        """
         scheme, batch = self.config.cache, self.batch
         if scheme is None:
-            return None
+            return [], []
         windows = [scheme.window(sequence, batch.visible_blocks(sequence)) for sequence in batch.sequences]
         whole = [index for index, window in enumerate(windows) if window is None]
         for index in whole:
             batch.sequences[index].refreshed = batch.sequences[index].forwards
         if len(whole) == len(windows):
-            return None
-        bounds, visible = [], []
+            return [], whole
+        bounds = []
         for sequence, window in zip(batch.sequences, windows, strict=True):
             # A sequence that is computed as a whole takes part with one column, whatever becomes of it.
             first, end = window or (0, 0)
             column = sequence.prompt_length + first * self.config.block_length
             before = column if self._starts_at_block else self.model.prediction_columns(column)
-            bounds.append((before, max(batch.end_column(sequence, end) - 1, column)))
-            visible.append((0, batch.visible_blocks(sequence)) if window is None else window)
-        count = max(last - first for first, last in bounds) + 1
-        if self.config.cuda_graphs:
-            count = multiple(count, of=32)
-        bounds += [(0, 0)] * (shape.sequences - len(bounds))  # idle sequences
-        visible += [(0, 0)] * (shape.sequences - len(visible))
-        first, last = to_device(bounds, batch.device).T[:, :, None]
-        columns = torch.minimum(first + torch.arange(count, device=batch.device), last)
-        return Windows(columns, to_device(whole, batch.device), to_device(visible, batch.device))
+            visible = window or (0, batch.visible_blocks(sequence))
+            bounds.append((before, max(batch.end_column(sequence, end) - 1, column), *visible))
+        return bounds, whole
 
     def move(self, source: int, target: int) -> None:
         """Sequence `source` of the batch has become sequence `target`."""
@@ -59,7 +73,7 @@ class Forward:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
         batch = self.batch
         ids, starts = batch.input_ids[: shape.sequences, : shape.length], batch.starts[: shape.sequences]
-        first = torch.arange(shape.sequences, device=batch.device) * shape.length + starts
+        first = torch.arange(0, shape.sequences * shape.length, shape.length, device=batch.device) + starts
         positions = torch.where(state.present, first[:, None] + state.positions, -1)
         lengths = self._lengths(shape, state)
         if self.cache is not None:
@@ -96,7 +110,7 @@ class Forward:
             return self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache)
         columns, whole = windows.columns, windows.whole
         hidden = self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache, columns=columns)
-        if len(whole):
+        if whole is not None:
             shift = (torch.arange(len(whole), device=ids.device) - whole) * ids.shape[1]
             chosen = positions[whole]
             fresh = self.model.hidden_rows(

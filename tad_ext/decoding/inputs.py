@@ -17,6 +17,11 @@ from .config import DecodeConfig
 GRAPH_DEVICES = ("cuda",)
 
 
+def has_graphs(device: torch.device | str) -> bool:
+    """Whether steps can be recorded on a device."""
+    return torch.device(device).type in GRAPH_DEVICES
+
+
 @dataclass(frozen=True)
 class SpecialTokens:
     """The token ids of a model that decoding treats specially."""
@@ -81,7 +86,7 @@ class Prompt:
 
 def check_device(device: torch.device | str, config: DecodeConfig) -> None:
     """Whether the model's device can do it. Raises ValueError."""
-    if config.cuda_graphs and torch.device(device).type not in GRAPH_DEVICES:
+    if config.cuda_graphs is True and not has_graphs(device):
         raise ValueError(f"cuda_graphs is True and the model is on {device}: expected one on a CUDA device")
 
 

@@ -81,7 +81,8 @@ def decode_stream(
     """As `decode`, but gives each response as soon as it is finished; its place in the batch goes to a waiting prompt.
 
     The arguments are checked by the call itself, before the first response is asked for. The longest prompts come
-    first: if memory does not suffice, it shows at once.
+    first: if memory does not suffice, it shows at once. Between two responses the model may be trained or used
+    otherwise. It must not be moved, cast or merged then: steps that are recorded as CUDA graphs would not notice.
 
     `numbers` are what the prompts are called: a prompt is reported under its number, and samples with the seed
     `config.seed + number`. By default their places in `prompts`; what is left of a list keeps its numbers, and so
@@ -117,7 +118,7 @@ class Decoding:
             capacity, longest, config, tokens, model.device, model.config.max_position_embeddings
         )
         self.step = Step(model, self.batch)
-        self.run_step = CapturedStep(self.step, model.device) if config.cuda_graphs else self.step
+        self.run_step = CapturedStep(self.step, model, config)
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
         lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
         self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
@@ -143,8 +144,8 @@ class Decoding:
         batch = self.batch
         reports = []
         for ahead in range(self.config.sync_every):
-            shape = batch.shape(ahead)
-            reports.append(self.run_step(shape, self.step.forward.plan(shape))[: len(batch)])
+            shape, windows = self.step.forward.plan(ahead, self.run_step.most_recorded)
+            reports.append(self.run_step(shape, windows)[: len(batch)])
         for report in torch.stack(reports).tolist():  # the one host sync
             for sequence, fields in zip(batch.sequences, report, strict=True):
                 if not sequence.done:

@@ -49,5 +49,6 @@ class Step:
         batch.input_ids[:sequences].scatter_(1, batch.columns[:sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
         unfinished, eligible, masks = batch.update_positions(sequences).unbind(dim=1)
-        report = Report(broken, state.done, state.blocks, unfinished, eligible, masks)
+        # All of one dtype, which torch stacks in one launch.
+        report = Report(broken.long(), state.done.long(), state.blocks, unfinished, eligible, masks)
         return torch.stack(list(report), dim=1)

@@ -44,6 +44,7 @@ from .kinds import (
     Probability,
     Read,
     Seed,
+    Switch,
     kinds_of,
 )
 from .options import Option, OptionError, made, options_of, values_of
@@ -72,6 +73,7 @@ __all__ = [
     "Read",
     "Seed",
     "Settings",
+    "Switch",
     "group",
     "kinds_of",
     "load_yaml",

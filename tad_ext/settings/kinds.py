@@ -4,6 +4,7 @@ An annotation is one of
 
     int, float, bool, str             with bounds as in Annotated[int, Between(1)], or with Matching(...)
     Literal["row", "block"]           one of these words
+    bool | Literal["auto"]            true, false or one of these words
     Annotated[Any, Read("module:f")]  what the function f makes of a text; anything but a text stands for itself
     tuple[KIND, ...]                  a sequence of one of the kinds above
     KIND | None                       or nothing
@@ -82,6 +83,7 @@ Positive = Annotated[float, Between(above=0, at_most=MAX_SCALE)]
 LearningRate = Annotated[float, Between(above=0, at_most=MAX_RATE)]
 Device = Annotated[str, Matching(r"auto|cpu|cuda(:\d{1,4})?", "auto, cpu, cuda or cuda:N")]
 DType = Literal["auto", "float32", "bfloat16"]
+Switch = bool | Literal["auto"]
 ForcedProgress = Literal["row", "block", "blocks"]  # what a forward reveals where its policy accepts nothing
 PathText = Annotated[str, Matching(r"(?s).+", "a path")]
 
@@ -92,7 +94,7 @@ class Kind:
 
     type: type  # int, float, bool, str; object: what `read` makes
     bounds: Between = Between()
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # which it is one of; of a bool: which it may be instead
     form: Matching | None = None
     read: Read | None = None
     is_list: bool = False
@@ -107,6 +109,8 @@ class Kind:
     @property
     def one_expected(self) -> str:
         """The same of one entry."""
+        if self.type is bool and self.words:
+            return f"true, false or {' or '.join(self.words)}"
         if self.words:
             return f"one of {', '.join(self.words)}"
         if self.form is not None:
@@ -129,6 +133,8 @@ class Kind:
         if self.read is not None:
             return self.read(value) if isinstance(value, str) else value
         wrong = f"{name} must be {self.one_expected}{' or none' if self.optional else ''}, got {value!r}"
+        if isinstance(value, str) and value in self.words:
+            return value
         if not is_a(self.type, value):
             raise TypeError(wrong)
         if self.type in (int, float):
@@ -136,7 +142,7 @@ class Kind:
             if not (math.isfinite(number) and number in self.bounds):
                 raise ValueError(wrong)
             return number
-        if (self.words and value not in self.words) or (self.form and not re.fullmatch(self.form.pattern, value)):
+        if self.type is str and (self.words or (self.form and not re.fullmatch(self.form.pattern, value))):
             raise ValueError(wrong)
         return value
 
@@ -144,6 +150,8 @@ class Kind:
         """The value of one entry that a text stands for, bounds not looked at. ValueError for anything else, NaN and
         infinities included.
         """
+        if text in self.words:
+            return text
         if self.type is bool:
             if text.lower() not in _BOOLEANS:
                 raise ValueError(text)
@@ -207,9 +215,12 @@ def _kinds_of(settings: type) -> dict[str, Kind]:
 
 def _kind(name: str, hint: Any) -> Kind:
     arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
-        one = next(argument for argument in arguments if argument is not type(None))
-        return dataclasses.replace(_kind(name, one), optional=True)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(arguments) == 2:
+        first, second = arguments
+        if type(None) in arguments:
+            return dataclasses.replace(_kind(name, second if first is type(None) else first), optional=True)
+        if first is bool and typing.get_origin(second) is Literal:
+            return Kind(bool, words=typing.get_args(second))
     if typing.get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return dataclasses.replace(_kind(name, arguments[0]), is_list=True)
     if typing.get_origin(hint) is Literal:

@@ -113,7 +113,7 @@ def _scalar(option: Option, node: yaml.Node, path: str | Path) -> Any:
 def _fits(kind: Kind, value: Any) -> bool:
     """Whether a value is of the type, its bounds not looked at; texts are such as UTF-8 can hold."""
     if isinstance(value, str):
-        return kind.type in (str, object) and is_text(value)
+        return (kind.type in (str, object) or value in kind.words) and is_text(value)
     return kind.type is not object and is_a(kind.type, value)
 
 

@@ -48,7 +48,7 @@ import importlib
 import pkgutil
 
 from .base import BySelection, NamedPolicy, policies_by_name, sees_of, selection_of
-from .checking import checked
+from .checking import checked, is_built_in
 from .confidence import ConfidenceFactor, ConfidenceThreshold, FastDLLMDream, TopK
 from .credit import Credit
 from .dream import DreamOrder
@@ -80,6 +80,7 @@ __all__ = [
     "SchED",
     "TopK",
     "checked",
+    "is_built_in",
     "parse_policy",
     "policies_by_name",
     "sees_of",

@@ -10,12 +10,17 @@ from torch import Tensor
 from tad_ext.ops import DecodeState, Policy, TokenStatistics
 
 
+def is_built_in(policy: Policy) -> bool:
+    """Whether a policy is one of this package's, which answer as they must and never look at a value on the host."""
+    return type(policy).__module__.startswith(f"{__package__}.")
+
+
 def checked(policy: Policy) -> Policy:
     """`policy`, its answers checked for shape and dtype if a user wrote it (metadata only: no sync).
 
     What comes back has a `prepare` exactly if `policy` has one.
     """
-    if type(policy).__module__.startswith(f"{__package__}."):
+    if is_built_in(policy):
         return policy
     return _CheckedWithPrepare(policy) if hasattr(policy, "prepare") else _Checked(policy)
 

@@ -60,7 +60,6 @@ class LLaDASteps(
         score = statistics.log_odds
         if self.remasking == "random":
             score = noise(state, step=state.forwards[:, None] + 1).float()
-        if self.ends == "last":
-            ends = torch.tensor(state.end_token_ids, dtype=torch.int64, device=score.device)
-            score = score.masked_fill(torch.isin(statistics.token, ends), -torch.inf)
+        for end in state.end_token_ids if self.ends == "last" else ():
+            score = score.masked_fill(statistics.token == end, -torch.inf)
         return score
