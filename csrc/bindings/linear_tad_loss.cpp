@@ -191,7 +191,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     const TadGradient in_place{mutable_rows_view(student_logits)};
     backend->tad_loss(a, losses_here.mutable_data_ptr<double>(), needs_gradient ? &in_place : nullptr);
     order.scatter(losses, begin, end, losses_here);
-    // The gradient has taken the student's logits' place.
+    // The gradient has taken the student's logits' place. What follows is cleared: where a row has an odd number of
+    // bfloat16, a CPU's tile products (AMX) read the beginning of the next one too, and 0 times NaN would reach the
+    // sum.
+    if (products.tiled && (weight_grad || hidden_grad)) {
+      const int64_t last = std::min(most_rows, products.whole_tiles(count) + 1);
+      memory.narrow(0, count, last - count).zero_();
+    }
     if (weight_grad) {
       clear_those_without_weight(hidden.narrow(0, 0, count), begin);
       products.into(weight_product, student_logits.t(), hidden.narrow(0, 0, count));

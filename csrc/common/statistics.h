@@ -58,19 +58,18 @@ struct GumbelBest {
     return bar;
   }
 
-  /// Offers up to four logits, those of tokens 4 * quad, 4 * quad + 1, ...: one call of Philox makes noise for four.
-  template <class Real>
+  /// Offers a logit above -inf, whose noise is made of `word`.
   TAD_HOST_DEVICE void offer(
-      const TokenStatisticsArguments& a, int64_t entry, const Real* logits, int64_t quad, int64_t count,
-      const Bar& bar) {
-    bool any = false;
-    for (int i = 0; i < 4; ++i) any = any || (i<count&& double(logits[i])> bar.logit);
-    if (!any) return;
-    const PhiloxWords words = philox(uint64_t(a.seeds[entry]), uint64_t(a.offsets[entry]), uint32_t(quad));
-    offer(a, logits, quad, count, bar, words);
+      const TokenStatisticsArguments& a, double candidate, int64_t candidate_token, uint32_t word) {
+    if (is_suppressed(a, candidate_token)) return;
+    const double noisy = candidate / a.temperature + gumbel(word);
+    if (!(noisy > key)) return;
+    key = noisy;
+    logit = candidate;
+    token = candidate_token;
   }
 
-  /// The same with the quad's words.
+  /// Offers up to four logits, those of tokens 4 * quad, 4 * quad + 1, ...: one call of Philox makes noise for four.
   template <class Real>
   TAD_HOST_DEVICE void offer(
       const TokenStatisticsArguments& a, const Real* logits, int64_t quad, int64_t count, const Bar& bar,
@@ -78,13 +77,7 @@ struct GumbelBest {
     for (int i = 0; i < 4; ++i) {
       if (i >= count) break;
       const double candidate = double(logits[i]);
-      if (words.word[i] >> 8 < bar.word || !(candidate > bar.logit) || is_suppressed(a, 4 * quad + i)) continue;
-      const double noisy = candidate / a.temperature + gumbel(words.word[i]);
-      if (noisy > key) {
-        key = noisy;
-        logit = candidate;
-        token = 4 * quad + i;
-      }
+      if (words.word[i] >> 8 >= bar.word && candidate > bar.logit) offer(a, candidate, 4 * quad + i, words.word[i]);
     }
   }
 };

@@ -14,7 +14,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     log_softmax_kernel(LogSoftmaxArguments a, MutableRows out, typename RealOf<Element>::type* normalizers) {
   using Real = typename RealOf<Element>::type;
   Cluster cluster;
-  const int columns = int(a.vocabulary), kept_groups = groups_per_block(columns, cluster.size());
+  Arrivals arrivals;
+  const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
   const Real b = Real(1 / a.temperature);
@@ -32,17 +33,25 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     const Element* data = row_pointer<Element>(a.logits, row);
     with_constant(columns % kGroup == 0 && is_aligned(data), [&](auto is_whole) {
       const Row<Element, is_whole.value, kResident> source{
-          data + range.begin, columns - range.begin, range.groups, kept, kept_groups};
-      RowSum<double> part;
-      for_each_batch<kBatch<Element>>(range, [&](int first) {
+          data + range.begin, columns - range.begin, range.groups, kept};
+      PowerSum<Real> part;
+      const auto visit = [&](int first) {
         Group<Real> x[kBatch<Element>];
         source.load(first, x);
         accumulate(part, x, exponent);
+      };
+      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
+      struct Normalizer {
+        Real rounded, rest;
+      };
+      const OfRowSums<Real> of_warp{exponent};
+      const auto normalizer = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
+        const RowSum<double> sums = whole.row_sum();
+        const double reference = reference_of(sums.max), log_sum = sums.log_sum();
+        const Real rounded = Real(reference + log_sum * a.temperature);
+        return Normalizer{rounded, Real((reference - double(rounded)) / a.temperature + log_sum)};
       });
-      const auto sums = cluster.template reduce<kRowThreads>(part, OfRowSums{exponent.b});
-      const double reference = reference_of(sums.max);
-      const Real rounded = Real(reference + sums.log_sum() * a.temperature);
-      const Real rest = Real((reference - double(rounded)) / a.temperature + sums.log_sum());
+      const Real rounded = normalizer.rounded, rest = normalizer.rest;
       if (cluster.rank() == 0 && threadIdx.x == 0) {
         normalizers[2 * entry] = rounded;
         normalizers[2 * entry + 1] = rest;
@@ -74,14 +83,15 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
     MutableRows gradient) {
   using Real = typename RealOf<Element>::type;
   Cluster cluster;
-  const int columns = int(a.vocabulary), kept_groups = groups_per_block(columns, cluster.size());
+  Arrivals arrivals;
+  const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
   uint4* kept = kResident ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
   const auto add_entry = [&](int64_t entry, const auto& upstream, const auto& logits, const auto& target) {
     double part = 0;
-    for_each_batch<kBatch<Element>>(range, [&](int first) {
+    const auto visit = [&](int first) {
       Group<Real> g[kBatch<Element>];
       upstream.load(first, g);
       Real sum = 0;
@@ -95,7 +105,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
         }
       }
       part += double(sum);
-    });
+    };
+    visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, upstream);
     const double total = cluster.template reduce<kRowThreads>(part, by_pairs(Plus()));
     const Real b = Real(1 / a.temperature), reference = normalizers[2 * entry];
     const Real scale = Real(total / a.temperature / std::exp(double(normalizers[2 * entry + 1])));
@@ -124,17 +135,19 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
       const bool add = position > named.first, same_dtype = kResident || grad_out.dtype == a.logits.dtype;
       const Element* g = row_pointer<Element>(grad_out, same_dtype ? entry : 0);
       const bool whole =
-          same_dtype && columns % kGroup == 0 && is_aligned(target) && is_aligned(logits) && is_aligned(g);
+          same_dtype && !add && columns % kGroup == 0 && is_aligned(target) && is_aligned(logits) && is_aligned(g);
       with_constant(whole, [&](auto is_whole) {
         constexpr bool kWhole = is_whole.value;
         const int left = columns - range.begin;
-        const Row<Element, kWhole, false> x{logits + range.begin, left, range.groups, nullptr, 0};
+        const Row<Element, kWhole, false> x{logits + range.begin, left, range.groups, nullptr};
         const TargetRow<Element, kWhole> out{target + range.begin, left, add};
-        if (kResident || kWhole || same_dtype)
-          add_entry(
-              entry, Row<Element, kWhole, kResident>{g + range.begin, left, range.groups, kept, kept_groups}, x, out);
-        else
-          add_entry(entry, OtherRow{AnyRow(grad_out, entry), range.begin, columns, range.groups}, x, out);
+        if constexpr (!kResident && !kWhole) {
+          if (!same_dtype) {
+            add_entry(entry, OtherRow{AnyRow(grad_out, entry), range.begin, columns, range.groups}, x, out);
+            return;
+          }
+        }
+        add_entry(entry, Row<Element, kWhole, kResident>{g + range.begin, left, range.groups, kept}, x, out);
       });
     }
   }

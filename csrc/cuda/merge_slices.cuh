@@ -15,7 +15,19 @@ struct OfStatistics {
   __device__ __forceinline__ RowStatistics<Real> operator()(const RowStatistics<Real>& part) const {
     const auto top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); });
     const auto sample = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
-    return {OfPeakedSums()(part.sum), top(part.top), sample(part.sample)};
+    return {peaked_sum_of(part.sum), top(part.top), sample(part.sample)};
+  }
+
+  /// The maxima come first, then each lane moves its own sums to the largest, and these only add: one exponential
+  /// instead of one at every step. The largest element of all stands apart: that of the first lane that has it.
+  __device__ __forceinline__ static PeakedSum<double> peaked_sum_of(const PeakedSum<double>& part) {
+    const double max = by_pairs(Larger())(part.max);
+    const unsigned highest = __ballot_sync(~0u, part.max == max), lower = (1u << threadIdx.x % kWarp) - 1;
+    RowSum<double> sum = part.whole();
+    if (part.max == max && !(highest & lower)) sum.sum = part.others;
+    const double shift = shift_to(max, sum, 1.0);
+    sum = rebase(sum, max, shift, shift);
+    return {max, by_pairs(Plus())(sum.sum), by_pairs(Plus())(sum.weighted)};
   }
 };
 

@@ -14,6 +14,13 @@ namespace cuda {
 /// Threads of a block that works on a row.
 constexpr int kRowThreads = 256;
 
+/// Such blocks of a multiprocessor that keep their part of a row in its shared memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kResidentBlocks = 2;
+#else
+constexpr int kResidentBlocks = 3;
+#endif
+
 /// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this
 /// use.
 template <class T, int kCount, int kUse = 0>
@@ -26,6 +33,75 @@ __device__ __forceinline__ T* shared_array() {
 __device__ __forceinline__ void* dynamic_shared_memory() {
   extern __shared__ __align__(16) unsigned char memory[];
   return memory;
+}
+
+/// Stores 16 bytes at once that nobody will read soon. (An ordinary store may be compiled to four.)
+__device__ __forceinline__ void store_streaming(uint4* target, const uint4& value) {
+  __stcs(target, value);
+}
+
+// ---- bulk copies: by the copy engine, from global into the block's shared memory (from sm_90 on) ------------------
+
+/// Where arrive the bytes of a copy that one thread has asked for.
+struct alignas(8) BulkBarrier {
+  uint64_t state;
+};
+
+__device__ __forceinline__ constexpr bool has_bulk_copies() {
+#if __CUDA_ARCH__ >= 900 && !defined(TAD_NO_BULK_COPIES)  // without them only to measure what they are worth
+  return true;
+#else
+  return false;
+#endif
+}
+
+__device__ __forceinline__ uint32_t shared_address(const void* shared) {
+  return uint32_t(__cvta_generic_to_shared(shared));
+}
+
+/// Before its first use, by one thread; others may use it after a __syncthreads.
+__device__ __forceinline__ void bulk_begin(BulkBarrier* barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+/// The phase that now begins is over when so many bytes have come.
+__device__ __forceinline__ void bulk_expect(BulkBarrier* barrier, size_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(uint32_t(bytes))
+               : "memory");
+#endif
+}
+
+/// Both ends and the number of bytes are multiples of 16.
+__device__ __forceinline__ void bulk_copy(void* shared, const void* global, size_t bytes, BulkBarrier* barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(uint32_t(bytes)), "r"(shared_address(barrier))
+               : "memory");
+#endif
+}
+
+/// All threads, before they wait for what one of them has asked for. (A GPU lets them wait earlier, the simulator not.)
+__device__ __forceinline__ void bulk_asked() {}
+
+/// Until a phase of this parity is over; the first one has 0.
+__device__ __forceinline__ void bulk_wait(BulkBarrier* barrier, unsigned parity) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .pred over;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
+      "@!over bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+#endif
 }
 
 // ---- clusters: blocks that run at the same time and reach each other's shared memory (from sm_90 on) --------------
@@ -47,22 +123,19 @@ __device__ __forceinline__ int cluster_size() {
 }
 
 /// The two halves of a barrier of all threads of a cluster: after a thread's wait everything is visible to it that
-/// others did before their arrive.
-__device__ __forceinline__ void cluster_arrive() {
+/// those did before their arrive who said that it `releases`; others say no more than that they are there. The lanes of
+/// a warp say the same.
+__device__ __forceinline__ void cluster_arrive(bool releases) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  if (releases)
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  else
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 __device__ __forceinline__ void cluster_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-
-/// An arrive that says no more than that the block is there.
-__device__ __forceinline__ void cluster_arrive_relaxed() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;");
 #endif
 }
 

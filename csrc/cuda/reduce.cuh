@@ -6,8 +6,6 @@
 
 #include "platform.cuh"
 
-#include "../common/row_math.h"
-
 namespace tad {
 namespace cuda {
 
@@ -48,16 +46,20 @@ __device__ __forceinline__ T warp_reduce(T value, const Merge& merge) {
   return value;
 }
 
-// What follows tells a block how the values of a warp's lanes become one, which every lane gets. A T() changes nothing.
+// What follows tells a block how the values of kLanes lanes, a power of two, become one, which every lane gets; lanes
+// further up repeat them. A T() changes nothing.
+
+template <int kLanes>
+struct Lanes {};
 
 /// By a merge(a, b) that commutes to the last bit, as sums and selections do.
 template <class Merge>
 struct ByPairs {
   Merge merge;
 
-  template <class T>
-  __device__ __forceinline__ T operator()(T value) const {
-    for (int mask = kWarp / 2; mask > 0; mask /= 2) value = merge(value, shuffle_xor(value, mask));
+  template <class T, int kLanes = kWarp>
+  __device__ __forceinline__ T operator()(T value, Lanes<kLanes> = {}) const {
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) value = merge(value, shuffle_xor(value, mask));
     return value;
   }
 };
@@ -67,66 +69,53 @@ __device__ __forceinline__ ByPairs<Merge> by_pairs(const Merge& merge) {
 }
 
 struct Larger {
-  __device__ __forceinline__ double operator()(double a, double b) const { return a > b ? a : b; }
+  template <class Real>
+  __device__ __forceinline__ Real operator()(Real a, Real b) const {
+    return a > b ? a : b;
+  }
 };
 struct Plus {
   __device__ __forceinline__ double operator()(double a, double b) const { return a + b; }
 };
 
-/// Sums relative to a maximum, at inverse temperature b. The maxima come first, then each lane moves its own sums to
-/// the largest, and these only add: one exponential instead of one at every step. `weighted` is not used.
-struct OfRowSums {
-  double b;
-
-  __device__ __forceinline__ RowSum<double> operator()(const RowSum<double>& part) const {
-    const double max = by_pairs(Larger())(part.max), shift = shift_to(max, part, b);
-    RowSum<double> sum = rebase(part, max, shift, shift);
-    sum.sum = by_pairs(Plus())(sum.sum);
-    sum.weighted = 0;
-    return sum;
-  }
-};
-/// The same where the largest element of all stands apart: that of the first lane that has it.
-struct OfPeakedSums {
-  __device__ __forceinline__ PeakedSum<double> operator()(const PeakedSum<double>& part) const {
-    const double max = by_pairs(Larger())(part.max);
-    const unsigned highest = __ballot_sync(~0u, part.max == max), lower = (1u << threadIdx.x % kWarp) - 1;
-    RowSum<double> sum = part.whole();
-    if (part.max == max && !(highest & lower)) sum.sum = part.others;
-    const double shift = shift_to(max, sum, 1.0);
-    sum = rebase(sum, max, shift, shift);
-    return {max, by_pairs(Plus())(sum.sum), by_pairs(Plus())(sum.weighted)};
-  }
-};
-struct OfDivergenceSums {
-  double b;
-
-  __device__ __forceinline__ DivergenceSum<double> operator()(const DivergenceSum<double>& part) const {
-    const double student_max = by_pairs(Larger())(part.student.max), teacher_max = by_pairs(Larger())(part.teacher.max);
-    DivergenceSum<double> sum = rebase(part, student_max, teacher_max, b);
-    sum.student.sum = by_pairs(Plus())(sum.student.sum);
-    sum.teacher.sum = by_pairs(Plus())(sum.teacher.sum);
-    sum.teacher.weighted = by_pairs(Plus())(sum.teacher.weighted);
-    return sum;
-  }
-};
-
 // ---- a block ------------------------------------------------------------------------------------------------------
 
-enum SharedUse { kOfWarps = 1, kOfBlocks };
+enum SharedUse { kOfWarps = 1, kOfBlocks, kResult };
 
-/// Every thread of a block of kThreads, a multiple of 32, gets all threads' values as one.
+/// Each warp's values as one, by warp, for all threads of a block of kThreads, a power of two of warps.
 template <int kThreads, class T, class OfWarp>
-__device__ __forceinline__ T block_reduce(T value, const OfWarp& of_warp) {
+__device__ __forceinline__ const T* values_of_warps(const T& value, const OfWarp& of_warp) {
   constexpr int kWarps = kThreads / kWarp;
-  static_assert(kWarps <= kWarp);
+  static_assert(kWarps <= kWarp && (kWarps & (kWarps - 1)) == 0);
   T* scratch = shared_array<T, kWarps, kOfWarps>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  value = of_warp(value);
-  __syncthreads();  // the result of an earlier reduction may still be read
-  if (lane == 0) scratch[warp] = value;
+  const T of_lanes = of_warp(value, Lanes<kWarp>());
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = of_lanes;
   __syncthreads();
-  return of_warp(lane < kWarps ? scratch[lane] : T());  // in every warp, which saves handing the result around
+  return scratch;
+}
+
+/// All threads' values as one, for every thread. Between two calls with the same T there must be a barrier.
+template <int kThreads, class T, class OfWarp>
+__device__ __forceinline__ T block_reduce(const T& value, const OfWarp& of_warp) {
+  const T* of_warps = values_of_warps<kThreads>(value, of_warp);
+  return of_warp(of_warps[threadIdx.x % (kThreads / kWarp)], Lanes<kThreads / kWarp>());
+}
+
+/// The same for the first warp alone; the others get something else, and need not wait for it.
+template <int kThreads, class T, class OfWarp>
+__device__ __forceinline__ T reduce_to_first_warp(const T& value, const OfWarp& of_warp) {
+  const T* of_warps = values_of_warps<kThreads>(value, of_warp);
+  if (threadIdx.x >= kWarp) return value;
+  return of_warp(of_warps[threadIdx.x % (kThreads / kWarp)], Lanes<kThreads / kWarp>());
+}
+
+/// Every thread gets what the first one has.
+template <class T>
+__device__ __forceinline__ T of_first_thread(const T& value) {
+  T* result = shared_array<T, 1, kResult>();
+  if (threadIdx.x == 0) *result = value;
+  __syncthreads();
+  return *result;
 }
 
 // ---- a cluster ----------------------------------------------------------------------------------------------------
@@ -135,36 +124,47 @@ __device__ __forceinline__ T block_reduce(T value, const OfWarp& of_warp) {
 /// same calls. Made once at a kernel's beginning; leave() comes last.
 class Cluster {
  public:
-  __device__ Cluster() : rank_(cluster_rank()), size_(cluster_size()) {
-    if (size_ > 1) cluster_arrive_relaxed();  // until all have, a peer's shared memory may not be there yet
+  __device__ Cluster() {
+    if (size() > 1) cluster_arrive(/*releases=*/false);  // until all have, a peer's shared memory may not be there yet
   }
 
-  __device__ int rank() const { return rank_; }
-  __device__ int size() const { return size_; }
+  // Asked for again and again: two registers less.
+  __device__ int rank() const { return cluster_rank(); }
+  __device__ int size() const { return cluster_size(); }
 
-  /// Every thread of every block gets all their values as one. A block writes its own into each of the others, so that
-  /// after one barrier nobody needs them any more.
+  /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
+  /// thread. A block writes its own value into each of the others, so that after one barrier nobody needs them any
+  /// more.
+  template <int kThreads, class T, class OfWarp, class Finish>
+  __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish) {
+    value = reduce_to_first_warp<kThreads>(value, of_warp);
+    const bool first_warp = threadIdx.x < kWarp;
+    if (size() > 1) {
+      // Two sets, used in turn: whoever is late still reads the other one.
+      T* slots = shared_array<T, 2 * kMaxClusterBlocks, kOfBlocks>() + rounds_ % 2 * kMaxClusterBlocks;
+      if (rounds_ == 0) cluster_wait();
+      if (int(threadIdx.x) < size()) *in_block(slots + rank(), int(threadIdx.x)) = value;
+      cluster_arrive(/*releases=*/first_warp);  // the other warps neither write nor read there
+      cluster_wait();
+      ++rounds_;
+      const int slot = threadIdx.x % kMaxClusterBlocks;
+      if (first_warp) value = of_warp(slot < size() ? slots[slot] : T(), Lanes<kMaxClusterBlocks>());
+    }
+    decltype(finish(value)) result{};
+    if (first_warp) result = finish(value);
+    return of_first_thread(result);
+  }
+
   template <int kThreads, class T, class OfWarp>
-  __device__ T reduce(T value, const OfWarp& of_warp) {
-    value = block_reduce<kThreads>(value, of_warp);
-    if (size_ == 1) return value;
-    // Two sets, used in turn: whoever is late still reads the other one.
-    T* slots = shared_array<T, 2 * kMaxClusterBlocks, kOfBlocks>() + rounds_ % 2 * kMaxClusterBlocks;
-    if (rounds_ == 0) cluster_wait();
-    if (int(threadIdx.x) < size_) *in_block(slots + rank_, int(threadIdx.x)) = value;
-    cluster_arrive();
-    cluster_wait();
-    ++rounds_;
-    const int lane = threadIdx.x % kWarp;
-    return of_warp(lane < size_ ? slots[lane] : T());
+  __device__ T reduce(const T& value, const OfWarp& of_warp) {
+    return reduce<kThreads>(value, of_warp, [](const T& whole) { return whole; });
   }
 
   __device__ void leave() {
-    if (size_ > 1 && rounds_ == 0) cluster_wait();
+    if (size() > 1 && rounds_ == 0) cluster_wait();
   }
 
  private:
-  int rank_, size_;
   int rounds_ = 0;
 };
 

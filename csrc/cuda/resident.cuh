@@ -1,6 +1,7 @@
 // Rows that a cluster of blocks visits twice, once for their sums and once for what follows from them, and reads from
-// global memory once: in between each thread keeps its columns in its block's shared memory. Where rows do not fit, the
-// second visit reads them again, from the second-level cache as long as few enough are worked on at a time.
+// global memory once: they stay in shared memory, each thread's columns in its block's. Where the device has bulk
+// copies whole rows come there all at once, without passing through registers. Where rows do not fit, the second visit
+// reads them again, from the second-level cache as long as few enough are worked on at a time.
 #pragma once
 
 #include "reduce.cuh"
@@ -16,12 +17,12 @@ constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>
 constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : 2;
 
-/// Blocks per multiprocessor that registers must suffice for: with half types, as many as shared memory has room for.
+/// Blocks per multiprocessor that registers must suffice for: where rows stay, as many as shared memory has room for.
 /// Without this number ptxas guesses one, and spills to meet it.
 template <class Element, bool kResident>
-constexpr int kRowBlocks = sizeof(Element) == 8                ? 1
-                           : sizeof(Element) == 2 && kResident ? 3
-                                                               : 2;
+constexpr int kRowBlocks = sizeof(Element) == 8 ? 1
+                           : kResident          ? kResidentBlocks
+                                                : 2;
 
 /// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
 struct ColumnRange {
@@ -45,26 +46,96 @@ __device__ __forceinline__ void for_each_group(const ColumnRange& range, const V
   for (int group = int(threadIdx.x); group < range.groups; group += kRowThreads) visit(group);
 }
 
+/// The parts of rows that are on their way into a block's shared memory, batch by batch.
+class Arrivals {
+ public:
+  __device__ Arrivals() {
+    if (has_bulk_copies() && int(threadIdx.x) < kMostBatches) bulk_begin(barriers() + threadIdx.x);
+  }
+
+  /// Asks for all groups of some rows: a batch is kGroups of each for every thread.
+  template <int kGroups, class... Rows>
+  __device__ void ask_for(const ColumnRange& range, const Rows&... rows) {
+    __syncthreads();  // the barriers are there now, and nobody reads the row before any more
+    if (threadIdx.x == 0) {
+      BulkBarrier* barrier = barriers();
+      for (int first = 0; first < range.groups; first += kGroups * kRowThreads, ++barrier) {
+        const int groups = range.groups - first < kGroups * kRowThreads ? range.groups - first : kGroups * kRowThreads;
+        bulk_expect(barrier, (rows.bytes_of(groups) + ...));
+        (rows.ask_for(first, groups, barrier), ...);
+      }
+    }
+    bulk_asked();
+  }
+
+  /// All threads wait for each batch once.
+  __device__ __forceinline__ void wait_for(int batch) {
+    bulk_wait(barriers() + batch, unsigned(parities_ >> batch) & 1);
+    parities_ ^= decltype(parities_)(1) << batch;
+  }
+
+ private:
+  // A batch is of 64 bytes for every thread, or more, and a block has less than 256 KB.
+  static constexpr int kMostBatches = (256 << 10) / (64 * kRowThreads);
+  std::conditional_t<(kMostBatches > 32), uint64_t, uint32_t> parities_ = 0;
+
+  __device__ static BulkBarrier* barriers() { return shared_array<BulkBarrier, kMostBatches>(); }
+};
+
 /// Calls visit(first) for each batch of kGroups of them: first, first + kRowThreads, ... as far as the range goes.
 template <int kGroups, class Visit>
 __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
   for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads) visit(first);
 }
 
-/// One block's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A thread that reads
-/// a row twice finds its groups in `kept`, a place in shared memory of kept_groups for each word of a group, so that
-/// neighbouring threads use neighbouring words.
+/// The same as the first visit of rows, which are on their way while `meanwhile` runs if they may.
+template <int kGroups, class Meanwhile, class Visit, class First, class... Others>
+__device__ __forceinline__ void visit_first(
+    Arrivals& arrivals, const ColumnRange& range, const Meanwhile& meanwhile, const Visit& visit, const First& row,
+    const Others&... others) {
+  if constexpr (First::kMayArrive) {
+    if (has_bulk_copies()) {
+      arrivals.ask_for<kGroups>(range, row, others...);
+      meanwhile();
+      for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
+        arrivals.wait_for(batch);
+        if (begin + int(threadIdx.x) < range.groups) visit(begin + int(threadIdx.x));
+      }
+      return;
+    }
+  }
+  meanwhile();
+  for_each_batch<kGroups>(range, visit);
+}
+
+/// One block's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A row that is read
+/// twice is `kept` in shared memory, as it is.
 template <class Element, bool kWhole, bool kResident>
 struct Row {
+  static constexpr int kWords = RawGroup<Element>::kWords;
+  static constexpr bool kMayArrive = kWhole && kResident;  // by bulk copies, where there are any
+
   const Element* data;  // at the range's beginning
   int columns;          // from there to the row's end
   int groups;           // of the range
   uint4* kept;
-  int kept_groups;
+
+  __device__ static bool arrives() { return kMayArrive && has_bulk_copies(); }
+  __device__ static size_t bytes_of(int groups) { return groups * kGroup * sizeof(Element); }
+  __device__ void ask_for(int first, int groups, BulkBarrier* barrier) const {
+    bulk_copy(kept + first * kWords, data + first * kGroup, bytes_of(groups), barrier);
+  }
 
   __device__ __forceinline__ RawGroup<Element> raw(int group) const {
     if (kWhole) return load_whole(data + group * kGroup);
     return load_raw(data, group * kGroup, columns);
+  }
+
+  __device__ __forceinline__ RawGroup<Element> kept_raw(int group) const {
+    RawGroup<Element> of_group;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) of_group.word[i] = kept[group * kWords + i];
+    return of_group;
   }
 
   /// The first visit: a batch. Groups behind the range are -inf.
@@ -73,15 +144,15 @@ struct Row {
     RawGroup<Element> of_group[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
+      const int group = first + g * kRowThreads;
       of_group[g] = nothing<Element>();
-      if (first + g * kRowThreads < groups) of_group[g] = raw(first + g * kRowThreads);
+      if (group < groups) of_group[g] = arrives() ? kept_raw(group) : raw(group);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (kResident && first + g * kRowThreads < groups) {
+      if (kResident && !arrives() && first + g * kRowThreads < groups) {
 #pragma unroll
-        for (int i = 0; i < RawGroup<Element>::kWords; ++i)
-          kept[i * kept_groups + first + g * kRowThreads] = of_group[g].word[i];
+        for (int i = 0; i < kWords; ++i) kept[(first + g * kRowThreads) * kWords + i] = of_group[g].word[i];
       }
       x[g] = as_numbers<Real>(of_group[g]);
     }
@@ -90,19 +161,14 @@ struct Row {
   /// The second visit, by the same thread: a group.
   template <class Real>
   __device__ __forceinline__ Group<Real> again(int group) const {
-    if constexpr (kResident) {
-      RawGroup<Element> of_group;
-#pragma unroll
-      for (int i = 0; i < RawGroup<Element>::kWords; ++i) of_group.word[i] = kept[i * kept_groups + group];
-      return as_numbers<Real>(of_group);
-    } else {
-      return as_numbers<Real>(raw(group));
-    }
+    return as_numbers<Real>(kResident ? kept_raw(group) : raw(group));
   }
 };
 
 /// The same for a row whose dtype is known only when the kernel runs, and which is never kept.
 struct OtherRow {
+  static constexpr bool kMayArrive = false;
+
   AnyRow row;
   int begin, columns, groups;
 
@@ -120,7 +186,7 @@ struct OtherRow {
   }
 };
 
-/// One block's columns of a row that is written.
+/// One block's columns of a row that is written. kWhole: every group is whole and aligned, and nothing is added.
 template <class Element, bool kWhole>
 struct TargetRow {
   Element* data;  // at the range's beginning
@@ -129,7 +195,7 @@ struct TargetRow {
 
   template <class Real>
   __device__ __forceinline__ void store(const Group<Real>& x, int group) const {
-    if (kWhole && !add) return store_whole(as_elements<Element>(x), data + group * kGroup);
+    if (kWhole) return store_whole(as_elements<Element>(x), data + group * kGroup);
     store_group(x, data, group * kGroup, columns, add);
   }
 };

@@ -46,7 +46,7 @@ template <class Element>
 __device__ __forceinline__ void store_whole(const RawGroup<Element>& raw, Element* group) {
   uint4* target = reinterpret_cast<uint4*>(group);
 #pragma unroll
-  for (int i = 0; i < raw.kWords; ++i) target[i] = raw.word[i];
+  for (int i = 0; i < raw.kWords; ++i) store_streaming(target + i, raw.word[i]);
 }
 
 template <class Element>

@@ -1,11 +1,16 @@
-// Sums over a thread's columns of a row: the accumulators of csrc/common/row_math.h. As on the CPU, arithmetic inside a
-// few groups is in the logits' Real, sums from there on are float64: a handful of float64 operations per 32 columns,
-// and sums that neither lose digits nor overflow.
+// Sums over a thread's columns of a row, and how those of several threads become the accumulators of
+// csrc/common/row_math.h. As on the CPU, arithmetic inside a few groups is in the logits' Real, sums from there on are
+// float64: a handful of float64 operations per 32 columns, and sums that neither lose digits nor overflow.
+//
+// While they are added up, sums are of 2^(scale * x - power), where scale = log2(e) / temperature and the power is a
+// whole number, scale * max rounded up. So a sum moves from one maximum to a larger one by a power of two, exactly, and
+// without an exponential.
 #pragma once
 
 #include "platform.cuh"
 
 #include "../common/row_math.h"
+#include "reduce.cuh"
 #include "row_io.cuh"
 
 namespace tad {
@@ -26,17 +31,40 @@ __device__ __forceinline__ double exp_base2(double y) {
   return exp2(y);
 }
 
-/// How differences of logits at inverse temperature b become exponents of two.
+/// 2^y of a whole y <= 0, and 0 below double's numbers. (What is not there has a sum of 0, and any power.)
+__device__ __forceinline__ double power_of_two(double y) {
+  const int exponent = int(fmin(fmax(y, -1023.0), 0.0));
+  const uint64_t bits = uint64_t(1023 + exponent) << 52;
+  double power;
+  memcpy(&power, &bits, sizeof(power));
+  return power;
+}
+
+/// What exponents are relative to: scale * x - power = scale * (x - reference_of(max)) + rest.
+template <class Real>
+struct Reference {
+  Real max = Real(-INFINITY), rest = 0;  // rest in (-1, 0]
+  double power = 0;
+};
+
+/// How logits at inverse temperature b become exponents of two.
 template <class Real>
 struct Exponent {
-  double b, headroom;
-  Real scale;
+  double b;
+  Real scale, headroom;
 
   /// Exponents stay relative to one reference until a logit stands so far above it that exp would exceed e^20: so that
-  /// hardly any group makes its thread rescale what it has.
-  __device__ explicit Exponent(double b) : b(b), headroom(20 / b), scale(Real(b * kLog2E)) {}
+  /// hardly any group makes its thread move what it has.
+  __device__ explicit Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(20 / b)) {}
 
   __device__ __forceinline__ Real exp(Real difference) const { return exp_base2(difference * scale); }
+  __device__ __forceinline__ Real exp(Real difference, Real rest) const { return exp_base2(difference * scale + rest); }
+
+  __device__ __forceinline__ Reference<Real> reference_at(Real max) const {
+    if (max == Real(-INFINITY)) return {};
+    const double power = ceil(double(max) * double(scale));
+    return {max, Real(fma(double(max), double(scale), -power)), power};
+  }
 };
 
 /// The largest of a group; NaN does not count.
@@ -55,77 +83,101 @@ __device__ __forceinline__ Real max_of(const Group<Real> (&x)[kGroups]) {
   return max;
 }
 
-/// Adds some groups of logits to a thread's sums, without `weighted`.
+/// The sum over a part of a row, relative to a reference.
+template <class Real>
+struct PowerSum {
+  Reference<Real> at;
+  double sum = 0;
+
+  /// Relative to a larger logit. What it is multiplied by is returned.
+  __device__ __forceinline__ double move_to(const Reference<Real>& next) {
+    const double factor = power_of_two(at.power - next.power);
+    at = next;
+    sum *= factor;
+    return factor;
+  }
+
+  /// Relative to exp of the largest logit, as it was added.
+  __device__ __forceinline__ RowSum<double> row_sum() const {
+    return {double(at.max), sum / double(exp_base2(at.rest)), 0};
+  }
+};
+
+/// Adds some groups of logits to a thread's sum.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    RowSum<double>& part, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
+    PowerSum<Real>& part, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
   const Real max = max_of(x);
-  if (!(double(max) <= part.max + exponent.headroom)) {
-    const double shift = shift_to(double(max), part, exponent.b);
-    part = rebase(part, double(max), shift, shift);
-    part.weighted = 0;
-  }
-  const Real reference = Real(reference_of(part.max));
+  if (!(max <= part.at.max + exponent.headroom)) part.move_to(exponent.reference_at(max));
+  const Real origin = reference_of(part.at.max), rest = part.at.rest;
   Real sum = 0;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g)
-    for (int i = 0; i < kGroup; ++i) sum += exponent.exp(x[g].value[i] - reference);
+    for (int i = 0; i < kGroup; ++i) sum += exponent.exp(x[g].value[i] - origin, rest);
   part.sum += double(sum);
 }
 
-/// The sums of some groups of logits at temperature 1; `others` may have lost its digits.
-template <int kGroups, class Real>
-__device__ __forceinline__ PeakedSum<double> peaked_sum(const Group<Real> (&x)[kGroups]) {
-  const Exponent<Real> exponent(1);
-  const Real max = max_of(x), reference = reference_of(max);
-  Real sum = 0, weighted = 0;
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    for (int i = 0; i < kGroup; ++i) {
-      const Real difference = x[g].value[i] - reference, e = exponent.exp(difference);
-      sum += e;
-      weighted += e * fmax(difference, Real(-1000));  // no 0 * -inf
-    }
-  }
-  return {double(max), double(sum - 1), double(weighted)};
-}
-
-/// Whether the largest logit stands so far apart that the others' sum has lost digits beside its 1: they must be added
-/// by themselves.
-__device__ __forceinline__ bool stands_apart(const PeakedSum<double>& part) {
-  return part.others < 0.25;
-}
-
-/// What a group adds to the others of the largest logit, `max`.
+/// The lanes' sums as one: all move to the largest maximum, and then only add.
 template <class Real>
-__device__ __forceinline__ double others_of(const Group<Real>& x, Real max) {
-  const Exponent<Real> exponent(1);
-  Real sum = 0;
-  for (int i = 0; i < kGroup; ++i)
-    if (x.value[i] < max) sum += exponent.exp(x.value[i] - max);
-  return double(sum);
-}
+struct OfRowSums {
+  Exponent<Real> exponent;
+
+  template <int kLanes>
+  __device__ __forceinline__ PowerSum<Real> operator()(PowerSum<Real> part, Lanes<kLanes> lanes) const {
+    part.move_to(exponent.reference_at(by_pairs(Larger())(part.at.max, lanes)));
+    part.sum = by_pairs(Plus())(part.sum, lanes);
+    return part;
+  }
+};
+
+/// The sums over a part of a student's and a teacher's row.
+template <class Real>
+struct PowerSums {
+  PowerSum<Real> student, teacher;
+  double weighted = 0;  // sum of the teacher's terms times (its logit - its largest) - (the student's - its largest)
+
+  /// Relative to larger logits. Where both rows move alike `weighted` moves by its factor only, so it stays exactly 0
+  /// where student and teacher agree.
+  __device__ __forceinline__ void move_to(const Reference<Real>& student_at, const Reference<Real>& teacher_at) {
+    const auto moved = [](const Reference<Real>& from, const Reference<Real>& to) {
+      return double(reference_of(from.max)) - double(reference_of(to.max));
+    };
+    const double shift = moved(teacher.at, teacher_at) - moved(student.at, student_at);
+    if (shift != 0 && teacher.sum > 0) weighted += teacher.sum * shift;
+    student.move_to(student_at);
+    const double factor = teacher.move_to(teacher_at);
+    weighted = factor > 0 ? weighted * factor : 0;
+  }
+
+  /// Relative to exp of the largest logits, at inverse temperature b.
+  __device__ __forceinline__ DivergenceSum<double> divergence_sum(double b) const {
+    DivergenceSum<double> sums{student.row_sum(), teacher.row_sum()};
+    sums.teacher.weighted = weighted * b / double(exp_base2(teacher.at.rest));
+    return sums;
+  }
+};
 
 /// Adds some groups of student logits s and teacher logits t.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    DivergenceSum<double>& part, const Group<Real> (&s)[kGroups], const Group<Real> (&t)[kGroups],
+    PowerSums<Real>& part, const Group<Real> (&s)[kGroups], const Group<Real> (&t)[kGroups],
     const Exponent<Real>& exponent) {
   const Real student_max = max_of(s), teacher_max = max_of(t);
-  const bool student_moves = !(double(student_max) <= part.student.max + exponent.headroom);
-  const bool teacher_moves = !(double(teacher_max) <= part.teacher.max + exponent.headroom);
+  const bool student_moves = !(student_max <= part.student.at.max + exponent.headroom);
+  const bool teacher_moves = !(teacher_max <= part.teacher.at.max + exponent.headroom);
   if (student_moves || teacher_moves)
-    part = rebase(
-        part, student_moves ? double(student_max) : part.student.max,
-        teacher_moves ? double(teacher_max) : part.teacher.max, exponent.b);
-  const Real student_reference = Real(reference_of(part.student.max));
-  const Real teacher_reference = Real(reference_of(part.teacher.max));
+    part.move_to(
+        student_moves ? exponent.reference_at(student_max) : part.student.at,
+        teacher_moves ? exponent.reference_at(teacher_max) : part.teacher.at);
+  const Real student_origin = reference_of(part.student.at.max), student_rest = part.student.at.rest;
+  const Real teacher_origin = reference_of(part.teacher.at.max), teacher_rest = part.teacher.at.rest;
   Real student_sum = 0, teacher_sum = 0, weighted = 0;
+#pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     for (int i = 0; i < kGroup; ++i) {
-      const Real student = s[g].value[i] - student_reference, teacher = t[g].value[i] - teacher_reference;
-      const Real e = exponent.exp(teacher);
-      student_sum += exponent.exp(student);
+      const Real student = s[g].value[i] - student_origin, teacher = t[g].value[i] - teacher_origin;
+      const Real e = exponent.exp(teacher, teacher_rest);
+      student_sum += exponent.exp(student, student_rest);
       teacher_sum += e;
       // Where the teacher has no probability the term is 0, whatever the student says. NaN reaches the sums.
       if (e > 0) weighted += e * (teacher - student);
@@ -133,8 +185,25 @@ __device__ __forceinline__ void accumulate(
   }
   part.student.sum += double(student_sum);
   part.teacher.sum += double(teacher_sum);
-  part.teacher.weighted += double(weighted) * exponent.b;
+  part.weighted += double(weighted);
 }
+
+/// The lanes' sums as one.
+template <class Real>
+struct OfPowerSums {
+  Exponent<Real> exponent;
+
+  template <int kLanes>
+  __device__ __forceinline__ PowerSums<Real> operator()(PowerSums<Real> part, Lanes<kLanes> lanes) const {
+    const Real student = by_pairs(Larger())(part.student.at.max, lanes);
+    const Real teacher = by_pairs(Larger())(part.teacher.at.max, lanes);
+    part.move_to(exponent.reference_at(student), exponent.reference_at(teacher));
+    part.student.sum = by_pairs(Plus())(part.student.sum, lanes);
+    part.teacher.sum = by_pairs(Plus())(part.teacher.sum, lanes);
+    part.weighted = by_pairs(Plus())(part.weighted, lanes);
+    return part;
+  }
+};
 
 }  // namespace cuda
 }  // namespace tad

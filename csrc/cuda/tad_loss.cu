@@ -18,35 +18,46 @@ struct Visit {
   const TadLossArguments& a;
   const TadGradient& gradient;
   Cluster& cluster;
+  Arrivals& arrivals;
   ColumnRange range;
 
   __device__ int columns() const { return int(a.vocabulary); }
-  __device__ int kept_groups() const { return groups_per_block(columns(), cluster.size()); }
 
   /// The block's part of row `row`; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
   template <bool kWhole>
   __device__ Row<Element, kWhole, kResident> part_of(const Rows& rows, int64_t row, int pair) const {
     uint4* kept = nullptr;
     if (kResident)
-      kept = static_cast<uint4*>(dynamic_shared_memory()) + pair * kept_groups() * RawGroup<Element>::kWords;
-    return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept, kept_groups()};
+      kept = static_cast<uint4*>(dynamic_shared_memory()) +
+             pair * groups_per_block(columns(), cluster.size()) * RawGroup<Element>::kWords;
+    return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept};
   }
 
   /// Whether the calling thread speaks for the cluster.
   __device__ bool speaks() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
   /// d (the call's loss times its own gradient) / d (the entry's loss).
-  __device__ Real scale(int64_t entry) const {
+  struct Scale {
+    Real value = 0;
+    bool is_zero = true;  // of the entry's own: then so is its gradient, whatever the logits
+  };
+  __device__ Scale scale_of(int64_t entry) const {
+    const double own = gradient_scale(a, entry);
     const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
-    return Real(outer * gradient_scale(a, entry));
+    return {Real(outer * own), own == 0};
   }
 
-  /// Writes the gradient of an entry without weight, 0 whatever its logits. Whether it has none.
-  __device__ bool without_weight(int64_t entry, Element* target, bool add) const {
-    if (gradient_scale(a, entry) != 0) return false;
-    fill_columns(Real(0), target, range, columns(), add);
-    return true;
-  }
+  /// What every thread of a cluster must know of a row's sums to write its gradient.
+  struct NearSums {
+    double loss;
+    Real reference, scale, factor;
+    bool has_gradient;
+  };
+  struct DistantSums {
+    double loss;
+    Real student_reference, teacher_reference, ratio, factor;
+    bool has_gradient;
+  };
 
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
   template <bool kWhole>
@@ -56,26 +67,39 @@ struct Visit {
     Element label_element{};  // read before the gradient may take its place; looked at when there is time
     if (speaks()) label_element = row_pointer<Element>(a.student, student_row)[label];
     const Exponent<Real> exponent(1);
-    RowSum<double> part;
-    for_each_batch<kBatch<Element>>(range, [&](int first) {
+    PowerSum<Real> part;
+    const auto visit = [&](int first) {
       Group<Real> x[kBatch<Element>];
       student.load(first, x);
       accumulate(part, x, exponent);
+    };
+    Scale scale;
+    const auto meanwhile = [&] {
+      if (target && threadIdx.x < kWarp) scale = scale_of(entry);
+    };
+    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, student);
+    const OfRowSums<Real> of_warp{exponent};
+    const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
+      const RowSum<double> row = whole.row_sum();
+      return NearSums{
+          speaks() ? cross_entropy(row, from_storage<double>(label_element)) : 0, Real(reference_of(row.max)),
+          scale.value, Real(scale.value / row.sum), !scale.is_zero};
     });
-    const RowSum<double> sums = cluster.template reduce<kRowThreads>(part, OfRowSums{exponent.b});
-    if (target && !without_weight(entry, target, add)) {
-      const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
-      const Real of_label = scale(entry), reference = Real(reference_of(sums.max)), factor = Real(of_label / sums.sum);
-      for_each_group(range, [&](int group) {
-        Group<Real> x = student.template again<Real>(group);
-        for (int i = 0; i < kGroup; ++i) x.value[i] = exponent.exp(x.value[i] - reference) * factor;
-        const int label_in_group = label - range.begin - group * kGroup;
-        if (label_in_group >= 0 && label_in_group < kGroup)
-          for (int i = 0; i < kGroup; ++i) x.value[i] -= i == label_in_group ? of_label : Real(0);
-        out.store(x, group);
-      });
+    if (!target) return sums.loss;
+    if (!sums.has_gradient) {
+      fill_columns(Real(0), target, range, columns(), add);
+      return sums.loss;
     }
-    return cross_entropy(sums, from_storage<double>(label_element));
+    const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
+    for_each_group(range, [&](int group) {
+      Group<Real> x = student.template again<Real>(group);
+      for (int i = 0; i < kGroup; ++i) x.value[i] = exponent.exp(x.value[i] - sums.reference) * sums.factor;
+      const int label_in_group = label - range.begin - group * kGroup;
+      if (label_in_group >= 0 && label_in_group < kGroup)
+        for (int i = 0; i < kGroup; ++i) x.value[i] -= i == label_in_group ? sums.scale : Real(0);
+      out.store(x, group);
+    });
+    return sums.loss;
   }
 
   /// KL(teacher || student), and unless `target` is null scale * (softmax_student - softmax_teacher) / temperature.
@@ -84,32 +108,46 @@ struct Visit {
       int64_t entry, int64_t student_row, const TeacherRow& teacher, Element* target, bool add) const {
     const auto student = part_of<kWhole>(a.student, student_row, 0);
     const Exponent<Real> exponent(1 / a.temperature);
-    DivergenceSum<double> part;
-    for_each_batch<kPairBatch<Element>>(range, [&](int first) {
+    PowerSums<Real> part;
+    const auto visit = [&](int first) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       student.load(first, s);
       teacher.load(first, t);
       accumulate(part, s, t, exponent);
+    };
+    Scale scale;
+    const auto meanwhile = [&] {
+      if (target && threadIdx.x < kWarp) scale = scale_of(entry);
+    };
+    visit_first<kPairBatch<Element>>(arrivals, range, meanwhile, visit, student, teacher);
+    const OfPowerSums<Real> of_warp{exponent};
+    const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
+      const DivergenceSum<double> rows = whole.divergence_sum(exponent.b);
+      return DistantSums{
+          speaks() ? rows.divergence() : 0,
+          Real(reference_of(rows.student.max)),
+          Real(reference_of(rows.teacher.max)),
+          Real(rows.teacher.sum / rows.student.sum),  // exactly 1 where student and teacher agree
+          Real(double(scale.value) * exponent.b / rows.teacher.sum),
+          !scale.is_zero};
     });
-    const DivergenceSum<double> sums = cluster.template reduce<kRowThreads>(part, OfDivergenceSums{exponent.b});
-    if (target && !without_weight(entry, target, add)) {
-      const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
-      const Real student_reference = Real(reference_of(sums.student.max));
-      const Real teacher_reference = Real(reference_of(sums.teacher.max));
-      const Real ratio = Real(sums.teacher.sum / sums.student.sum);  // exactly 1 where student and teacher agree
-      const Real factor = Real(double(scale(entry)) * exponent.b / sums.teacher.sum);
-      for_each_group(range, [&](int group) {
-        Group<Real> x = student.template again<Real>(group);
-        const Group<Real> t = teacher.template again<Real>(group);
-        for (int i = 0; i < kGroup; ++i) {
-          const Real q = exponent.exp(x.value[i] - student_reference);
-          const Real p = exponent.exp(t.value[i] - teacher_reference);
-          x.value[i] = (q * ratio - p) * factor;
-        }
-        out.store(x, group);
-      });
+    if (!target) return sums.loss;
+    if (!sums.has_gradient) {
+      fill_columns(Real(0), target, range, columns(), add);
+      return sums.loss;
     }
-    return sums.divergence();
+    const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
+    for_each_group(range, [&](int group) {
+      Group<Real> x = student.template again<Real>(group);
+      const Group<Real> t = teacher.template again<Real>(group);
+      for (int i = 0; i < kGroup; ++i) {
+        const Real q = exponent.exp(x.value[i] - sums.student_reference);
+        const Real p = exponent.exp(t.value[i] - sums.teacher_reference);
+        x.value[i] = (q * sums.ratio - p) * sums.factor;
+      }
+      out.store(x, group);
+    });
+    return sums.loss;
   }
 
   /// An entry's loss; its gradient goes into `target` unless that is null.
@@ -124,14 +162,16 @@ struct Visit {
       return valid ? 0 : NAN;
     }
     const int64_t student_row = row_of(a.student_rows, entry);
-    const bool whole =
-        columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) && is_aligned(target);
+    const bool whole = !add && columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) &&
+                       is_aligned(target);
     if (kind == EntryKind::kNear)
       return with_constant(whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
     const int64_t teacher_row = row_of(a.teacher_rows, entry);
-    if (!kResident && a.teacher.dtype != a.student.dtype) {
-      const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
-      return distant<false>(entry, student_row, teacher, target, add);
+    if constexpr (!kResident) {
+      if (a.teacher.dtype != a.student.dtype) {
+        const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
+        return distant<false>(entry, student_row, teacher, target, add);
+      }
     }
     const bool both_whole = whole && is_aligned(row_pointer<Element>(a.teacher, teacher_row));
     return with_constant(both_whole, [&](auto is_whole) {
@@ -148,7 +188,8 @@ template <class Element, bool kResident>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
   Cluster cluster;
-  const Visit<Element, kResident> visit{a, gradient, cluster, columns_of_block(int(a.vocabulary), cluster)};
+  Arrivals arrivals;
+  const Visit<Element, kResident> visit{a, gradient, cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kTotalsThreads)
     sums.add(a, i, valid ? losses[i] : losses ? NAN : 0);
   }
   const auto add = [](const TadSums& x, const TadSums& y) { return merge(x, y); };
-  sums = block_reduce<kTotalsThreads>(sums, by_pairs(add));
+  sums = reduce_to_first_warp<kTotalsThreads>(sums, by_pairs(add));
   if (threadIdx.x == 0) write_totals<Real>(a, sums, out);
 }
 

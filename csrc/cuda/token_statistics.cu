@@ -19,14 +19,149 @@ constexpr int kGroups = 4;  // per thread
 constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
 constexpr int kRevealThreads = 768;  // of which each has 80 registers
 
-/// Blocks per multiprocessor that registers must suffice for: of float64 each thread holds twice as many.
+/// Blocks per multiprocessor that registers must suffice for: as many as ptxas reaches without spills.
 template <class Element, bool kSampled>
-constexpr int kMinBlocks = sizeof(Element) == 8 ? 1
-                           : kSampled           ? 2
-                                                : 4;
+constexpr int kMinBlocks = sizeof(Element) == 8                ? 1
+                           : std::is_same_v<Element, BFloat16> ? (kSampled ? 3 : 6)
+                                                               : (kSampled ? 2 : 5);
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
+}
+
+/// The largest logits of the threads of a block: of all columns, and the two largest of the columns that may be chosen,
+/// each thread having one.
+template <class Real>
+struct Maxima {
+  Real all = Real(-INFINITY), first = Real(-INFINITY), second = Real(-INFINITY);
+};
+template <class Real>
+__device__ __forceinline__ Maxima<Real> merge(const Maxima<Real>& a, const Maxima<Real>& b) {
+  Maxima<Real> both;
+  both.all = fmax(a.all, b.all);
+  both.first = fmax(a.first, b.first);
+  both.second = fmax(fmin(a.first, b.first), fmax(a.second, b.second));
+  return both;
+}
+
+/// Whether any id of columns [begin, end) is suppressed: the same for all lanes of a warp.
+__device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, int begin, int end) {
+  bool found = false;
+  for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp)
+    found = found || (a.suppressed[k] >= begin && a.suppressed[k] < end);
+  return __any_sync(~0u, found) != 0;
+}
+
+/// A thread's sums over its columns of a slice, of 2^(scale * x - power), but for those that are the slice's largest.
+struct SliceSums {
+  double others = 0, weighted = 0;  // weighted by x - the slice's largest
+  int largest = 0;                  // how many are
+};
+
+/// All that a slice's threads add up, and how: of the two best few lanes know anything.
+template <class Real>
+struct SlicePart {
+  SliceSums sums;
+  Top2<Real> top;
+};
+struct OfSliceParts {
+  template <class Real, int kLanes>
+  __device__ __forceinline__ SlicePart<Real> operator()(SlicePart<Real> part, Lanes<kLanes> lanes) const {
+    part.sums.others = by_pairs(Plus())(part.sums.others, lanes);
+    part.sums.weighted = by_pairs(Plus())(part.sums.weighted, lanes);
+    part.sums.largest = by_pairs([](int x, int y) { return x + y; })(part.sums.largest, lanes);
+    if (__any_sync(~0u, part.top.index >= 0))
+      part.top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); })(part.top, lanes);
+    return part;
+  }
+};
+
+/// The sums of a thread's columns, group(0), group(1), ..., of which `own` is the largest, beside the slice's largest.
+template <class Real, class GroupOf>
+__device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Real max) {
+  const Exponent<Real> exponent(1);
+  const Reference<Real> at = exponent.reference_at(own);
+  const Real origin = reference_of(own);
+  Real sum = 0, weighted = 0;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    const Group<Real> x = group(g);
+    for (int i = 0; i < kGroup; ++i) {
+      const Real difference = x.value[i] - origin, e = exponent.exp(difference, at.rest);
+      sum += e;
+      weighted += e * difference;
+    }
+  }
+  SliceSums found;
+  if (own == max ||
+      weighted != weighted) {  // few threads: some columns are the largest, or 0 * -inf is among the terms
+    sum = weighted = 0;
+#pragma unroll 1
+    for (int g = 0; g < kGroups; ++g) {
+      const Group<Real> x = group(g);
+      for (int i = 0; i < kGroup; ++i) {
+        const bool largest = x.value[i] == max;
+        const Real difference = x.value[i] - origin, e = largest ? Real(0) : exponent.exp(difference, at.rest);
+        found.largest += largest;
+        sum += e;
+        if (e > 0) weighted += e * difference;
+      }
+    }
+  }
+  const double factor = power_of_two(at.power - exponent.reference_at(max).power);
+  found.others = double(sum) * factor;
+  if (sum > 0) found.weighted = (double(weighted) + double(sum) * (double(own) - double(max))) * factor;
+  return found;
+}
+
+/// What the upper 24 bits of a word must be at least for noise of `needed`; a little less, whatever rounding did.
+__device__ __forceinline__ uint32_t least_word(float needed) {
+  if (!(needed > -3.0f)) return 0;  // no noise is lower
+  const float uniform = exp_base2(-float(kLog2E) * exp_base2(-float(kLog2E) * needed));
+  const float word = uniform * 16777216.0f - 16.0f;
+  return word > 0 ? uint32_t(word) : 0;
+}
+
+/// The sample of a slice, for the first warp. A warp knows the best key among its lanes, and looks at noise for a logit
+/// only where it might beat that: after the first few hardly ever.
+template <class Real, class Element>
+__device__ GumbelBest
+sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element* logits, int begin, int end) {
+  const uint64_t seed = uint64_t(a.seeds[entry]), offset = uint64_t(a.offsets[entry]);
+  const double inverse_temperature = 1 / a.temperature;
+  GumbelBest best;
+  double best_of_warp = -INFINITY;
+#pragma unroll 1
+  for (int g = 0; g < kGroups; ++g) {
+    const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
+    const Group<Real> x = load_group<Real>(logits, column, end);  // columns behind the end are -inf, and cannot win
+    const double largest = double(max_of(x)) * inverse_temperature;
+    if (!__any_sync(~0u, !(best_of_warp - largest > kGumbelBound))) continue;
+    PhiloxWords words[kGroup / 4];
+#pragma unroll
+    for (int q = 0; q < kGroup / 4; ++q) words[q] = philox(seed, offset, uint32_t(column / 4 + q));
+    unsigned looked_at = 0;  // a bit for each column; they are looked at in their order
+    while (true) {
+      const uint32_t least = least_word(float(best_of_warp - largest));
+      int next = kGroup;  // the first column that might win
+      uint32_t word = 0;
+      Real logit = 0;
+#pragma unroll
+      for (int i = kGroup - 1; i >= 0; --i) {
+        const bool may_win = words[i / 4].word[i % 4] >> 8 >= least && x.value[i] > Real(-INFINITY);
+        if (!may_win || looked_at >> i & 1) continue;
+        next = i;
+        word = words[i / 4].word[i % 4];
+        logit = x.value[i];
+      }
+      if (!__any_sync(~0u, next < kGroup)) break;
+      if (next < kGroup) best.offer(a, double(logit), column + next, word);
+      looked_at |= (2u << next) - 1;
+      best_of_warp = by_pairs(Larger())(best.key);
+    }
+  }
+  const auto of_samples = by_pairs([](const GumbelBest& x, const GumbelBest& y) { return merge(x, y); });
+  return reduce_to_first_warp<kSliceThreads>(best, of_samples);
 }
 
 /// Block (i, s): slice s of entry i.
@@ -39,39 +174,52 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   const Element* logits = row_pointer<Element>(a.logits, row);
   const int begin = int(slice * kSliceColumns);
   const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
+  const auto column = [&](int g) { return begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup; };
+  const auto group = [&](int g) { return load_group<Real>(logits, column(g), end); };  // again: from the first cache
 
-  const auto group = [&](int g) {
-    return load_group<Real>(logits, begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup, end);
-  };
-  RowStatistics<Real> part;
-  // A thread's columns all at once, so that its sums are relative to the largest of them.
-  {
-    Group<Real> x[kGroups];
+  Real own = Real(-INFINITY);
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) x[g] = group(g);
-    part.sum = peaked_sum(x);
-  }
-  const bool apart = stands_apart(part.sum);  // rare but at a peak
-  if (apart) part.sum.others = 0;
+  for (int g = 0; g < kGroups; ++g) own = fmax(own, max_of(group(g)));
+  Maxima<Real> maxima{own, own};
+  if (any_suppressed(a, begin, end)) {  // of most slices no id is
+    maxima.first = Real(-INFINITY);
 #pragma unroll 1
-  for (int g = 0; g < kGroups; ++g) {  // once more, from the first-level cache
-    const Group<Real> x = group(g);
-    const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
-    const Real max = max_of(x);
-    if (apart) part.sum.others += others_of(x, Real(part.sum.max));
-    if (max > part.top.second_value)  // rare after the first groups
+    for (int g = 0; g < kGroups; ++g) {
+      const Group<Real> x = group(g);
       for (int i = 0; i < kGroup; ++i)
-        if (x.value[i] > part.top.second_value && !is_suppressed(a, column + i)) part.top.push(x.value[i], column + i);
-    if (kSampled) {
-      const GumbelBest::Bar bar = part.sample.bar(double(max), a.temperature);
-      if (double(max) > bar.logit)
-        for (int i = 0; i < kGroup; i += 4)  // columns behind the end are -inf and never win
-          part.sample.offer(a, entry, x.value + i, (column + i) / 4, 4, bar);
+        if (x.value[i] > maxima.first && !is_suppressed(a, column(g) + i)) maxima.first = x.value[i];
     }
   }
+  const Real may_be_chosen = maxima.first;
+  const auto of_maxima = by_pairs([](const Maxima<Real>& x, const Maxima<Real>& y) { return merge(x, y); });
+  maxima = block_reduce<kSliceThreads>(maxima, of_maxima);
 
-  part = block_reduce<kSliceThreads>(part, OfStatistics());
-  if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = part;
+  SlicePart<Real> part;
+  part.sums = sums_of(group, own, maxima.all);
+  if (may_be_chosen >= maxima.second && may_be_chosen > Real(-INFINITY)) {  // hardly any thread: where the two best are
+#pragma unroll 1
+    for (int g = 0; g < kGroups; ++g) {
+      const Group<Real> x = group(g);
+      for (int i = 0; i < kGroup; ++i)
+        if (x.value[i] >= maxima.second && x.value[i] > part.top.second_value && !is_suppressed(a, column(g) + i))
+          part.top.push(x.value[i], column(g) + i);
+    }
+  }
+  part = reduce_to_first_warp<kSliceThreads>(part, OfSliceParts());
+  GumbelBest sample;
+  if (kSampled) sample = sample_of_slice<Real>(a, entry, logits, begin, end);
+  if (threadIdx.x != 0) return;
+  RowStatistics<Real> found;
+  found.top = part.top;
+  found.sample = sample;
+  found.sum = {double(maxima.all), part.sums.others, part.sums.weighted};
+  if (found.sum.any()) {  // relative to the exponential of the largest, as it would have been added
+    const Exponent<Real> exponent(1);
+    const double peak = double(exp_base2(exponent.reference_at(maxima.all).rest));
+    found.sum.others = part.sums.others / peak + (part.sums.largest - 1);
+    found.sum.weighted = part.sums.weighted / peak;
+  }
+  slices[entry * gridDim.y + slice] = found;
 }
 
 /// Block i, one warp: entry i.

@@ -84,7 +84,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
   using Real = typename RealOf<Element>::type;
   using Key = KeyOf<Real>;
   Cluster cluster;
-  const int columns = int(a.vocabulary), kept_groups = groups_per_block(columns, cluster.size());
+  Arrivals arrivals;
+  const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
   const Real peak = Real(weight_of_peak(a.vocabulary));
@@ -96,14 +97,15 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     Element* target = row_pointer<Element>(a.out, row);
     with_constant(columns % kGroup == 0 && is_aligned(data) && is_aligned(target), [&](auto is_whole) {
       const Row<Element, is_whole.value, kResident> source{
-          data + range.begin, columns - range.begin, range.groups, kept, kept_groups};
+          data + range.begin, columns - range.begin, range.groups, kept};
       Largest<Key> largest;
-      for_each_batch<kBatch<Element>>(range, [&](int first) {
+      const auto visit = [&](int first) {
         Group<Real> x[kBatch<Element>];
         source.load(first, x);
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
-      });
+      };
+      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
       Key low = 0;
       if (a.top_k < columns)
         low = least_key<Real>(

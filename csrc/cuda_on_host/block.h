@@ -116,6 +116,18 @@ struct Launch {
 
 struct Cluster;
 
+// A bulk barrier: phases that are over, the bytes that end this one, and what was asked for in it.
+struct BulkCopy {
+  unsigned char* target;
+  const unsigned char* source;
+  size_t bytes;
+};
+struct BulkPhase {
+  unsigned completed = 0;
+  size_t expected = 0;
+  std::vector<BulkCopy> copies;
+};
+
 struct Block {
   Cluster& cluster;
   const Launch& launch;
@@ -126,7 +138,8 @@ struct Block {
   Barrier barrier;
   std::vector<unsigned char> shared_memory;                         // dynamic
   std::map<const void*, std::vector<unsigned char>> shared_arrays;  // static, by key
-  Mutex shared_arrays_mutex, begin_mutex;
+  std::map<const void*, BulkPhase> bulk_phases;                     // by barrier
+  Mutex shared_arrays_mutex, begin_mutex, bulk_mutex;
   bool begun = false;
   std::atomic<unsigned> living;  // threads that have not exited
 

@@ -4,12 +4,14 @@
 
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
+#include "bulk.h"
 #include "language.h"
 
 namespace tad {
 namespace cuda {
 
 constexpr int kRowThreads = 64;  // a thread costs far more here than its columns
+constexpr int kResidentBlocks = 3;
 
 template <class T, int kCount, int kUse = 0>
 T* shared_array() {
@@ -19,6 +21,24 @@ T* shared_array() {
 
 using cuda_on_host::dynamic_shared_memory;
 
+using cuda_on_host::bulk_begin;
+using cuda_on_host::bulk_copy;
+using cuda_on_host::bulk_expect;
+using cuda_on_host::bulk_wait;
+using cuda_on_host::BulkBarrier;
+
+inline void bulk_asked() {
+  __syncthreads();
+}
+
+inline bool has_bulk_copies() {
+  return cuda_on_host::device.clusters;
+}
+
+inline void store_streaming(uint4* target, const uint4& value) {
+  *target = value;
+}
+
 inline int cluster_rank() {
   return int(cuda_on_host::cluster_rank());
 }
@@ -26,8 +46,9 @@ inline int cluster_size() {
   return int(cuda_on_host::cluster_size());
 }
 
-using cuda_on_host::cluster_arrive;
-using cuda_on_host::cluster_arrive_relaxed;
+inline void cluster_arrive(bool releases, std::source_location at = std::source_location::current()) {
+  cuda_on_host::cluster_arrive(at, releases);
+}
 using cuda_on_host::cluster_wait;
 
 template <class T>

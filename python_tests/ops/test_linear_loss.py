@@ -188,11 +188,13 @@ def test_opcheck(device: str, weight_grad: bool) -> None:
     torch.library.opcheck(torch.ops.tad_ext.linear_tad_loss_backward.default, backward)
 
 
-def test_compiles_without_graph_breaks(device: str) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_compiles_without_graph_breaks(device: str, autocast: bool) -> None:
     student, teacher, head, labels, steps = hidden_entries(torch.float32, device)
 
     def step(x: Tensor) -> Tensor:
-        return fused_linear_tad_loss(x * 2, teacher, head, labels, steps, delta=2).loss
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+            return fused_linear_tad_loss(x * 2, teacher, head, labels, steps, delta=2).loss
 
     x, y = student.clone().requires_grad_(), student.clone().requires_grad_()
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(x)
