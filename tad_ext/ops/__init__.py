@@ -1,7 +1,7 @@
 """The operators: compiled kernels with their Python face, and `reference`, their plain-PyTorch meaning."""
 
 from . import reference
-from .library import backend_info
+from .library import backend_info, operators_wait
 from .log_softmax import masked_log_softmax
 from .loss import fused_linear_tad_loss, fused_tad_loss
 from .philox import pack_offsets, uniform_noise
@@ -26,6 +26,7 @@ __all__ = [
     "in_place",
     "margin_log_odds",
     "masked_log_softmax",
+    "operators_wait",
     "pack_offsets",
     "reference",
     "select",

@@ -106,4 +106,9 @@ def values_may_be_read(tensor: Tensor) -> bool:
     """On a GPU that would wait for the device, so only where TAD_EXT_DEBUG is 1; never while a compiler traces."""
     if torch.compiler.is_compiling() or tensor.is_meta:
         return False
-    return tensor.device.type == "cpu" or os.environ.get("TAD_EXT_DEBUG") == "1"
+    return tensor.device.type == "cpu" or debugging()
+
+
+def debugging() -> bool:
+    """Whether values are checked on a GPU, too."""
+    return os.environ.get("TAD_EXT_DEBUG") == "1"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from . import reference
-from .checks import check_devices
+from .checks import check_devices, debugging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -84,6 +84,11 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         return torch.library.register_fake(f"tad_ext::{name}", checked)
 
     return register
+
+
+def operators_wait() -> bool:
+    """Whether operators look at values on a GPU: the reference does, and with TAD_EXT_DEBUG=1 all do."""
+    return _module is None or debugging()
 
 
 def backend_info() -> dict[str, Any]:

@@ -13,7 +13,9 @@ _MASK32 = 0xFFFFFFFF
 
 def pack_offsets(step: Tensor | int, position: Tensor) -> Tensor:
     """The `offsets` argument of `token_statistics`: int64, the decoding step above, the position in the low 32 bits."""
-    return (torch.as_tensor(step, dtype=torch.int64, device=position.device) << 32) | position.to(torch.int64)
+    if isinstance(step, Tensor):
+        step = step.to(position.device, torch.int64)
+    return position.to(torch.int64) | (step << 32)
 
 
 def gumbel_noise(seeds: Tensor, offsets: Tensor, vocabulary: int) -> Tensor:
