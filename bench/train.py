@@ -28,8 +28,7 @@ from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.ops import reference
 
-from .decode.forward import flops
-from .decode.shapes import LLADA_8B, TINY, random_model
+from .decode.shapes import LLADA_8B, TINY, flops, random_model
 from .results import Line, failed, write_json
 
 PROMPT, REFERENCE, CANVAS = 150, 130, 256  # tokens; the teacher's prompt has the reference besides

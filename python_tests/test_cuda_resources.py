@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 import cuda_resources
-from cuda_resources import Usage, check, compare, main, parse, render, short_name
+from cuda_resources import NUMBERS, Usage, check, compare, main, parse, render, short_name, with_accesses
 
 REPORT = """\
 ptxas info    : 0 bytes gmem
@@ -31,6 +31,32 @@ ptxas info    : Function properties for tad::cuda::helper(float, int)
 ROWS = Usage("a.cu: rows<float, 8>", "sm_80", registers=40, stack=0, spill_stores=0, spill_loads=0, shared=1024)
 PLAIN = Usage("a.cu: plain", "sm_80", registers=255, stack=160, spill_stores=8, spill_loads=12, shared=0)
 HELPER = Usage("a.cu: helper", "sm_80", registers=None, stack=16, spill_stores=0, spill_loads=0, shared=0)
+PTX = """\
+.visible .entry _ZN3tad4cuda4rowsIfLi8EEEvNS_4ArgsE(
+\t.param .align 8 .b8 _ZN3tad4cuda4rowsIfLi8EEEvNS_4ArgsE_param_0[64]
+)
+.maxntid 256
+{
+\tld.param.b64 \t%rd1, [_ZN3tad4cuda4rowsIfLi8EEEvNS_4ArgsE_param_0];
+\tld.global.v4.u32 \t{%r1, %r2, %r3, %r4}, [%rd1];
+\tld.global.nc.v2.b64 \t{%rd2, %rd3}, [%rd1+16];
+\tld.global.u16 \t%rs1, [%rd1+32];
+\tld.shared.v4.u32 \t{%r1, %r2, %r3, %r4}, [%r9];
+\tst.global.cs.v4.u32 \t[%rd4], {%r1, %r2, %r3, %r4};
+\t@%p1 st.global.u32 \t[%rd4+16], %r1;
+{
+.reg .pred over;
+}
+\tst.global.v2.f32 \t[%rd4+20], {%f1, %f2};
+}
+\t// .globl plain
+.visible .entry plain(
+\t.param .b64 plain_param_0
+)
+{
+\tret;
+}
+"""
 VERSION = "13.0.88"
 
 
@@ -43,6 +69,15 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_kernels_and_device_functions_are_read() -> None:
     assert parse(REPORT, "a.cu", "sm_80") == [ROWS, PLAIN, HELPER]
+
+
+def test_accesses_to_global_memory_are_counted_by_their_size() -> None:
+    rows = dataclasses.replace(ROWS, kernel="a.cu: rows<float, 8>")
+    plain = dataclasses.replace(PLAIN, kernel="a.cu: plain")
+    counted = dataclasses.replace(rows, loads_16=2, loads_less=1, stores_16=1, stores_less=2)
+    assert with_accesses([rows, plain, HELPER], PTX) == [counted, plain, HELPER]
+    with pytest.raises(ValueError, match=r"a.cu: gone for sm_80: PTX has no such kernel"):
+        with_accesses([dataclasses.replace(rows, kernel="a.cu: gone")], PTX)
 
 
 def test_names_keep_what_tells_instances_apart() -> None:
@@ -74,7 +109,7 @@ def test_the_table_does_not_depend_on_the_order_of_compilation() -> None:
     assert render([PLAIN, ROWS, HELPER], VERSION) == render([HELPER, ROWS, PLAIN], VERSION)
 
 
-@pytest.mark.parametrize("column", ["registers", "stack", "spill_stores", "spill_loads", "shared"])
+@pytest.mark.parametrize("column", NUMBERS)
 def test_a_change_in_any_column_is_an_error_that_shows_it(column: str) -> None:
     changed = dataclasses.replace(ROWS, **{column: 7})
     diff, wrong = compare(render([ROWS, HELPER], VERSION), render([changed, HELPER], VERSION))

@@ -1,7 +1,8 @@
 """Compiles every CUDA kernel, warnings as errors, and compares what each one uses with csrc/cuda/resources.txt.
 
 A kernel that spills registers, or suddenly takes twice as many, still computes the right numbers; only its speed is
-gone, and no test on a machine without a GPU would notice. ptxas knows at compile time, so this does notice. Dynamic
+gone, and no test on a machine without a GPU would notice. So is that of one whose 16-byte stores the compiler has taken
+apart, which cost half the bandwidth on an H200 once. ptxas and PTX say so at compile time, so this does notice. Dynamic
 shared memory is chosen at launch and is not in the table.
 
 The table names the sources it is of. Where these and nvcc are the same, nothing is compiled again; --again does.
@@ -15,9 +16,10 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cuda_toolkit import CHECKED_ARCHITECTURES, NVCC_FLAGS, WARNINGS_AS_ERRORS, Toolkit, find_toolkit
@@ -32,16 +34,20 @@ SOURCES = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/common/*.
 TITLE = f"""\
 # What each CUDA kernel uses, as ptxas reports it: registers per thread; bytes of stack and of register spills per
 # thread; bytes of shared memory per block. "-" for registers: a device function of its own, not a kernel.
+# And as PTX has it: how many of its loads from global memory, and stores to it, are of 16 bytes, and how many of less.
 # Checked in CI, written by `{ACCEPT}`.
 """
 SOURCES_ARE = "# Of the sources with the digest "
-COLUMNS = "{:8}{:>9}{:>7}{:>14}{:>13}{:>8}  {}"
-HEADING = COLUMNS.format("arch", "registers", "stack", "spill_stores", "spill_loads", "shared", "kernel")
+NUMBERS = (
+    "registers", "stack", "spill_stores", "spill_loads", "shared", "loads_16", "loads_less", "stores_16", "stores_less",
+)  # fmt: skip
+COLUMNS = "{:8}" + "".join(f"{{:>{len(name) + 1}}}" for name in NUMBERS) + "  {}"
+HEADING = COLUMNS.format("arch", *NUMBERS, "kernel")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """One kernel on one architecture: bytes, and registers (None for a device function that is no kernel)."""
+    """One kernel on one architecture: bytes, registers (None for a device function that is no kernel), and accesses."""
 
     kernel: str
     architecture: str
@@ -50,12 +56,17 @@ class Usage:
     spill_stores: int
     spill_loads: int
     shared: int
+    loads_16: int = 0
+    loads_less: int = 0
+    stores_16: int = 0
+    stores_less: int = 0
 
     def line(self) -> str:
         """The kernel's line of the table."""
-        registers = "-" if self.registers is None else self.registers
-        numbers = (registers, self.stack, self.spill_stores, self.spill_loads, self.shared)
-        return COLUMNS.format(self.architecture, *numbers, self.kernel)
+        numbers = [getattr(self, name) for name in NUMBERS]
+        return COLUMNS.format(
+            self.architecture, *("-" if number is None else number for number in numbers), self.kernel
+        )
 
 
 def short_name(demangled: str) -> str:
@@ -98,6 +109,18 @@ def parse(report: str, file: str, architecture: str) -> list[Usage]:
     return list(found.values())
 
 
+def accesses(ptx: str) -> dict[str, Counter[str]]:
+    """Of each kernel of a PTX file: how many accesses to global memory, by their column of the table."""
+    found = {}
+    # A kernel ends where the next one, or a function, begins: a lone brace may also be inlined assembly's.
+    for name, body in re.findall(r"\.entry (\w+)\((.*?)(?=\n\S*\s?\.(?:entry|func)\b|\Z)", ptx, re.DOTALL):
+        found[name] = counts = Counter[str]()
+        for kind, vector, bits in re.findall(r"\b(ld|st)\.[\w.:]*?global[\w.:]*?(?:\.v([24]))?\.[a-z](\d+)\s", body):
+            size = "16" if int(vector or 1) * int(bits) == 128 else "less"
+            counts[f"{'loads' if kind == 'ld' else 'stores'}_{size}"] += 1
+    return found
+
+
 def render(usages: Iterable[Usage], version: str) -> str:
     """The table as text. The names come last, so that a new one does not move the columns of the others."""
     lines = [usage.line() for usage in sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))]
@@ -121,22 +144,39 @@ def _rows(table: str) -> list[str]:
 
 
 def _kernels(table: list[str]) -> set[tuple[str, str]]:
-    fields = [line.split(None, 6) for line in table[2:]]
+    fields = [line.split(None, len(NUMBERS) + 1) for line in table[2:]]
     return {(field[0], field[-1]) for field in fields}
 
 
 def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[Usage]:
     """One source file for one architecture; a ValueError holds the compiler's messages."""
     virtual = architecture.replace("sm_", "compute_")
-    target = OBJECTS / f"{source.stem}.{architecture}.o"
+    folder = OBJECTS / f"{source.stem}.{architecture}"
+    folder.mkdir(exist_ok=True)
     flags = [*NVCC_FLAGS, *WARNINGS_AS_ERRORS, f"-gencode=arch={virtual},code={architecture}", "-Xptxas", "-v"]
-    command = [str(toolkit.nvcc), *flags, "-c", str(source), "-o", str(target)]
+    kept = ["--keep", "--keep-dir", str(folder)]
+    command = [str(toolkit.nvcc), *flags, *kept, "-c", str(source), "-o", str(folder / "object.o")]
     result = subprocess.run(command, capture_output=True, text=True)
     report = demangle(result.stdout + result.stderr)
     if result.returncode != 0:
         messages = "\n".join(line for line in report.splitlines() if not line.startswith("ptxas info"))
         raise ValueError(f"{source.name} does not compile for {architecture}:\n{messages}")
-    return parse(report, source.name, architecture)
+    return with_accesses(parse(report, source.name, architecture), (folder / f"{source.stem}.ptx").read_text())
+
+
+def with_accesses(usages: list[Usage], ptx: str) -> list[Usage]:
+    """The kernels with what PTX says of them. ValueError if it does not have one of them."""
+    mangled = re.findall(r"\.entry (\w+)\(", ptx)
+    readable = demangle("\n".join(mangled)).splitlines()
+    counts = accesses(ptx)
+    by_name = {short_name(name): counts[own] for name, own in zip(readable, mangled, strict=True)}
+    found = []
+    for usage in usages:
+        name = usage.kernel.partition(": ")[2]
+        if usage.registers is not None and name not in by_name:
+            raise ValueError(f"{usage.kernel} for {usage.architecture}: PTX has no such kernel")
+        found.append(replace(usage, **by_name.get(name, {})))
+    return found
 
 
 def compile_all(toolkit: Toolkit, sources: list[Path]) -> list[Usage]:

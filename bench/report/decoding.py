@@ -1,4 +1,4 @@
-"""Whole decodes, and forwards of a model, as Markdown."""
+"""Whole decodes as Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..results import Line, is_baseline, measured
 from .operators import failures
-from .text import digits, markdown_table, memory_text, shape_text, time_text
+from .text import digits, markdown_table, shape_text
 
 _HEADER = [
     "", "forwards/s", "tokens/s", "median step ms", "layers ms", "head ms", "neither ms", "neither",
@@ -31,25 +31,6 @@ def decoding_tables(group: dict[str, Any], *, parts: bool = False) -> str:
 def outside_layers_ms(line: Line) -> float:
     """Of a mean step: the head, and all that is neither layers nor head."""
     return sum(line["parts_ms"].values()) - line["parts_ms"]["layers"]
-
-
-def forward_table(result: dict[str, Any]) -> str:
-    """Forwards per second, and the share of the output head: what its absence saves."""
-    lines = measured(result["forwards"])
-    without = next((line["median_ms"] for line in lines if line["rows"] == 0), None)
-    rows = [
-        [
-            f"forward, {result['dtype']}, {result['positions']:,} positions, {line['path']}",
-            time_text(line["median_ms"]),
-            f"{1e3 / line['median_ms']:,.1f}",
-            f"{line['flops'] / line['median_ms'] / 1e9:,.0f}",
-            "" if without is None else f"{max(0.0, 1 - without / line['median_ms']):.1%}",
-            memory_text(line["peak_bytes"]),
-        ]
-        for line in lines
-    ]
-    table = markdown_table(["", "time", "forwards/s", "TFLOP/s", "of it the head", "memory"], rows)
-    return f"Random weights, {result['parameters']:,} parameters ({shape_text(result['shape'])}):\n\n{table}"
 
 
 def _words(group: dict[str, Any]) -> str:

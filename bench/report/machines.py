@@ -7,7 +7,7 @@ from typing import Any
 
 from ..results import copy_rate, decoding_of, groups_of, results_with
 from .counters import counters_table
-from .decoding import decoding_tables, forward_table
+from .decoding import decoding_tables
 from .operators import case_table, short_table
 from .text import plain
 from .training import training_table
@@ -84,8 +84,6 @@ def _short_tables(document: dict[str, Any]) -> Iterator[str]:
     if operators:
         yield operators
     steps = document.get("steps", {})
-    if steps.get("forward", {}).get("result", {}).get("forwards"):
-        yield forward_table(steps["forward"]["result"])
     yield from map(decoding_tables, decoding_of(document))
     yield from map(training_table, results_with("training", document))
     missing = [

@@ -17,7 +17,8 @@ TAD_HOST_DEVICE int64_t row_of_entry(const TokenStatisticsArguments& a, int64_t 
   return a.rows ? a.rows[entry] : entry;
 }
 
-TAD_HOST_DEVICE bool is_suppressed(const TokenStatisticsArguments& a, int64_t token) {
+/// The place in the list of the first suppressed token from `token` on.
+TAD_HOST_DEVICE int64_t first_suppressed(const TokenStatisticsArguments& a, int64_t token) {
   int64_t low = 0, high = a.suppressed_count;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
@@ -26,7 +27,12 @@ TAD_HOST_DEVICE bool is_suppressed(const TokenStatisticsArguments& a, int64_t to
     else
       high = middle;
   }
-  return low < a.suppressed_count && a.suppressed[low] == token;
+  return low;
+}
+
+TAD_HOST_DEVICE bool is_suppressed(const TokenStatisticsArguments& a, int64_t token) {
+  const int64_t place = first_suppressed(a, token);
+  return place < a.suppressed_count && a.suppressed[place] == token;
 }
 
 /// The lowest allowed token other than `taken`; -1 where there is none.

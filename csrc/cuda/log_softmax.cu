@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
         source.load(first, x);
         accumulate(part, x, exponent);
       };
-      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
+      visit_first<kBatch<Element>>(arrivals, range, visit, source);
       struct Normalizer {
         Real rounded, rest;
       };
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
       }
       part += double(sum);
     };
-    visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, upstream);
+    visit_first<kBatch<Element>>(arrivals, range, visit, upstream);
     const double total = cluster.template reduce<kRowThreads>(part, by_pairs(Plus()));
     const Real b = Real(1 / a.temperature), reference = normalizers[2 * entry];
     const Real scale = Real(total / a.temperature / std::exp(double(normalizers[2 * entry + 1])));

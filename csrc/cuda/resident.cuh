@@ -46,7 +46,8 @@ __device__ __forceinline__ void for_each_group(const ColumnRange& range, const V
   for (int group = int(threadIdx.x); group < range.groups; group += kRowThreads) visit(group);
 }
 
-/// The parts of rows that are on their way into a block's shared memory, batch by batch.
+/// The parts of rows that are on their way into a block's shared memory, batch by batch. A block asks once: where rows
+/// stay, each cluster has one of its own, and an entry that adds to a row does not come this way.
 class Arrivals {
  public:
   __device__ Arrivals() {
@@ -56,7 +57,7 @@ class Arrivals {
   /// Asks for all groups of some rows: a batch is kGroups of each for every thread.
   template <int kGroups, class... Rows>
   __device__ void ask_for(const ColumnRange& range, const Rows&... rows) {
-    __syncthreads();  // the barriers are there now, and nobody reads the row before any more
+    __syncthreads();  // the barriers are there now
     if (threadIdx.x == 0) {
       BulkBarrier* barrier = barriers();
       for (int first = 0; first < range.groups; first += kGroups * kRowThreads, ++barrier) {
@@ -68,16 +69,11 @@ class Arrivals {
     bulk_asked();
   }
 
-  /// All threads wait for each batch once.
-  __device__ __forceinline__ void wait_for(int batch) {
-    bulk_wait(barriers() + batch, unsigned(parities_ >> batch) & 1);
-    parities_ ^= decltype(parities_)(1) << batch;
-  }
+  __device__ __forceinline__ void wait_for(int batch) { bulk_wait(barriers() + batch, /*parity=*/0); }
 
  private:
   // A batch is of 64 bytes for every thread, or more, and a block has less than 256 KB.
   static constexpr int kMostBatches = (256 << 10) / (64 * kRowThreads);
-  std::conditional_t<(kMostBatches > 32), uint64_t, uint32_t> parities_ = 0;
 
   __device__ static BulkBarrier* barriers() { return shared_array<BulkBarrier, kMostBatches>(); }
 };
@@ -88,15 +84,13 @@ __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const V
   for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads) visit(first);
 }
 
-/// The same as the first visit of rows, which are on their way while `meanwhile` runs if they may.
-template <int kGroups, class Meanwhile, class Visit, class First, class... Others>
+/// The same as the first visit of rows, which come meanwhile if they may.
+template <int kGroups, class Visit, class First, class... Others>
 __device__ __forceinline__ void visit_first(
-    Arrivals& arrivals, const ColumnRange& range, const Meanwhile& meanwhile, const Visit& visit, const First& row,
-    const Others&... others) {
+    Arrivals& arrivals, const ColumnRange& range, const Visit& visit, const First& row, const Others&... others) {
   if constexpr (First::kMayArrive) {
     if (has_bulk_copies()) {
       arrivals.ask_for<kGroups>(range, row, others...);
-      meanwhile();
       for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
         arrivals.wait_for(batch);
         if (begin + int(threadIdx.x) < range.groups) visit(begin + int(threadIdx.x));
@@ -104,7 +98,6 @@ __device__ __forceinline__ void visit_first(
       return;
     }
   }
-  meanwhile();
   for_each_batch<kGroups>(range, visit);
 }
 

@@ -47,23 +47,27 @@ struct Reference {
   double power = 0;
 };
 
+/// Beyond it scale * max need not be a number that float64 has; and the nearest ones are far apart long before.
+constexpr double kLargestPower = 1e308;
+
 /// How logits at inverse temperature b become exponents of two.
 template <class Real>
 struct Exponent {
   double b;
   Real scale, headroom;
 
-  /// Exponents stay relative to one reference until a logit stands so far above it that exp would exceed e^20: so that
-  /// hardly any group makes its thread move what it has.
-  __device__ explicit Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(20 / b)) {}
+  /// Exponents stay relative to one reference until a logit stands so far above it that exp would exceed e^8: so that
+  /// few groups make their thread move what it has, and float32 still has the last digits of such an exponent.
+  __device__ explicit Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(8 / b)) {}
 
   __device__ __forceinline__ Real exp(Real difference) const { return exp_base2(difference * scale); }
   __device__ __forceinline__ Real exp(Real difference, Real rest) const { return exp_base2(difference * scale + rest); }
 
   __device__ __forceinline__ Reference<Real> reference_at(Real max) const {
     if (max == Real(-INFINITY)) return {};
-    const double power = ceil(double(max) * double(scale));
-    return {max, Real(fma(double(max), double(scale), -power)), power};
+    const double scaled = double(max) * double(scale);
+    const double power = ceil(fmin(fmax(scaled, -kLargestPower), kLargestPower));
+    return {max, Real(fmin(fmax(fma(double(max), double(scale), -power), -1.0), 0.0)), power};
   }
 };
 
@@ -97,7 +101,7 @@ struct PowerSum {
     return factor;
   }
 
-  /// Relative to exp of the largest logit, as it was added.
+  /// Relative to exp of the reference's logit, as that was added.
   __device__ __forceinline__ RowSum<double> row_sum() const {
     return {double(at.max), sum / double(exp_base2(at.rest)), 0};
   }
@@ -149,7 +153,7 @@ struct PowerSums {
     weighted = factor > 0 ? weighted * factor : 0;
   }
 
-  /// Relative to exp of the largest logits, at inverse temperature b.
+  /// Relative to exp of the references' logits, at inverse temperature b.
   __device__ __forceinline__ DivergenceSum<double> divergence_sum(double b) const {
     DivergenceSum<double> sums{student.row_sum(), teacher.row_sum()};
     sums.teacher.weighted = weighted * b / double(exp_base2(teacher.at.rest));

@@ -73,17 +73,15 @@ struct Visit {
       student.load(first, x);
       accumulate(part, x, exponent);
     };
-    Scale scale;
-    const auto meanwhile = [&] {
-      if (target && threadIdx.x < kWarp) scale = scale_of(entry);
-    };
-    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, student);
+    visit_first<kBatch<Element>>(arrivals, range, visit, student);
     const OfRowSums<Real> of_warp{exponent};
     const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
       const RowSum<double> row = whole.row_sum();
+      const Scale scale = target ? scale_of(entry) : Scale{};
+      const double loss = speaks() ? cross_entropy(row, from_storage<double>(label_element)) : 0;
       return NearSums{
-          speaks() ? cross_entropy(row, from_storage<double>(label_element)) : 0, Real(reference_of(row.max)),
-          scale.value, Real(scale.value / row.sum), !scale.is_zero};
+          loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
+          Real(reference_of(row.max)), scale.value, Real(scale.value / row.sum), !scale.is_zero};
     });
     if (!target) return sums.loss;
     if (!sums.has_gradient) {
@@ -115,14 +113,11 @@ struct Visit {
       teacher.load(first, t);
       accumulate(part, s, t, exponent);
     };
-    Scale scale;
-    const auto meanwhile = [&] {
-      if (target && threadIdx.x < kWarp) scale = scale_of(entry);
-    };
-    visit_first<kPairBatch<Element>>(arrivals, range, meanwhile, visit, student, teacher);
+    visit_first<kPairBatch<Element>>(arrivals, range, visit, student, teacher);
     const OfPowerSums<Real> of_warp{exponent};
     const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
       const DivergenceSum<double> rows = whole.divergence_sum(exponent.b);
+      const Scale scale = target ? scale_of(entry) : Scale{};
       return DistantSums{
           speaks() ? rows.divergence() : 0,
           Real(reference_of(rows.student.max)),

@@ -22,8 +22,9 @@ constexpr int kRevealThreads = 768;  // of which each has 80 registers
 /// Blocks per multiprocessor that registers must suffice for: as many as ptxas reaches without spills.
 template <class Element, bool kSampled>
 constexpr int kMinBlocks = sizeof(Element) == 8                ? 1
-                           : std::is_same_v<Element, BFloat16> ? (kSampled ? 3 : 6)
-                                                               : (kSampled ? 2 : 5);
+                           : kSampled                          ? 2
+                           : std::is_same_v<Element, BFloat16> ? 6
+                                                               : 5;
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
@@ -50,6 +51,14 @@ __device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a
   for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp)
     found = found || (a.suppressed[k] >= begin && a.suppressed[k] < end);
   return __any_sync(~0u, found) != 0;
+}
+
+/// A bit for each column of a group, where its id is suppressed.
+__device__ __forceinline__ unsigned suppressed_in_group(const TokenStatisticsArguments& a, int column) {
+  unsigned bits = 0;
+  for (int64_t k = first_suppressed(a, column); k < a.suppressed_count && a.suppressed[k] < column + kGroup; ++k)
+    bits |= 1u << unsigned(a.suppressed[k] - column);
+  return bits;
 }
 
 /// A thread's sums over its columns of a slice, of 2^(scale * x - power), but for those that are the slice's largest.
@@ -108,7 +117,9 @@ __device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Rea
       }
     }
   }
-  const double factor = power_of_two(at.power - exponent.reference_at(max).power);
+  // As on the CPU, nothing is left of what is so far below the largest.
+  const double factor =
+      own - max < Real(kLowestExponent) ? 0 : power_of_two(at.power - exponent.reference_at(max).power);
   found.others = double(sum) * factor;
   if (sum > 0) found.weighted = (double(weighted) + double(sum) * (double(own) - double(max))) * factor;
   return found;
@@ -128,14 +139,13 @@ template <class Real, class Element>
 __device__ GumbelBest
 sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element* logits, int begin, int end) {
   const uint64_t seed = uint64_t(a.seeds[entry]), offset = uint64_t(a.offsets[entry]);
-  const double inverse_temperature = 1 / a.temperature;
   GumbelBest best;
   double best_of_warp = -INFINITY;
 #pragma unroll 1
   for (int g = 0; g < kGroups; ++g) {
     const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
     const Group<Real> x = load_group<Real>(logits, column, end);  // columns behind the end are -inf, and cannot win
-    const double largest = double(max_of(x)) * inverse_temperature;
+    const double largest = double(max_of(x)) / a.temperature;
     if (!__any_sync(~0u, !(best_of_warp - largest > kGumbelBound))) continue;
     PhiloxWords words[kGroup / 4];
 #pragma unroll
@@ -184,10 +194,11 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   if (any_suppressed(a, begin, end)) {  // of most slices no id is
     maxima.first = Real(-INFINITY);
 #pragma unroll 1
-    for (int g = 0; g < kGroups; ++g) {
+    for (int g = 0; g < kGroups && column(g) < end; ++g) {
       const Group<Real> x = group(g);
+      const unsigned hidden = suppressed_in_group(a, column(g));
       for (int i = 0; i < kGroup; ++i)
-        if (x.value[i] > maxima.first && !is_suppressed(a, column(g) + i)) maxima.first = x.value[i];
+        if (!(hidden >> i & 1)) maxima.first = fmax(maxima.first, x.value[i]);
     }
   }
   const Real may_be_chosen = maxima.first;

@@ -63,3 +63,34 @@ def test_the_largest_numbers(device: str, dtype: torch.dtype, largest: float) ->
     ours, exact = token_statistics(logits), reference.token_statistics(logits.double())
     for name in ("token", "second_token", "confidence", "margin", "entropy", "logsumexp", "valid"):
         torch.testing.assert_close(getattr(ours, name), getattr(exact, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("low", [-2e19, -1e30, -1e300])
+def test_masked_columns_of_float64(device: str, low: float) -> None:
+    """Half of the columns are as good as impossible, in numbers whose product with log2(e) float64 rounds."""
+    logits = torch.randn(2, 4 * BLOCK, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    logits[0, : 2 * BLOCK] = low
+    logits[1, 2 * BLOCK :] = low
+    labels, steps = torch.tensor([3 * BLOCK, 5], device=device), torch.ones(2, device=device).long()
+    for kind in (steps, steps + 8):
+        ours, gradient = loss_and_gradient(fused_tad_loss, logits, logits, labels, kind, delta=4)
+        exact, _ = loss_and_gradient(reference.fused_tad_loss, logits, logits, labels, kind, delta=4)
+        torch.testing.assert_close(ours.loss, exact.loss)
+        assert gradient.isfinite().all()
+    assert token_statistics(logits).valid.all()
+
+
+def test_a_row_that_is_sure_of_its_label_has_no_negative_loss(device: str) -> None:
+    """Whatever lies beside it, and however its logits climb to it."""
+    generator = torch.Generator().manual_seed(0)
+    heights = torch.randint(0, 45, (64, 2 * BLOCK), generator=generator).sort().values.float()
+    logits = (heights + torch.rand(64, 2 * BLOCK, generator=generator)).to(device)
+    labels = logits.argmax(-1)
+    logits[torch.arange(64), labels] += 19.1
+    for row in range(64):
+        one, label = logits[row : row + 1], labels[row : row + 1]
+        loss = fused_tad_loss(one, None, label, torch.ones_like(label), delta=4, kl_weight=0.0).loss
+        assert loss >= 0
+        torch.testing.assert_close(
+            loss, torch.nn.functional.cross_entropy(one.double(), label).float(), rtol=1e-5, atol=2e-7
+        )

@@ -260,6 +260,16 @@ def test_entropies_of_sure_rows_keep_their_digits(device: str, ahead: float) -> 
     assert statistics.log_odds.item() == pytest.approx(ahead - math.log(39), rel=1e-6)
 
 
+@pytest.mark.parametrize("other", [1, 300, 9000, 20_000])
+def test_others_beyond_float32_are_nothing_wherever_they_lie(device: str, other: int) -> None:
+    """In the same thread, block or slice as the best, or in another."""
+    logits = torch.full((1, 24_000), -200.0, device=device)
+    logits[0, 0], logits[0, other] = 0.0, -100.0
+    statistics = token_statistics(logits)
+    assert statistics.second_token.item() == other
+    assert statistics.log_odds.item() == math.inf
+
+
 def test_the_margins_order_is_float64s_where_all_margins_are_1(device: str) -> None:
     for seed in range(50):
         logits = rows_with_a_peak(seed, torch.float32)
