@@ -67,7 +67,8 @@ struct Exponent {
     if (max == Real(-INFINITY)) return {};
     const double scaled = double(max) * double(scale);
     const double power = ceil(fmin(fmax(scaled, -kLargestPower), kLargestPower));
-    return {max, Real(fmin(fmax(fma(double(max), double(scale), -power), -1.0), 0.0)), power};
+    const double rest = fmin(fmax(fma(double(max), double(scale), -power), -1.0), 0.0);
+    return {max, Real(rest + (max - max)), power};  // of an infinite logit: NaN, and so is all that follows
   }
 };
 
