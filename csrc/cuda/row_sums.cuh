@@ -24,7 +24,8 @@ __device__ __forceinline__ float exp_base2(float y) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(y));
   return power;
 #else
-  return exp2f(y);
+  const float power = exp2f(y);
+  return power < 1.17549435e-38f ? 0 : power;  // as the instruction flushes it
 #endif
 }
 __device__ __forceinline__ double exp_base2(double y) {
