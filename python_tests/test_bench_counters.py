@@ -92,4 +92,4 @@ def test_without_ncu_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "ncu", lambda: None)
     file = tmp_path / "counters.json"
     assert measure(file) == 0
-    assert json.loads(file.read_text()) == {"counters": [], "missing": "ncu is not installed"}
+    assert json.loads(file.read_text()) == {"counters": [], "missing": "ncu is not on the PATH"}
