@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
       struct Normalizer {
         Real rounded, rest;
       };
-      const OfRowSums<Real> of_warp{exponent};
+      const OfLanes<Real> of_warp{exponent};
       const auto normalizer = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
         const RowSum<double> sums = whole.row_sum();
         const double reference = reference_of(sums.max), log_sum = sums.log_sum();

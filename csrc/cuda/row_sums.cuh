@@ -123,19 +123,6 @@ __device__ __forceinline__ void accumulate(
   part.sum += double(sum);
 }
 
-/// The lanes' sums as one: all move to the largest maximum, and then only add.
-template <class Real>
-struct OfRowSums {
-  Exponent<Real> exponent;
-
-  template <int kLanes>
-  __device__ __forceinline__ PowerSum<Real> operator()(PowerSum<Real> part, Lanes<kLanes> lanes) const {
-    part.move_to(exponent.reference_at(by_pairs(Larger())(part.at.max, lanes)));
-    part.sum = by_pairs(Plus())(part.sum, lanes);
-    return part;
-  }
-};
-
 /// The sums over a part of a student's and a teacher's row.
 template <class Real>
 struct PowerSums {
@@ -194,20 +181,35 @@ __device__ __forceinline__ void accumulate(
   part.weighted += double(weighted);
 }
 
-/// The lanes' sums as one.
+/// The lanes' sums as one: all move to the largest maximum, and then only add.
 template <class Real>
-struct OfPowerSums {
+struct OfLanes {
   Exponent<Real> exponent;
 
   template <int kLanes>
-  __device__ __forceinline__ PowerSums<Real> operator()(PowerSums<Real> part, Lanes<kLanes> lanes) const {
-    const Real student = by_pairs(Larger())(part.student.at.max, lanes);
-    const Real teacher = by_pairs(Larger())(part.teacher.at.max, lanes);
-    part.move_to(exponent.reference_at(student), exponent.reference_at(teacher));
-    part.student.sum = by_pairs(Plus())(part.student.sum, lanes);
-    part.teacher.sum = by_pairs(Plus())(part.teacher.sum, lanes);
-    part.weighted = by_pairs(Plus())(part.weighted, lanes);
+  __device__ __forceinline__ PowerSum<Real> operator()(PowerSum<Real> part, Lanes<kLanes> lanes) const {
+    part.move_to(largest(part, lanes));
+    part.sum = total(part.sum, lanes);
     return part;
+  }
+
+  template <int kLanes>
+  __device__ __forceinline__ PowerSums<Real> operator()(PowerSums<Real> part, Lanes<kLanes> lanes) const {
+    part.move_to(largest(part.student, lanes), largest(part.teacher, lanes));
+    part.student.sum = total(part.student.sum, lanes);
+    part.teacher.sum = total(part.teacher.sum, lanes);
+    part.weighted = total(part.weighted, lanes);
+    return part;
+  }
+
+ private:
+  template <int kLanes>
+  __device__ __forceinline__ Reference<Real> largest(const PowerSum<Real>& part, Lanes<kLanes> lanes) const {
+    return exponent.reference_at(by_pairs(Larger())(part.at.max, lanes));
+  }
+  template <int kLanes>
+  __device__ __forceinline__ static double total(double sum, Lanes<kLanes> lanes) {
+    return by_pairs(Plus())(sum, lanes);
   }
 };
 

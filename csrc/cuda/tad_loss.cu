@@ -59,6 +59,16 @@ struct Visit {
     bool has_gradient;
   };
 
+  /// Writes a row's gradient, unless `target` is null: `of_group(group)` is that of a group of columns.
+  template <bool kWhole, class Sums, class OfGroup>
+  __device__ __forceinline__ void write_gradient(
+      const Sums& sums, Element* target, bool add, const OfGroup& of_group) const {
+    if (!target) return;
+    if (!sums.has_gradient) return fill_columns(Real(0), target, range, columns(), add);
+    const TargetRow<Element, kWhole> out{target + range.begin, columns() - range.begin, add};
+    for_each_group(range, [&](int group) { out.store(of_group(group), group); });
+  }
+
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
   template <bool kWhole>
   __device__ double near(int64_t entry, int64_t student_row, Element* target, bool add) const {
@@ -74,7 +84,7 @@ struct Visit {
       accumulate(part, x, exponent);
     };
     visit_first<kBatch<Element>>(arrivals, range, visit, student);
-    const OfRowSums<Real> of_warp{exponent};
+    const OfLanes<Real> of_warp{exponent};
     const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
       const RowSum<double> row = whole.row_sum();
       const Scale scale = target ? scale_of(entry) : Scale{};
@@ -83,19 +93,13 @@ struct Visit {
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
           Real(reference_of(row.max)), scale.value, Real(scale.value / row.sum), !scale.is_zero};
     });
-    if (!target) return sums.loss;
-    if (!sums.has_gradient) {
-      fill_columns(Real(0), target, range, columns(), add);
-      return sums.loss;
-    }
-    const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
-    for_each_group(range, [&](int group) {
+    write_gradient<kWhole>(sums, target, add, [&](int group) {
       Group<Real> x = student.template again<Real>(group);
       for (int i = 0; i < kGroup; ++i) x.value[i] = exponent.exp(x.value[i] - sums.reference) * sums.factor;
       const int label_in_group = label - range.begin - group * kGroup;
       if (label_in_group >= 0 && label_in_group < kGroup)
         for (int i = 0; i < kGroup; ++i) x.value[i] -= i == label_in_group ? sums.scale : Real(0);
-      out.store(x, group);
+      return x;
     });
     return sums.loss;
   }
@@ -114,7 +118,7 @@ struct Visit {
       accumulate(part, s, t, exponent);
     };
     visit_first<kPairBatch<Element>>(arrivals, range, visit, student, teacher);
-    const OfPowerSums<Real> of_warp{exponent};
+    const OfLanes<Real> of_warp{exponent};
     const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
       const DivergenceSum<double> rows = whole.divergence_sum(exponent.b);
       const Scale scale = target ? scale_of(entry) : Scale{};
@@ -126,13 +130,7 @@ struct Visit {
           Real(double(scale.value) * exponent.b / rows.teacher.sum),
           !scale.is_zero};
     });
-    if (!target) return sums.loss;
-    if (!sums.has_gradient) {
-      fill_columns(Real(0), target, range, columns(), add);
-      return sums.loss;
-    }
-    const TargetRow<Element, kWhole> out{target + range.begin, student.columns, add};
-    for_each_group(range, [&](int group) {
+    write_gradient<kWhole>(sums, target, add, [&](int group) {
       Group<Real> x = student.template again<Real>(group);
       const Group<Real> t = teacher.template again<Real>(group);
       for (int i = 0; i < kGroup; ++i) {
@@ -140,7 +138,7 @@ struct Visit {
         const Real p = exponent.exp(t.value[i] - sums.teacher_reference);
         x.value[i] = (q * sums.ratio - p) * sums.factor;
       }
-      out.store(x, group);
+      return x;
     });
     return sums.loss;
   }
