@@ -145,7 +145,7 @@ def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[U
 
 
 def with_accesses(usages: list[Usage], ptx: str) -> list[Usage]:
-    """The kernels with how many accesses to global memory PTX has in each. ValueError if it does not have one of them."""
+    """The kernels with their accesses to global memory in PTX. ValueError if it does not have one of the kernels."""
     # A kernel ends where the next one, or a function, begins: a lone brace may also be inlined assembly's.
     kernels = re.findall(r"\.entry (\w+)\((.*?)(?=\n\S*\s?\.(?:entry|func)\b|\Z)", ptx, re.DOTALL)
     counts: dict[str, Counter[str]] = {}
