@@ -15,17 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tad_ext.data.trajectories import (
-    MAX_PART_ROWS,
     SCHEMA,
-    ProblemRange,
     Trajectory,
-    TrajectoryMetadata,
     part_name,
     read_part,
     read_parts,
     read_trajectories,
     write_part,
 )
+from tad_ext.data.trajectory_metadata import MAX_PART_ROWS, ProblemRange, TrajectoryMetadata
 
 MASK = 99
 METADATA = TrajectoryMetadata(

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +22,6 @@ import pyarrow.parquet as pq
 
 from tad_ext.data.trajectory_metadata import MAX_PART_ROWS, ProblemRange, TrajectoryMetadata, from_header, to_header
 from tad_ext.files import atomic_path
-
-__all__ = [
-    "SCHEMA",
-    "Part",
-    "ProblemRange",
-    "Trajectory",
-    "TrajectoryMetadata",
-    "noted_model",
-    "part_name",
-    "read_part",
-    "read_parts",
-    "read_trajectories",
-    "write_part",
-]
-
 
 _TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _STEPS = pa.list_(pa.field("element", pa.int16(), nullable=False))
@@ -96,17 +82,13 @@ class Trajectory:
         """The canvas after ``step`` forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere. 0 <= step <
         num_steps.
         """
-        self._check_step(step)
-        return np.where(self.reveal_step <= step, self.response_ids, mask_token_id).astype(np.int64)
+        return np.where(self.steps_to_reveal(step) <= 0, self.response_ids, mask_token_id).astype(np.int64)
 
     def steps_to_reveal(self, step: int) -> np.ndarray:
         """Forwards from state ``step`` until each position is revealed, (G,) int64; <= 0 where it already is."""
-        self._check_step(step)
-        return self.reveal_step.astype(np.int64) - step
-
-    def _check_step(self, step: int) -> None:
         if not 0 <= step < self.num_steps:
             raise ValueError(f"step must lie in 0..{self.num_steps - 1} (num_steps - 1), got {step}")
+        return self.reveal_step.astype(np.int64) - step
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trajectory):
@@ -144,9 +126,9 @@ def write_part(
     """
     if len(trajectories) > MAX_PART_ROWS:
         raise ValueError(f"trajectories must be at most {MAX_PART_ROWS} per part, got {len(trajectories)}")
-    if problems is not None and problems.right != sum(item.correct for item in trajectories):
-        found = sum(item.correct for item in trajectories)
-        raise ValueError(f"problems.right must be the number of correct rows ({found}), got {problems.right}")
+    right = sum(item.correct for item in trajectories)
+    if problems is not None and problems.right != right:
+        raise ValueError(f"problems.right must be the number of correct rows ({right}), got {problems.right}")
     _check_rows(metadata, trajectories)
     columns = {name: [getattr(item, name) for item in trajectories] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA.with_metadata(to_header(metadata, problems)))
@@ -162,18 +144,13 @@ def read_part(path: str | Path) -> Part:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: expected a complete Parquet file, but it cannot be read ({_first_line(error)})"
-        ) from error
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: expected a complete Parquet file, but it cannot be read ({message})") from error
     try:
         metadata, problems = from_header(table.schema.metadata)
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise ValueError(f"expected the columns {_columns(SCHEMA)}, got {_columns(table.schema)}")
-        columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
-        trajectories = [
-            _read_row(index, {name: column[index] for name, column in columns.items()})
-            for index in range(table.num_rows)
-        ]
+        trajectories = [_from_row(index, row) for index, row in enumerate(table.to_pylist())]
         _check_rows(metadata, trajectories)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -201,8 +178,8 @@ def read_parts(folder: str | Path) -> list[Part]:
                 raise ValueError(f"{part.path}: id {item.id!r} is also in {owner[item.id].name}, expected each id once")
             owner[item.id] = part.path
     parts.sort(key=lambda part: (part.problems.start if part.problems else 0, part.path.name))
-    ranged = [(part.path, part.problems) for part in parts if part.problems]
-    for (path, earlier), (next_path, later) in itertools.pairwise(ranged):
+    covering = [(part.path, part.problems) for part in parts if part.problems]
+    for (path, earlier), (next_path, later) in itertools.pairwise(covering):
         if later.start < earlier.stop:
             raise ValueError(
                 f"{next_path} covers the problems {later.start}..{later.stop - 1}, some of which {path.name} covers too"
@@ -215,7 +192,7 @@ def noted_model(folder: str | Path) -> str | None:
     first = min(Path(folder).glob("part-*.parquet"), default=None)
     try:
         return None if first is None else from_header(pq.read_schema(first).metadata)[0].model_revision
-    except (pa.ArrowException, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError, TypeError):
         return None  # `read_parts` says what is wrong with it
 
 
@@ -255,20 +232,12 @@ def _check_rows(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]
         seen.add(item.id)
 
 
-def _read_row(index: int, cells: dict[str, pa.Scalar]) -> Trajectory:
+def _from_row(index: int, row: dict[str, Any]) -> Trajectory:
     try:
-        values = {
-            name: cell.values.to_numpy() if isinstance(cell, pa.ListScalar) else cell.as_py()
-            for name, cell in cells.items()
-        }
-        return Trajectory(**values)
+        return Trajectory(**row)
     except (ValueError, TypeError) as error:
         raise ValueError(f"row {index}: {error}") from error
 
 
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{item.name}: {item.type}" for item in schema)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

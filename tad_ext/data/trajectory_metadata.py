@@ -48,8 +48,15 @@ class TrajectoryMetadata:
         found: list[tuple[str, Any, Any]] = []
         for name in (item.name for item in dataclasses.fields(self) if item.compare):
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                found += (name == "model_revision" and _model_differences(mine, theirs)) or [(name, mine, theirs)]
+            if mine == theirs:
+                continue
+            parts: list[tuple[str, Any, Any]] = []
+            if name == "model_revision" and mine[:1] == theirs[:1] == "{":  # earlier versions wrote a fingerprint
+                # Here, because the models' libraries take seconds to import.
+                from tad_ext.models.identity import identity_differences
+
+                parts = [(f"model's {key}", now, noted) for key, noted, now in identity_differences(theirs, mine)]
+            found += parts or [(name, mine, theirs)]
         return found
 
 
@@ -84,14 +91,14 @@ def to_header(metadata: TrajectoryMetadata, problems: ProblemRange | None) -> di
 
 
 def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, ProblemRange | None]:
-    """The inverse of `to_header`. ValueError for metadata of a foreign file, of another version, or of another form."""
+    """The inverse of `to_header`. ValueError, TypeError: of a foreign file, of another version or form."""
     text = (header or {}).get(METADATA_KEY)
     if text is None:
         raise ValueError(f"expected a trajectory file, but its metadata have no {METADATA_KEY.decode()!r}")
     values = json.loads(text)
-    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-        found = values.get("schema_version") if isinstance(values, dict) else values
-        raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {found!r}")
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {version!r}")
     problems = values.get("problems")
     return (
         _from_json(TrajectoryMetadata, values.get("run")),
@@ -99,21 +106,9 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
     )
 
 
-def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:
-    if not (mine.startswith("{") and theirs.startswith("{")):
-        return []  # one of them is the fingerprint of an earlier version
-    # Here, because the models' libraries take seconds to import.
-    from tad_ext.models.identity import identity_differences
-
-    return [(f"model's {name}", now, noted) for name, noted, now in identity_differences(theirs, mine)]
-
-
 def _from_json(kind: type[T], values: Any) -> T:
     """Builds a flat dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
     kinds = kinds_of(kind)
     if not isinstance(values, dict) or set(values) != set(kinds):
         raise ValueError(f"expected the metadata fields {sorted(kinds)}, got {values!r}")
-    try:
-        return kind(**{name: kinds[name].checked(f"metadata field {name!r}", value) for name, value in values.items()})
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    return kind(**{name: kinds[name].checked(f"metadata field {name!r}", value) for name, value in values.items()})
