@@ -56,8 +56,8 @@ class Gsm8kTask(Task):
         """
         check_split(split, limit)
         problems: dict[str, Problem] = {}
-        for place, row in read_jsonl(self.data, argument="data"):
-            problem = _problem(place, row)
+        for place, record in read_jsonl(self.data, argument="data"):
+            problem = _problem(place, record)
             if problem.id in problems:
                 raise ValueError(f"{place}: the question stands in an earlier line, too: {problem.question[:80]!r}")
             problems[problem.id] = problem
@@ -78,15 +78,15 @@ class Gsm8kTask(Task):
         return extract_number(text)
 
 
-def _problem(place: str, row: dict[str, Any]) -> Problem:
-    """The problem in one row. The reference is the whole worked solution, its final line included, without the
+def _problem(place: str, record: dict[str, Any]) -> Problem:
+    """The problem of a record. The reference is the whole worked solution, its final line included, without the
     calculator's annotations: they are calls of a tool that the model does not have, and repeat what is written out.
     """
     for key in ("question", "answer"):
-        value = row.get(key)
+        value = record.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{place}: {key!r} must be a text that is not empty, got {value!r}")
-    question, worked = row["question"].strip(), row["answer"].strip()
+    question, worked = record["question"].strip(), record["answer"].strip()
     solution, final, number = worked.rpartition(_FINAL)
     answer = normalize_number(number)
     if not (solution and final) or answer is None:

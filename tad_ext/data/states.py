@@ -74,16 +74,16 @@ class TrajectoryStates(Dataset[State]):
 
 @dataclass(frozen=True, eq=False)
 class StateBatch:
-    """A micro-batch of B states with N entries in all: row after row, and ascending within a row. int64."""
+    """A micro-batch of B states with N entries in all: state after state, and ascending within a state. int64."""
 
-    states: Sequence[State]  #: on the host: whoever asks the teacher, too, makes its rows from them
+    states: Sequence[State]  #: on the host: whoever asks the teacher, too, makes its sequences from them
     student: Ragged  #: (B, L): student prompt, then the canvas; (N,) positions of the entries
     labels: Tensor  #: (N,) the trajectory's token
     steps_to_reveal: Tensor  #: (N,) >= 1
 
     @property
     def state_index(self) -> Tensor:
-        """(N,) the row that an entry belongs to."""
+        """(N,) the state that an entry belongs to, 0 <= state_index < B."""
         return self.student.positions // self.student.input_ids.shape[1]
 
     def to(self, device: torch.device | str) -> StateBatch:
@@ -117,7 +117,7 @@ def teacher_side(states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragge
     """What the teacher sees of states, on the CPU: its prompt, then the same canvas; and the entries it is asked about.
 
     Args:
-        wanted: (G,) bool of each state; a state of which nothing is wanted gets no row. Entries stand in the order of
+        wanted: (G,) bool of each state; a state of which nothing is wanted is left out. Entries stand in the order of
             a `StateBatch`.
     """
     asked = [state for state, chosen in zip(states, wanted, strict=True) if chosen.any()]

@@ -1,11 +1,11 @@
 """Trajectory files: how a teacher decoded each problem, stored as the final tokens and the forward that revealed each
 of them.
 
-A folder holds Parquet parts (zstd) of at most 256 rows, ``part-<rank>-<seq>.parquet``, each written atomically. Every
-intermediate state of the decoding follows from two columns, so no state is stored: state s, the canvas after s
+A folder holds Parquet parts (zstd) of at most 256 records, ``part-<rank>-<seq>.parquet``, each written atomically.
+Every intermediate state of the decoding follows from two columns, so none is stored: state s, the canvas after s
 forwards (0 <= s < num_steps), is ``where(reveal_step <= s, token, MASK)``, and ``steps_to_reveal = reveal_step - s``.
 
-How the rows were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
+How the records were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import MAX_PART_ROWS, ProblemRange, TrajectoryMetadata, from_header, to_header
+from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, ProblemRange, TrajectoryMetadata, from_header, to_header
 from tad_ext.files import atomic_path
 
 _TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
@@ -99,7 +99,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Part:
-    """One file's contents. ``problems`` is None where the rows did not come from a task's list (converted files)."""
+    """One file's contents. ``problems`` is None where the records did not come from a task's list (converted files)."""
 
     path: Path
     metadata: TrajectoryMetadata
@@ -121,15 +121,13 @@ def write_part(
     *,
     problems: ProblemRange | None = None,
 ) -> None:
-    """Writes one part atomically. At most 256 rows, none is allowed; row ids must differ and the task must be the
-    metadata's.
-    """
-    if len(trajectories) > MAX_PART_ROWS:
-        raise ValueError(f"trajectories must be at most {MAX_PART_ROWS} per part, got {len(trajectories)}")
+    """Writes one part atomically: 0 to 256 records of different ids, whose task is the metadata's."""
+    if len(trajectories) > MAX_PART_RECORDS:
+        raise ValueError(f"trajectories must be at most {MAX_PART_RECORDS} per part, got {len(trajectories)}")
     right = sum(item.correct for item in trajectories)
     if problems is not None and problems.right != right:
-        raise ValueError(f"problems.right must be the number of correct rows ({right}), got {problems.right}")
-    _check_rows(metadata, trajectories)
+        raise ValueError(f"problems.right must be the number of correct records ({right}), got {problems.right}")
+    _check_records(metadata, trajectories)
     columns = {name: [getattr(item, name) for item in trajectories] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA.with_metadata(to_header(metadata, problems)))
     with atomic_path(path) as temporary:
@@ -150,8 +148,8 @@ def read_part(path: str | Path) -> Part:
         metadata, problems = from_header(table.schema.metadata)
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise ValueError(f"expected the columns {_columns(SCHEMA)}, got {_columns(table.schema)}")
-        trajectories = [_from_row(index, row) for index, row in enumerate(table.to_pylist())]
-        _check_rows(metadata, trajectories)
+        trajectories = [_from_record(index, record) for index, record in enumerate(table.to_pylist())]
+        _check_records(metadata, trajectories)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return Part(path, metadata, problems, trajectories)
@@ -197,8 +195,8 @@ def noted_model(folder: str | Path) -> str | None:
 
 
 def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Trajectory]]:
-    """The metadata and all rows of a folder of parts, in the order of the task's problems. Errors as `read_parts`; no
-    part is one.
+    """The metadata and all records of a folder, in the order of the task's problems. Errors as `read_parts`; an empty
+    folder is one.
     """
     parts = read_parts(folder)
     if not parts:
@@ -218,25 +216,25 @@ def _integers(name: str, values: Iterable[int], dtype: type[np.integer], *, leas
     return array.astype(dtype)  # always a copy
 
 
-def _check_rows(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]) -> None:
+def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]) -> None:
     seen: set[str] = set()
     for item in trajectories:
         if item.task != metadata.task:
-            raise ValueError(f"row {item.id!r}: task must be the file's ({metadata.task!r}), got {item.task!r}")
+            raise ValueError(f"record {item.id!r}: task must be the file's ({metadata.task!r}), got {item.task!r}")
         if len(item.response_ids) != metadata.gen_length:
             raise ValueError(
-                f"row {item.id!r}: expected {metadata.gen_length} response_ids, got {len(item.response_ids)}"
+                f"record {item.id!r}: expected {metadata.gen_length} response_ids, got {len(item.response_ids)}"
             )
         if item.id in seen:
-            raise ValueError(f"row {item.id!r}: expected each id once")
+            raise ValueError(f"record {item.id!r}: expected each id once")
         seen.add(item.id)
 
 
-def _from_row(index: int, row: dict[str, Any]) -> Trajectory:
+def _from_record(index: int, record: dict[str, Any]) -> Trajectory:
     try:
-        return Trajectory(**row)
+        return Trajectory(**record)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"row {index}: {error}") from error
+        raise ValueError(f"record {index}: {error}") from error
 
 
 def _columns(schema: pa.Schema) -> str:

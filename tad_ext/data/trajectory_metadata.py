@@ -1,4 +1,4 @@
-"""What a trajectory file says about itself: how all rows of its folder were made, and which problems this part covers.
+"""What a trajectory file says about itself: how the records of its folder were made, and which problems it covers.
 
 Kept as JSON in the Parquet file's metadata, under one key, together with the version of the schema.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tad_ext.settings import kinds_of
 
-MAX_PART_ROWS = 256
+MAX_PART_RECORDS = 256
 SCHEMA_VERSION = 1
 T = TypeVar("T")
 METADATA_KEY = b"tad_ext.trajectories"
@@ -62,7 +62,7 @@ class TrajectoryMetadata:
 
 @dataclass(frozen=True)
 class ProblemRange:
-    """Which problems a part accounts for, also those that gave no row because the answer was wrong."""
+    """Which problems a part accounts for, also those that gave no record because the answer was wrong."""
 
     start: int  #: index of the first problem in the task's list
     stop: int  #: index after the last
