@@ -90,8 +90,7 @@ def get_task(name: str, **options: Any) -> Task:
             f"task {name!r} has no option {option!r}, got {given[option]!r}; expected one of {', '.join(known)}"
         )
     for option, field in known.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and option not in given:
+        if option not in given and field.default is dataclasses.MISSING:
             raise ValueError(f"task {name!r} needs {option}: {field.metadata['help']}; got none")
     return cast("Task", task_class(**given))
 
