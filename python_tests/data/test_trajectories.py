@@ -233,8 +233,8 @@ def test_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": "0"}, "metadata field 'seed' must be an integer, got '0'"),
-        ({"stop_at_eos": 1}, "metadata field 'stop_at_eos' must be true or false, got 1"),
+        ({"seed": "0"}, "TrajectoryMetadata.seed must be an integer, got '0'"),
+        ({"stop_at_eos": 1}, "TrajectoryMetadata.stop_at_eos must be true or false, got 1"),
         ({"surprise": 1}, "expected the metadata fields"),
         (None, "expected the metadata fields"),
     ],

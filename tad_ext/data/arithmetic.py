@@ -187,8 +187,8 @@ def prompt_text(question: str, reference: str = "") -> str:
     The reference is filled up to seven characters, so that every digit of it stands at the same distance from its
     operation: a small model finds the one from the other by that distance.
     """
-    filler = FILLER * (MAX_STEPS + 1 - len(reference)) if reference else ""
-    return f"{reference}{filler}{question}>"
+    shown = reference.ljust(MAX_STEPS + 1, FILLER) if reference else ""
+    return f"{shown}{question}>"
 
 
 def response_text(question: str, values: Sequence[int], rng: random.Random) -> str:

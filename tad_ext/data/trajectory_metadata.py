@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tad_ext.settings import kinds_of
+from tad_ext.settings import Settings
 
 MAX_PART_RECORDS = 256
 SCHEMA_VERSION = 1
@@ -19,10 +19,12 @@ METADATA_KEY = b"tad_ext.trajectories"
 
 
 @dataclass(frozen=True)
-class TrajectoryMetadata:
+class TrajectoryMetadata(Settings):
     """What every part of a folder has in common; two runs may share a folder only if all of it agrees (but for
     ``model``).
     """
+
+    named_by_class = True
 
     model: str = field(compare=False)  #: name or path of the model, to read; ``model_revision`` is what identifies it
     model_revision: str  #: its identity as `tad_ext.models.identity` writes it on a line (earlier: a fingerprint)
@@ -37,9 +39,6 @@ class TrajectoryMetadata:
     seed: int
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", float(self.temperature))  # JSON tells 0 from 0.0
 
     def differences(self, other: TrajectoryMetadata) -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's value) for each field that must agree and does not; of the model, each setting
@@ -61,7 +60,7 @@ class TrajectoryMetadata:
 
 
 @dataclass(frozen=True)
-class ProblemRange:
+class ProblemRange(Settings):
     """Which problems a part accounts for, also those that gave no record because the answer was wrong."""
 
     start: int  #: index of the first problem in the task's list
@@ -71,6 +70,7 @@ class ProblemRange:
     digest: str  #: of the problems' ids and prompts: shows whether the task still gives the same ones
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.start, self.count - 1, self.right, self.wrong) < 0 or self.right + self.wrong != self.count:
             raise ValueError(f"expected 0 <= start < stop and right + wrong == stop - start, got {self}")
 
@@ -107,8 +107,8 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
 
 
 def _from_json(kind: type[T], values: Any) -> T:
-    """Builds a flat dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    kinds = kinds_of(kind)
-    if not isinstance(values, dict) or set(values) != set(kinds):
-        raise ValueError(f"expected the metadata fields {sorted(kinds)}, got {values!r}")
-    return kind(**{name: kinds[name].checked(f"metadata field {name!r}", value) for name, value in values.items()})
+    """A dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
+    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(values, dict) or set(values) != set(names):
+        raise ValueError(f"expected the metadata fields {sorted(names)}, got {values!r}")
+    return kind(**values)
