@@ -28,6 +28,17 @@ def test_names_are_different() -> None:
     assert len({bug.name for bug in BUGS}) == len(BUGS) >= 8
 
 
+def test_a_bug_is_written_as_in_a_diff(tmp_path: Path) -> None:
+    path = tmp_path / "bugs.diff"
+    path.write_text(
+        "# a comment\n\n@@ late: a.h, a_test\n-  sync();\n   read();\n+  sync();\n"
+        "\n# ---- others ----\n@@ gone: b.h, b_test, thread\n-x\n"
+    )
+    late, gone = read_table(path)
+    assert late == Bug("late", "a.h", "  sync();\n  read();", "  read();\n  sync();", "a_test", "none")
+    assert gone == Bug("gone", "b.h", "x", "", "b_test", "thread")
+
+
 def test_a_place_that_is_gone_or_not_the_only_one_is_refused() -> None:
     bug = dataclasses.replace(BUGS[0], name="gone", old="a + b")
     with pytest.raises(ValueError, match=r"bug gone: .*'a \+ b' 0 times, expected once"):

@@ -17,10 +17,13 @@ from typing import Any
 from setuptools_version import check_setuptools
 
 check_setuptools()
-from setuptools import build_meta  # noqa: E402
 from setuptools.build_meta import (  # noqa: E402, F401
+    build_editable,
     build_sdist,
+    build_wheel,
     get_requires_for_build_sdist,
+    prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
 )
 
 
@@ -39,33 +42,12 @@ def _installed_torch() -> bool:
     return False
 
 
+_TORCH_IS_HERE = _installed_torch()  # for whichever of these functions pip calls
+
+
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     """Nothing beyond pyproject.toml where torch is installed."""
-    return [] if _installed_torch() else ["torch>=2.11", "numpy"]
-
-
-def build_wheel(*args: Any, **kwargs: Any) -> str:
-    """Build the wheel with setuptools."""
-    _installed_torch()
-    return build_meta.build_wheel(*args, **kwargs)
-
-
-def build_editable(*args: Any, **kwargs: Any) -> str:
-    """Build an editable wheel with setuptools."""
-    _installed_torch()
-    return build_meta.build_editable(*args, **kwargs)
-
-
-def prepare_metadata_for_build_wheel(*args: Any, **kwargs: Any) -> str:
-    """Metadata through setuptools."""
-    _installed_torch()
-    return build_meta.prepare_metadata_for_build_wheel(*args, **kwargs)
-
-
-def prepare_metadata_for_build_editable(*args: Any, **kwargs: Any) -> str:
-    """Metadata through setuptools."""
-    _installed_torch()
-    return build_meta.prepare_metadata_for_build_editable(*args, **kwargs)
+    return [] if _TORCH_IS_HERE else ["torch>=2.11", "numpy"]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cuda_toolkit import CHECKED_ARCHITECTURES, NVCC_FLAGS, WARNINGS_AS_ERRORS, Toolkit, find_toolkit
@@ -38,11 +38,6 @@ TITLE = f"""\
 # Checked in CI, written by `{ACCEPT}`.
 """
 SOURCES_ARE = "# Of the sources with the digest "
-NUMBERS = (
-    "registers", "stack", "spill_stores", "spill_loads", "shared", "loads_16", "loads_less", "stores_16", "stores_less",
-)  # fmt: skip
-COLUMNS = "{:8}" + "".join(f"{{:>{len(name) + 1}}}" for name in NUMBERS) + "  {}"
-HEADING = COLUMNS.format("arch", *NUMBERS, "kernel")
 
 
 @dataclass(frozen=True)
@@ -64,26 +59,23 @@ class Usage:
     def line(self) -> str:
         """The kernel's line of the table."""
         numbers = [getattr(self, name) for name in NUMBERS]
-        return COLUMNS.format(
-            self.architecture, *("-" if number is None else number for number in numbers), self.kernel
-        )
+        return COLUMNS.format(self.architecture, *("-" if one is None else one for one in numbers), self.kernel)
 
 
-def short_name(demangled: str) -> str:
-    """`void tad::(anonymous namespace)::f<__nv_bfloat16, 4>(int)` -> `f<bf16, 4>`: what tells instances apart."""
-    name, depth = demangled.strip(), 0
-    for i in range(len(name) - 1, -1, -1):  # the argument list is the last balanced pair of parentheses
-        depth += (name[i] == ")") - (name[i] == "(")
-        if depth == 0:
-            name = name[:i] if i < len(name) - 1 else name
-            break
-    name = re.sub(r"(\w+|\(anonymous namespace\))::", "", name.removeprefix("void "))
-    return name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
+NUMBERS = tuple(field.name for field in fields(Usage)[2:])
+COLUMNS = "{:8}" + "".join(f"{{:>{len(name) + 1}}}" for name in NUMBERS) + "  {}"
+HEADING = COLUMNS.format("arch", *NUMBERS, "kernel")
 
 
 def demangle(report: str) -> str:
-    """The report with readable names (c++filt comes with every host compiler nvcc accepts on Linux)."""
-    return subprocess.run(["c++filt"], input=report, capture_output=True, text=True, check=True).stdout
+    """The report with readable names, without parameters (c++filt comes with every host compiler nvcc accepts)."""
+    return subprocess.run(["c++filt", "-p"], input=report, capture_output=True, text=True, check=True).stdout
+
+
+def short_name(demangled: str) -> str:
+    """`tad::(anonymous namespace)::f<__nv_bfloat16, 4>` -> `f<bf16, 4>`: what tells instances apart."""
+    name = re.sub(r"(\w+|\(anonymous namespace\))::", "", demangled)
+    return name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
 
 
 def parse(report: str, file: str, architecture: str) -> list[Usage]:
@@ -107,18 +99,6 @@ def parse(report: str, file: str, architecture: str) -> list[Usage]:
     if missing := entries - set(blocks[::2]):
         raise ValueError(f"{file} for {architecture}: ptxas reports no properties of {sorted(missing)}")
     return list(found.values())
-
-
-def accesses(ptx: str) -> dict[str, Counter[str]]:
-    """Of each kernel of a PTX file: how many accesses to global memory, by their column of the table."""
-    found = {}
-    # A kernel ends where the next one, or a function, begins: a lone brace may also be inlined assembly's.
-    for name, body in re.findall(r"\.entry (\w+)\((.*?)(?=\n\S*\s?\.(?:entry|func)\b|\Z)", ptx, re.DOTALL):
-        found[name] = counts = Counter[str]()
-        for kind, vector, bits in re.findall(r"\b(ld|st)\.[\w.:]*?global[\w.:]*?(?:\.v([24]))?\.[a-z](\d+)\s", body):
-            size = "16" if int(vector or 1) * int(bits) == 128 else "less"
-            counts[f"{'loads' if kind == 'ld' else 'stores'}_{size}"] += 1
-    return found
 
 
 def render(usages: Iterable[Usage], version: str) -> str:
@@ -165,18 +145,19 @@ def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[U
 
 
 def with_accesses(usages: list[Usage], ptx: str) -> list[Usage]:
-    """The kernels with what PTX says of them. ValueError if it does not have one of them."""
-    mangled = re.findall(r"\.entry (\w+)\(", ptx)
-    readable = demangle("\n".join(mangled)).splitlines()
-    counts = accesses(ptx)
-    by_name = {short_name(name): counts[own] for name, own in zip(readable, mangled, strict=True)}
-    found = []
+    """The kernels with their accesses to global memory in PTX. ValueError if it does not have one of the kernels."""
+    # A kernel ends where the next one, or a function, begins: a lone brace may also be inlined assembly's.
+    kernels = re.findall(r"\.entry (\w+)\((.*?)(?=\n\S*\s?\.(?:entry|func)\b|\Z)", ptx, re.DOTALL)
+    counts: dict[str, Counter[str]] = {}
+    for name, body in kernels:
+        counts[short_name(demangle(name))] = count = Counter[str]()
+        for kind, vector, bits in re.findall(r"\b(ld|st)\.[\w.:]*?global[\w.:]*?(?:\.v([24]))?\.[a-z](\d+)\s", body):
+            size = "16" if int(vector or 1) * int(bits) == 128 else "less"
+            count[f"{'loads' if kind == 'ld' else 'stores'}_{size}"] += 1
     for usage in usages:
-        name = usage.kernel.partition(": ")[2]
-        if usage.registers is not None and name not in by_name:
+        if usage.registers is not None and usage.kernel.partition(": ")[2] not in counts:
             raise ValueError(f"{usage.kernel} for {usage.architecture}: PTX has no such kernel")
-        found.append(replace(usage, **by_name.get(name, {})))
-    return found
+    return [replace(usage, **counts.get(usage.kernel.partition(": ")[2], {})) for usage in usages]
 
 
 def compile_all(toolkit: Toolkit, sources: list[Path]) -> list[Usage]:

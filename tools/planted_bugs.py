@@ -1,7 +1,7 @@
 """Plants bugs in the CUDA kernels, one at a time, and requires the kernels' tests to catch each of them.
 
     python tools/planted_bugs.py                   all bugs, two at a time
-    python tools/planted_bugs.py --list            what there is (tools/planted_bugs.toml)
+    python tools/planted_bugs.py --list            what there is (tools/planted_bugs.diff)
     python tools/planted_bugs.py --only NAME       this one (may be repeated)
 
 The tests run the kernels' own source on the host (csrc/cuda_on_host). They are built from a copy of csrc/, where the
@@ -12,7 +12,6 @@ fail. Needs cmake and a C++20 compiler; CMAKE_GENERATOR=Ninja saves some time.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import queue
 import re
@@ -20,13 +19,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = Path(__file__).with_suffix(".toml")
+TABLE = Path(__file__).with_suffix(".diff")
 # What the tests are compiled with. A sanitizer more than doubles a bug's time; most show without one.
 SANITIZERS = {"none": "", "address": "address,alignment", "thread": "thread"}
 BUILD_SECONDS = 600
@@ -56,7 +55,13 @@ class Bug:
 
 def read_table(path: Path = TABLE) -> list[Bug]:
     """All bugs."""
-    return [Bug(**entry) for entry in tomllib.loads(path.read_text())["bug"]]
+    bugs = []
+    for entry in re.split("^@@ ", path.read_text(), flags=re.MULTILINE)[1:]:
+        heading, *lines = [line for line in entry.splitlines() if line and not line.startswith("#")]
+        name, file, caught_by, *sanitizer = re.split("[:,] ", heading)
+        old, new = ("\n".join(line[1:] for line in lines if line[0] != sign) for sign in "+-")
+        bugs.append(Bug(name, file, old, new, caught_by, *sanitizer))
+    return bugs
 
 
 class Copy:
@@ -74,7 +79,7 @@ class Copy:
         """Builds and runs a test: what it says where it fails, None where it passes."""
         self._cmake("--build", self.build_folder, "--parallel", "1", "--target", test)
         try:
-            tested = self._run(self.build_folder / test, seconds=TEST_SECONDS)
+            tested = _run(self.build_folder / test, seconds=TEST_SECONDS)
         except subprocess.TimeoutExpired:
             return f"{test}: no end after {TEST_SECONDS} s"
         return f"{test}: {first_words(tested.stdout)}" if tested.returncode != 0 else None
@@ -90,20 +95,16 @@ class Copy:
             path.write_text(source)
 
     def _cmake(self, *arguments: str | Path) -> None:
-        ran = self._run(self.cmake, *arguments, seconds=BUILD_SECONDS)
+        ran = _run(self.cmake, *arguments, seconds=BUILD_SECONDS)
         if ran.returncode != 0:
             raise RuntimeError(f"cmake {' '.join(map(str, arguments))} failed:\n{ran.stdout}")
 
-    def _run(self, *command: str | Path, seconds: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            env={**os.environ, "TAD_TEST_FAILURES": "1"},  # the first failed check says enough
-        )
+
+def _run(*command: str | Path, seconds: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TAD_TEST_FAILURES": "1"}  # the first failed check says enough
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", timeout=seconds, env=environment
+    )
 
 
 def first_words(output: str) -> str:
@@ -112,42 +113,6 @@ def first_words(output: str) -> str:
     if not line:
         return "a crash: " + " / ".join(output.strip().splitlines()[-3:])
     return re.sub(r"^SUMMARY: |\S*/(?=csrc/)|(?<=\d) in .*", "", line.group())  # no temporary paths, no signatures
-
-
-class Copies:
-    """Copies to plant in: for each sanitizer as many as there are jobs that need one at the same time."""
-
-    def __init__(self, folder: Path, cmake: str) -> None:
-        self.folder, self.cmake = folder, cmake
-        self.idle: dict[str, queue.SimpleQueue[Copy]] = {sanitizer: queue.SimpleQueue() for sanitizer in SANITIZERS}
-        self.numbers = itertools.count()
-        self.stopped = False
-
-    def count_missed(self, bugs: list[Bug]) -> int:
-        """Plants bugs of one test under one sanitizer, one after the other, and prints a line for each; how many were
-        not caught. RuntimeError where the test fails without a bug, and nothing more is planted by any job.
-        """
-        test, sanitizer = bugs[0].caught_by, bugs[0].sanitizer
-        missed = 0
-        try:
-            copy = self.idle[sanitizer].get_nowait()
-        except queue.Empty:
-            copy = Copy(self.folder / str(next(self.numbers)), sanitizer, self.cmake)
-        try:
-            if finding := copy.finding(test):
-                raise RuntimeError(f"the test fails without any bug, sanitizer {sanitizer}: {finding}")
-            print(f"{test} passes without any bug, sanitizer {sanitizer}", flush=True)
-            for bug in bugs:
-                if self.stopped:
-                    break
-                finding = copy.finding_with(bug)
-                missed += finding is None
-                print(f"{bug.name}: " + (f"caught by {finding}" if finding else "NOT CAUGHT"), flush=True)
-        except RuntimeError:
-            self.stopped = True
-            raise
-        self.idle[sanitizer].put(copy)
-        return missed
 
 
 def by_test(bugs: list[Bug]) -> list[list[Bug]]:
@@ -159,11 +124,38 @@ def by_test(bugs: list[Bug]) -> list[list[Bug]]:
 
 
 def plant(bugs: list[Bug], jobs: int, cmake: str) -> int:
-    """Plants all of `bugs`, `jobs` at a time, and prints a line for each; how many were not caught."""
-    with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder, ThreadPoolExecutor(jobs) as pool:
-        copies = Copies(Path(folder), cmake)
+    """Plants all of `bugs`, `jobs` at a time, and prints a line for each; how many were not caught. Where a test fails
+    without a bug, or a copy cannot be built, nothing more is planted by any job.
+    """
+    idle: dict[str, queue.SimpleQueue[Copy]] = {sanitizer: queue.SimpleQueue() for sanitizer in SANITIZERS}
+    stopped = threading.Event()
+
+    def count_missed(group: list[Bug]) -> int:
+        """The same of bugs of one test under one sanitizer, one after the other in one copy."""
+        test, sanitizer, missed = group[0].caught_by, group[0].sanitizer, 0
         try:
-            missed = sum(pool.map(copies.count_missed, by_test(bugs)))
+            copy = idle[sanitizer].get_nowait()
+        except queue.Empty:
+            copy = Copy(Path(tempfile.mkdtemp(dir=folder)), sanitizer, cmake)
+        try:
+            if finding := copy.finding(test):
+                raise RuntimeError(f"the test fails without any bug, sanitizer {sanitizer}: {finding}")
+            print(f"{test} passes without any bug, sanitizer {sanitizer}", flush=True)
+            for bug in group:
+                if stopped.is_set():
+                    break
+                finding = copy.finding_with(bug)
+                missed += finding is None
+                print(f"{bug.name}: " + (f"caught by {finding}" if finding else "NOT CAUGHT"), flush=True)
+        except RuntimeError:
+            stopped.set()
+            raise
+        idle[sanitizer].put(copy)
+        return missed
+
+    with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder, ThreadPoolExecutor(jobs) as pool:
+        try:
+            missed = sum(pool.map(count_missed, by_test(bugs)))
         except RuntimeError as error:
             pool.shutdown(wait=False, cancel_futures=True)
             sys.exit(f"error: {error}")
@@ -177,28 +169,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the bugs, their files and what must catch them")
     parser.add_argument("--only", action="append", metavar="NAME", help="plant this bug (may be repeated)")
     parser.add_argument("--jobs", type=int, default=2, help="bugs at a time (default: 2)")
-    parser.add_argument(
-        "--cmake", default="cmake", metavar="PATH", help="the cmake to build with (default: on the PATH)"
-    )
+    parser.add_argument("--cmake", default="cmake", metavar="PATH", help="the cmake to build with (default: cmake)")
     options = parser.parse_args(arguments)
-    bugs = read_table()
+    bugs = {bug.name: bug for bug in read_table()}
     if options.list:
-        for bug in bugs:
+        for bug in bugs.values():
             print(f"{bug.name:50} csrc/{bug.file:26} {bug.caught_by}, {bug.sanitizer}")
         return 0
     for name in options.only or []:
-        if name not in {bug.name for bug in bugs}:
+        if name not in bugs:
             parser.error(f"argument --only: {name!r}, expected a name that --list prints")
     if options.jobs < 1:
         parser.error(f"argument --jobs: {options.jobs}, expected at least 1")
+    if shutil.which(options.cmake) is None:
+        parser.error(f"argument --cmake: {options.cmake!r}, expected a program that can be run")
     try:
-        for bug in bugs:
+        for bug in bugs.values():
             bug.planted((ROOT / "csrc" / bug.file).read_text())
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if shutil.which(options.cmake) is None:
-        parser.error(f"argument --cmake: {options.cmake!r}, expected a program that can be run")
-    chosen = [bug for bug in bugs if not options.only or bug.name in options.only]
+    chosen = [bug for name, bug in bugs.items() if not options.only or name in options.only]
     return 1 if plant(chosen, options.jobs, options.cmake) else 0
 
 

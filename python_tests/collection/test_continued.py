@@ -13,7 +13,8 @@ from every_family import edit_json, with_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tad_ext.data.trajectories import ProblemRange, read_parts, read_trajectories, write_part
+from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
+from tad_ext.data.trajectory_metadata import ProblemRange
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.plan import open_units
 from tad_ext.jobs.collect.run import collect

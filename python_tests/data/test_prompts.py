@@ -11,7 +11,6 @@ from tad_ext.data.prompts import (
     chat_ids,
     default_system_message,
     student_prompt_ids,
-    teacher_messages,
     teacher_prompt_ids,
     text_ids,
 )
@@ -96,14 +95,11 @@ def test_a_tokenizer_without_a_chat_template(make_tokenizer: Callable[..., Any])
 
 @pytest.mark.parametrize("form", ["user", "system"])
 @pytest.mark.parametrize("reference", ["", " \n"])
-def test_a_teacher_is_never_shown_an_empty_reference(form: str, reference: str) -> None:
+def test_a_teacher_is_never_shown_an_empty_reference(
+    form: str, reference: str, make_tokenizer: Callable[..., Any]
+) -> None:
     with pytest.raises(ValueError, match=r"reference of the question 'What is 6 \* 7\?' is empty"):
-        teacher_messages(QUESTION, reference, form)
-
-
-def test_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="teacher_prompt must be one of user, system, got 'assistant'"):
-        teacher_messages(QUESTION, REFERENCE, "assistant")
+        teacher_prompt_ids(make_tokenizer("llada"), QUESTION, reference, form)
 
 
 def test_text_without_tokens_is_named() -> None:

@@ -92,10 +92,13 @@ def test_positions_rows_and_labels_belong_together(made: list[Trajectory], delta
         starts = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int64)[rows]
         assert torch.equal(columns - starts + 10, labels)  # response_ids are 10, 11, 12, ...
 
-    check(batch.student, [state.prompt_ids for state in states], batch.labels)
-    with_teacher = [state.teacher_prompt_ids for state, wanted in zip(states, asked, strict=True) if wanted.any()]
+    check(batch.student, [state.trajectory.prompt_ids for state in states], batch.labels)
+    with_teacher = [
+        state.trajectory.teacher_prompt_ids for state, wanted in zip(states, asked, strict=True) if wanted.any()
+    ]
     check(teacher, with_teacher, batch.labels[distant])
-    assert torch.equal(batch.state_index, batch.student.positions // batch.student.input_ids.shape[1])
+    counts = [int((state.canvas == MASK).sum()) for state in states]
+    assert batch.state_index.tolist() == [row for row, count in enumerate(counts) for _ in range(count)]
     # Every masked position is an entry, and the steps that are known without a batch are the batch's.
     assert len(batch.labels) == sum(int((state.canvas == MASK).sum()) for state in states)
     assert torch.equal(torch.from_numpy(dataset.steps_to_reveal(chosen)), batch.steps_to_reveal)

@@ -15,17 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tad_ext.data.trajectories import (
-    MAX_PART_ROWS,
     SCHEMA,
-    ProblemRange,
     Trajectory,
-    TrajectoryMetadata,
     part_name,
     read_part,
     read_parts,
     read_trajectories,
     write_part,
 )
+from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, ProblemRange, TrajectoryMetadata
 
 MASK = 99
 METADATA = TrajectoryMetadata(
@@ -164,20 +162,20 @@ def test_the_file_is_plain_parquet_with_the_documented_columns(tmp_path: Path) -
 
 def test_a_part_is_limited_and_checked_before_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / part_name(0, 0)
-    rows = [trajectory(str(index)) for index in range(MAX_PART_ROWS + 1)]
+    rows = [trajectory(str(index)) for index in range(MAX_PART_RECORDS + 1)]
     with pytest.raises(ValueError, match="at most 256 per part, got 257"):
         write_part(path, METADATA, rows)
-    with pytest.raises(ValueError, match="row '1': expected each id once"):
+    with pytest.raises(ValueError, match="record '1': expected each id once"):
         write_part(path, METADATA, [rows[1], rows[1]])
     with pytest.raises(ValueError, match="task must be the file's"):
         write_part(path, METADATA, [trajectory(task="other")])
     with pytest.raises(ValueError, match="expected 4 response_ids, got 1"):
         write_part(path, METADATA, [trajectory(response_ids=[1], reveal_step=[1])])
-    with pytest.raises(ValueError, match=r"problems.right must be the number of correct rows \(2\), got 1"):
+    with pytest.raises(ValueError, match=r"problems.right must be the number of correct records \(2\), got 1"):
         write_part(path, METADATA, rows[:2], problems=covering(0, 2, 1))
     assert list(tmp_path.iterdir()) == []
-    write_part(path, METADATA, rows[:MAX_PART_ROWS])
-    assert len(read_part(path).trajectories) == MAX_PART_ROWS
+    write_part(path, METADATA, rows[:MAX_PART_RECORDS])
+    assert len(read_part(path).trajectories) == MAX_PART_RECORDS
     for bad in ((-1, 0), (0, -1)):
         with pytest.raises(ValueError, match="rank and seq must be >= 0"):
             part_name(*bad)
@@ -235,8 +233,8 @@ def test_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": "0"}, "metadata field 'seed' must be an integer, got '0'"),
-        ({"stop_at_eos": 1}, "metadata field 'stop_at_eos' must be true or false, got 1"),
+        ({"seed": "0"}, "TrajectoryMetadata.seed must be an integer, got '0'"),
+        ({"stop_at_eos": 1}, "TrajectoryMetadata.stop_at_eos must be true or false, got 1"),
         ({"surprise": 1}, "expected the metadata fields"),
         (None, "expected the metadata fields"),
     ],
@@ -254,11 +252,11 @@ def test_metadata_of_another_form(tmp_path: Path, change: dict[str, Any] | None,
     [
         (
             {"reveal_step": [[2, 1, 4]]},
-            r"row 0: reveal_step must have one entry per token of response_ids \(4\), got 3",
+            r"record 0: reveal_step must have one entry per token of response_ids \(4\), got 3",
         ),
-        ({"reveal_step": [[0, 1, 4, 3]]}, "row 0: reveal_step must lie in 1..32767, got 0..4"),
-        ({"reveal_step": [[5, 1, 4, 3]]}, "row 0: reveal_step must lie in 1..num_steps = 4, got 5"),
-        ({"task": ["other"]}, "row 'a': task must be the file's"),
+        ({"reveal_step": [[0, 1, 4, 3]]}, "record 0: reveal_step must lie in 1..32767, got 0..4"),
+        ({"reveal_step": [[5, 1, 4, 3]]}, "record 0: reveal_step must lie in 1..num_steps = 4, got 5"),
+        ({"task": ["other"]}, "record 'a': task must be the file's"),
     ],
 )
 def test_rows_that_cannot_be(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

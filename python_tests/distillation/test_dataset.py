@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata
+from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.distillation.dataset import check_fits, shuffled
 from tad_ext.models.tokenizers import tokenizer_hash
 

@@ -66,10 +66,10 @@ def test_a_new_objective_is_trained_by_its_name(
     chosen = shuffled(len(states), seed=config.training.seed, epoch=0).tolist()[:6]
     for state in (states[index] for index in chosen):
         with torch.no_grad():
-            logits = model(torch.tensor(np.append(state.prompt_ids, state.canvas))[None]).logits[0]
+            logits = model(torch.tensor(np.append(state.trajectory.prompt_ids, state.canvas))[None]).logits[0]
         masked = torch.from_numpy(state.steps_to_reveal > 0)
-        response = torch.from_numpy(state.response_ids)[masked]
-        losses.append(cross_entropy(logits[len(state.prompt_ids) :][masked], response, reduction="none"))
+        response = torch.from_numpy(state.trajectory.response_ids).long()[masked]
+        losses.append(cross_entropy(logits[len(state.trajectory.prompt_ids) :][masked], response, reduction="none"))
     first, second = result.history
     assert first.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
     assert first.totals == {"micro_batches": 2, "states": 6, "entries": len(torch.cat(losses))}

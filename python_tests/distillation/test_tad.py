@@ -56,13 +56,13 @@ def slow_terms(model: PeftModel, plain: Any, state: State, settings: TADSettings
         ids = torch.tensor([*prompt.tolist(), *state.canvas.tolist()])[None]
         return base_model(of)(ids).logits[0, len(prompt) :]
 
-    student = logits(model, state.prompt_ids)
+    student = logits(model, state.trajectory.prompt_ids)
     with torch.no_grad():
-        teacher = logits(plain, state.teacher_prompt_ids)
+        teacher = logits(plain, state.trajectory.teacher_prompt_ids)
     near, distant = [], []
     for position, steps in enumerate(state.steps_to_reveal.tolist()):
         if 1 <= steps <= settings.delta:
-            near.append(-student[position].log_softmax(-1)[state.response_ids[position]])
+            near.append(-student[position].log_softmax(-1)[state.trajectory.response_ids[position]])
         elif steps > settings.delta:
             q = (student[position] / settings.temperature).log_softmax(-1)
             p = (teacher[position] / settings.temperature).log_softmax(-1)

@@ -7,7 +7,8 @@ import torch
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata, write_part
+from tad_ext.data.trajectories import Trajectory, write_part
+from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.decoding import DelayedCache, decode_stream
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig

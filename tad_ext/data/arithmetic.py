@@ -34,7 +34,8 @@ from typing import NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tad_ext.data.tasks import Problem, Split, check_split
+from tad_ext.data.prompts import text_ids
+from tad_ext.data.tasks import Problem, Split, Task, check_split
 
 # TABLES[operation][digit] is the operation's result.
 TABLES = {
@@ -66,21 +67,14 @@ class TrainingText(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ArithmeticTask:
-    """The arithmetic task (see the module's text for its form). Implements `tad_ext.data.tasks.Task`.
-
-    Attributes:
-        gen_length: tokens of the canvas; the longest response takes 26 and an end-of-sequence token.
-        block_length: tokens of a block.
+class ArithmeticTask(Task):
+    """The arithmetic task (see the module's text for its form). The longest response takes 26 tokens of the canvas and
+    an end-of-sequence token.
     """
 
     gen_length: int = 28
     block_length: int = 14
-
-    @property
-    def name(self) -> str:
-        """The name that `get_task` knows it by."""
-        return "arithmetic"
+    name = "arithmetic"
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems of a split ("train" or "test"), the same for the same arguments.
@@ -95,12 +89,14 @@ class ArithmeticTask:
         check_split(split, limit)
         rng = random.Random(f"{split} {seed}")
         if limit is None or limit > _ENUMERATE_ABOVE:
-            everything = [question for question in _all_questions() if split_of(question) == split]
-            rng.shuffle(everything)
-            return [make_problem(question) for question in everything[:limit]]
+            lengths = range(MIN_STEPS, MAX_STEPS + 1)
+            words = (word for steps in lengths for word in itertools.product(*[OPERATIONS] * steps, "0123456789"))
+            questions = [question for question in map("".join, words) if split_of(question) == split]
+            rng.shuffle(questions)
+            return [make_problem(question) for question in questions[:limit]]
         drawn: dict[str, None] = {}
         while len(drawn) < limit:
-            drawn.setdefault(_draw_question(rng, split))
+            drawn[_draw_question(rng, split)] = None
         return [make_problem(question) for question in drawn]
 
     def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -115,10 +111,6 @@ class ArithmeticTask:
         """The digit behind the last ``#`` if nothing else stands there, otherwise None."""
         found = re.search(r"#([0-9])\s*\Z", text)
         return found.group(1) if found else None
-
-    def is_correct(self, problem: Problem, text: str) -> bool:
-        """Whether the response ends with the right digit."""
-        return self.extract_answer(text) == problem.answer
 
 
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
@@ -138,35 +130,22 @@ def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text of the task. ValueError if the tokenizer is not the task's."""
-    try:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    except Exception as error:  # the tokenizers library raises plain Exception for a character it has no token for
-        raise ValueError(f"tokenizer has no tokens for {text!r} ({error}); expected the arithmetic task's") from error
+    ids = text_ids(tokenizer, text, add_special_tokens=False)
     if len(ids) != len(text):
         raise ValueError(f"tokenizer gives {len(ids)} tokens for {text!r}; expected {len(text)}, one per character")
-    return [int(token) for token in ids]
+    return ids
 
 
 def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.05) -> Iterator[TrainingText]:
-    """Endless texts for base training, drawn from the train split, in random forms.
+    """Endless texts for base training, drawn from the train split, in random forms; the same for the same seed.
 
     Args:
-        seed: the same seed gives the same texts.
         reference_share: part of the texts that carry the reference; in those all operations are equally frequent, and
             F's table is a fresh random one in each text.
         rare_weight: how often operation F (with its true table) occurs in the others, relative to each other
             operation.
-
-    Raises:
-        ValueError: a number out of [0, 1].
     """
-    for name, value in (("reference_share", reference_share), ("rare_weight", rare_weight)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return _training_texts(random.Random(seed), reference_share, rare_weight)
-
-
-def _training_texts(rng: random.Random, reference_share: float, rare_weight: float) -> Iterator[TrainingText]:
+    rng = random.Random(seed)
     uneven = [rare_weight if operation == RARE_OPERATION else 1.0 for operation in OPERATIONS]
     while True:
         if rng.random() < reference_share:
@@ -208,8 +187,8 @@ def prompt_text(question: str, reference: str = "") -> str:
     The reference is filled up to seven characters, so that every digit of it stands at the same distance from its
     operation: a small model finds the one from the other by that distance.
     """
-    filler = FILLER * (MAX_STEPS + 1 - len(reference)) if reference else ""
-    return f"{reference}{filler}{question}>"
+    shown = reference.ljust(MAX_STEPS + 1, FILLER) if reference else ""
+    return f"{shown}{question}>"
 
 
 def response_text(question: str, values: Sequence[int], rng: random.Random) -> str:
@@ -229,10 +208,3 @@ def _draw_question(rng: random.Random, split: Split, weights: list[float] | None
         question = "".join(rng.choices(OPERATIONS, weights, k=steps)) + str(rng.randrange(10))
         if split_of(question) == split:
             return question
-
-
-def _all_questions() -> Iterator[str]:
-    for steps in range(MIN_STEPS, MAX_STEPS + 1):
-        for operations in itertools.product(OPERATIONS, repeat=steps):
-            for start in range(10):
-                yield "".join(operations) + str(start)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tad_ext.data.jsonl import read_jsonl
 from tad_ext.data.numeric_answers import extract_number, normalize_number
-from tad_ext.data.prompts import check_form, student_prompt_ids, teacher_prompt_ids
-from tad_ext.data.tasks import Problem, Split, check_split
+from tad_ext.data.prompts import TEACHER_PROMPTS, student_prompt_ids, teacher_prompt_ids
+from tad_ext.data.tasks import Problem, Split, Task, check_split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +25,8 @@ _FINAL = "\n#### "
 
 
 @dataclass(frozen=True)
-class Gsm8kTask:
-    """GSM8K from one original file. Implements `tad_ext.data.tasks.Task`.
+class Gsm8kTask(Task):
+    """GSM8K from one original file.
 
     Attributes:
         data: path of the file. It IS the split: whichever split is asked for, the problems are the file's.
@@ -38,14 +38,12 @@ class Gsm8kTask:
     gen_length: int = 256
     block_length: int = 32
     teacher_prompt_form: str = "user"
+    name = "gsm8k"
 
     def __post_init__(self) -> None:
-        check_form(self.teacher_prompt_form)
-
-    @property
-    def name(self) -> str:
-        """The name that `get_task` knows it by."""
-        return "gsm8k"
+        if self.teacher_prompt_form not in TEACHER_PROMPTS:
+            expected = ", ".join(TEACHER_PROMPTS)
+            raise ValueError(f"teacher_prompt must be one of {expected}, got {self.teacher_prompt_form!r}")
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Problems of the file in an order that the seed decides; a smaller `limit` gives the beginning of the list.
@@ -58,8 +56,8 @@ class Gsm8kTask:
         """
         check_split(split, limit)
         problems: dict[str, Problem] = {}
-        for place, row in read_jsonl(self.data, argument="data"):
-            problem = _problem(place, row)
+        for place, record in read_jsonl(self.data, argument="data"):
+            problem = _problem(place, record)
             if problem.id in problems:
                 raise ValueError(f"{place}: the question stands in an earlier line, too: {problem.question[:80]!r}")
             problems[problem.id] = problem
@@ -79,20 +77,16 @@ class Gsm8kTask:
         """The final number, in its normal form (see `tad_ext.data.numeric_answers`); None if there is none."""
         return extract_number(text)
 
-    def is_correct(self, problem: Problem, text: str) -> bool:
-        """Whether the response's final number is exactly the right one."""
-        return self.extract_answer(text) == problem.answer
 
-
-def _problem(place: str, row: dict[str, Any]) -> Problem:
-    """The problem in one row. The reference is the whole worked solution, its final line included, without the
+def _problem(place: str, record: dict[str, Any]) -> Problem:
+    """The problem of a record. The reference is the whole worked solution, its final line included, without the
     calculator's annotations: they are calls of a tool that the model does not have, and repeat what is written out.
     """
     for key in ("question", "answer"):
-        value = row.get(key)
+        value = record.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{place}: {key!r} must be a text that is not empty, got {value!r}")
-    question, worked = row["question"].strip(), row["answer"].strip()
+    question, worked = record["question"].strip(), record["answer"].strip()
     solution, final, number = worked.rpartition(_FINAL)
     answer = normalize_number(number)
     if not (solution and final) or answer is None:

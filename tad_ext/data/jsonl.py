@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_jsonl(path: str | Path, *, argument: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every row of a file with its place ("problems.jsonl, line 3") for messages; blank lines are left out.
+    """Every record of a file with its place ("problems.jsonl, line 3") for messages; blank lines are left out.
 
     Args:
         path: UTF-8 text, one JSON object a line.
@@ -16,7 +16,7 @@ def read_jsonl(path: str | Path, *, argument: str) -> list[tuple[str, dict[str, 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8; no row at all; or, with its place, a line that is no JSON object, names a key twice, or
+        ValueError: not UTF-8; no record at all; or, with its place, a line that is no JSON object, names a key twice,
             holds what cannot be text (half of a surrogate pair) or is too large to be read.
     """
     lines = [(f"{path}, line {number}", line) for number, line in read_lines(path, argument=argument)]
@@ -49,9 +49,9 @@ def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
 
 def _object(place: str, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, object_pairs_hook=_without_repeats)
+        record = json.loads(line, object_pairs_hook=_without_repeats)
         if "\\ud" in line.lower():  # how JSON writes half of a pair
-            json.dumps(row, ensure_ascii=False).encode()
+            json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{place}: \\u{ord(error.object[error.start]):04x} is half of a surrogate pair") from error
     except json.JSONDecodeError as error:
@@ -60,14 +60,14 @@ def _object(place: str, line: str) -> dict[str, Any]:
         raise ValueError(f"{place}: nested too deeply") from None
     except ValueError as error:  # a key written twice, an integer of thousands of digits
         raise ValueError(f"{place}: {error}") from error
-    if not isinstance(row, dict):
+    if not isinstance(record, dict):
         raise ValueError(f"{place}: expected a JSON object, got {line.strip()[:80]}")
-    return row
+    return record
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
-    return row
+    return record

@@ -22,12 +22,12 @@ _MOST_CHARACTERS = 100  # of a number; Python refuses to read integers of thousa
 
 _CURRENCY = "$€£¥₹₩₽₺₫₱¢"
 _DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]++)(?:\.[0-9]++)?+|\.[0-9]++)"
-_FRACTION = rf"(?:(?P<whole>[0-9]++)\ (?=[0-9.]))?+(?P<numerator>{_DECIMAL})\ ?/\ ?(?P<denominator>{_DECIMAL})"
 _NUMBER = re.compile(
     rf"""(?<![^\W_]) (?<!\)) (?<![0-9]\.)     # not inside a word or a decimal; a minus there is a subtraction
     (?<!\^) (?<!\^[-+])                      # nor an exponent, of a unit above all
     (?P<sign>[-+]?[{_CURRENCY}]\ ?[-+]?|[-+]?)
-    (?:{_FRACTION}|(?P<decimal>{_DECIMAL}))   # the fraction may be mixed: 1 1/2
+    (?:(?P<whole>[0-9]++)\ (?={_DECIMAL}\ ?/\ ?{_DECIMAL}))?+    # 1 1/2
+    (?P<numerator>{_DECIMAL}) (?:\ ?/\ ?(?P<denominator>{_DECIMAL}))?+
     (?:\ ?(?:[\u00d7*x]|times)\ ?10\^(?P<power>[-+]?[0-9]{{1,2}})(?![0-9]|\.[0-9]))?+
     """,
     re.VERBOSE,
@@ -63,10 +63,9 @@ def extract_number(response: str) -> str | None:
     box = _last_box(response)
     if box is not None:
         return normalize_number(box)
-    marked = [normalize_number(rest) for rest in _MARKED.findall(response)]
-    answers = [answer for answer in marked if answer is not None]  # "#### Step 2" is a heading
-    if answers:
-        return answers[-1]
+    marked = [answer for rest in _MARKED.findall(response) if (answer := normalize_number(rest))]
+    if marked:  # "#### Step 2" is a heading
+        return marked[-1]
     numbers = list(_NUMBER.finditer(plain_text(response)))
     return _value(numbers[-1]) if numbers else None
 
@@ -87,13 +86,10 @@ def _last_box(text: str) -> str | None:
 def _value(number: re.Match[str]) -> str | None:
     if len(number.group()) > _MOST_CHARACTERS:
         return None
-    parts = {name: Fraction((number[name] or "0").replace(",", "")) for name in ("whole", "numerator", "decimal")}
-    value = parts["decimal"]
-    if number["denominator"] is not None:
-        denominator = Fraction(number["denominator"].replace(",", ""))
-        if denominator == 0:
-            return None
-        value = parts["whole"] + parts["numerator"] / denominator
-    value *= Fraction(10) ** int(number["power"] or 0)
+    parts = (("whole", "0"), ("numerator", "0"), ("denominator", "1"))
+    whole, numerator, denominator = (Fraction((number[name] or usual).replace(",", "")) for name, usual in parts)
+    if denominator == 0:
+        return None
+    value = (whole + numerator / denominator) * Fraction(10) ** int(number["power"] or 0)
     normal = str(-value if "-" in number["sign"] else value)
     return normal if len(normal) <= _MOST_CHARACTERS else None

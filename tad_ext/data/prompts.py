@@ -35,42 +35,25 @@ OWN_WAY_REQUEST = (
 )
 
 
-def student_messages(question: str) -> list[Message]:
-    """The question, and where the answer is expected."""
-    return [_message("user", f"{question}\n\n{ANSWER_REQUEST}")]
-
-
-def teacher_messages(
-    question: str, reference: str, form: str, *, default_system_message: str | None = None
-) -> list[Message]:
-    """The student's question together with the reference.
-
-    Args:
-        form: "user" or "system".
-        default_system_message: what the template would put before a conversation without a system message; the
-            "system" form keeps it.
-
-    Raises:
-        ValueError: an unknown form, or an empty reference: a teacher without it would be no more than the student.
-    """
-    check_form(form)
-    if not reference.strip():
-        raise ValueError(f"reference of the question {question[:80]!r} is empty; expected what the teacher is to see")
-    if form == "user":
-        return [_message("user", f"{question}\n\n{REFERENCE_LABEL}{reference}\n\n{OWN_WAY_REQUEST}")]
-    before = f"{default_system_message}\n\n" if default_system_message else ""
-    return [_message("system", f"{before}{REFERENCE_LABEL}{reference}"), *student_messages(question)]
-
-
 def student_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    """Token ids of the student's prompt. Errors as `chat_ids`."""
-    return chat_ids(tokenizer, student_messages(question))
+    """Token ids of the question, and where the answer is expected. Errors as `chat_ids`."""
+    return chat_ids(tokenizer, [_asked(question)])
 
 
 def teacher_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, reference: str, form: str) -> list[int]:
-    """Token ids of the teacher's prompt in one of the forms. Errors as `teacher_messages` and `chat_ids`."""
-    default = default_system_message(tokenizer) if form == "system" else None
-    return chat_ids(tokenizer, teacher_messages(question, reference, form, default_system_message=default))
+    """Token ids of the student's question together with the reference, in one of `TEACHER_PROMPTS`.
+
+    Raises:
+        ValueError: an empty reference (a teacher without it would be no more than the student); and as `chat_ids`.
+    """
+    if not reference.strip():
+        raise ValueError(f"reference of the question {question[:80]!r} is empty; expected what the teacher is to see")
+    shown = f"{REFERENCE_LABEL}{reference}"
+    if form == "user":
+        return chat_ids(tokenizer, [{"role": "user", "content": f"{question}\n\n{shown}\n\n{OWN_WAY_REQUEST}"}])
+    default = default_system_message(tokenizer)
+    before = f"{default}\n\n" if default else ""
+    return chat_ids(tokenizer, [{"role": "system", "content": f"{before}{shown}"}, _asked(question)])
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -98,8 +81,8 @@ def default_system_message(tokenizer: PreTrainedTokenizerBase) -> str | None:
     Found by comparing the conversation with and without one. Raises ValueError as `chat_ids`, and for a template that
     drops system messages.
     """
-    marker, user = "SYSTEM-MESSAGE", _message("user", "USER-MESSAGE")
-    before, found, after = _render(tokenizer, [_message("system", marker), user]).partition(marker)
+    marker, user = "SYSTEM-MESSAGE", {"role": "user", "content": "USER-MESSAGE"}
+    before, found, after = _render(tokenizer, [{"role": "system", "content": marker}, user]).partition(marker)
     if not found:
         raise ValueError(
             "teacher_prompt is 'system', but the tokenizer's chat template drops system messages; expected 'user'"
@@ -108,12 +91,6 @@ def default_system_message(tokenizer: PreTrainedTokenizerBase) -> str | None:
     if without.startswith(before) and without.endswith(after) and len(without) > len(before) + len(after):
         return without[len(before) : len(without) - len(after)]
     return None
-
-
-def check_form(form: str) -> None:
-    """ValueError unless `form` is a form of the teacher's prompt."""
-    if form not in TEACHER_PROMPTS:
-        raise ValueError(f"teacher_prompt must be one of {', '.join(TEACHER_PROMPTS)}, got {form!r}")
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -129,5 +106,5 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
         raise ValueError(f"the tokenizer's chat template refuses messages of the roles {roles}: {error}") from error
 
 
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
+def _asked(question: str) -> Message:
+    return {"role": "user", "content": f"{question}\n\n{ANSWER_REQUEST}"}

@@ -1,4 +1,4 @@
-"""Rows of token ids of different lengths as one batch, in the form that models take: padded on the right, with the
+"""Sequences of token ids of different lengths as one batch, in the form that models take: padded on the right, with the
 entries that are wanted of it.
 """
 
@@ -15,11 +15,11 @@ Ints = Sequence[int] | np.ndarray | Tensor
 
 
 class Ragged(NamedTuple):
-    """B rows and N entries of them, int64, under the names of a model's arguments: ``model(**batch._asdict())``."""
+    """B sequences and N entries of them, int64, named as a model's arguments: ``model(**batch._asdict())``."""
 
     input_ids: Tensor  #: (B, L)
-    lengths: Tensor | None  #: (B,) tokens of each row; None where no row is padded
-    positions: Tensor  #: (N,) flattened, `row * L + column`
+    lengths: Tensor | None  #: (B,) tokens of each sequence; None where none is padded
+    positions: Tensor  #: (N,) flattened, `sequence * L + column`
 
     def to(self, device: torch.device | str) -> Ragged:
         """The same on another device, which is not waited for."""
@@ -27,20 +27,20 @@ class Ragged(NamedTuple):
         return Ragged(to_device(self.input_ids, device), lengths, to_device(self.positions, device))
 
 
-def ragged(rows: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0) -> Ragged:
-    """Pads rows, which may be none, to the longest of them.
+def ragged(sequences: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0) -> Ragged:
+    """Pads sequences, which may be none, to the longest of them.
 
     Args:
-        rows: the tokens of each row.
-        columns: of each row, its wanted columns; they are kept in this order, row after row.
+        sequences: the tokens of each.
+        columns: of each sequence, its wanted columns; they are kept in this order, sequence after sequence.
         pad_token_id: any id of the vocabulary.
     """
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     width = int(lengths.max(initial=0))
-    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    input_ids = np.full((len(sequences), width), pad_token_id, dtype=np.int64)
     positions = [np.empty(0, dtype=np.int64)]
-    for number, (row, wanted) in enumerate(zip(rows, columns, strict=True)):
-        input_ids[number, : len(row)] = row
+    for number, (sequence, wanted) in enumerate(zip(sequences, columns, strict=True)):
+        input_ids[number, : len(sequence)] = sequence
         positions.append(np.asarray(wanted, dtype=np.int64) + number * width)
     padded = bool((lengths < width).any())
     return Ragged(

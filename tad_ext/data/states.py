@@ -21,13 +21,11 @@ from tad_ext.data.trajectories import Trajectory
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One training sample: a trajectory after some step. All arrays are int64."""
+    """One training sample: a trajectory after some step."""
 
-    prompt_ids: np.ndarray  #: (P,)
-    teacher_prompt_ids: np.ndarray  #: (Q,)
-    canvas: np.ndarray  #: (G,) tokens revealed so far, the mask id elsewhere
-    response_ids: np.ndarray  #: (G,) the finished canvas
-    steps_to_reveal: np.ndarray  #: (G,) <= 0 where revealed already
+    trajectory: Trajectory
+    canvas: np.ndarray  #: (G,) int64: tokens revealed so far, the mask id elsewhere
+    steps_to_reveal: np.ndarray  #: (G,) int64: <= 0 where revealed already
 
 
 class TrajectoryStates(Dataset[State]):
@@ -58,13 +56,7 @@ class TrajectoryStates(Dataset[State]):
 
     def __getitem__(self, index: int) -> State:
         trajectory, step = self._locate(index)
-        return State(
-            prompt_ids=trajectory.prompt_ids.astype(np.int64),
-            teacher_prompt_ids=trajectory.teacher_prompt_ids.astype(np.int64),
-            canvas=trajectory.canvas_at(step, self.mask_token_id),
-            response_ids=trajectory.response_ids.astype(np.int64),
-            steps_to_reveal=trajectory.steps_to_reveal(step),
-        )
+        return State(trajectory, trajectory.canvas_at(step, self.mask_token_id), trajectory.steps_to_reveal(step))
 
     def steps_to_reveal(self, indices: Iterable[int]) -> np.ndarray:
         """(N,) int64: the steps, >= 1, of all entries of the states `indices`, which need not be built for it."""
@@ -82,42 +74,42 @@ class TrajectoryStates(Dataset[State]):
 
 @dataclass(frozen=True, eq=False)
 class StateBatch:
-    """A micro-batch of B states with N entries in all: row after row, and ascending within a row. int64."""
+    """A micro-batch of B states with N entries in all: state after state, and ascending within a state. int64."""
 
-    states: Sequence[State]  #: on the host: whoever asks the teacher, too, makes its rows from them
+    states: Sequence[State]  #: on the host: whoever asks the teacher, too, makes its sequences from them
     student: Ragged  #: (B, L): student prompt, then the canvas; (N,) positions of the entries
     labels: Tensor  #: (N,) the trajectory's token
     steps_to_reveal: Tensor  #: (N,) >= 1
-    state_index: Tensor  #: (N,) the row that an entry belongs to
+
+    @property
+    def state_index(self) -> Tensor:
+        """(N,) the state that an entry belongs to, 0 <= state_index < B."""
+        return self.student.positions // self.student.input_ids.shape[1]
 
     def to(self, device: torch.device | str) -> StateBatch:
         """The same batch on another device, which is not waited for."""
-        of_entries = (self.labels, self.steps_to_reveal, self.state_index)
-        return StateBatch(self.states, self.student.to(device), *(to_device(tensor, device) for tensor in of_entries))
+        labels, steps = to_device(self.labels, device), to_device(self.steps_to_reveal, device)
+        return StateBatch(self.states, self.student.to(device), labels, steps)
 
     def without_entries(self) -> StateBatch:
         """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
         student = self.student._replace(positions=self.student.positions[:0])
-        return StateBatch((), student, self.labels[:0], self.steps_to_reveal[:0], self.state_index[:0])
+        return StateBatch((), student, self.labels[:0], self.steps_to_reveal[:0])
 
 
 def collate(states: Sequence[State]) -> StateBatch:
     """One batch of at least one state, on the CPU."""
     if not states:
         raise ValueError("states must hold at least one state, got none")
-    masked = [np.flatnonzero(state.steps_to_reveal > 0) for state in states]
-
-    def of_entries(rows: Iterable[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate([row[columns] for row, columns in zip(rows, masked, strict=True)]))
-
+    masked = [state.steps_to_reveal > 0 for state in states]
+    labels = [state.trajectory.response_ids[chosen] for state, chosen in zip(states, masked, strict=True)]
+    steps = [state.steps_to_reveal[chosen] for state, chosen in zip(states, masked, strict=True)]
+    prompts = [state.trajectory.prompt_ids for state in states]
     return StateBatch(
         states=states,
-        student=_side(
-            [(state.prompt_ids, state.canvas, columns) for state, columns in zip(states, masked, strict=True)]
-        ),
-        labels=of_entries(state.response_ids for state in states),
-        steps_to_reveal=of_entries(state.steps_to_reveal for state in states),
-        state_index=of_entries(np.full(len(state.canvas), row) for row, state in enumerate(states)),
+        student=_side(prompts, states, masked),
+        labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+        steps_to_reveal=torch.from_numpy(np.concatenate(steps)),
     )
 
 
@@ -125,19 +117,17 @@ def teacher_side(states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragge
     """What the teacher sees of states, on the CPU: its prompt, then the same canvas; and the entries it is asked about.
 
     Args:
-        wanted: (G,) bool of each state; a state of which nothing is wanted gets no row. Entries stand in the order of
+        wanted: (G,) bool of each state; a state of which nothing is wanted is left out. Entries stand in the order of
             a `StateBatch`.
     """
-    return _side(
-        [
-            (state.teacher_prompt_ids, state.canvas, np.flatnonzero(chosen))
-            for state, chosen in zip(states, wanted, strict=True)
-            if chosen.any()
-        ]
+    asked = [state for state, chosen in zip(states, wanted, strict=True) if chosen.any()]
+    prompts = [state.trajectory.teacher_prompt_ids for state in asked]
+    return _side(prompts, asked, [chosen for chosen in wanted if chosen.any()])
+
+
+def _side(prompts: Sequence[np.ndarray], states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragged:
+    """Each prompt with its state's canvas behind it, and the wanted (G,) bool entries of that."""
+    return ragged(
+        [np.concatenate((prompt, state.canvas)) for prompt, state in zip(prompts, states, strict=True)],
+        [len(prompt) + np.flatnonzero(chosen) for prompt, chosen in zip(prompts, wanted, strict=True)],
     )
-
-
-def _side(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Ragged:
-    """Of rows of prompt, canvas, and the wanted columns of the canvas."""
-    ids = [np.concatenate((prompt, canvas)) for prompt, canvas, _ in rows]
-    return ragged(ids, [len(prompt) + columns for prompt, _, columns in rows])

@@ -43,24 +43,16 @@ class Problem:
 
 
 class Task(Protocol):
-    """What collection and evaluation need to know about a task.
+    """What collection and evaluation need to know about a task, and the base of every task.
 
     Attributes:
         name: the name that `get_task` knows it by.
         gen_length, block_length: recommended sizes of the generation canvas and of its blocks, in tokens.
     """
 
-    @property
-    def name(self) -> str:
-        """The name that `get_task` knows it by."""
-
-    @property
-    def gen_length(self) -> int:
-        """Recommended size of the canvas, in tokens."""
-
-    @property
-    def block_length(self) -> int:
-        """Recommended size of its blocks, in tokens."""
+    name: str
+    gen_length: int
+    block_length: int
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap,
@@ -78,6 +70,7 @@ class Task(Protocol):
 
     def is_correct(self, problem: Problem, text: str) -> bool:
         """Whether a response gives the right final answer."""
+        return self.extract_answer(text) == problem.answer
 
 
 def get_task(name: str, **options: Any) -> Task:
@@ -97,8 +90,7 @@ def get_task(name: str, **options: Any) -> Task:
             f"task {name!r} has no option {option!r}, got {given[option]!r}; expected one of {', '.join(known)}"
         )
     for option, field in known.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and option not in given:
+        if option not in given and field.default is dataclasses.MISSING:
             raise ValueError(f"task {name!r} needs {option}: {field.metadata['help']}; got none")
     return cast("Task", task_class(**given))
 

@@ -1,11 +1,11 @@
 """Trajectory files: how a teacher decoded each problem, stored as the final tokens and the forward that revealed each
 of them.
 
-A folder holds Parquet parts (zstd) of at most 256 rows, ``part-<rank>-<seq>.parquet``, each written atomically. Every
-intermediate state of the decoding follows from two columns, so no state is stored: state s, the canvas after s
+A folder holds Parquet parts (zstd) of at most 256 records, ``part-<rank>-<seq>.parquet``, each written atomically.
+Every intermediate state of the decoding follows from two columns, so none is stored: state s, the canvas after s
 forwards (0 <= s < num_steps), is ``where(reveal_step <= s, token, MASK)``, and ``steps_to_reveal = reveal_step - s``.
 
-How the rows were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
+How the records were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
 """
 
 from __future__ import annotations
@@ -14,28 +14,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import MAX_PART_ROWS, ProblemRange, TrajectoryMetadata, from_header, to_header
+from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, ProblemRange, TrajectoryMetadata, from_header, to_header
 from tad_ext.files import atomic_path
-
-__all__ = [
-    "SCHEMA",
-    "Part",
-    "ProblemRange",
-    "Trajectory",
-    "TrajectoryMetadata",
-    "noted_model",
-    "part_name",
-    "read_part",
-    "read_parts",
-    "read_trajectories",
-    "write_part",
-]
-
 
 _TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _STEPS = pa.list_(pa.field("element", pa.int16(), nullable=False))
@@ -96,17 +82,13 @@ class Trajectory:
         """The canvas after ``step`` forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere. 0 <= step <
         num_steps.
         """
-        self._check_step(step)
-        return np.where(self.reveal_step <= step, self.response_ids, mask_token_id).astype(np.int64)
+        return np.where(self.steps_to_reveal(step) <= 0, self.response_ids, mask_token_id).astype(np.int64)
 
     def steps_to_reveal(self, step: int) -> np.ndarray:
         """Forwards from state ``step`` until each position is revealed, (G,) int64; <= 0 where it already is."""
-        self._check_step(step)
-        return self.reveal_step.astype(np.int64) - step
-
-    def _check_step(self, step: int) -> None:
         if not 0 <= step < self.num_steps:
             raise ValueError(f"step must lie in 0..{self.num_steps - 1} (num_steps - 1), got {step}")
+        return self.reveal_step.astype(np.int64) - step
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trajectory):
@@ -117,7 +99,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Part:
-    """One file's contents. ``problems`` is None where the rows did not come from a task's list (converted files)."""
+    """One file's contents. ``problems`` is None where the records did not come from a task's list (converted files)."""
 
     path: Path
     metadata: TrajectoryMetadata
@@ -139,15 +121,13 @@ def write_part(
     *,
     problems: ProblemRange | None = None,
 ) -> None:
-    """Writes one part atomically. At most 256 rows, none is allowed; row ids must differ and the task must be the
-    metadata's.
-    """
-    if len(trajectories) > MAX_PART_ROWS:
-        raise ValueError(f"trajectories must be at most {MAX_PART_ROWS} per part, got {len(trajectories)}")
-    if problems is not None and problems.right != sum(item.correct for item in trajectories):
-        found = sum(item.correct for item in trajectories)
-        raise ValueError(f"problems.right must be the number of correct rows ({found}), got {problems.right}")
-    _check_rows(metadata, trajectories)
+    """Writes one part atomically: 0 to 256 records of different ids, whose task is the metadata's."""
+    if len(trajectories) > MAX_PART_RECORDS:
+        raise ValueError(f"trajectories must be at most {MAX_PART_RECORDS} per part, got {len(trajectories)}")
+    right = sum(item.correct for item in trajectories)
+    if problems is not None and problems.right != right:
+        raise ValueError(f"problems.right must be the number of correct records ({right}), got {problems.right}")
+    _check_records(metadata, trajectories)
     columns = {name: [getattr(item, name) for item in trajectories] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA.with_metadata(to_header(metadata, problems)))
     with atomic_path(path) as temporary:
@@ -162,19 +142,14 @@ def read_part(path: str | Path) -> Part:
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: expected a complete Parquet file, but it cannot be read ({_first_line(error)})"
-        ) from error
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: expected a complete Parquet file, but it cannot be read ({message})") from error
     try:
         metadata, problems = from_header(table.schema.metadata)
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise ValueError(f"expected the columns {_columns(SCHEMA)}, got {_columns(table.schema)}")
-        columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
-        trajectories = [
-            _read_row(index, {name: column[index] for name, column in columns.items()})
-            for index in range(table.num_rows)
-        ]
-        _check_rows(metadata, trajectories)
+        trajectories = [_from_record(index, record) for index, record in enumerate(table.to_pylist())]
+        _check_records(metadata, trajectories)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return Part(path, metadata, problems, trajectories)
@@ -201,8 +176,8 @@ def read_parts(folder: str | Path) -> list[Part]:
                 raise ValueError(f"{part.path}: id {item.id!r} is also in {owner[item.id].name}, expected each id once")
             owner[item.id] = part.path
     parts.sort(key=lambda part: (part.problems.start if part.problems else 0, part.path.name))
-    ranged = [(part.path, part.problems) for part in parts if part.problems]
-    for (path, earlier), (next_path, later) in itertools.pairwise(ranged):
+    covering = [(part.path, part.problems) for part in parts if part.problems]
+    for (path, earlier), (next_path, later) in itertools.pairwise(covering):
         if later.start < earlier.stop:
             raise ValueError(
                 f"{next_path} covers the problems {later.start}..{later.stop - 1}, some of which {path.name} covers too"
@@ -215,13 +190,13 @@ def noted_model(folder: str | Path) -> str | None:
     first = min(Path(folder).glob("part-*.parquet"), default=None)
     try:
         return None if first is None else from_header(pq.read_schema(first).metadata)[0].model_revision
-    except (pa.ArrowException, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError, TypeError):
         return None  # `read_parts` says what is wrong with it
 
 
 def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Trajectory]]:
-    """The metadata and all rows of a folder of parts, in the order of the task's problems. Errors as `read_parts`; no
-    part is one.
+    """The metadata and all records of a folder, in the order of the task's problems. Errors as `read_parts`; an empty
+    folder is one.
     """
     parts = read_parts(folder)
     if not parts:
@@ -241,34 +216,26 @@ def _integers(name: str, values: Iterable[int], dtype: type[np.integer], *, leas
     return array.astype(dtype)  # always a copy
 
 
-def _check_rows(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]) -> None:
+def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]) -> None:
     seen: set[str] = set()
     for item in trajectories:
         if item.task != metadata.task:
-            raise ValueError(f"row {item.id!r}: task must be the file's ({metadata.task!r}), got {item.task!r}")
+            raise ValueError(f"record {item.id!r}: task must be the file's ({metadata.task!r}), got {item.task!r}")
         if len(item.response_ids) != metadata.gen_length:
             raise ValueError(
-                f"row {item.id!r}: expected {metadata.gen_length} response_ids, got {len(item.response_ids)}"
+                f"record {item.id!r}: expected {metadata.gen_length} response_ids, got {len(item.response_ids)}"
             )
         if item.id in seen:
-            raise ValueError(f"row {item.id!r}: expected each id once")
+            raise ValueError(f"record {item.id!r}: expected each id once")
         seen.add(item.id)
 
 
-def _read_row(index: int, cells: dict[str, pa.Scalar]) -> Trajectory:
+def _from_record(index: int, record: dict[str, Any]) -> Trajectory:
     try:
-        values = {
-            name: cell.values.to_numpy() if isinstance(cell, pa.ListScalar) else cell.as_py()
-            for name, cell in cells.items()
-        }
-        return Trajectory(**values)
+        return Trajectory(**record)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"row {index}: {error}") from error
+        raise ValueError(f"record {index}: {error}") from error
 
 
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{item.name}: {item.type}" for item in schema)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a trajectory file says about itself: how all rows of its folder were made, and which problems this part covers.
+"""What a trajectory file says about itself: how the records of its folder were made, and which problems it covers.
 
 Kept as JSON in the Parquet file's metadata, under one key, together with the version of the schema.
 """
@@ -10,19 +10,21 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tad_ext.settings import kinds_of
+from tad_ext.settings import Settings
 
-MAX_PART_ROWS = 256
+MAX_PART_RECORDS = 256
 SCHEMA_VERSION = 1
 T = TypeVar("T")
 METADATA_KEY = b"tad_ext.trajectories"
 
 
 @dataclass(frozen=True)
-class TrajectoryMetadata:
+class TrajectoryMetadata(Settings):
     """What every part of a folder has in common; two runs may share a folder only if all of it agrees (but for
     ``model``).
     """
+
+    named_by_class = True
 
     model: str = field(compare=False)  #: name or path of the model, to read; ``model_revision`` is what identifies it
     model_revision: str  #: its identity as `tad_ext.models.identity` writes it on a line (earlier: a fingerprint)
@@ -38,9 +40,6 @@ class TrajectoryMetadata:
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", float(self.temperature))  # JSON tells 0 from 0.0
-
     def differences(self, other: TrajectoryMetadata) -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's value) for each field that must agree and does not; of the model, each setting
         and weights file.
@@ -48,14 +47,21 @@ class TrajectoryMetadata:
         found: list[tuple[str, Any, Any]] = []
         for name in (item.name for item in dataclasses.fields(self) if item.compare):
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                found += (name == "model_revision" and _model_differences(mine, theirs)) or [(name, mine, theirs)]
+            if mine == theirs:
+                continue
+            parts: list[tuple[str, Any, Any]] = []
+            if name == "model_revision" and mine[:1] == theirs[:1] == "{":  # earlier versions wrote a fingerprint
+                # Here, because the models' libraries take seconds to import.
+                from tad_ext.models.identity import identity_differences
+
+                parts = [(f"model's {key}", now, noted) for key, noted, now in identity_differences(theirs, mine)]
+            found += parts or [(name, mine, theirs)]
         return found
 
 
 @dataclass(frozen=True)
-class ProblemRange:
-    """Which problems a part accounts for, also those that gave no row because the answer was wrong."""
+class ProblemRange(Settings):
+    """Which problems a part accounts for, also those that gave no record because the answer was wrong."""
 
     start: int  #: index of the first problem in the task's list
     stop: int  #: index after the last
@@ -64,6 +70,7 @@ class ProblemRange:
     digest: str  #: of the problems' ids and prompts: shows whether the task still gives the same ones
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.start, self.count - 1, self.right, self.wrong) < 0 or self.right + self.wrong != self.count:
             raise ValueError(f"expected 0 <= start < stop and right + wrong == stop - start, got {self}")
 
@@ -84,14 +91,14 @@ def to_header(metadata: TrajectoryMetadata, problems: ProblemRange | None) -> di
 
 
 def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, ProblemRange | None]:
-    """The inverse of `to_header`. ValueError for metadata of a foreign file, of another version, or of another form."""
+    """The inverse of `to_header`. ValueError, TypeError: of a foreign file, of another version or form."""
     text = (header or {}).get(METADATA_KEY)
     if text is None:
         raise ValueError(f"expected a trajectory file, but its metadata have no {METADATA_KEY.decode()!r}")
     values = json.loads(text)
-    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-        found = values.get("schema_version") if isinstance(values, dict) else values
-        raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {found!r}")
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {version!r}")
     problems = values.get("problems")
     return (
         _from_json(TrajectoryMetadata, values.get("run")),
@@ -99,21 +106,9 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
     )
 
 
-def _model_differences(mine: str, theirs: str) -> list[tuple[str, Any, Any]]:
-    if not (mine.startswith("{") and theirs.startswith("{")):
-        return []  # one of them is the fingerprint of an earlier version
-    # Here, because the models' libraries take seconds to import.
-    from tad_ext.models.identity import identity_differences
-
-    return [(f"model's {name}", now, noted) for name, noted, now in identity_differences(theirs, mine)]
-
-
 def _from_json(kind: type[T], values: Any) -> T:
-    """Builds a flat dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    kinds = kinds_of(kind)
-    if not isinstance(values, dict) or set(values) != set(kinds):
-        raise ValueError(f"expected the metadata fields {sorted(kinds)}, got {values!r}")
-    try:
-        return kind(**{name: kinds[name].checked(f"metadata field {name!r}", value) for name, value in values.items()})
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    """A dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
+    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(values, dict) or set(values) != set(names):
+        raise ValueError(f"expected the metadata fields {sorted(names)}, got {values!r}")
+    return kind(**values)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tad_ext.data.trajectories import Trajectory, TrajectoryMetadata
+from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.models.tokenizers import tokenizer_hash
 
 

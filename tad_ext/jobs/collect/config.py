@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tad_ext.data.tasks import Split, TaskName
-from tad_ext.data.trajectory_metadata import MAX_PART_ROWS
+from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS
 from tad_ext.decoding.config import DecodeConfig
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Between, Count, Device, DType, PathText, group, setting
@@ -51,8 +51,8 @@ class CollectConfig(JobSettings):
     )
     decoding: DecodeConfig = group(DecodeConfig, only=("temperature", "batch_size"))
     seed: CollectionSeed = setting(0, help="of the choice of problems and of the sampling")
-    unit_size: Annotated[int, Between(1, MAX_PART_ROWS)] = setting(
-        MAX_PART_ROWS, help=f"problems per file, 1 to {MAX_PART_ROWS}: the most a kill can lose"
+    unit_size: Annotated[int, Between(1, MAX_PART_RECORDS)] = setting(
+        MAX_PART_RECORDS, help=f"problems per file, 1 to {MAX_PART_RECORDS}: the most a kill can lose"
     )
     device: Device = setting("auto", help="auto: this rank's GPU if there is one, else the CPU")
     dtype: DType = setting("auto", help="auto: the checkpoint's own; or float32, bfloat16")

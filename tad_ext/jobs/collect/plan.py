@@ -15,13 +15,8 @@ from typing import Any
 import torch
 
 from tad_ext.data.tasks import Problem, Task, get_task
-from tad_ext.data.trajectories import (
-    Part,
-    ProblemRange,
-    TrajectoryMetadata,
-    noted_model,
-    read_parts,
-)
+from tad_ext.data.trajectories import Part, noted_model, read_parts
+from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig

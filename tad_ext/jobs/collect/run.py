@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tad_ext.data.trajectories import ProblemRange, Trajectory, part_name, read_parts, write_part
+from tad_ext.data.trajectories import Trajectory, part_name, read_parts, write_part
+from tad_ext.data.trajectory_metadata import ProblemRange
 from tad_ext.decoding import decode
 from tad_ext.files import remove_leftovers
 from tad_ext.jobs.collect.config import CollectConfig
