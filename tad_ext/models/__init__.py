@@ -2,8 +2,9 @@
 
 from .base import MaskedDiffusionMixin, MaskedDiffusionOutput
 from .dream import DreamConfig, DreamModel
+from .identity import model_fingerprint
 from .llada import LLaDAConfig, LLaDAModelLM
-from .loading import load_config, load_model, load_tokenizer, model_fingerprint
+from .loading import load_config, load_model, load_tokenizer
 from .lora import add_lora, base_model, load_adapter, merge_adapter, save_adapter, teacher
 from .tiny import TinyDiffusionConfig, TinyDiffusionLM
 

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from tad_ext.models.checkpoint import bytes_fingerprint, weight_digests
-from tad_ext.models.families import load_config
+from tad_ext.models.loading import load_config
 
 # Other settings (dtype, end-of-sequence ids, versions, dropout, ...) leave the logits of a sequence as they are.
 _MEANINGFUL = (

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, Cache, LlamaConfig, LlamaForCausalLM
+from transformers import Cache, LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.original_config import OriginalConfig
+from tad_ext.models.config import OriginalConfig
 
 
 class LLaDAConfig(OriginalConfig, LlamaConfig):
@@ -60,31 +60,19 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "init_cutoff_factor", "init_device", "init_fn",  # how weights began
         "vocab_size",  # of the tokenizer; the layers have embedding_size, if it is given
     )  # fmt: skip
-    SIZES: ClassVar[tuple[str, ...]] = (
-        "d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size", "max_sequence_length",
-    )  # fmt: skip
     END_OF_TURN: ClassVar[dict[int, int]] = {126081: 126348}  # <|endoftext|>: <|eot_id|>
 
     rope_full_precision: bool = True
     bos_token_id: int | None = None
 
     @classmethod
-    def resolve(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Sizes that the original derives from others where they are null."""
-        fields = dict(fields)
-        if fields["embedding_size"] is None:
-            fields["embedding_size"] = fields.get("vocab_size")
-        if fields["mlp_hidden_size"] is None and "d_model" in fields:
-            fields["mlp_hidden_size"] = fields["mlp_ratio"] * fields["d_model"]
-        if fields["n_kv_heads"] is None:
-            fields["n_kv_heads"] = 1 if fields["multi_query_attention"] else fields.get("n_heads")
-        return fields
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: the original fields."""
-        fields = super().to_diff_dict()
-        fields.setdefault("vocab_size", fields["embedding_size"])
-        return fields
+    def derived(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Sizes that the original derives from others."""
+        return {
+            "embedding_size": fields.get("vocab_size"),
+            "mlp_hidden_size": (fields["mlp_ratio"] or 0) * fields.get("d_model", 0),
+            "n_kv_heads": 1 if fields["multi_query_attention"] else fields.get("n_heads"),
+        }
 
 
 # Part of a weight's name here -> in an original checkpoint. The head comes first: a block's ff_out is another weight.
@@ -122,15 +110,8 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
                 layer.self_attn.__class__ = Float32RotationAttention  # the same weights, another forward
 
     @classmethod
-    def original_name(cls, name: str) -> str:
-        """The name of a weight in an original checkpoint."""
-        for ours, original in _WEIGHT_NAMES.items():
-            name = name.replace(ours, original)
-        return name
-
-    @classmethod
     def own_name(cls, name: str) -> str:
-        """The name here of a weight (or of an adapter's weight) that has its original name; others are unchanged."""
+        """The name here of a weight, or of an adapter's, by its original name; other names are unchanged."""
         if "model.transformer." in name:
             for ours, original in _WEIGHT_NAMES.items():
                 name = name.replace(original, ours)
@@ -191,14 +172,12 @@ class Float32RotationAttention(LlamaAttention):
         return self.o_proj(output.reshape(batch, length, -1)), weights
 
 
-def _renaming(ours: str, original: str) -> WeightRenaming:
-    anchor = "^" if original.startswith("model.") else ""
-    return WeightRenaming(anchor + re.escape(original), ours)
-
-
 # transformers applies these on loading and, reversed, on saving.
 register_checkpoint_conversion_mapping(
-    LLaDAModelLM.__name__, [_renaming(ours, original) for ours, original in _WEIGHT_NAMES.items()], overwrite=True
+    LLaDAModelLM.__name__,
+    [
+        WeightRenaming(("^" if original.startswith("model.") else "") + re.escape(original), ours)
+        for ours, original in _WEIGHT_NAMES.items()
+    ],
+    overwrite=True,
 )
-AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig, exist_ok=True)
-AutoModelForMaskedLM.register(LLaDAConfig, LLaDAModelLM, exist_ok=True)

@@ -13,27 +13,91 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
 from tad_ext.files import atomic_folder
-from tad_ext.models.checkpoint import CONFIG_FILE, stored_shapes, weight_differences, weight_files
+from tad_ext.models.checkpoint import CONFIG_FILE, read_config, stored_shapes, weight_differences, weight_files
 from tad_ext.models.device import resolve_device, resolve_dtype
-from tad_ext.models.families import MODEL_CLASSES, load_config, model_class_of
-from tad_ext.models.identity import model_fingerprint
-from tad_ext.models.tokenizers import has_tokenizer, ids_without_token, load_tokenizer
+from tad_ext.models.dream import DreamModel
+from tad_ext.models.llada import LLaDAModelLM
+from tad_ext.models.tiny import TinyDiffusionLM
+from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
 
-__all__ = [
-    "MODEL_CLASSES",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-    "model_fingerprint",
-    "save_model",
-]
+MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
+    model_class.config_class.model_type: model_class for model_class in (DreamModel, LLaDAModelLM, TinyDiffusionLM)
+}
+for _class in MODEL_CLASSES.values():
+    AutoConfig.register(_class.config_class.model_type, _class.config_class)
+    AutoModelForMaskedLM.register(_class.config_class, _class)
 
+_TOKENIZER_FILE = "tokenizer.json"
+_BPE_FILES = ("vocab.json", "merges.txt")
 _LARGE = 2**30  # bytes of weights from which loading and saving show progress
+
+
+def model_class_of(path: str | Path) -> type[PreTrainedModel]:
+    """The class for the model in a checkpoint folder, by config.json's model_type and architectures.
+
+    Both are compared, because other families share a model_type: LLaDA-MoE calls itself ``llada``.
+
+    Raises:
+        ValueError: no such folder, no or broken config.json, or a model we have no class for.
+    """
+    fields = read_config(path)
+    file, model_type = Path(path) / CONFIG_FILE, fields.get("model_type")
+    # A list or another JSON value for model_type is no key of a dictionary.
+    model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None
+    if model_class is None:
+        raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
+    architectures = fields.get("architectures")
+    if architectures and architectures != [model_class.__name__]:
+        raise ValueError(
+            f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
+            f"model_type is {model_class.__name__}"
+        )
+    return model_class
+
+
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a checkpoint folder.
+
+    Raises:
+        ValueError: as `model_class_of`, or a field with a value that is not supported or out of range (named).
+    """
+    config_class = model_class_of(path).config_class
+    try:
+        return config_class.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # transformers checks types by exceptions of its own
+        raise ValueError(f"{Path(path) / CONFIG_FILE}: {error}") from error
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, with its chat template.
+
+    Whatever class the files name, it is not looked for: a tokenizer.json describes itself, and Dream's vocab.json and
+    merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
+
+    Raises:
+        ValueError: no checkpoint folder, no tokenizer in it, damaged files, or ids that disagree with config.json
+            (see `check_tokenizer`).
+    """
+    config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
+    if not _has_tokenizer(path):
+        raise ValueError(
+            f"model must be a folder with a tokenizer ({_TOKENIZER_FILE}, or for Dream {' and '.join(_BPE_FILES)}), "
+            f"got path {str(path)!r}"
+        )
+    try:
+        tokenizer = model_class_of(path).tokenizer_class.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
+        raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
+    tokenizer.init_kwargs.pop("auto_map", None)  # names Python files that a saved copy would not have beside it
+    check_tokenizer(config, tokenizer, path)
+    return tokenizer
 
 
 def load_model(
@@ -56,16 +120,14 @@ def load_model(
             or of the wrong shape (named), an unknown dtype or device.
     """
     dtype, device = resolve_dtype(dtype), resolve_device(device)
-    path = Path(path)
     model_class, config = model_class_of(path), load_config(path)
-    if has_tokenizer(path):
+    if _has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
-    differences = weight_differences(_expected_shapes(model_class, config), stored_shapes(path))
+    differences = weight_differences(_saved_shapes(model_class, config), stored_shapes(path))
     if differences:
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
-    size = sum(file.stat().st_size for file in weight_files(path))
-    with _bars_for_large_models(size):
+    with _bars_for_large_models(sum(file.stat().st_size for file in weight_files(path))):
         model = model_class.from_pretrained(
             path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
         )
@@ -94,6 +156,21 @@ def save_model(
             (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _has_tokenizer(path: str | Path) -> bool:
+    folder = Path(path)
+    return (folder / _TOKENIZER_FILE).is_file() or all((folder / name).is_file() for name in _BPE_FILES)
+
+
+def _saved_shapes(model_class: type[PreTrainedModel], config: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what the model saves, on the meta device, hence without memory; a tied weight is saved once."""
+    with torch.device("meta"):
+        model = model_class(config)
+    weights = model.state_dict()
+    for shared in model._tied_weights_keys or {} if config.tie_word_embeddings else {}:
+        del weights[shared]
+    return {name: tuple(weight.shape) for name, weight in revert_weight_conversion(model, weights).items()}
+
+
 @contextmanager
 def _bars_for_large_models(size: int) -> Iterator[None]:
     """transformers' progress bars where `size` bytes take a while; below, they would only clutter the terminal."""
@@ -105,15 +182,3 @@ def _bars_for_large_models(size: int) -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _expected_shapes(model_class: type[PreTrainedModel], config: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what the model saves, on the meta device, hence without memory; a tied weight is saved once.
-
-    Names are those in the file, which a model class may call otherwise (`original_name`).
-    """
-    with torch.device("meta"):
-        model = model_class(config)
-    shared = set(model._tied_weights_keys or {}) if config.tie_word_embeddings else set()
-    weights = {name: weight for name, weight in nn.Module.state_dict(model).items() if name not in shared}
-    return {model.original_name(name): tuple(weight.shape) for name, weight in weights.items()}
