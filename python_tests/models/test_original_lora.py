@@ -123,5 +123,5 @@ def test_an_adapter_that_cannot_be_translated_is_refused(
 
 
 def test_original_target_names_are_refused_with_those_that_exist(checkpoint: TinyCheckpoint) -> None:
-    with pytest.raises(ValueError, match=r"\['attn_out', 'ff_out'\] match no linear module .* has: down_proj \(2x\)"):
+    with pytest.raises(ValueError, match=r"\['attn_out', 'ff_out'\] match no linear module .* among: down_proj \(2x\)"):
         add_lora(load_model(checkpoint.folder), rank=4, alpha=8.0, target_modules=["q_proj", "attn_out", "ff_out"])

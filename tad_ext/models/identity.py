@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from tad_ext.models.checkpoint import bytes_fingerprint, weight_digests
 from tad_ext.models.loading import load_config
 
@@ -33,15 +31,15 @@ Difference = tuple[str, Any, Any]  # what differs, as it was noted, as it is now
 
 def model_identity(path: str | Path) -> dict[str, Any]:
     """The identity of the model in a checkpoint folder. Errors as `load_config`, or missing weights (ValueError)."""
-    return config_identity(load_config(path)) | {"weights": weight_digests(path)}
+    return config_identity(load_config(path), path)
 
 
-def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
-    """The part of an identity that a configuration holds: all of it but the weights."""
-    settings: Any = config
-    found = {name: getattr(settings, name, None) for name in _MEANINGFUL}
-    rotation = {"rope_theta": float(settings.rope_parameters["rope_theta"])}
-    return {"model_type": str(config.model_type)} | rotation | {k: v for k, v in found.items() if v is not None}
+def config_identity(config: Any, folder: str | Path | None) -> dict[str, Any]:
+    """The identity of the model with this configuration; without a folder to read them from, not of its weights."""
+    found = {"model_type": config.model_type, "rope_theta": float(config.rope_parameters["rope_theta"])}
+    found |= {name: getattr(config, name, None) for name in _MEANINGFUL}
+    found["weights"] = None if folder is None else weight_digests(folder)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def model_fingerprint(path: str | Path) -> str:
@@ -65,12 +63,12 @@ def identity_differences(
         folder: its checkpoint, if there is one: only from it what earlier versions noted can be computed.
     """
     before, now = _parsed(noted), _parsed(found)
-    files, files_now = before.pop("weights", None), now.pop("weights", None)
-    if isinstance(files, dict) and isinstance(files_now, dict):
-        before |= {_WEIGHTS + name: files.get(name) for name in {**files, **files_now}}
-        now |= {_WEIGHTS + name: files_now.get(name) for name in {**files, **files_now}}
     if _HASH in before and folder is not None:
         now[_HASH] = bytes_fingerprint(folder)
+    files, files_now = before.pop("weights", {}), now.pop("weights", {})
+    if files and files_now:
+        for name in {**files, **files_now}:
+            before[_WEIGHTS + name], now[_WEIGHTS + name] = files.get(name), files_now.get(name)
     return [(name, before[name], now[name]) for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tad_ext.files import atomic_folder
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
-from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences, weight_digests
+from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
 from tad_ext.models.identity import config_identity, described, identity_differences
 from tad_ext.models.loading import load_model
 
@@ -96,8 +96,6 @@ def teacher(model: PeftModel) -> Iterator[None]:
         ValueError: peft adapted the model with options that change the base model itself (trained biases, PiSSA, ...),
             or the adapter is merged into the base weights at the moment.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, whose adapter can be switched off, got {type(model).__name__}")
     _check_adapters(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
         raise ValueError(
@@ -116,8 +114,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
             module.enable_adapters(True)
         # Switching on makes every adapter trainable, a loaded and frozen one too.
         for parameter, flag in trainable.items():
-            if parameter.requires_grad != flag:
-                parameter.requires_grad_(flag)
+            parameter.requires_grad_(flag)
 
 
 def save_adapter(model: PeftModel, path: str | Path) -> None:
@@ -126,18 +123,16 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
     Beside them `base_model.json` holds the base model's identity, with its weights where it was loaded from a folder.
     The same adapter gives the same bytes.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
+    _check_is_adapted(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
     config = LoraConfig(**{**model.active_peft_config.to_dict(), "inference_mode": True})
-    for option in ("target_modules", "exclude_modules"):
-        names = getattr(config, option)
+    for option, names in vars(config).items():
         if isinstance(names, set):  # whose order would change the file from one process to the next
             setattr(config, option, sorted(names))
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / BASE_FILE).write_text(json.dumps(_base_identity(model), indent=2) + "\n", encoding="utf-8")
+        (folder / BASE_FILE).write_text(json.dumps(_identity(model), indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
@@ -159,6 +154,7 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
             or shapes do not fit the model (they are listed).
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
+    # 1. What the files say, in the names of the model's layers.
     folder = Path(path)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -167,28 +163,29 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
             )
     config = read_adapter_config(folder / CONFIG_FILE)
     stored = shapes_in(folder / WEIGHTS_FILE)
-    names = {name: base_model(model).own_name(name) for name in stored}
-    if any(name != own for name, own in names.items()):
-        config.target_modules = _translated_targets(config, names.values(), folder)
-    shapes = {own: stored[name] for name, own in names.items()}
+    names = {base_model(model).own_name(name): name for name in stored}
+    if names.keys() != stored.keys():
+        config.target_modules = _translated_targets(config, names, folder)
+    # 2. Whether they are of this model.
     _check_targets(model, config)
     _check_ties(model, config)
     origin = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
-    differing = identity_differences(origin, _base_identity(model), _base_folder(model))
+    differing = identity_differences(origin, _identity(model), _base_folder(model))
     if differing and not allow_other_model:
         raise ValueError(
             f"adapter {str(folder)!r} was made for another model: {described(differing)}; choose that one, or set "
             f"allow_other_model"
         )
-    config.init_lora_weights = True  # any cheap start, since every weight is read from the file
+    # 3. The adapter in its place, with the weights of the file.
+    config.init_lora_weights = True  # any cheap start, since every weight is read
     adapted = _inject(model, config, seed=0)
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
-    differences = weight_differences(expected, shapes)
+    differences = weight_differences(expected, {own: stored[name] for own, name in names.items()})
     if differences:
         adapted.unload()
         raise ValueError(f"adapter {str(folder)!r} does not fit the model; {differences}")
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for name, own in names.items()})
+        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for own, name in names.items()})
     adapted.requires_grad_(False)
     return adapted.eval()
 
@@ -202,8 +199,6 @@ def merge_adapter(model: PeftModel) -> nn.Module:
         TypeError: no PeftModel.
         ValueError: the adapter holds NaN or infinite weights, or has options that `load_adapter` refuses.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
     _check_adapters(model)
     for name, tensor in _weights(model).items():
         if not bool(tensor.isfinite().all()):
@@ -214,23 +209,25 @@ def merge_adapter(model: PeftModel) -> nn.Module:
 
 
 def load_merged(
-    model: str | Path,
-    adapter: str | Path | None,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    allow_other_model: bool = False,
+    model: str | Path, adapter: str | Path | None, *, allow_other_model: bool = False, **options: str
 ) -> nn.Module:
-    """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as `load_model`,
-    `load_adapter`.
+    """A model ready to decode: with its adapter, if there is one, merged into the weights.
+
+    `options` and errors as of `load_model`, and errors of `load_adapter`.
     """
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = load_model(model, **options)
     if adapter is None:
         return loaded
     return merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
 
 
+def _check_is_adapted(model: nn.Module) -> None:
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"model must be a PeftModel, which has an adapter, got {type(model).__name__}")
+
+
 def _check_adapters(model: PeftModel) -> None:
+    _check_is_adapted(model)
     for name, config in model.peft_config.items():
         check_options(vars(config), f"model's adapter {name!r}")
         _check_ties(model, config)
@@ -260,39 +257,39 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
 
 def _check_targets(model: nn.Module, config: LoraConfig) -> None:
     """Refuse what peft would ignore in silence, and the head, which losses read as a plain weight."""
-    base = base_model(model)
-    assert isinstance(base, nn.Module)
+    base: Any = base_model(model)
     if hasattr(model, "peft_config"):
         raise TypeError("model has an adapter already; merge it (merge_adapter) or load the base model again")
     modules = dict(base.named_modules())
-    linear = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
-    existing = Counter(name.rpartition(".")[2] for name, module in linear.items() if module is not base.lm_head)
-    choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(existing.items()))
-    targets = config.target_modules
-    if not targets:
-        raise ValueError(f"target_modules must name at least one linear module; the model has: {choices}")
+    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear)}
+    head = {name for name in linear if modules[name] is base.lm_head}
+    targets = config.target_modules or []
     each = {targets: targets} if isinstance(targets, str) else {name: [name] for name in sorted(targets)}
+
+    def matched(one: LoraConfig) -> set[str]:
+        """The modules that peft would adapt."""
+        return {name for name in modules if check_target_module_exists(one, name)}
+
     try:
-        matches = {name: _targeted(LoraConfig(target_modules=alone), modules) for name, alone in each.items()}
-        chosen = _targeted(config, modules)
+        matches = {name: matched(LoraConfig(target_modules=alone)) for name, alone in each.items()}
+        chosen = matched(config)
     except re.error as error:
         raise ValueError(f"target_modules is {targets!r}, which is no regular expression: {error}") from error
-    missing = [name for name, found in matches.items() if not linear.keys() & found or not chosen]
-    if missing:
-        raise ValueError(f"target_modules {missing} match no linear module of the model, which has: {choices}")
-    heads = [name for name, found in matches.items() if any(linear.get(one) is base.lm_head for one in chosen & found)]
-    if heads:
-        raise ValueError(
-            f"target_modules {heads} name the output head, which cannot be adapted; choose among: {choices}"
-        )
-    if not chosen <= linear.keys():
-        others = listed(sorted(chosen - linear.keys()))
-        raise ValueError(f"target_modules {list(each)} match {others}, no linear modules; choose among: {choices}")
-
-
-def _targeted(config: LoraConfig, modules: Iterable[str]) -> set[str]:
-    """The modules that peft would adapt."""
-    return {name for name in modules if check_target_module_exists(config, name)}
+    missing = [name for name, found in matches.items() if not linear & found or not chosen]
+    heads = [name for name, found in matches.items() if head & chosen & found]
+    if not each:
+        problem = "must name at least one linear module"
+    elif missing:
+        problem = f"{missing} match no linear module of the model"
+    elif heads:
+        problem = f"{heads} name the output head, which cannot be adapted"
+    elif not chosen <= linear:
+        problem = f"{list(each)} match {listed(sorted(chosen - linear))}, no linear modules"
+    else:
+        return
+    counts = Counter(name.rpartition(".")[2] for name in linear - head)
+    choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
+    raise ValueError(f"target_modules {problem}; choose among: {choices}")
 
 
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
@@ -310,10 +307,9 @@ def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
 
 
-def _base_identity(model: nn.Module) -> dict[str, Any]:
+def _identity(model: nn.Module) -> dict[str, Any]:
     """The identity of the base model; without its weights where it was loaded from no folder."""
-    config, folder = base_model(model).config, _base_folder(model)
-    return config_identity(config) | ({} if folder is None else {"weights": weight_digests(folder)})
+    return config_identity(base_model(model).config, _base_folder(model))
 
 
 def _base_folder(model: nn.Module) -> Path | None:
