@@ -1,6 +1,6 @@
 """What an objective is: a loss of micro-batches of states, and the names of what is reported of it.
 
-A new one is a class in a file of its own and a line in `registry`.
+A new one is a class in a file of its own and a line in `settings`.
 """
 
 from __future__ import annotations
