@@ -110,7 +110,7 @@ def test_an_adapter_for_the_original_names_is_translated(
 @pytest.mark.parametrize(
     ("targets", "options", "message"),
     [
-        (["q_proj", "ff_out"], {}, r"name the output head, which cannot be adapted"),  # the head is an ff_out, too
+        (["q_proj", "ff_out"], {}, "match lm_head; neither the output head nor"),  # the head is an ff_out, too
         (["q_proj"], {"alpha_pattern": {"q_proj": 3}}, r"has original layer names and alpha_pattern \{'q_proj': 3\}"),
     ],
 )

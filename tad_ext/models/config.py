@@ -218,8 +218,7 @@ class OriginalConfig(DiffusionConfig):
             if fields[whole] % fields[part]:
                 raise ValueError(f"{whole} is {fields[whole]}; expected a multiple of {part}, {fields[part]}")
         head = fields[width] // fields[heads]
-        if fields.get("head_dim") not in (None, head):
-            raise ValueError(f"head_dim is {fields['head_dim']!r}; supported: {width} / {heads}, {head}")
+        _check_option("head_dim", fields.get("head_dim"), (None, head), f", not {width} / {heads}")
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What config.json holds: the original fields."""

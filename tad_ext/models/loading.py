@@ -6,7 +6,6 @@ in config.json, the tokenizer's files and the headers of the weight files, befor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, Pre
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
-from tad_ext.files import atomic_folder
+from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.checkpoint import CONFIG_FILE, read_config, stored_shapes, weight_differences, weight_files
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.dream import DreamModel
@@ -37,40 +36,31 @@ _BPE_FILES = ("vocab.json", "merges.txt")
 _LARGE = 2**30  # bytes of weights from which loading and saving show progress
 
 
-def model_class_of(path: str | Path) -> type[PreTrainedModel]:
-    """The class for the model in a checkpoint folder, by config.json's model_type and architectures.
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a checkpoint folder.
 
-    Both are compared, because other families share a model_type: LLaDA-MoE calls itself ``llada``.
+    Its class follows from config.json's model_type and architectures: both are compared, because other families share
+    a model_type (LLaDA-MoE calls itself ``llada``).
 
     Raises:
-        ValueError: no such folder, no or broken config.json, or a model we have no class for.
+        ValueError: no such folder, no or broken config.json, a model we have no class for, or a field with a value that
+            is not supported or out of range (named).
     """
-    fields = read_config(path)
-    file, model_type = Path(path) / CONFIG_FILE, fields.get("model_type")
+    fields, file = read_config(path), Path(path) / CONFIG_FILE
+    model_type, architectures = fields.get("model_type"), fields.get("architectures")
     # A list or another JSON value for model_type is no key of a dictionary.
     model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None
     if model_class is None:
         raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
-    architectures = fields.get("architectures")
     if architectures and architectures != [model_class.__name__]:
         raise ValueError(
             f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
             f"model_type is {model_class.__name__}"
         )
-    return model_class
-
-
-def load_config(path: str | Path) -> PreTrainedConfig:
-    """The configuration of a checkpoint folder.
-
-    Raises:
-        ValueError: as `model_class_of`, or a field with a value that is not supported or out of range (named).
-    """
-    config_class = model_class_of(path).config_class
     try:
-        return config_class.from_pretrained(path, local_files_only=True)
+        return model_class.config_class.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers checks types by exceptions of its own
-        raise ValueError(f"{Path(path) / CONFIG_FILE}: {error}") from error
+        raise ValueError(f"{file}: {error}") from error
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -90,9 +80,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             f"got path {str(path)!r}"
         )
     try:
-        tokenizer = model_class_of(path).tokenizer_class.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer_class = MODEL_CLASSES[config.model_type].tokenizer_class
+        tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
         raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
     tokenizer.init_kwargs.pop("auto_map", None)  # names Python files that a saved copy would not have beside it
@@ -115,12 +104,12 @@ def load_model(
         tokens has are in `config.suppress_token_ids`, so that they are never chosen.
 
     Raises:
-        ValueError: no such folder, no or broken config.json, a model or an option that is not supported, a tokenizer
-            that disagrees with the model, weights as pickle only, a damaged weights file, weights missing, unexpected
-            or of the wrong shape (named), an unknown dtype or device.
+        ValueError: as `load_config` and `load_tokenizer`, weights as pickle only, a damaged weights file, weights
+            missing, unexpected or of the wrong shape (named), an unknown dtype or device.
     """
     dtype, device = resolve_dtype(dtype), resolve_device(device)
-    model_class, config = model_class_of(path), load_config(path)
+    config = load_config(path)
+    model_class = MODEL_CLASSES[config.model_type]
     if _has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
@@ -153,7 +142,7 @@ def save_model(
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for name, value in (reports or {}).items():
-            (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            write_json(folder / name, value)
 
 
 def _has_tokenizer(path: str | Path) -> bool:

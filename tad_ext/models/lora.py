@@ -7,7 +7,6 @@ frozen base model.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -25,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tad_ext.files import atomic_folder
+from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
 from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
@@ -132,7 +131,7 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / BASE_FILE).write_text(json.dumps(_identity(model), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / BASE_FILE, _identity(model))
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
@@ -262,32 +261,26 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
         raise TypeError("model has an adapter already; merge it (merge_adapter) or load the base model again")
     modules = dict(base.named_modules())
     linear = {name for name, module in modules.items() if isinstance(module, nn.Linear)}
-    head = {name for name in linear if modules[name] is base.lm_head}
+    possible = {name for name in linear if modules[name] is not base.lm_head}
     targets = config.target_modules or []
-    each = {targets: targets} if isinstance(targets, str) else {name: [name] for name in sorted(targets)}
-
-    def matched(one: LoraConfig) -> set[str]:
-        """The modules that peft would adapt."""
-        return {name for name in modules if check_target_module_exists(one, name)}
-
     try:
-        matches = {name: matched(LoraConfig(target_modules=alone)) for name, alone in each.items()}
-        chosen = matched(config)
+        chosen = {name for name in modules if check_target_module_exists(config, name)}
     except re.error as error:
         raise ValueError(f"target_modules is {targets!r}, which is no regular expression: {error}") from error
-    missing = [name for name, found in matches.items() if not linear & found or not chosen]
-    heads = [name for name, found in matches.items() if head & chosen & found]
-    if not each:
+    missing = [targets] if isinstance(targets, str) else sorted(targets)
+    if chosen & linear:  # a name is a full one or its last components
+        ends = [] if isinstance(targets, str) else missing
+        missing = [end for end in ends if not any(f".{name}".endswith(f".{end}") for name in linear)]
+    if not targets:
         problem = "must name at least one linear module"
     elif missing:
         problem = f"{missing} match no linear module of the model"
-    elif heads:
-        problem = f"{heads} name the output head, which cannot be adapted"
-    elif not chosen <= linear:
-        problem = f"{list(each)} match {listed(sorted(chosen - linear))}, no linear modules"
+    elif not chosen <= possible:
+        wrong = listed(sorted(chosen - possible))
+        problem = f"match {wrong}; neither the output head nor what is no linear module can be adapted"
     else:
         return
-    counts = Counter(name.rpartition(".")[2] for name in linear - head)
+    counts = Counter(name.rpartition(".")[2] for name in possible)
     choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
     raise ValueError(f"target_modules {problem}; choose among: {choices}")
 
