@@ -1,9 +1,7 @@
-"""What every masked diffusion model of the package can do: logits for the token AT each position, and for chosen ones.
+"""What every masked diffusion model can do: logits for the token AT each position, and for chosen ones only.
 
-The models are transformers' own autoregressive classes (Llama, Qwen2, ...) made bidirectional by ``is_causal = False``
-in their configuration, which transformers honours in both the attention mask and the attention kernel. This mixin adds
-the interface that decoding and distillation are written against; it never runs the output head on rows nobody asked
-for.
+The models are transformers' autoregressive classes (Llama, Qwen2), made bidirectional by ``is_causal = False`` in their
+configuration, which transformers honours in the attention mask and in the kernel.
 """
 
 from __future__ import annotations
@@ -23,11 +21,7 @@ from tad_ext.models.cache import CacheView, KeyValueCache
 
 @dataclass
 class MaskedDiffusionOutput(ModelOutput):
-    """Logits of a forward pass.
-
-    Attributes:
-        logits: (B, L, V), or (N, V) when positions were chosen; entry for position i is the prediction FOR position i.
-    """
+    """Logits, (B, L, V), or (N, V) when positions were chosen: the entry of position i is the prediction FOR it."""
 
     logits: Tensor | None = None
 
@@ -57,17 +51,14 @@ class MaskedDiffusionMixin:
         cache_rows: Tensor | None = None,
         columns: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states that predict the token at each position (multiply by ``lm_head`` to get logits).
-
-        Rows are padded on the RIGHT: row b holds its ``lengths[b]`` real tokens at positions 0 .. lengths[b] - 1,
-        exactly as it would alone, and whatever ids follow are hidden from attention.
+        """Final hidden states that predict the token at each position; ``lm_head`` makes logits of them.
 
         Args:
-            input_ids: (B, L) int64 token ids.
-            lengths: (B,) int64, real tokens of each row, 1 .. L. None: nothing is padded (no mask is built: faster).
-            positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative entries are padding of the
-                list and give a row that is finite and otherwise meaningless. None: every position.
-            cache: where keys and values are stored, those of the computed columns.
+            input_ids: (B, L) int64 token ids, padded on the RIGHT: every token has the position that it has alone.
+            lengths: (B,) int64, 1 .. L, real tokens of each row, whatever ids follow. None: nothing is padded (faster).
+            positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative ones are padding of the list,
+                with a row that is finite and otherwise meaningless. None: every position.
+            cache: where keys and values of the computed columns are stored.
             cache_rows: (B,) int64, the rows of the cache that the rows of ``input_ids`` are; None: the first B.
             columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
                 from it. Ascending by one from each row's first; a row that needs fewer than A repeats its last. The
@@ -77,13 +68,12 @@ class MaskedDiffusionMixin:
             (B, L, D), or (N, D) when ``positions`` is given, in the model's dtype.
 
         Raises:
-            ValueError: wrong shapes, or more positions than the model was made for.
-            TypeError: wrong dtypes.
+            ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
         _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
         if columns is not None and (positions is None or cache is None or cache_rows is not None):
             raise ValueError("columns needs positions and a cache, and no cache_rows")
-        # 1. The trunk. Its cache is given by position: transformers 5.24 has another name for it than earlier versions.
+        # 1. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
         batch, length = input_ids.shape
         ids = input_ids if columns is None else input_ids.gather(1, columns)
         mask = None if lengths is None else self._attention_mask(lengths, ids.shape[1], length)
@@ -121,10 +111,9 @@ class MaskedDiffusionMixin:
         return name
 
     def _attention_mask(self, lengths: Tensor, queries: int, length: int) -> Tensor:
-        """(B, 1, queries, L) mask of what each query may attend to: True where the key is a real token.
+        """(B, 1, queries, L): True where the key is a real token, and for key 0, so that no softmax is empty.
 
-        Ready-made in four dimensions, because transformers looks at the values of a two-dimensional one on the host, a
-        device sync per forward. Every query sees at least key 0, so that no softmax is empty and nothing becomes NaN.
+        It has four dimensions because transformers looks at the values of a two-dimensional one on the host.
         """
         keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
         mask = keys[:, None, None, :].expand(len(lengths), 1, queries, length)
@@ -148,7 +137,7 @@ def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:
-    """Checks of shape and dtype only: looking at values would cost a device sync in every forward."""
+    """Looking at values, too, would cost a device sync in every forward."""
     for name, tensor, dims in (("input_ids", input_ids, 2), ("lengths", lengths, 1), ("positions", positions, 1)):
         if tensor is None:
             continue

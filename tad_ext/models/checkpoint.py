@@ -103,8 +103,8 @@ def weight_differences(expected: dict[str, tuple[int, ...]], stored: dict[str, t
 def weight_digests(path: str | Path) -> dict[str, str]:
     """16 hexadecimal digits for each weights file, by its name, that tell its content from another's.
 
-    They are of its name, its size and 64 evenly spaced samples of 64 KiB (files up to 4 MiB are read whole), so that
-    16 GB take milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
+    They are of name, size and 64 evenly spaced samples of 64 KiB (of files up to 4 MiB, all), so that 16 GB take
+    milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
     """
     return {file.name: _digest([file]) for file in weight_files(path)}
 

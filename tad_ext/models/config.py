@@ -1,10 +1,9 @@
 """config.json, whichever program wrote it: one spelling for every setting, and a decision on every key.
 
-A key is understood (the model's configuration reads it), harmless (listed here or by the configuration, with the
-reason), or refused by name: it may ask for layers that are not here, which would give other logits in silence.
-
-In memory a configuration has transformers' names (``hidden_size``), because the layers are transformers'; on disk that
-of a published model has its authors' (``d_model`` in LLaDA), so that the original code reads what is written here, too.
+A key is understood, harmless (for a reason that is given), or refused by name: it may ask for layers that are not here,
+which would give other logits in silence. In memory a configuration has transformers' names (``hidden_size``), because
+the layers are transformers'; in the file that of a published model has its authors' (``d_model`` in LLaDA), so that the
+original code reads what is written here, too.
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-_DTYPES = (None, "bfloat16", "float16", "float32", "float64")
 # Keys of any model that change neither what weights mean nor what layers compute, by the reason why.
 _HARMLESS: dict[str, str] = {
-    "notes on the file and the code that reads it": "architectures auto_map model_type tokenizer_class "
-    "transformers_version",
-    "labels and tasks of other heads": "finetuning_task id2label label2id num_labels prefix problem_type "
-    "task_specific_params",
+    "notes on the file": "architectures auto_map model_type tokenizer_class transformers_version",
+    "of other heads": "finetuning_task id2label label2id num_labels prefix problem_type task_specific_params",
     "what forwards return, in which pieces and formats": "chunk_size_feed_forward output_attentions "
     "output_hidden_states return_dict tf_legacy_loss torchscript use_bfloat16 use_cache",
     "of models with an encoder": "add_cross_attention cross_attention_hidden_size decoder_start_token_id "
@@ -35,7 +31,6 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "rope_theta": ("rope_parameters.rope_theta", "rope_scaling.rope_theta"),
     "torch_dtype": ("dtype",),
 }
-_ROTATIONS = ("rope_parameters", "rope_scaling")  # the new and the old name of the same object
 _PLAIN_ROTATION = (("rope_type", "default"), ("type", "default"))
 # Keys of every published model that are read here, besides those it names.
 _COMMON = ("head_dim", "bos_token_id", "eos_token_ids", "suppress_token_ids", "rope_theta", "torch_dtype")
@@ -51,13 +46,12 @@ def read_keys(
     """The settings of a config.json, each under one name: ``rope_theta`` for that of ``rope_parameters``, for example.
 
     Args:
-        fields: the file's content.
         understood: names that the caller reads, or knows to be harmless.
-        spellings: further names of some of them, besides those that transformers gave in the course of time.
+        spellings: further names of some of them, besides those that transformers has given them.
 
     Raises:
-        ValueError: a key that nothing reads and that is not null, two spellings that disagree, a rotation that is
-            scaled, a layer that sees a part of the sequence only, or an unknown dtype. Key and value are named.
+        ValueError, with key and value: a key that nothing reads and that is not null, two spellings that disagree, a
+            scaled rotation, a layer that sees a part of the sequence only, or an unknown dtype.
     """
     fields = dict(fields)
     # 1. Every layer attends to the whole sequence in both directions.
@@ -67,7 +61,7 @@ def read_keys(
     for name in ("is_causal", "is_decoder"):
         _check_option(name, fields.pop(name, None) or False, (False,))
     # 2. The rotation is plain, and its theta a key like any other.
-    for name in _ROTATIONS:
+    for name in ("rope_parameters", "rope_scaling"):  # the new and the old name of one object
         rotation = fields.pop(name, None)
         parts = dict(rotation) if isinstance(rotation, dict) else {"": rotation}
         fields[f"{name}.rope_theta"] = parts.pop("rope_theta", None)
@@ -87,7 +81,7 @@ def read_keys(
                 )
         if found:
             fields[name] = given.get(first)
-    _check_option("torch_dtype", fields.get("torch_dtype"), _DTYPES)
+    _check_option("torch_dtype", fields.get("torch_dtype"), (None, "bfloat16", "float16", "float32", "float64"))
     # 4. Every key is known.
     known = {*understood, *_SPELLINGS, *" ".join(_HARMLESS.values()).split()}
     for name, value in fields.items():
@@ -129,12 +123,9 @@ class OriginalConfig(DiffusionConfig):
     """Of a published model, :class:`LLaDAConfig` or :class:`DreamConfig`: read and written in its authors' fields.
 
     Attributes:
-        eos_token_ids: optional in config.json, which by itself names only ``eos_token_id``; by default that one and,
-            for the published vocabulary, the end of a chat turn.
-        suppress_token_ids: `load_model` adds the ids that the logits cover and no token of the tokenizer has; those are
-            not written to config.json.
-        original_fields: config.json as it was read, each setting under its original name; what is not interpreted here
-            is written back unchanged.
+        eos_token_ids: by default ``eos_token_id`` and, for the published vocabulary, the end of a chat turn.
+        suppress_token_ids: written to config.json only if read from there: not those that `load_model` adds.
+        original_fields: config.json as it was read, under original names; what is not interpreted is written back.
     """
 
     # Original name -> ours, of all fields that are interpreted, but for rope_theta.
@@ -157,9 +148,7 @@ class OriginalConfig(DiffusionConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """The configuration described by an original config.json; transformers' names are understood, too.
 
-        Raises:
-            ValueError: an option that is not supported or not understood, or a field that is missing or out of range
-                (named, with its value and what was expected).
+        ValueError: an option that is not supported or understood, a field that is missing or out of range, by name.
         """
         own = {*cls.NAMES, *cls.DEFAULTS, *cls.SUPPORTED, *cls.HARMLESS, *_COMMON}
         spellings = {original: (name,) for original, name in cls.NAMES.items() if name not in own}

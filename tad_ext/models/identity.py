@@ -1,9 +1,8 @@
 """Which model a checkpoint holds: what its configuration means for the weights, and the weights; not how files look.
 
 An identity is a JSON object, ``{"model_type": "llada", "hidden_size": 4096, ..., "weights": {"model.safetensors":
-"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with, so that another
-model is recognised and the difference can be named. Earlier versions noted a single hash, of config.json and the
-weights byte by byte, which is still understood.
+"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with; what earlier
+versions noted, one hash of config.json and weights, is understood.
 """
 
 from __future__ import annotations
@@ -55,12 +54,9 @@ def identity_text(identity: Mapping[str, Any]) -> str:
 def identity_differences(
     noted: str | Mapping[str, Any], found: str | Mapping[str, Any], folder: str | Path | None = None
 ) -> list[Difference]:
-    """In what a noted identity differs from another one; what only one of them tells is not compared.
+    """In what a noted identity (or its text) differs from `found`; what only one of them tells is not compared.
 
-    Args:
-        noted: an identity, its text, or what an earlier version noted.
-        found: the identity of the model at hand, or its text.
-        folder: its checkpoint, if there is one: only from it what earlier versions noted can be computed.
+    What earlier versions noted is compared if there is a `folder`, the checkpoint of the model at hand.
     """
     before, now = _parsed(noted), _parsed(found)
     if _HASH in before and folder is not None:

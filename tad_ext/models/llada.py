@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -77,20 +77,13 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
 
 # Part of a weight's name here -> in an original checkpoint. The head comes first: a block's ff_out is another weight.
 _WEIGHT_NAMES = {
-    "lm_head.": "model.transformer.ff_out.",
-    "model.embed_tokens.": "model.transformer.wte.",
-    "model.norm.": "model.transformer.ln_f.",
-    "model.layers.": "model.transformer.blocks.",
-    ".input_layernorm.": ".attn_norm.",
-    ".post_attention_layernorm.": ".ff_norm.",
-    ".self_attn.q_proj.": ".q_proj.",
-    ".self_attn.k_proj.": ".k_proj.",
-    ".self_attn.v_proj.": ".v_proj.",
+    "lm_head.": "model.transformer.ff_out.", "model.embed_tokens.": "model.transformer.wte.",
+    "model.norm.": "model.transformer.ln_f.", "model.layers.": "model.transformer.blocks.",
+    ".input_layernorm.": ".attn_norm.", ".post_attention_layernorm.": ".ff_norm.",
+    ".self_attn.q_proj.": ".q_proj.", ".self_attn.k_proj.": ".k_proj.", ".self_attn.v_proj.": ".v_proj.",
     ".self_attn.o_proj.": ".attn_out.",
-    ".mlp.gate_proj.": ".ff_proj.",
-    ".mlp.up_proj.": ".up_proj.",
-    ".mlp.down_proj.": ".ff_out.",
-}
+    ".mlp.gate_proj.": ".ff_proj.", ".mlp.up_proj.": ".up_proj.", ".mlp.down_proj.": ".ff_out.",
+}  # fmt: skip
 
 
 class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
@@ -146,14 +139,10 @@ class Float32RotationAttention(LlamaAttention):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them.
-
-        Keys and values of earlier calls come in `cache`, which transformers before 5.24 calls `past_key_values`.
-        """
+        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them."""
+        cache = kwargs.pop("cache", kwargs.pop("past_key_values", None))  # its name before transformers 5.24
         batch, length, _ = hidden_states.shape
         query, key, value = (
             project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -161,7 +150,6 @@ class Float32RotationAttention(LlamaAttention):
         )
         # Float32 cosines and sines promote the products, and so the whole rotation, to float32.
         query, key = (rotated.to(value.dtype) for rotated in apply_rotary_pos_emb(query, key, *position_embeddings))
-        cache = past_key_values if cache is None else cache
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -175,9 +163,6 @@ class Float32RotationAttention(LlamaAttention):
 # transformers applies these on loading and, reversed, on saving.
 register_checkpoint_conversion_mapping(
     LLaDAModelLM.__name__,
-    [
-        WeightRenaming(("^" if original.startswith("model.") else "") + re.escape(original), ours)
-        for ours, original in _WEIGHT_NAMES.items()
-    ],
+    [WeightRenaming(re.escape(original), ours) for ours, original in _WEIGHT_NAMES.items()],
     overwrite=True,
 )

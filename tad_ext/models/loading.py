@@ -28,8 +28,8 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     model_class.config_class.model_type: model_class for model_class in (DreamModel, LLaDAModelLM, TinyDiffusionLM)
 }
 for _class in MODEL_CLASSES.values():
-    AutoConfig.register(_class.config_class.model_type, _class.config_class)
-    AutoModelForMaskedLM.register(_class.config_class, _class)
+    AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)
+    AutoModelForMaskedLM.register(_class.config_class, _class, exist_ok=True)
 
 _TOKENIZER_FILE = "tokenizer.json"
 _BPE_FILES = ("vocab.json", "merges.txt")
@@ -38,9 +38,6 @@ _LARGE = 2**30  # bytes of weights from which loading and saving show progress
 
 def load_config(path: str | Path) -> PreTrainedConfig:
     """The configuration of a checkpoint folder.
-
-    Its class follows from config.json's model_type and architectures: both are compared, because other families share
-    a model_type (LLaDA-MoE calls itself ``llada``).
 
     Raises:
         ValueError: no such folder, no or broken config.json, a model we have no class for, or a field with a value that
@@ -52,6 +49,7 @@ def load_config(path: str | Path) -> PreTrainedConfig:
     model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None
     if model_class is None:
         raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
+    # Other families share a model_type: LLaDA-MoE calls itself llada.
     if architectures and architectures != [model_class.__name__]:
         raise ValueError(
             f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
@@ -70,8 +68,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
 
     Raises:
-        ValueError: no checkpoint folder, no tokenizer in it, damaged files, or ids that disagree with config.json
-            (see `check_tokenizer`).
+        ValueError: as `load_config` and `check_tokenizer`, no tokenizer in the folder, or damaged files.
     """
     config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
     if not _has_tokenizer(path):

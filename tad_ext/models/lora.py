@@ -49,12 +49,11 @@ def base_model(model: nn.Module) -> MaskedDiffusionMixin:
 def add_lora(
     model: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str], seed: int = 0
 ) -> PeftModel:
-    """Freeze `model` and add a fresh LoRA adapter, which computes the zero function until it is trained.
+    """Freeze `model`, in place, and add a fresh LoRA adapter, which computes the zero function until it is trained.
 
-    Adapter weights are float32 even on a bfloat16 or float16 base: steps of 2e-5 vanish in bfloat16.
+    Adapter weights are float32 on any base: steps of 2e-5 vanish in bfloat16.
 
     Args:
-        model: a masked diffusion model without an adapter; changed in place.
         rank: inner dimension of the adapter, >= 1.
         alpha: scale; the adapter's output is multiplied by alpha / rank.
         dropout: probability of zeroing an input feature of the adapter in training mode, 0 <= dropout < 1.
@@ -92,8 +91,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
 
     Raises:
         TypeError: no PeftModel.
-        ValueError: peft adapted the model with options that change the base model itself (trained biases, PiSSA, ...),
-            or the adapter is merged into the base weights at the moment.
+        ValueError: options that `load_adapter` refuses, or an adapter that is merged into the base weights.
     """
     _check_adapters(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
@@ -135,22 +133,19 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
-    """Put a saved adapter on its base model, frozen and in eval mode. `model` is changed in place unless refused.
+    """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
     One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
 
     Args:
-        model: the base model; changed in place.
-        path: folder of the adapter.
         allow_other_model: load an adapter for another base model all the same, if its names and shapes fit.
 
     Raises:
-        FileNotFoundError: no folder, or none of peft's two files in it (pickled weights are not read).
-        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown
-            (named), one made for another base model (its differences are named; config.json may be reformatted, and
-            what leaves the logits as they are does not count), target names that match nothing, or weights whose names
-            or shapes do not fit the model (they are listed).
+        FileNotFoundError: no folder, or one of peft's two files is not in it (pickled weights are not read).
+        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown,
+            another base model (see `identity`), target names that match nothing, or weights whose names or shapes do
+            not fit the model. What does not fit is named, and the model is as it was.
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
     # 1. What the files say, in the names of the model's layers.
@@ -267,10 +262,10 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
         chosen = {name for name in modules if check_target_module_exists(config, name)}
     except re.error as error:
         raise ValueError(f"target_modules is {targets!r}, which is no regular expression: {error}") from error
-    missing = [targets] if isinstance(targets, str) else sorted(targets)
-    if chosen & linear:  # a name is a full one or its last components
-        ends = [] if isinstance(targets, str) else missing
-        missing = [end for end in ends if not any(f".{name}".endswith(f".{end}") for name in linear)]
+    if isinstance(targets, str):
+        missing = [] if chosen & linear else [targets]
+    else:  # a name is a full one or its last components
+        missing = sorted(t for t in targets if not (chosen and any(f".{name}".endswith(f".{t}") for name in linear)))
     if not targets:
         problem = "must name at least one linear module"
     elif missing:
@@ -288,8 +283,7 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
     """Full names of the layers that an adapter's translated weights belong to.
 
-    They come from the weights, because the usual target names match only some layers of the original LLaDA, and peft
-    leaves the others out in silence.
+    The usual target names match only some layers of the original LLaDA, and peft leaves the others out in silence.
     """
     for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
         if getattr(config, option, None):

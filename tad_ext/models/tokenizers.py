@@ -13,28 +13,22 @@ from tad_ext.models.checkpoint import CONFIG_FILE, listed
 
 
 def check_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
-    """Refuse a tokenizer whose ids are not those that the model was trained with.
-
-    Args:
-        config: the model's configuration, with `vocab_size`, `mask_token_id` and `eos_token_ids`.
-        path: the folder of both, for the message.
+    """Refuse a tokenizer whose ids are not those that the model with this configuration was trained with.
 
     Raises:
         ValueError: a token whose id the logits do not cover; a mask or end-of-sequence id that is another token, or
-            none, in the tokenizer. File, key, and both values are named.
+            none, in the tokenizer. `path`, which is the folder of both, key, and both values are named.
     """
     where = f"the tokenizer in {str(path)!r} disagrees with {CONFIG_FILE}: "
     token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if highest >= config.vocab_size:
         raise ValueError(f"{where}its token {token!r} has id {highest}, expected ids < vocab_size, {config.vocab_size}")
-
     name = tokenizer.mask_token or getattr(config, "mask_token", None)
-    mask = None if name is None else tokenizer.get_vocab().get(name)
-    if mask is not None and mask != config.mask_token_id:
+    mask = tokenizer.get_vocab().get(name, config.mask_token_id)
+    if mask != config.mask_token_id:
         raise ValueError(f"{where}its mask token {name!r} has id {mask}, mask_token_id is {config.mask_token_id}")
-
     ends = config.eos_token_ids or []
-    if tokenizer.eos_token_id is not None and ends and tokenizer.eos_token_id not in ends:
+    if ends and tokenizer.eos_token_id not in (None, *ends):
         raise ValueError(
             f"{where}its end-of-sequence token {tokenizer.eos_token!r} has id {tokenizer.eos_token_id}, which is not "
             f"among the model's eos_token_ids {listed(map(str, ends))} (by default those that follow from eos_token_id)"
