@@ -23,11 +23,6 @@ class KeyValueCache:
         self.rows, self.length = rows, length
         self._layers: list[tuple[Tensor, Tensor]] = []
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys and values."""
-        return sum(tensor.numel() * tensor.element_size() for layer in self._layers for tensor in layer)
-
     def move(self, source: int, target: int) -> None:
         """Row `source` becomes row `target`, whose own keys and values are lost."""
         for keys, values in self._layers:

@@ -34,10 +34,14 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 _PLAIN_ROTATION = (("rope_type", "default"), ("type", "default"))
 # Keys of every published model that are read here, besides those it names.
 _COMMON = ("head_dim", "bos_token_id", "eos_token_ids", "suppress_token_ids", "rope_theta", "torch_dtype")
-_SIZES = (
+_NUMBERS = (int, float)
+SIZES = (
     "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
     "vocab_size", "max_position_embeddings",
 )  # fmt: skip
+
+
+Rule = Callable[[dict[str, Any]], Any]  # what a field is, from the others
 
 
 def read_keys(
@@ -104,19 +108,13 @@ def _same(value: object, option: object) -> bool:
 
 
 class DiffusionConfig(PreTrainedConfig):
-    """What every masked diffusion model has beside its layers, mixed into the configuration of a transformers model.
-
-    Attributes:
-        mask_token_id: id of the mask token.
-        eos_token_ids: ids that end a response.
-        suppress_token_ids: ids that must never be chosen (the mask id need not be named).
-    """
+    """What every masked diffusion model has beside its layers, mixed into the configuration of a transformers model."""
 
     is_causal: bool = False
     use_cache: bool = False
     mask_token_id: int | None = None
-    eos_token_ids: list[int] | None = None
-    suppress_token_ids: list[int] | None = None
+    eos_token_ids: list[int] | None = None  #: ids that end a response
+    suppress_token_ids: list[int] | None = None  #: ids that must never be chosen; the mask id need not be among them
 
 
 class OriginalConfig(DiffusionConfig):
@@ -128,21 +126,15 @@ class OriginalConfig(DiffusionConfig):
         original_fields: config.json as it was read, under original names; what is not interpreted is written back.
     """
 
-    # Original name -> ours, of all fields that are interpreted, but for rope_theta.
-    NAMES: ClassVar[dict[str, str]]
-    # What the original code assumes of a field that config.json does not name.
-    DEFAULTS: ClassVar[dict[str, Any]]
+    NAMES: ClassVar[dict[str, str]]  # original name -> ours, of all fields that are interpreted, but for rope_theta
+    DEFAULTS: ClassVar[dict[str, Any]]  # what the original code assumes of a field that config.json does not name
+    DERIVED: ClassVar[dict[str, Rule]]  # of fields that follow from others where they are null
     # Fields whose other values ask for layers that are not here, with the values that do not.
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]]
     HARMLESS: ClassVar[tuple[str, ...]]  # fields of the original that are not interpreted and may have any value
     END_OF_TURN: ClassVar[dict[int, int]]  # published end-of-text id -> published end-of-turn id
 
     original_fields: dict[str, Any] | None = None
-
-    @classmethod
-    def derived(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """What stands for a field that is null, by the field's name."""
-        raise NotImplementedError
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -154,7 +146,7 @@ class OriginalConfig(DiffusionConfig):
         spellings = {original: (name,) for original, name in cls.NAMES.items() if name not in own}
         original = read_keys(config_dict, understood=own, spellings=spellings)
         fields = {**cls.DEFAULTS, **original}
-        fields |= {name: value for name, value in cls.derived(fields).items() if fields[name] is None}
+        fields |= {name: derive(fields) for name, derive in cls.DERIVED.items() if fields[name] is None}
         for name, supported in cls.SUPPORTED.items():
             note = "" if name in config_dict else " (the original's default; config.json does not name it)"
             _check_option(name, fields.get(name), supported, note)
@@ -176,11 +168,8 @@ class OriginalConfig(DiffusionConfig):
     @classmethod
     def _check_ranges(cls, fields: dict[str, Any]) -> None:
         named = {name: original for original, name in cls.NAMES.items()}
-        size, width, heads, groups = (named[name] for name in ("vocab_size", *_SIZES[:3]))
+        size, width, heads, groups = (named[name] for name in ("vocab_size", *SIZES[:3]))
         ids = f"in [0, {fields.get(size)}), the {size}"
-
-        def is_number(value: Any) -> bool:
-            return type(value) in (int, float)  # a bool is none
 
         def is_id(value: Any) -> bool:
             return type(value) is int and 0 <= value < fields[size]
@@ -188,11 +177,11 @@ class OriginalConfig(DiffusionConfig):
         def are_ids(value: Any) -> bool:
             return isinstance(value, list) and all(map(is_id, value))
 
-        # Sizes first, because ids are compared with one.
+        # Sizes first, because ids are compared with one. By type, because a bool is no number.
         checks: tuple[tuple[Iterable[str], Callable[[Any], Any], str], ...] = (
-            ([named[name] for name in _SIZES], lambda v: type(v) is int and v >= 1, "an integer >= 1"),
-            (("rope_theta", "rms_norm_eps"), lambda v: is_number(v) and 0 < v < math.inf, "a finite number > 0"),
-            (("attention_dropout",), lambda v: is_number(v) and 0 <= v < 1, "0 <= number < 1"),
+            ([named[name] for name in SIZES], lambda v: type(v) is int and v >= 1, "an integer >= 1"),
+            (("rope_theta", "rms_norm_eps"), lambda v: type(v) in _NUMBERS and 0 < v < math.inf, "a finite number > 0"),
+            (("attention_dropout",), lambda v: type(v) in _NUMBERS and 0 <= v < 1, "0 <= number < 1"),
             (("mask_token_id",), is_id, f"an id {ids}"),
             (("eos_token_id",), lambda v: is_id(v) or (v and are_ids(v)), f"an id {ids}"),
             (("bos_token_id", "pad_token_id"), lambda v: v is None or is_id(v), f"an id {ids}"),

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.config import OriginalConfig
+from tad_ext.models.config import SIZES, OriginalConfig, Rule
 
 
 class DreamConfig(OriginalConfig, Qwen2Config):
@@ -24,9 +24,8 @@ class DreamConfig(OriginalConfig, Qwen2Config):
     NAMES: ClassVar[dict[str, str]] = {
         name: name
         for name in (
-            "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
-            "vocab_size", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "attention_dropout",
-            "initializer_range", "hidden_act", "mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id",
+            *SIZES, "tie_word_embeddings", "rms_norm_eps", "attention_dropout", "initializer_range", "hidden_act",
+            "mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id",
         )
     }  # fmt: skip
     DEFAULTS: ClassVar[dict[str, Any]] = {
@@ -34,6 +33,7 @@ class DreamConfig(OriginalConfig, Qwen2Config):
         "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None,
         "rope_theta": 10000.0, "tie_word_embeddings": False, "use_mrope": False, "use_sliding_window": False,
     }  # fmt: skip
+    DERIVED: ClassVar[dict[str, Rule]] = {"num_key_value_heads": lambda fields: fields.get("num_attention_heads")}
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",), "use_mrope": (False,), "use_sliding_window": (False,),
         "tie_word_embeddings": (False, True), "quantization_config": (None,),
@@ -41,11 +41,6 @@ class DreamConfig(OriginalConfig, Qwen2Config):
     # They say where the window lies, which use_sliding_window opens.
     HARMLESS: ClassVar[tuple[str, ...]] = ("max_window_layers", "sliding_window")
     END_OF_TURN: ClassVar[dict[int, int]] = {151643: 151645}  # <|endoftext|>: <|im_end|>
-
-    @classmethod
-    def derived(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Every head has its own keys and values."""
-        return {"num_key_value_heads": fields.get("num_attention_heads")}
 
 
 class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):

@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.config import OriginalConfig
+from tad_ext.models.config import OriginalConfig, Rule
 
 
 class LLaDAConfig(OriginalConfig, LlamaConfig):
@@ -46,6 +46,11 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "rope_full_precision": True, "rope_theta": 10000.0, "scale_logits": False,
         "weight_tying": True,
     }  # fmt: skip
+    DERIVED: ClassVar[dict[str, Rule]] = {
+        "embedding_size": lambda fields: fields.get("vocab_size"),
+        "mlp_hidden_size": lambda fields: fields["mlp_ratio"] * fields.get("d_model", 0),
+        "n_kv_heads": lambda fields: 1 if fields["multi_query_attention"] else fields.get("n_heads"),
+    }
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "block_type": ("llama",), "activation_type": ("silu",), "layer_norm_type": ("rms",), "rope": (True,),
         "alibi": (False,), "attention_layer_norm": (False,), "input_emb_norm": (False,), "scale_logits": (False,),
@@ -64,15 +69,6 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
 
     rope_full_precision: bool = True
     bos_token_id: int | None = None
-
-    @classmethod
-    def derived(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Sizes that the original derives from others."""
-        return {
-            "embedding_size": fields.get("vocab_size"),
-            "mlp_hidden_size": (fields["mlp_ratio"] or 0) * fields.get("d_model", 0),
-            "n_kv_heads": 1 if fields["multi_query_attention"] else fields.get("n_heads"),
-        }
 
 
 # Part of a weight's name here -> in an original checkpoint. The head comes first: a block's ff_out is another weight.

@@ -104,15 +104,23 @@ def load_model(
         ValueError: as `load_config` and `load_tokenizer`, weights as pickle only, a damaged weights file, weights
             missing, unexpected or of the wrong shape (named), an unknown dtype or device.
     """
+    # 1. The configuration, with the ids that no token has.
     dtype, device = resolve_dtype(dtype), resolve_device(device)
     config = load_config(path)
-    model_class = MODEL_CLASSES[config.model_type]
     if _has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
-    differences = weight_differences(_saved_shapes(model_class, config), stored_shapes(path))
+    # 2. What the model would save, on the meta device, hence without memory, against what is stored.
+    model_class = MODEL_CLASSES[config.model_type]
+    with torch.device("meta"):
+        empty = model_class(config)
+    tied = empty._tied_weights_keys if config.tie_word_embeddings else {}
+    saved = {name: weight for name, weight in empty.state_dict().items() if name not in tied}  # a tied one only once
+    shapes = {name: tuple(weight.shape) for name, weight in revert_weight_conversion(empty, saved).items()}
+    differences = weight_differences(shapes, stored_shapes(path))
     if differences:
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
+    # 3. The weights.
     with _bars_for_large_models(sum(file.stat().st_size for file in weight_files(path))):
         model = model_class.from_pretrained(
             path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
@@ -145,16 +153,6 @@ def save_model(
 def _has_tokenizer(path: str | Path) -> bool:
     folder = Path(path)
     return (folder / _TOKENIZER_FILE).is_file() or all((folder / name).is_file() for name in _BPE_FILES)
-
-
-def _saved_shapes(model_class: type[PreTrainedModel], config: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what the model saves, on the meta device, hence without memory; a tied weight is saved once."""
-    with torch.device("meta"):
-        model = model_class(config)
-    weights = model.state_dict()
-    for shared in model._tied_weights_keys or {} if config.tie_word_embeddings else {}:
-        del weights[shared]
-    return {name: tuple(weight.shape) for name, weight in revert_weight_conversion(model, weights).items()}
 
 
 @contextmanager
