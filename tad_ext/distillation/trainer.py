@@ -54,10 +54,8 @@ def train(
     global_size = config.batch_size * config.accumulation * accelerator.num_processes
     steps_per_epoch = math.ceil(len(states) / global_size)
     total_steps = config.max_steps or config.epochs * steps_per_epoch
-    batches = _global_batches(len(states), global_size, seed=config.seed)
     progress = tqdm(range(total_steps), desc="distilling", unit="step", disable=not accelerator.is_main_process)
-    for step in progress:
-        indices = next(batches)
+    for step, indices in zip(progress, _global_batches(len(states), global_size, seed=config.seed), strict=False):
         rate = config.learning_rate_at(step, total_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -102,10 +100,7 @@ def _accumulate(
     totals: Mapping[str, int],
     parts: list[str],
 ) -> torch.Tensor:
-    """Add up the gradients of this rank's share of the micro-batches, every world-th of them.
-
-    Returns the sums over all ranks of the loss and of its parts, in float32.
-    """
+    """Add up the gradients of this rank's micro-batches; the sums over all ranks of the loss and its parts, float32."""
     world, rank = accelerator.num_processes, accelerator.process_index
     sums = torch.zeros((), device=accelerator.device)
     half = next(objective.parameters()).dtype == torch.bfloat16

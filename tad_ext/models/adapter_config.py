@@ -1,8 +1,7 @@
 """Which of peft's LoRA options are supported, in an adapter_config.json and in a model that peft itself has adapted.
 
-The promise behind the choice: with the adapter switched off the model is the base model, bit for bit (`lora.teacher`),
-and merged it is the adapted one. An option is understood, harmless, or must be off: null, false or empty. That holds
-for options of a later peft, too, which are unknown here.
+The promise: with the adapter off the model is the base model, bit for bit (`lora.teacher`), and merged it is the
+adapted one. An option that is not known to keep it, also one of a later peft, must be off: null, false or empty.
 """
 
 from __future__ import annotations
@@ -62,11 +61,7 @@ def read_adapter_config(path: Path) -> LoraConfig:
 
 
 def check_options(options: Mapping[str, Any], where: str) -> None:
-    """Refuse options of an adapter with which the base model could not be had back, or that nothing here implements.
-
-    Raises:
-        ValueError: `where`, the option, its value and what is supported.
-    """
+    """ValueError for options of an adapter that may break the promise: `where`, option, value and what is supported."""
     for name, value in options.items():
         supported, reason = _VALUES.get(name, ((), ""))
         is_off = value is None or value is False or value in ("", [], {})

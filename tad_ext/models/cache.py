@@ -6,6 +6,7 @@ are those of an earlier canvas. How old they may become is what the schemes of `
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch import Tensor
@@ -15,8 +16,7 @@ from transformers.cache_utils import Cache
 class KeyValueCache:
     """Keys (after rotation) and values of `rows` sequences of up to `length` columns, overwritten in place.
 
-    Memory is taken at the first forward: 2 * layers * rows * heads of keys * length * head size elements of the model's
-    dtype, 512 KB a column for LLaDA-8B in bfloat16.
+    Memory is taken at the first forward: 512 KB a column for LLaDA-8B in bfloat16.
     """
 
     def __init__(self, rows: int, length: int) -> None:
@@ -25,9 +25,8 @@ class KeyValueCache:
 
     def move(self, source: int, target: int) -> None:
         """Row `source` becomes row `target`, whose own keys and values are lost."""
-        for keys, values in self._layers:
-            keys[target] = keys[source]
-            values[target] = values[source]
+        for tensor in itertools.chain(*self._layers):
+            tensor[target] = tensor[source]
 
     def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, heads, length, head size) keys and values of a layer; `like` are keys of some rows and columns."""

@@ -27,10 +27,7 @@ _HARMLESS: dict[str, str] = {
     "the layers have no such option any more": "pretraining_tp",
 }
 # Further spellings of a setting, by the name it is read under.
-_SPELLINGS: dict[str, tuple[str, ...]] = {
-    "rope_theta": ("rope_parameters.rope_theta", "rope_scaling.rope_theta"),
-    "torch_dtype": ("dtype",),
-}
+_SPELLINGS = {"rope_theta": ("rope_parameters.rope_theta", "rope_scaling.rope_theta"), "torch_dtype": ("dtype",)}
 _PLAIN_ROTATION = (("rope_type", "default"), ("type", "default"))
 # Keys of every published model that are read here, besides those it names.
 _COMMON = ("head_dim", "bos_token_id", "eos_token_ids", "suppress_token_ids", "rope_theta", "torch_dtype")
@@ -39,8 +36,6 @@ SIZES = (
     "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
     "vocab_size", "max_position_embeddings",
 )  # fmt: skip
-
-
 Rule = Callable[[dict[str, Any]], Any]  # what a field is, from the others
 
 
@@ -205,14 +200,11 @@ class OriginalConfig(DiffusionConfig):
         fields = {"vocab_size": self.vocab_size, **self.DEFAULTS, **supported, **(self.original_fields or {})}
         fields |= {original: ours[name] for original, name in self.NAMES.items()}
         fields |= {name: ours[name] for name in ("model_type", "architectures", "transformers_version")}
-        fields["rope_theta"] = self.rope_parameters["rope_theta"]
+        fields |= {"rope_theta": self.rope_parameters["rope_theta"], "torch_dtype": ours.get("dtype")}
         ends = ours["eos_token_ids"]
-        optional = {
-            "eos_token_ids": None if ends == self._default_ends(self.eos_token_id) else ends,
-            "torch_dtype": ours.get("dtype"),
-        }
-        unnamed = {name for name, value in optional.items() if value is None}
-        return {name: value for name, value in (fields | optional).items() if name not in unnamed}
+        fields["eos_token_ids"] = None if ends == self._default_ends(self.eos_token_id) else ends
+        optional = ("torch_dtype", "eos_token_ids")
+        return {name: value for name, value in fields.items() if not (value is None and name in optional)}
 
     @classmethod
     def _default_ends(cls, eos_token_id: Any) -> list[int]:

@@ -30,15 +30,23 @@ Difference = tuple[str, Any, Any]  # what differs, as it was noted, as it is now
 
 def model_identity(path: str | Path) -> dict[str, Any]:
     """The identity of the model in a checkpoint folder. Errors as `load_config`, or missing weights (ValueError)."""
-    return config_identity(load_config(path), path)
+    config = load_config(path)
+    config.name_or_path = path
+    return config_identity(config)
 
 
-def config_identity(config: Any, folder: str | Path | None) -> dict[str, Any]:
-    """The identity of the model with this configuration; without a folder to read them from, not of its weights."""
+def config_identity(config: Any) -> dict[str, Any]:
+    """The identity of the model with this configuration, and of its weights where it was loaded from a folder."""
+    folder = folder_of(config)
     found = {"model_type": config.model_type, "rope_theta": float(config.rope_parameters["rope_theta"])}
     found |= {name: getattr(config, name, None) for name in _MEANINGFUL}
     found["weights"] = None if folder is None else weight_digests(folder)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def folder_of(config: Any) -> Path | None:
+    """The folder that a model was loaded from, if there is one."""
+    return Path(config.name_or_path) if config.name_or_path and Path(config.name_or_path).is_dir() else None
 
 
 def model_fingerprint(path: str | Path) -> str:

@@ -28,7 +28,7 @@ from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
 from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
-from tad_ext.models.identity import config_identity, described, identity_differences
+from tad_ext.models.identity import config_identity, described, folder_of, identity_differences
 from tad_ext.models.loading import load_model
 
 CONFIG_FILE = "adapter_config.json"
@@ -129,7 +129,7 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(folder / BASE_FILE, _identity(model))
+        write_json(folder / BASE_FILE, config_identity(base_model(model).config))
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
@@ -164,7 +164,8 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
     _check_targets(model, config)
     _check_ties(model, config)
     origin = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
-    differing = identity_differences(origin, _identity(model), _base_folder(model))
+    base = base_model(model).config
+    differing = identity_differences(origin, config_identity(base), folder_of(base))
     if differing and not allow_other_model:
         raise ValueError(
             f"adapter {str(folder)!r} was made for another model: {described(differing)}; choose that one, or set "
@@ -292,13 +293,3 @@ def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path
                 f"adapter is translated only without it"
             )
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
-
-
-def _identity(model: nn.Module) -> dict[str, Any]:
-    """The identity of the base model; without its weights where it was loaded from no folder."""
-    return config_identity(base_model(model).config, _base_folder(model))
-
-
-def _base_folder(model: nn.Module) -> Path | None:
-    name = base_model(model).config.name_or_path
-    return Path(name) if name and Path(name).is_dir() else None

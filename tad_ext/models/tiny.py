@@ -1,7 +1,7 @@
 """TinyDiffusionLM: a masked diffusion language model small enough to train on a CPU in minutes.
 
-Llama layers of transformers (RMSNorm, rotary positions, SwiGLU) with bidirectional attention; about 300 thousand
-parameters in its default size. It is saved, loaded, adapted with LoRA and decoded exactly as the large models are.
+Llama's layers (RMSNorm, rotary positions, SwiGLU), bidirectional; 300 thousand parameters in its default size. It is
+saved, loaded, adapted with LoRA and decoded exactly as the large models are.
 """
 
 from __future__ import annotations
