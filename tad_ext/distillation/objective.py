@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +19,6 @@ from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """Of an objective without numbers of its own."""
-
-
 class Objective(nn.Module, ABC):
     """A loss that is SUMMED over the micro-batches and ranks of a global batch, one optimizer step.
 
@@ -31,7 +26,8 @@ class Objective(nn.Module, ABC):
     the adapter off (`lora.teacher`) the model is the teacher.
     """
 
-    Settings: ClassVar[type] = NoSettings  #: dataclass of its numbers; `DistillConfig` gives those of the same names
+    #: Dataclass of its numbers, by default none; `DistillConfig` gives those that it has by the same name.
+    Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
 
     def __init__(self, model: PeftModel, settings: Any) -> None:

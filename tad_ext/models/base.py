@@ -51,7 +51,9 @@ class MaskedDiffusionMixin:
         cache_rows: Tensor | None = None,
         columns: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states that predict the token at each position; ``lm_head`` makes logits of them.
+        """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones, (N, D).
+
+        They are in the model's dtype; ``lm_head`` makes logits of them.
 
         Args:
             input_ids: (B, L) int64 token ids, padded on the RIGHT: every token has the position that it has alone.
@@ -63,9 +65,6 @@ class MaskedDiffusionMixin:
             columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
                 from it. Ascending by one from each row's first; a row that needs fewer than A repeats its last. The
                 wanted positions' own columns must be among them (`prediction_columns`). Not with ``cache_rows``.
-
-        Returns:
-            (B, L, D), or (N, D) when ``positions`` is given, in the model's dtype.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.

@@ -31,7 +31,6 @@ _SPELLINGS = {"rope_theta": ("rope_parameters.rope_theta", "rope_scaling.rope_th
 _PLAIN_ROTATION = (("rope_type", "default"), ("type", "default"))
 # Keys of every published model that are read here, besides those it names.
 _COMMON = ("head_dim", "bos_token_id", "eos_token_ids", "suppress_token_ids", "rope_theta", "torch_dtype")
-_NUMBERS = (int, float)
 SIZES = (
     "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
     "vocab_size", "max_position_embeddings",
@@ -44,9 +43,7 @@ def read_keys(
 ) -> dict[str, Any]:
     """The settings of a config.json, each under one name: ``rope_theta`` for that of ``rope_parameters``, for example.
 
-    Args:
-        understood: names that the caller reads, or knows to be harmless.
-        spellings: further names of some of them, besides those that transformers has given them.
+    `understood` are names that the caller reads, or knows to be harmless; some have further `spellings`.
 
     Raises:
         ValueError, with key and value: a key that nothing reads and that is not null, two spellings that disagree, a
@@ -175,8 +172,12 @@ class OriginalConfig(DiffusionConfig):
         # Sizes first, because ids are compared with one. By type, because a bool is no number.
         checks: tuple[tuple[Iterable[str], Callable[[Any], Any], str], ...] = (
             ([named[name] for name in SIZES], lambda v: type(v) is int and v >= 1, "an integer >= 1"),
-            (("rope_theta", "rms_norm_eps"), lambda v: type(v) in _NUMBERS and 0 < v < math.inf, "a finite number > 0"),
-            (("attention_dropout",), lambda v: type(v) in _NUMBERS and 0 <= v < 1, "0 <= number < 1"),
+            (
+                ("rope_theta", "rms_norm_eps"),
+                lambda v: type(v) in (int, float) and 0 < v < math.inf,
+                "a finite number > 0",
+            ),
+            (("attention_dropout",), lambda v: type(v) in (int, float) and 0 <= v < 1, "0 <= number < 1"),
             (("mask_token_id",), is_id, f"an id {ids}"),
             (("eos_token_id",), lambda v: is_id(v) or (v and are_ids(v)), f"an id {ids}"),
             (("bos_token_id", "pad_token_id"), lambda v: v is None or is_id(v), f"an id {ids}"),

@@ -30,8 +30,8 @@ class DreamConfig(OriginalConfig, Qwen2Config):
     }  # fmt: skip
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "attention_dropout": 0.0, "bos_token_id": None, "hidden_act": "silu", "initializer_range": 0.02,
-        "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None,
-        "rope_theta": 10000.0, "tie_word_embeddings": False, "use_mrope": False, "use_sliding_window": False,
+        "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None, "tie_word_embeddings": False,
+        "use_mrope": False, "use_sliding_window": False,
     }  # fmt: skip
     DERIVED: ClassVar[dict[str, Rule]] = {"num_key_value_heads": lambda fields: fields.get("num_attention_heads")}
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {

@@ -42,9 +42,8 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "embedding_size": None, "include_bias": False, "include_qkv_bias": False, "init_std": 0.02,
         "input_emb_norm": False, "layer_norm_type": "default", "layer_norm_with_affine": True,
         "mlp_hidden_size": None, "mlp_ratio": 4, "multi_query_attention": None, "n_kv_heads": None,
-        "residual_dropout": 0.1, "rms_norm_eps": 1e-5, "rope": False,
-        "rope_full_precision": True, "rope_theta": 10000.0, "scale_logits": False,
-        "weight_tying": True,
+        "residual_dropout": 0.1, "rms_norm_eps": 1e-5, "rope": False, "rope_full_precision": True,
+        "scale_logits": False, "weight_tying": True,
     }  # fmt: skip
     DERIVED: ClassVar[dict[str, Rule]] = {
         "embedding_size": lambda fields: fields.get("vocab_size"),
@@ -149,10 +148,8 @@ class Float32RotationAttention(LlamaAttention):
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.attention_dropout if self.training else 0.0
-        output, weights = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
+        kwargs |= {"dropout": self.attention_dropout if self.training else 0.0, "scaling": self.scaling}
+        output, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(output.reshape(batch, length, -1)), weights
 
 

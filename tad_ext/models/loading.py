@@ -89,10 +89,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 def load_model(
     path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> PreTrainedModel:
-    """Load a masked diffusion model, in eval mode.
+    """Load the model of a checkpoint folder, in eval mode.
 
     Args:
-        path: folder of the checkpoint.
         dtype: floating-point torch dtype or its name ("float32", "bfloat16"); None or "auto": the checkpoint's own.
         device: torch device or its name; None or "auto": a GPU if there is one, else the CPU.
 

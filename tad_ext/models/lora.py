@@ -136,10 +136,8 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
     """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
-    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
-
-    Args:
-        allow_other_model: load an adapter for another base model all the same, if its names and shapes fit.
+    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated. With
+    `allow_other_model` one for another base model is loaded all the same, if its names and shapes fit.
 
     Raises:
         FileNotFoundError: no folder, or one of peft's two files is not in it (pickled weights are not read).
@@ -191,8 +189,7 @@ def merge_adapter(model: PeftModel) -> nn.Module:
     Modules that were trained as a whole (`modules_to_save`) take the place of the base model's.
 
     Raises:
-        TypeError: no PeftModel.
-        ValueError: the adapter holds NaN or infinite weights, or has options that `load_adapter` refuses.
+        TypeError: no PeftModel. ValueError: NaN or infinite weights, or options that `load_adapter` refuses.
     """
     _check_adapters(model)
     for name, tensor in _weights(model).items():
