@@ -169,15 +169,12 @@ class OriginalConfig(DiffusionConfig):
         def are_ids(value: Any) -> bool:
             return isinstance(value, list) and all(map(is_id, value))
 
-        # Sizes first, because ids are compared with one. By type, because a bool is no number.
+        numbers = (int, float)  # a bool is none
+        # Sizes first, because ids are compared with one.
         checks: tuple[tuple[Iterable[str], Callable[[Any], Any], str], ...] = (
             ([named[name] for name in SIZES], lambda v: type(v) is int and v >= 1, "an integer >= 1"),
-            (
-                ("rope_theta", "rms_norm_eps"),
-                lambda v: type(v) in (int, float) and 0 < v < math.inf,
-                "a finite number > 0",
-            ),
-            (("attention_dropout",), lambda v: type(v) in (int, float) and 0 <= v < 1, "0 <= number < 1"),
+            (("rope_theta", "rms_norm_eps"), lambda v: type(v) in numbers and 0 < v < math.inf, "a finite number > 0"),
+            (("attention_dropout",), lambda v: type(v) in numbers and 0 <= v < 1, "0 <= number < 1"),
             (("mask_token_id",), is_id, f"an id {ids}"),
             (("eos_token_id",), lambda v: is_id(v) or (v and are_ids(v)), f"an id {ids}"),
             (("bos_token_id", "pad_token_id"), lambda v: v is None or is_id(v), f"an id {ids}"),

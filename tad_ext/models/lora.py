@@ -95,9 +95,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
     """
     _check_adapters(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
-        raise ValueError(
-            "model has its adapter merged, and subtracting it again would round; call unmerge_adapter first"
-        )
+        raise ValueError("model has its adapter merged, and subtracting it would round; call unmerge_adapter first")
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     # One by one, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
     switched = [module for module in model.modules() if isinstance(module, _SWITCHES) and not module.disable_adapters]
