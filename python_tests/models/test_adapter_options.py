@@ -177,7 +177,7 @@ def test_options_of_a_newer_peft_that_are_on(tmp_path: Path, on: object) -> None
             ".*(norm|q_proj)",
             "match .*input_layernorm.* what is no linear module can be adapted; choose among: down_proj",
         ),
-        (".*", "match lm_head, .*; neither the output head nor"),
+        (".*", "match itself, lm_head, .*; neither the output head nor"),
         ("", "target_modules must name at least one linear module"),
         ("(", r"target_modules is '\(', which is no regular expression: "),
     ],

@@ -267,7 +267,7 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
     elif missing:
         problem = f"{missing} match no linear module of the model"
     elif not chosen <= possible:
-        wrong = listed(sorted(chosen - possible))
+        wrong = listed(sorted(name or "itself" for name in chosen - possible))
         problem = f"match {wrong}; neither the output head nor what is no linear module can be adapted"
     else:
         return
