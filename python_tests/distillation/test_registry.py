@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from tad_ext.data.states import StateBatch, TrajectoryStates
 from tad_ext.distillation import Objective
-from tad_ext.distillation.dataset import shuffled
-from tad_ext.distillation.registry import OBJECTIVES, objective_class
+from tad_ext.distillation.settings import OBJECTIVES, objective_class
+from tad_ext.distillation.trainer import shuffled
 from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 from tad_ext.data.states import TrajectoryStates, collate
 from tad_ext.data.trajectories import read_parts, write_part
 from tad_ext.distillation import TADObjective
-from tad_ext.distillation.dataset import shuffled
-from tad_ext.distillation.trainer import StepRecord
+from tad_ext.distillation.trainer import StepRecord, shuffled
 from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill

@@ -168,10 +168,16 @@ def test_options_of_a_newer_peft_that_are_on(tmp_path: Path, on: object) -> None
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (r".*\.x_proj", r"target_modules \['\.\*\\\\.x_proj'\] match no linear module of the model, which has: down"),
+        (
+            r".*\.x_proj",
+            r"target_modules \['\.\*\\\\.x_proj'\] match no linear module of the model; choose among: down",
+        ),
         ("q_proj", r"target_modules \['q_proj'\] match no linear module"),  # an expression is of the full name
-        (".*(norm|q_proj)", r"match .*input_layernorm.*, no linear modules; choose among: down_proj"),
-        (".*", "name the output head, which cannot be adapted"),
+        (
+            ".*(norm|q_proj)",
+            "match .*input_layernorm.* what is no linear module can be adapted; choose among: down_proj",
+        ),
+        (".*", "match itself, lm_head, .*; neither the output head nor"),
         ("", "target_modules must name at least one linear module"),
         ("(", r"target_modules is '\(', which is no regular expression: "),
     ],

@@ -147,8 +147,8 @@ def test_what_would_be_ignored_is_refused(family: str, tmp_path: Path, changes: 
     [
         ("llada", {"sliding_window": 4}, "sliding_window is 4, a key that is not understood"),
         ("tiny", {"sliding_window": 4}, "sliding_window is 4, a key that is not understood"),
-        ("llada", {"head_dim": 32}, "head_dim is 32; supported: d_model / n_heads, 16"),
-        ("dream", {"head_dim": 32}, "head_dim is 32; supported: hidden_size / num_attention_heads, 16"),
+        ("llada", {"head_dim": 32}, "head_dim is 32, not d_model / n_heads; supported: None or 16"),
+        ("dream", {"head_dim": 32}, "head_dim is 32, not hidden_size / num_attention_heads; supported: None or 16"),
     ],
 )
 def test_what_one_family_refuses(family: str, tmp_path: Path, changes: Fields, message: str) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.models import checkpoint as checkpoint_files
 from tad_ext.models.checkpoint import stored_shapes, weight_files
-from tad_ext.models.loading import load_model, load_tokenizer, model_fingerprint, save_model
+from tad_ext.models.identity import model_fingerprint
+from tad_ext.models.loading import load_model, load_tokenizer, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 
 IDS = torch.tensor([[1, 2, 21, 21]])

@@ -110,7 +110,7 @@ def test_an_adapter_for_the_original_names_is_translated(
 @pytest.mark.parametrize(
     ("targets", "options", "message"),
     [
-        (["q_proj", "ff_out"], {}, r"name the output head, which cannot be adapted"),  # the head is an ff_out, too
+        (["q_proj", "ff_out"], {}, "match lm_head; neither the output head nor"),  # the head is an ff_out, too
         (["q_proj"], {"alpha_pattern": {"q_proj": 3}}, r"has original layer names and alpha_pattern \{'q_proj': 3\}"),
     ],
 )
@@ -123,5 +123,5 @@ def test_an_adapter_that_cannot_be_translated_is_refused(
 
 
 def test_original_target_names_are_refused_with_those_that_exist(checkpoint: TinyCheckpoint) -> None:
-    with pytest.raises(ValueError, match=r"\['attn_out', 'ff_out'\] match no linear module .* has: down_proj \(2x\)"):
+    with pytest.raises(ValueError, match=r"\['attn_out', 'ff_out'\] match no linear module .* among: down_proj \(2x\)"):
         add_lora(load_model(checkpoint.folder), rank=4, alpha=8.0, target_modules=["q_proj", "attn_out", "ff_out"])

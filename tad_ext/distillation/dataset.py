@@ -1,22 +1,13 @@
-"""What is trained on: trajectories that fit the model, and the order of their states."""
+"""Whether trajectories fit the model that is trained on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.models.tokenizers import tokenizer_hash
-
-
-def shuffled(num_states: int, *, seed: int, epoch: int) -> Tensor:
-    """(num_states,) int64: an order that depends on the seed and the epoch alone, the same on every rank."""
-    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(num_states))
 
 
 def check_fits(metadata: TrajectoryMetadata, trajectories: Iterable[Trajectory], config: Any, tokenizer: Any) -> None:
@@ -26,15 +17,12 @@ def check_fits(metadata: TrajectoryMetadata, trajectories: Iterable[Trajectory],
         ValueError: another mask id or tokenizer, a prompt and response longer than the model's positions, or a token id
             outside its vocabulary.
     """
-    if metadata.mask_token_id != config.mask_token_id:
-        raise ValueError(
-            f"trajectories were made with mask_token_id {metadata.mask_token_id}, the model's is {config.mask_token_id}"
-        )
-    found = tokenizer_hash(tokenizer)
-    if metadata.tokenizer_hash != found:
-        raise ValueError(
-            f"trajectories were made with another tokenizer (hash {metadata.tokenizer_hash}) than the model's ({found})"
-        )
+    for what, noted, own in (
+        ("mask_token_id", metadata.mask_token_id, config.mask_token_id),
+        ("another tokenizer, of hash", metadata.tokenizer_hash, tokenizer_hash(tokenizer)),
+    ):
+        if noted != own:
+            raise ValueError(f"trajectories were made with {what} {noted}, the model's is {own}")
     for trajectory in trajectories:
         for name in ("prompt_ids", "teacher_prompt_ids"):
             prompt = getattr(trajectory, name)

@@ -1,13 +1,13 @@
 """What an objective is: a loss of micro-batches of states, and the names of what is reported of it.
 
-A new one is a class in a file of its own and a line in `registry`.
+A new one is a class in a file of its own and a line in `settings`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,31 +19,20 @@ from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """Of an objective without numbers of its own."""
-
-
 class Objective(nn.Module, ABC):
     """A loss that is SUMMED over the micro-batches and ranks of a global batch, one optimizer step.
 
-    It is a module around the model, so that DDP wraps all of its forwards.
-
-    Args:
-        model: a masked diffusion model with a trainable adapter; with the adapter off (`lora.teacher`) it is the
-            teacher.
-        settings: a `Settings`.
+    It is a module around a masked diffusion model with a trainable adapter, so that DDP wraps all of its forwards. With
+    the adapter off (`lora.teacher`) the model is the teacher.
     """
 
-    #: Dataclass of its numbers, of which `DistillConfig` gives those that it has by the same name.
-    Settings: ClassVar[type] = NoSettings
-    #: Name of each part of the loss -> its meaning and unit, for the loss curve.
-    parts: ClassVar[dict[str, str]]
+    #: Dataclass of its numbers, by default none; `DistillConfig` gives those that it has by the same name.
+    Settings: ClassVar[type] = make_dataclass("NoSettings", ())
+    parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
 
     def __init__(self, model: PeftModel, settings: Any) -> None:
         super().__init__()
-        self.model = model
-        self.settings = settings
+        self.model, self.settings = model, settings
 
     @property
     def diffusion_model(self) -> MaskedDiffusionMixin:
@@ -61,8 +50,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: StateBatch, totals: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The contribution of a micro-batch to the global batch's loss, and to each of its `parts`.
+        """The contribution of a micro-batch to the global batch's loss, differentiable, and to each of its `parts`.
 
-        0-d tensors, of which the loss is differentiable. A batch may have no entries: its loss is 0, and so are its
-        gradients.
+        0-d tensors. A batch may have no entries: its loss is 0, and so are its gradients.
         """

@@ -1,11 +1,29 @@
-"""The settings of TAD's objective and of the training loop, without torch; the defaults are the published ones."""
+"""The objectives to train by, and the settings of TAD's and of the training loop; without torch.
+
+The defaults are the published ones.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tad_ext.settings import MAX_SCALE, Between, Count, Index, LearningRate, NonNegative, Seed, Settings, setting
+
+if TYPE_CHECKING:
+    from tad_ext.distillation.objective import Objective
+
+# The objectives of `tad distill`, each with the place of its class, which is imported when it is asked for.
+OBJECTIVES = {"tad": "tad_ext.distillation.tad:TADObjective"}
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class of an objective; ValueError for an unknown name."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {name!r}")
+    found: type[Objective] = pkgutil.resolve_name(OBJECTIVES[name])
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,6 @@ class TrainingSettings(Settings):
     max_steps: Count | None = setting(None, help="train for exactly this many optimizer steps instead of epochs")
     batch_size: Count = setting(4, help="states in a micro-batch, per device")
     accumulation: Count = setting(8, help="micro-batches per device in one optimizer step")
-
     seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:

@@ -10,7 +10,7 @@ The student and the teacher compute hidden states everywhere, but meet the langu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.settings import TADSettings
 from tad_ext.models.lora import teacher
 from tad_ext.ops import fused_linear_tad_loss
-
-Steps = TypeVar("Steps", np.ndarray, Tensor)
 
 
 class TADObjective(Objective):
@@ -52,17 +50,16 @@ class TADObjective(Objective):
             teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)
         student_hidden = model.hidden_rows(**batch.student._asdict())
 
-        share, row_weight = 1.0, None
-        near_count: int | None = None
-        distant_count: int | None = None
+        # What means are taken over: by default this micro-batch's own entries.
+        share = 1.0
+        means: dict[str, Any] = {}
         if settings.normalization == "micro_batch":
             share = 1.0 / totals["micro_batches"]
         elif settings.normalization == "tokens":
-            near_count, distant_count = max(totals["near"], 1), max(totals["distant"], 1)
+            means = {"near_count": max(totals["near"], 1), "distant_count": max(totals["distant"], 1)}
         else:
-            exact = student_hidden.dtype == torch.float64
-            row_weight = _state_weights(batch, distant).to(torch.float64 if exact else torch.float32)
-            near_count = distant_count = totals["states"]
+            weights = _state_weights(batch, distant).to(torch.promote_types(student_hidden.dtype, torch.float32))
+            means = {"near_count": totals["states"], "distant_count": totals["states"], "row_weight": weights}
         result = fused_linear_tad_loss(
             student_hidden,
             teacher_hidden,
@@ -73,14 +70,12 @@ class TADObjective(Objective):
             ce_weight=settings.ce_weight,
             kl_weight=settings.kl_weight,
             temperature=settings.temperature,
-            row_weight=row_weight,
             teacher_rows=teacher_rows,
-            near_count=near_count,
-            distant_count=distant_count,
+            **means,
         )
         return result.loss * share, {"ce": result.ce * share, "kl": result.kl * share}
 
-    def _distant(self, steps_to_reveal: Steps) -> Steps:
+    def _distant(self, steps_to_reveal: Any) -> Any:
         """The partition: which entries are distant; the others are near."""
         return steps_to_reveal > self.settings.delta
 

@@ -7,18 +7,19 @@ reported losses are exchanged.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from tad_ext.data.states import StateBatch, TrajectoryStates, collate
-from tad_ext.distillation.dataset import shuffled
+from tad_ext.data.states import TrajectoryStates, collate
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.settings import TrainingSettings
 
@@ -53,18 +54,15 @@ def train(
     global_size = config.batch_size * config.accumulation * accelerator.num_processes
     steps_per_epoch = math.ceil(len(states) / global_size)
     total_steps = config.max_steps or config.epochs * steps_per_epoch
-    batches = _global_batches(len(states), global_size, seed=config.seed)
     progress = tqdm(range(total_steps), desc="distilling", unit="step", disable=not accelerator.is_main_process)
-    for step in progress:
-        indices = next(batches)
+    for step, indices in zip(progress, _global_batches(len(states), global_size, seed=config.seed), strict=False):
         rate = config.learning_rate_at(step, total_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         micro_batches = [indices[at : at + config.batch_size] for at in range(0, len(indices), config.batch_size)]
         totals = objective.totals(states, micro_batches)
 
-        mine = _share_of_rank(accelerator, states, micro_batches)
-        losses = accelerator.reduce(_accumulate(accelerator, module, mine, totals, objective.parts), reduction="sum")
+        losses = _accumulate(accelerator, module, states, micro_batches, totals, list(objective.parts))
         norm = torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
         loss, *values, grad_norm = torch.cat((losses, norm.to(losses)[None])).tolist()  # the step's only host sync
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
@@ -81,46 +79,42 @@ def train(
     model.eval()
 
 
+def shuffled(num_states: int, *, seed: int, epoch: int) -> np.ndarray:
+    """(num_states,) int64: an order that depends on the seed and the epoch alone, the same on every rank."""
+    return np.random.default_rng((seed, epoch)).permutation(num_states)
+
+
 def _global_batches(num_states: int, size: int, *, seed: int) -> Iterator[list[int]]:
     """The states of one optimizer step after the other, epoch after epoch; an epoch's last may be smaller."""
-    epoch = 0
-    while True:
+    for epoch in itertools.count():
         order = shuffled(num_states, seed=seed, epoch=epoch).tolist()
         for at in range(0, num_states, size):
             yield order[at : at + size]
-        epoch += 1
-
-
-def _share_of_rank(
-    accelerator: Accelerator, states: TrajectoryStates, micro_batches: list[list[int]]
-) -> list[StateBatch]:
-    """This rank's micro-batches, as many as any other's since DDP waits; without entries where none is left."""
-    world, rank = accelerator.num_processes, accelerator.process_index
-    share = []
-    for first in range(0, len(micro_batches), world):
-        own = first + rank < len(micro_batches)
-        chosen = micro_batches[first + rank] if own else micro_batches[first]
-        batch = collate([states[index] for index in chosen]).to(accelerator.device)
-        share.append(batch if own else batch.without_entries())
-    return share
 
 
 def _accumulate(
     accelerator: Accelerator,
     objective: nn.Module,
-    batches: list[StateBatch],
+    states: TrajectoryStates,
+    micro_batches: list[list[int]],
     totals: Mapping[str, int],
-    names: Iterable[str],
+    parts: list[str],
 ) -> torch.Tensor:
-    """Add up the gradients of this rank's contributions; returns the sums of the loss and of its parts, in float32."""
+    """Add up the gradients of this rank's micro-batches; the sums over all ranks of the loss and its parts, float32."""
+    world, rank = accelerator.num_processes, accelerator.process_index
     sums = torch.zeros((), device=accelerator.device)
     half = next(objective.parameters()).dtype == torch.bfloat16
-    for number, batch in enumerate(batches):
-        with accelerator.no_sync(objective) if number < len(batches) - 1 else nullcontext():
+    for first in range(0, len(micro_batches), world):
+        # Every rank has as many as any other, since DDP waits: one without entries where none is left.
+        own = first + rank < len(micro_batches)
+        chosen = micro_batches[first + rank if own else first]
+        batch = collate([states[index] for index in chosen]).to(accelerator.device)
+        batch = batch if own else batch.without_entries()
+        is_last = first + world >= len(micro_batches)
+        with nullcontext() if is_last else accelerator.no_sync(objective):
             with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
-                loss, parts = objective(batch, totals)
+                loss, values = objective(batch, totals)
             # Contributions are meant to be summed over ranks, and DDP takes the mean.
-            accelerator.backward(loss * accelerator.num_processes)
-        values = [loss, *(parts[name] for name in names)]
-        sums = sums + torch.stack([value.detach().float() for value in values])
-    return sums
+            accelerator.backward(loss * world)
+        sums = sums + torch.stack([value.detach().float() for value in (loss, *(values[name] for name in parts))])
+    return accelerator.reduce(sums, reduction="sum")

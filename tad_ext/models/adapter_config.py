@@ -1,8 +1,7 @@
 """Which of peft's LoRA options are supported, in an adapter_config.json and in a model that peft itself has adapted.
 
-The promise behind the choice: with the adapter switched off the model is the base model, bit for bit (`lora.teacher`),
-and merged it is the adapted one. An option is understood, harmless, or must be off: null, false or empty. That holds
-for options of a later peft, too, which are unknown here.
+The promise: with the adapter off the model is the base model, bit for bit (`lora.teacher`), and merged it is the
+adapted one. An option that is not known to keep it, also one of a later peft, must be off: null, false or empty.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ from peft import LoraConfig
 
 from tad_ext.models.checkpoint import read_json
 
-# peft makes the matrices, scales them and puts them on layers as these say; `modules_to_save` are trained copies.
-_UNDERSTOOD = (
+# Options that may have any value.
+_FREE = (
+    # peft makes the matrices, scales them and puts them on layers as these say; `modules_to_save` are trained copies
     "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
     "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "fan_in_fan_out",
-)  # fmt: skip
-_HARMLESS = (
     # where the adapter comes from and what it was for
     "auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode",
     # of the machine that trained it
@@ -40,48 +38,35 @@ _VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
         "save_pretrained(..., path_initial_model_for_weight_conversion=...)",
     ),
 }
+_OF_PEFT = {field.name for field in dataclasses.fields(LoraConfig)}
 
 
 def read_adapter_config(path: Path) -> LoraConfig:
     """The configuration in an adapter_config.json. ValueError, with the file, for what is not supported."""
-    fields = read_json(path)
+    fields, where = read_json(path), f"{str(path)!r}"
     missing = [name for name in ("peft_type", "target_modules") if fields.get(name) is None]
     if missing:
-        raise ValueError(
-            f"{str(path)!r} is not the configuration of a LoRA adapter: it names no {' and no '.join(missing)}"
-        )
-    check_options(fields, f"{str(path)!r}")
+        raise ValueError(f"{where} is not the configuration of a LoRA adapter: it names no {' and no '.join(missing)}")
+    check_options(fields, where)
     targets, rank = fields["target_modules"], fields.get("r", 8)
     if not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
-        raise ValueError(f"{str(path)!r}: target_modules is {targets!r}; expected names or a regular expression")
+        raise ValueError(f"{where}: target_modules is {targets!r}; expected names or a regular expression")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{str(path)!r}: r is {rank!r}; expected an integer >= 1")
-    known = _known_options() - {"runtime_config", "task_type"}  # the latter would choose another wrapper
+        raise ValueError(f"{where}: r is {rank!r}; expected an integer >= 1")
+    known = _OF_PEFT - {"runtime_config", "task_type"}  # the latter would choose another wrapper
     try:
         return LoraConfig(**{name: value for name, value in fields.items() if name in known})
     except (ValueError, TypeError, ImportError) as error:
-        raise ValueError(f"{str(path)!r} is not the configuration of a LoRA adapter: {error}") from error
+        raise ValueError(f"{where} is not the configuration of a LoRA adapter: {error}") from error
 
 
 def check_options(options: Mapping[str, Any], where: str) -> None:
-    """Refuse options of an adapter with which the base model could not be had back, or that nothing here implements.
-
-    Raises:
-        ValueError: `where`, the option, its value and what is supported.
-    """
+    """ValueError for options of an adapter that may break the promise: `where`, option, value and what is supported."""
     for name, value in options.items():
-        allowed, reason = _VALUES.get(name, ((), ""))
-        if allowed and value not in allowed:
-            raise ValueError(f"{where}: {name} is {value!r}; supported: {', '.join(map(repr, allowed))} ({reason})")
-        if allowed or name in _UNDERSTOOD or name in _HARMLESS or name.startswith("_") or _is_off(value):
-            continue
-        unknown = "" if name in _known_options() else f", unknown to peft {peft.__version__}: it may be of a newer peft"
-        raise ValueError(f"{where}: {name} is {value!r}{unknown}; supported: null, false or empty")
-
-
-def _known_options() -> set[str]:
-    return {field.name for field in dataclasses.fields(LoraConfig)}
-
-
-def _is_off(value: Any) -> bool:
-    return value is None or value is False or value in ("", [], {})
+        supported, reason = _VALUES.get(name, ((), ""))
+        is_off = value is None or value is False or value in ("", [], {})
+        if supported and value not in supported:
+            raise ValueError(f"{where}: {name} is {value!r}; supported: {', '.join(map(repr, supported))} ({reason})")
+        if not (supported or name in _FREE or name.startswith("_") or is_off):
+            newer = "" if name in _OF_PEFT else f", unknown to peft {peft.__version__}: it may be of a newer peft"
+            raise ValueError(f"{where}: {name} is {value!r}{newer}; supported: null, false or empty")

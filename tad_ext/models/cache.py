@@ -6,43 +6,27 @@ are those of an earlier canvas. How old they may become is what the schemes of `
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 
 class KeyValueCache:
     """Keys (after rotation) and values of `rows` sequences of up to `length` columns, overwritten in place.
 
-    Memory is taken at the first forward: 2 * layers * rows * heads of keys * length * head size elements of the model's
-    dtype, 512 KB a column for LLaDA-8B in bfloat16.
+    Memory is taken at the first forward: 512 KB a column for LLaDA-8B in bfloat16.
     """
 
     def __init__(self, rows: int, length: int) -> None:
         self.rows, self.length = rows, length
         self._layers: list[tuple[Tensor, Tensor]] = []
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys and values."""
-        return sum(tensor.numel() * tensor.element_size() for layer in self._layers for tensor in layer)
-
     def move(self, source: int, target: int) -> None:
         """Row `source` becomes row `target`, whose own keys and values are lost."""
-        for keys, values in self._layers:
-            keys[target] = keys[source]
-            values[target] = values[source]
-
-    def whole(self, layers: int, rows: Tensor, length: int) -> Cache:
-        """What a forward over all `length` columns of some rows, (R,) int64, is given: it stores, and reads nothing."""
-        return Cache(layers=[_WholeRows(self, layer, rows, length) for layer in range(layers)])
-
-    def window(self, layers: int, columns: Tensor, length: int) -> Cache:
-        """What a forward over `columns`, (B, A) int64, of the first B rows is given: it stores those, and attends to
-        the first `length` columns.
-        """
-        return Cache(layers=[_Columns(self, layer, columns, length) for layer in range(layers)])
+        for tensor in itertools.chain(*self._layers):
+            tensor[target] = tensor[source]
 
     def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, heads, length, head size) keys and values of a layer; `like` are keys of some rows and columns."""
@@ -52,51 +36,38 @@ class KeyValueCache:
         return self._layers[index]
 
 
-class _Layer(CacheLayerMixin):
-    """One layer of one forward, in the form that transformers' attention asks for."""
+class CacheView(Cache):
+    """What transformers' attention is given in place of its own cache, for one forward.
 
-    is_compileable = False
-    is_croppable = False
+    Args:
+        cache: where keys and values are stored.
+        length: columns that the forward attends to: the first ones.
+        rows: (B,) int64, rows of the cache, of which all `length` columns are computed, and none is read.
+        columns: (B, A) int64, instead: the columns that are computed, of the first B rows; the others are read.
+    """
 
-    def __init__(self, cache: KeyValueCache, index: int, length: int) -> None:
-        super().__init__()
-        self.cache, self.index, self.length = cache, index, length
+    def __init__(self, cache: KeyValueCache, length: int, rows: Tensor, columns: Tensor | None) -> None:
+        super().__init__(layers=[])
+        self.kept, self.length, self.rows, self.columns = cache, length, rows, columns
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.is_initialized = True
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Stores the (B, heads, A, head size) keys and values of a layer, and gives those that it attends to."""
+        keys, values = (kept[:, :, : self.length] for kept in self.kept.layer(layer_idx, key_states))
+        if self.columns is None:
+            keys.index_copy_(0, self.rows, key_states)
+            values.index_copy_(0, self.rows, value_states)
+            return key_states, value_states
+        batch, index = len(self.columns), self.columns[:, None, :, None].expand_as(key_states)
+        return keys[:batch].scatter_(2, index, key_states), values[:batch].scatter_(2, index, value_states)
 
-    def get_seq_length(self) -> int:
+    # Where nothing is padded, transformers asks for these to choose a mask.
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns before the computed ones: they are counted from the row's first."""
         return 0
 
-    def get_max_length(self) -> int:
-        return self.length
-
-    def get_max_cache_shape(self) -> int:
-        return self.length
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many columns are attended to, and the first of them."""
         return self.length, 0
-
-
-class _WholeRows(_Layer):
-    def __init__(self, cache: KeyValueCache, index: int, rows: Tensor, length: int) -> None:
-        super().__init__(cache, index, length)
-        self.rows = rows
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        for kept, new in zip(self.cache.layer(self.index, key_states), (key_states, value_states), strict=True):
-            kept[:, :, : self.length].index_copy_(0, self.rows, new)
-        return key_states, value_states
-
-
-class _Columns(_Layer):
-    def __init__(self, cache: KeyValueCache, index: int, columns: Tensor, length: int) -> None:
-        super().__init__(cache, index, length)
-        self.columns = columns
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        index = self.columns[:, None, :, None].expand_as(key_states)
-        keys, values = (
-            kept[: len(self.columns), :, : self.length] for kept in self.cache.layer(self.index, key_states)
-        )
-        return keys.scatter_(2, index, key_states), values.scatter_(2, index, value_states)

@@ -24,7 +24,11 @@ _SAMPLES, _SAMPLE_BYTES = 64, 65536
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The fields of a folder's config.json. ValueError if there is no folder, no such file, or no JSON object in it."""
-    return read_json(_config_file(Path(path)))
+    file = Path(path) / CONFIG_FILE
+    if not file.is_file():
+        problem = f"holds no {CONFIG_FILE}" if file.parent.is_dir() else "is no folder"
+        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which {problem}")
+    return read_json(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -44,25 +48,23 @@ def weight_files(path: str | Path) -> list[Path]:
     index = path / INDEX_FILE
     if (path / WEIGHTS_FILE).is_file():
         return [path / WEIGHTS_FILE]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{index} is not a safetensors index: {error!r}") from error
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise ValueError(f"{index} names weight files outside the checkpoint's folder: {listed(outside)}")
-        absent = [name for name in names if not (path / name).is_file()]
-        if absent:
-            raise ValueError(f"checkpoint {path} is incomplete: {INDEX_FILE} names missing files {listed(absent)}")
-        return [path / name for name in names]
-    pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLE_SUFFIXES)
-    if pickles:
+    if not index.is_file():
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLE_SUFFIXES)
+        found = f"its weights as pickle only ({listed(pickles)}), which can run code and is never loaded"
         raise ValueError(
-            f"checkpoint {path} holds its weights as pickle only ({listed(pickles)}), which can run code and is "
-            f"never loaded; expected {WEIGHTS_FILE} (convert it with safetensors)"
+            f"checkpoint {path} holds {found if pickles else 'no weights'}; expected {WEIGHTS_FILE} or {INDEX_FILE}"
         )
-    raise ValueError(f"checkpoint {path} holds no weights; expected {WEIGHTS_FILE} or {INDEX_FILE}")
+    try:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{index} is not a safetensors index: {error!r}") from error
+    if outside:
+        raise ValueError(f"{index} names weight files outside the checkpoint's folder: {listed(outside)}")
+    absent = [name for name in names if not (path / name).is_file()]
+    if absent:
+        raise ValueError(f"checkpoint {path} is incomplete: {INDEX_FILE} names missing files {listed(absent)}")
+    return [path / name for name in names]
 
 
 def stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -101,43 +103,30 @@ def weight_differences(expected: dict[str, tuple[int, ...]], stored: dict[str, t
 def weight_digests(path: str | Path) -> dict[str, str]:
     """16 hexadecimal digits for each weights file, by its name, that tell its content from another's.
 
-    They are of its name, its size and 64 evenly spaced samples of 64 KiB (files up to 4 MiB are read whole), so that
-    16 GB take milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
+    They are of name, size and 64 evenly spaced samples of 64 KiB (of files up to 4 MiB, all), so that 16 GB take
+    milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
     """
-    return {file.name: _hexadecimal(_sample(hashlib.sha256(), file)) for file in weight_files(path)}
+    return {file.name: _digest([file]) for file in weight_files(path)}
 
 
 def bytes_fingerprint(path: str | Path) -> str:
     """What earlier versions took for the identity of a checkpoint: config.json and the weights, byte by byte."""
-    digest = hashlib.sha256(_config_file(Path(path)).read_bytes())
-    for file in weight_files(path):
-        _sample(digest, file)
-    return _hexadecimal(digest)
+    return _digest(weight_files(path), (Path(path) / CONFIG_FILE).read_bytes())
 
 
-def _sample(digest: Any, file: Path) -> Any:
-    size = file.stat().st_size
-    digest.update(f"{file.name} {size}".encode())
-    with file.open("rb") as stream:
-        for sample in range(_SAMPLES):
-            stream.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
-            digest.update(stream.read(_SAMPLE_BYTES))
-    return digest
-
-
-def _hexadecimal(digest: Any) -> str:
-    return str(digest.hexdigest()[:16])
+def _digest(files: Iterable[Path], before: bytes = b"") -> str:
+    digest = hashlib.sha256(before)
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            for sample in range(_SAMPLES):
+                stream.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Names for an error message, the list cut after `most` of them."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _config_file(path: Path) -> Path:
-    if not path.is_dir():
-        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which is no folder")
-    if not (path / CONFIG_FILE).is_file():
-        raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which holds no {CONFIG_FILE}")
-    return path / CONFIG_FILE

@@ -22,10 +22,8 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto' or a torch device such as 'cuda:0', got {device!r}") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
-    count = torch.cuda.device_count()
-    if resolved.type == "cuda" and (resolved.index or 0) >= count:
-        raise ValueError(f"device must be a device of this machine, got {device!r} ({count} GPU(s) found)")
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    count = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(resolved.type, 0)
+    if (resolved.index or 0) >= count:
+        raise ValueError(f"device must be auto or a CPU or GPU of this machine, got {device!r} ({count} found)")
     return resolved

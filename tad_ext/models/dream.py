@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForMaskedLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.original_config import OriginalConfig
+from tad_ext.models.config import SIZES, OriginalConfig, Rule
 
 
 class DreamConfig(OriginalConfig, Qwen2Config):
@@ -26,33 +24,23 @@ class DreamConfig(OriginalConfig, Qwen2Config):
     NAMES: ClassVar[dict[str, str]] = {
         name: name
         for name in (
-            "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
-            "vocab_size", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "attention_dropout",
-            "initializer_range", "hidden_act", "mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id",
+            *SIZES, "tie_word_embeddings", "rms_norm_eps", "attention_dropout", "initializer_range", "hidden_act",
+            "mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id",
         )
     }  # fmt: skip
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "attention_dropout": 0.0, "bos_token_id": None, "hidden_act": "silu", "initializer_range": 0.02,
-        "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None,
-        "rope_theta": 10000.0, "tie_word_embeddings": False, "use_mrope": False, "use_sliding_window": False,
+        "num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None, "tie_word_embeddings": False,
+        "use_mrope": False, "use_sliding_window": False,
     }  # fmt: skip
+    DERIVED: ClassVar[dict[str, Rule]] = {"num_key_value_heads": lambda fields: fields.get("num_attention_heads")}
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",), "use_mrope": (False,), "use_sliding_window": (False,),
         "tie_word_embeddings": (False, True), "quantization_config": (None,),
     }  # fmt: skip
-    # The last two say where the window lies, which use_sliding_window opens.
-    HARMLESS: ClassVar[tuple[str, ...]] = ("rope_scaling", "max_window_layers", "sliding_window")
-    SIZES: ClassVar[tuple[str, ...]] = (
-        "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "intermediate_size",
-        "vocab_size", "max_position_embeddings",
-    )  # fmt: skip
+    # They say where the window lies, which use_sliding_window opens.
+    HARMLESS: ClassVar[tuple[str, ...]] = ("max_window_layers", "sliding_window")
     END_OF_TURN: ClassVar[dict[int, int]] = {151643: 151645}  # <|endoftext|>: <|im_end|>
-
-    @classmethod
-    def resolve(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Every head has its own keys and values where the number of their heads is null."""
-        groups = fields["num_key_value_heads"]
-        return {**fields, "num_key_value_heads": fields.get("num_attention_heads") if groups is None else groups}
 
 
 class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
@@ -60,18 +48,5 @@ class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
 
     config_class = DreamConfig
     tokenizer_class = Qwen2Tokenizer
+    shift = 1
     config: DreamConfig
-
-    def _align(self, hidden: Tensor) -> Tensor:
-        return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
-
-    def prediction_columns(self, first: int) -> int:
-        """The column before `first`, whose hidden state predicts it."""
-        return max(first - 1, 0)
-
-    def _align_positions(self, positions: Tensor, length: int) -> Tensor:
-        return positions - (positions % length != 0).long()  # the first position of a row has none before it
-
-
-AutoConfig.register(DreamConfig.model_type, DreamConfig, exist_ok=True)
-AutoModelForMaskedLM.register(DreamConfig, DreamModel, exist_ok=True)

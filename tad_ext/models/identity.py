@@ -1,9 +1,8 @@
 """Which model a checkpoint holds: what its configuration means for the weights, and the weights; not how files look.
 
 An identity is a JSON object, ``{"model_type": "llada", "hidden_size": 4096, ..., "weights": {"model.safetensors":
-"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with, so that another
-model is recognised and the difference can be named. Earlier versions noted a single hash, of config.json and the
-weights byte by byte, which is still understood.
+"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with; what earlier
+versions noted, one hash of config.json and weights, is understood.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from tad_ext.models.checkpoint import bytes_fingerprint, weight_digests
-from tad_ext.models.families import load_config
+from tad_ext.models.loading import load_config
 
 # Other settings (dtype, end-of-sequence ids, versions, dropout, ...) leave the logits of a sequence as they are.
 _MEANINGFUL = (
@@ -33,15 +30,23 @@ Difference = tuple[str, Any, Any]  # what differs, as it was noted, as it is now
 
 def model_identity(path: str | Path) -> dict[str, Any]:
     """The identity of the model in a checkpoint folder. Errors as `load_config`, or missing weights (ValueError)."""
-    return config_identity(load_config(path)) | {"weights": weight_digests(path)}
+    config = load_config(path)
+    config.name_or_path = path
+    return config_identity(config)
 
 
-def config_identity(config: PreTrainedConfig) -> dict[str, Any]:
-    """The part of an identity that a configuration holds: all of it but the weights."""
-    settings: Any = config
-    found = {name: getattr(settings, name, None) for name in _MEANINGFUL}
-    rotation = {"rope_theta": float(settings.rope_parameters["rope_theta"])}
-    return {"model_type": str(config.model_type)} | rotation | {k: v for k, v in found.items() if v is not None}
+def config_identity(config: Any) -> dict[str, Any]:
+    """The identity of the model with this configuration, and of its weights where it was loaded from a folder."""
+    folder = folder_of(config)
+    found = {"model_type": config.model_type, "rope_theta": float(config.rope_parameters["rope_theta"])}
+    found |= {name: getattr(config, name, None) for name in _MEANINGFUL}
+    found["weights"] = None if folder is None else weight_digests(folder)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def folder_of(config: Any) -> Path | None:
+    """The folder that a model was loaded from, if there is one."""
+    return Path(config.name_or_path) if config.name_or_path and Path(config.name_or_path).is_dir() else None
 
 
 def model_fingerprint(path: str | Path) -> str:
@@ -57,20 +62,17 @@ def identity_text(identity: Mapping[str, Any]) -> str:
 def identity_differences(
     noted: str | Mapping[str, Any], found: str | Mapping[str, Any], folder: str | Path | None = None
 ) -> list[Difference]:
-    """In what a noted identity differs from another one; what only one of them tells is not compared.
+    """In what a noted identity (or its text) differs from `found`; what only one of them tells is not compared.
 
-    Args:
-        noted: an identity, its text, or what an earlier version noted.
-        found: the identity of the model at hand, or its text.
-        folder: its checkpoint, if there is one: only from it what earlier versions noted can be computed.
+    What earlier versions noted is compared if there is a `folder`, the checkpoint of the model at hand.
     """
     before, now = _parsed(noted), _parsed(found)
-    files, files_now = before.pop("weights", None), now.pop("weights", None)
-    if isinstance(files, dict) and isinstance(files_now, dict):
-        before |= {_WEIGHTS + name: files.get(name) for name in {**files, **files_now}}
-        now |= {_WEIGHTS + name: files_now.get(name) for name in {**files, **files_now}}
     if _HASH in before and folder is not None:
         now[_HASH] = bytes_fingerprint(folder)
+    files, files_now = before.pop("weights", {}), now.pop("weights", {})
+    if files and files_now:
+        for name in {**files, **files_now}:
+            before[_WEIGHTS + name], now[_WEIGHTS + name] = files.get(name), files_now.get(name)
     return [(name, before[name], now[name]) for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
 
 

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, Cache, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.original_config import OriginalConfig
+from tad_ext.models.config import OriginalConfig, Rule
 
 
 class LLaDAConfig(OriginalConfig, LlamaConfig):
@@ -42,10 +42,14 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "embedding_size": None, "include_bias": False, "include_qkv_bias": False, "init_std": 0.02,
         "input_emb_norm": False, "layer_norm_type": "default", "layer_norm_with_affine": True,
         "mlp_hidden_size": None, "mlp_ratio": 4, "multi_query_attention": None, "n_kv_heads": None,
-        "residual_dropout": 0.1, "rms_norm_eps": 1e-5, "rope": False,
-        "rope_full_precision": True, "rope_theta": 10000.0, "scale_logits": False,
-        "weight_tying": True,
+        "residual_dropout": 0.1, "rms_norm_eps": 1e-5, "rope": False, "rope_full_precision": True,
+        "scale_logits": False, "weight_tying": True,
     }  # fmt: skip
+    DERIVED: ClassVar[dict[str, Rule]] = {
+        "embedding_size": lambda fields: fields.get("vocab_size"),
+        "mlp_hidden_size": lambda fields: fields["mlp_ratio"] * fields.get("d_model", 0),
+        "n_kv_heads": lambda fields: 1 if fields["multi_query_attention"] else fields.get("n_heads"),
+    }
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "block_type": ("llama",), "activation_type": ("silu",), "layer_norm_type": ("rms",), "rope": (True,),
         "alibi": (False,), "attention_layer_norm": (False,), "input_emb_norm": (False,), "scale_logits": (False,),
@@ -60,49 +64,21 @@ class LLaDAConfig(OriginalConfig, LlamaConfig):
         "init_cutoff_factor", "init_device", "init_fn",  # how weights began
         "vocab_size",  # of the tokenizer; the layers have embedding_size, if it is given
     )  # fmt: skip
-    SIZES: ClassVar[tuple[str, ...]] = (
-        "d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size", "max_sequence_length",
-    )  # fmt: skip
     END_OF_TURN: ClassVar[dict[int, int]] = {126081: 126348}  # <|endoftext|>: <|eot_id|>
 
     rope_full_precision: bool = True
     bos_token_id: int | None = None
 
-    @classmethod
-    def resolve(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Sizes that the original derives from others where they are null."""
-        fields = dict(fields)
-        if fields["embedding_size"] is None:
-            fields["embedding_size"] = fields.get("vocab_size")
-        if fields["mlp_hidden_size"] is None and "d_model" in fields:
-            fields["mlp_hidden_size"] = fields["mlp_ratio"] * fields["d_model"]
-        if fields["n_kv_heads"] is None:
-            fields["n_kv_heads"] = 1 if fields["multi_query_attention"] else fields.get("n_heads")
-        return fields
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: the original fields."""
-        fields = super().to_diff_dict()
-        fields.setdefault("vocab_size", fields["embedding_size"])
-        return fields
-
 
 # Part of a weight's name here -> in an original checkpoint. The head comes first: a block's ff_out is another weight.
 _WEIGHT_NAMES = {
-    "lm_head.": "model.transformer.ff_out.",
-    "model.embed_tokens.": "model.transformer.wte.",
-    "model.norm.": "model.transformer.ln_f.",
-    "model.layers.": "model.transformer.blocks.",
-    ".input_layernorm.": ".attn_norm.",
-    ".post_attention_layernorm.": ".ff_norm.",
-    ".self_attn.q_proj.": ".q_proj.",
-    ".self_attn.k_proj.": ".k_proj.",
-    ".self_attn.v_proj.": ".v_proj.",
+    "lm_head.": "model.transformer.ff_out.", "model.embed_tokens.": "model.transformer.wte.",
+    "model.norm.": "model.transformer.ln_f.", "model.layers.": "model.transformer.blocks.",
+    ".input_layernorm.": ".attn_norm.", ".post_attention_layernorm.": ".ff_norm.",
+    ".self_attn.q_proj.": ".q_proj.", ".self_attn.k_proj.": ".k_proj.", ".self_attn.v_proj.": ".v_proj.",
     ".self_attn.o_proj.": ".attn_out.",
-    ".mlp.gate_proj.": ".ff_proj.",
-    ".mlp.up_proj.": ".up_proj.",
-    ".mlp.down_proj.": ".ff_out.",
-}
+    ".mlp.gate_proj.": ".ff_proj.", ".mlp.up_proj.": ".up_proj.", ".mlp.down_proj.": ".ff_out.",
+}  # fmt: skip
 
 
 class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
@@ -122,15 +98,8 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
                 layer.self_attn.__class__ = Float32RotationAttention  # the same weights, another forward
 
     @classmethod
-    def original_name(cls, name: str) -> str:
-        """The name of a weight in an original checkpoint."""
-        for ours, original in _WEIGHT_NAMES.items():
-            name = name.replace(ours, original)
-        return name
-
-    @classmethod
     def own_name(cls, name: str) -> str:
-        """The name here of a weight (or of an adapter's weight) that has its original name; others are unchanged."""
+        """The name here of a weight, or of an adapter's, by its original name; other names are unchanged."""
         if "model.transformer." in name:
             for ours, original in _WEIGHT_NAMES.items():
                 name = name.replace(original, ours)
@@ -165,14 +134,10 @@ class Float32RotationAttention(LlamaAttention):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them.
-
-        Keys and values of earlier calls come in `cache`, which transformers before 5.24 calls `past_key_values`.
-        """
+        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them."""
+        cache = kwargs.pop("cache", kwargs.pop("past_key_values", None))  # its name before transformers 5.24
         batch, length, _ = hidden_states.shape
         query, key, value = (
             project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -180,25 +145,17 @@ class Float32RotationAttention(LlamaAttention):
         )
         # Float32 cosines and sines promote the products, and so the whole rotation, to float32.
         query, key = (rotated.to(value.dtype) for rotated in apply_rotary_pos_emb(query, key, *position_embeddings))
-        cache = past_key_values if cache is None else cache
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.attention_dropout if self.training else 0.0
-        output, weights = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
+        kwargs |= {"dropout": self.attention_dropout if self.training else 0.0, "scaling": self.scaling}
+        output, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(output.reshape(batch, length, -1)), weights
-
-
-def _renaming(ours: str, original: str) -> WeightRenaming:
-    anchor = "^" if original.startswith("model.") else ""
-    return WeightRenaming(anchor + re.escape(original), ours)
 
 
 # transformers applies these on loading and, reversed, on saving.
 register_checkpoint_conversion_mapping(
-    LLaDAModelLM.__name__, [_renaming(ours, original) for ours, original in _WEIGHT_NAMES.items()], overwrite=True
+    LLaDAModelLM.__name__,
+    [WeightRenaming(re.escape(original), ours) for ours, original in _WEIGHT_NAMES.items()],
+    overwrite=True,
 )
-AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig, exist_ok=True)
-AutoModelForMaskedLM.register(LLaDAConfig, LLaDAModelLM, exist_ok=True)

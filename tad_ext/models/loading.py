@@ -6,43 +6,92 @@ in config.json, the tokenizer's files and the headers of the weight files, befor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
-from tad_ext.files import atomic_folder
-from tad_ext.models.checkpoint import CONFIG_FILE, stored_shapes, weight_differences, weight_files
+from tad_ext.files import atomic_folder, write_json
+from tad_ext.models.checkpoint import CONFIG_FILE, read_config, stored_shapes, weight_differences, weight_files
 from tad_ext.models.device import resolve_device, resolve_dtype
-from tad_ext.models.families import MODEL_CLASSES, load_config, model_class_of
-from tad_ext.models.identity import model_fingerprint
-from tad_ext.models.tokenizers import has_tokenizer, ids_without_token, load_tokenizer
+from tad_ext.models.dream import DreamModel
+from tad_ext.models.llada import LLaDAModelLM
+from tad_ext.models.tiny import TinyDiffusionLM
+from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
 
-__all__ = [
-    "MODEL_CLASSES",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-    "model_fingerprint",
-    "save_model",
-]
+MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
+    model_class.config_class.model_type: model_class for model_class in (DreamModel, LLaDAModelLM, TinyDiffusionLM)
+}
+for _class in MODEL_CLASSES.values():
+    AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)
+    AutoModelForMaskedLM.register(_class.config_class, _class, exist_ok=True)
 
+_TOKENIZER_FILE = "tokenizer.json"
+_BPE_FILES = ("vocab.json", "merges.txt")
 _LARGE = 2**30  # bytes of weights from which loading and saving show progress
+
+
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a checkpoint folder.
+
+    Raises:
+        ValueError: no such folder, no or broken config.json, a model we have no class for, or a field with a value that
+            is not supported or out of range (named).
+    """
+    fields, file = read_config(path), Path(path) / CONFIG_FILE
+    model_type, architectures = fields.get("model_type"), fields.get("architectures")
+    # A list or another JSON value for model_type is no key of a dictionary.
+    model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None
+    if model_class is None:
+        raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
+    # Other families share a model_type: LLaDA-MoE calls itself llada.
+    if architectures and architectures != [model_class.__name__]:
+        raise ValueError(
+            f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
+            f"model_type is {model_class.__name__}"
+        )
+    try:
+        return model_class.config_class.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # transformers checks types by exceptions of its own
+        raise ValueError(f"{file}: {error}") from error
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, with its chat template.
+
+    Whatever class the files name, it is not looked for: a tokenizer.json describes itself, and Dream's vocab.json and
+    merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
+
+    Raises:
+        ValueError: as `load_config` and `check_tokenizer`, no tokenizer in the folder, or damaged files.
+    """
+    config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
+    if not _has_tokenizer(path):
+        raise ValueError(
+            f"model must be a folder with a tokenizer ({_TOKENIZER_FILE}, or for Dream {' and '.join(_BPE_FILES)}), "
+            f"got path {str(path)!r}"
+        )
+    try:
+        tokenizer_class = MODEL_CLASSES[config.model_type].tokenizer_class
+        tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
+        raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
+    tokenizer.init_kwargs.pop("auto_map", None)  # names Python files that a saved copy would not have beside it
+    check_tokenizer(config, tokenizer, path)
+    return tokenizer
 
 
 def load_model(
     path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> PreTrainedModel:
-    """Load a masked diffusion model, in eval mode.
+    """Load the model of a checkpoint folder, in eval mode.
 
     Args:
-        path: folder of the checkpoint.
         dtype: floating-point torch dtype or its name ("float32", "bfloat16"); None or "auto": the checkpoint's own.
         device: torch device or its name; None or "auto": a GPU if there is one, else the CPU.
 
@@ -51,21 +100,27 @@ def load_model(
         tokens has are in `config.suppress_token_ids`, so that they are never chosen.
 
     Raises:
-        ValueError: no such folder, no or broken config.json, a model or an option that is not supported, a tokenizer
-            that disagrees with the model, weights as pickle only, a damaged weights file, weights missing, unexpected
-            or of the wrong shape (named), an unknown dtype or device.
+        ValueError: as `load_config` and `load_tokenizer`, weights as pickle only, a damaged weights file, weights
+            missing, unexpected or of the wrong shape (named), an unknown dtype or device.
     """
+    # 1. The configuration, with the ids that no token has.
     dtype, device = resolve_dtype(dtype), resolve_device(device)
-    path = Path(path)
-    model_class, config = model_class_of(path), load_config(path)
-    if has_tokenizer(path):
+    config = load_config(path)
+    if _has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
-    differences = weight_differences(_expected_shapes(model_class, config), stored_shapes(path))
+    # 2. What the model would save, on the meta device, hence without memory, against what is stored.
+    model_class = MODEL_CLASSES[config.model_type]
+    with torch.device("meta"):
+        empty = model_class(config)
+    tied = empty._tied_weights_keys if config.tie_word_embeddings else {}
+    saved = {name: weight for name, weight in empty.state_dict().items() if name not in tied}  # a tied one only once
+    shapes = {name: tuple(weight.shape) for name, weight in revert_weight_conversion(empty, saved).items()}
+    differences = weight_differences(shapes, stored_shapes(path))
     if differences:
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
-    size = sum(file.stat().st_size for file in weight_files(path))
-    with _bars_for_large_models(size):
+    # 3. The weights.
+    with _bars_for_large_models(sum(file.stat().st_size for file in weight_files(path))):
         model = model_class.from_pretrained(
             path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
         )
@@ -91,7 +146,12 @@ def save_model(
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for name, value in (reports or {}).items():
-            (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            write_json(folder / name, value)
+
+
+def _has_tokenizer(path: str | Path) -> bool:
+    folder = Path(path)
+    return (folder / _TOKENIZER_FILE).is_file() or all((folder / name).is_file() for name in _BPE_FILES)
 
 
 @contextmanager
@@ -105,15 +165,3 @@ def _bars_for_large_models(size: int) -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _expected_shapes(model_class: type[PreTrainedModel], config: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what the model saves, on the meta device, hence without memory; a tied weight is saved once.
-
-    Names are those in the file, which a model class may call otherwise (`original_name`).
-    """
-    with torch.device("meta"):
-        model = model_class(config)
-    shared = set(model._tied_weights_keys or {}) if config.tie_word_embeddings else set()
-    weights = {name: weight for name, weight in nn.Module.state_dict(model).items() if name not in shared}
-    return {model.original_name(name): tuple(weight.shape) for name, weight in weights.items()}

@@ -7,7 +7,6 @@ frozen base model.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -25,11 +24,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tad_ext.files import atomic_folder
+from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
-from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences, weight_digests
-from tad_ext.models.identity import config_identity, described, identity_differences
+from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
+from tad_ext.models.identity import config_identity, described, folder_of, identity_differences
 from tad_ext.models.loading import load_model
 
 CONFIG_FILE = "adapter_config.json"
@@ -50,12 +49,11 @@ def base_model(model: nn.Module) -> MaskedDiffusionMixin:
 def add_lora(
     model: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str], seed: int = 0
 ) -> PeftModel:
-    """Freeze `model` and add a fresh LoRA adapter, which computes the zero function until it is trained.
+    """Freeze `model`, in place, and add a fresh LoRA adapter, which computes the zero function until it is trained.
 
-    Adapter weights are float32 even on a bfloat16 or float16 base: steps of 2e-5 vanish in bfloat16.
+    Adapter weights are float32 on any base: steps of 2e-5 vanish in bfloat16.
 
     Args:
-        model: a masked diffusion model without an adapter; changed in place.
         rank: inner dimension of the adapter, >= 1.
         alpha: scale; the adapter's output is multiplied by alpha / rank.
         dropout: probability of zeroing an input feature of the adapter in training mode, 0 <= dropout < 1.
@@ -93,16 +91,11 @@ def teacher(model: PeftModel) -> Iterator[None]:
 
     Raises:
         TypeError: no PeftModel.
-        ValueError: peft adapted the model with options that change the base model itself (trained biases, PiSSA, ...),
-            or the adapter is merged into the base weights at the moment.
+        ValueError: options that `load_adapter` refuses, or an adapter that is merged into the base weights.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, whose adapter can be switched off, got {type(model).__name__}")
     _check_adapters(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
-        raise ValueError(
-            "model has its adapter merged, and subtracting it again would round; call unmerge_adapter first"
-        )
+        raise ValueError("model has its adapter merged, and subtracting it would round; call unmerge_adapter first")
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     # One by one, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
     switched = [module for module in model.modules() if isinstance(module, _SWITCHES) and not module.disable_adapters]
@@ -116,8 +109,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
             module.enable_adapters(True)
         # Switching on makes every adapter trainable, a loaded and frozen one too.
         for parameter, flag in trainable.items():
-            if parameter.requires_grad != flag:
-                parameter.requires_grad_(flag)
+            parameter.requires_grad_(flag)
 
 
 def save_adapter(model: PeftModel, path: str | Path) -> None:
@@ -126,39 +118,33 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
     Beside them `base_model.json` holds the base model's identity, with its weights where it was loaded from a folder.
     The same adapter gives the same bytes.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
+    _check_is_adapted(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
     config = LoraConfig(**{**model.active_peft_config.to_dict(), "inference_mode": True})
-    for option in ("target_modules", "exclude_modules"):
-        names = getattr(config, option)
+    for option, names in vars(config).items():
         if isinstance(names, set):  # whose order would change the file from one process to the next
             setattr(config, option, sorted(names))
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / BASE_FILE).write_text(json.dumps(_base_identity(model), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / BASE_FILE, config_identity(base_model(model).config))
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
-    """Put a saved adapter on its base model, frozen and in eval mode. `model` is changed in place unless refused.
+    """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
-    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated.
-
-    Args:
-        model: the base model; changed in place.
-        path: folder of the adapter.
-        allow_other_model: load an adapter for another base model all the same, if its names and shapes fit.
+    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated. With
+    `allow_other_model` one for another base model is loaded all the same, if its names and shapes fit.
 
     Raises:
-        FileNotFoundError: no folder, or none of peft's two files in it (pickled weights are not read).
-        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown
-            (named), one made for another base model (its differences are named; config.json may be reformatted, and
-            what leaves the logits as they are does not count), target names that match nothing, or weights whose names
-            or shapes do not fit the model (they are listed).
+        FileNotFoundError: no folder, or one of peft's two files is not in it (pickled weights are not read).
+        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown,
+            another base model (see `identity`), target names that match nothing, or weights whose names or shapes do
+            not fit the model. What does not fit is named, and the model is as it was.
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
+    # 1. What the files say, in the names of the model's layers.
     folder = Path(path)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -167,28 +153,30 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
             )
     config = read_adapter_config(folder / CONFIG_FILE)
     stored = shapes_in(folder / WEIGHTS_FILE)
-    names = {name: base_model(model).own_name(name) for name in stored}
-    if any(name != own for name, own in names.items()):
-        config.target_modules = _translated_targets(config, names.values(), folder)
-    shapes = {own: stored[name] for name, own in names.items()}
+    names = {base_model(model).own_name(name): name for name in stored}
+    if names.keys() != stored.keys():
+        config.target_modules = _translated_targets(config, names, folder)
+    # 2. Whether they are of this model.
     _check_targets(model, config)
     _check_ties(model, config)
     origin = read_json(folder / BASE_FILE) if (folder / BASE_FILE).exists() else {}
-    differing = identity_differences(origin, _base_identity(model), _base_folder(model))
+    base = base_model(model).config
+    differing = identity_differences(origin, config_identity(base), folder_of(base))
     if differing and not allow_other_model:
         raise ValueError(
             f"adapter {str(folder)!r} was made for another model: {described(differing)}; choose that one, or set "
             f"allow_other_model"
         )
-    config.init_lora_weights = True  # any cheap start, since every weight is read from the file
+    # 3. The adapter in its place, with the weights of the file.
+    config.init_lora_weights = True  # any cheap start, since every weight is read
     adapted = _inject(model, config, seed=0)
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
-    differences = weight_differences(expected, shapes)
+    differences = weight_differences(expected, {own: stored[name] for own, name in names.items()})
     if differences:
         adapted.unload()
         raise ValueError(f"adapter {str(folder)!r} does not fit the model; {differences}")
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for name, own in names.items()})
+        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for own, name in names.items()})
     adapted.requires_grad_(False)
     return adapted.eval()
 
@@ -199,11 +187,8 @@ def merge_adapter(model: PeftModel) -> nn.Module:
     Modules that were trained as a whole (`modules_to_save`) take the place of the base model's.
 
     Raises:
-        TypeError: no PeftModel.
-        ValueError: the adapter holds NaN or infinite weights, or has options that `load_adapter` refuses.
+        TypeError: no PeftModel. ValueError: NaN or infinite weights, or options that `load_adapter` refuses.
     """
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
     _check_adapters(model)
     for name, tensor in _weights(model).items():
         if not bool(tensor.isfinite().all()):
@@ -214,23 +199,25 @@ def merge_adapter(model: PeftModel) -> nn.Module:
 
 
 def load_merged(
-    model: str | Path,
-    adapter: str | Path | None,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    allow_other_model: bool = False,
+    model: str | Path, adapter: str | Path | None, *, allow_other_model: bool = False, **options: str
 ) -> nn.Module:
-    """A model ready to decode: with its adapter, if there is one, merged into the weights. Errors as `load_model`,
-    `load_adapter`.
+    """A model ready to decode: with its adapter, if there is one, merged into the weights.
+
+    `options` and errors as of `load_model`, and errors of `load_adapter`.
     """
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = load_model(model, **options)
     if adapter is None:
         return loaded
     return merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
 
 
+def _check_is_adapted(model: nn.Module) -> None:
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"model must be a PeftModel, which has an adapter, got {type(model).__name__}")
+
+
 def _check_adapters(model: PeftModel) -> None:
+    _check_is_adapted(model)
     for name, config in model.peft_config.items():
         check_options(vars(config), f"model's adapter {name!r}")
         _check_ties(model, config)
@@ -260,46 +247,39 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
 
 def _check_targets(model: nn.Module, config: LoraConfig) -> None:
     """Refuse what peft would ignore in silence, and the head, which losses read as a plain weight."""
-    base = base_model(model)
-    assert isinstance(base, nn.Module)
+    base: Any = base_model(model)
     if hasattr(model, "peft_config"):
         raise TypeError("model has an adapter already; merge it (merge_adapter) or load the base model again")
     modules = dict(base.named_modules())
-    linear = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
-    existing = Counter(name.rpartition(".")[2] for name, module in linear.items() if module is not base.lm_head)
-    choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(existing.items()))
-    targets = config.target_modules
-    if not targets:
-        raise ValueError(f"target_modules must name at least one linear module; the model has: {choices}")
-    each = {targets: targets} if isinstance(targets, str) else {name: [name] for name in sorted(targets)}
+    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear)}
+    possible = {name for name in linear if modules[name] is not base.lm_head}
+    targets = config.target_modules or []
     try:
-        matches = {name: _targeted(LoraConfig(target_modules=alone), modules) for name, alone in each.items()}
-        chosen = _targeted(config, modules)
+        chosen = {name for name in modules if check_target_module_exists(config, name)}
     except re.error as error:
         raise ValueError(f"target_modules is {targets!r}, which is no regular expression: {error}") from error
-    missing = [name for name, found in matches.items() if not linear.keys() & found or not chosen]
-    if missing:
-        raise ValueError(f"target_modules {missing} match no linear module of the model, which has: {choices}")
-    heads = [name for name, found in matches.items() if any(linear.get(one) is base.lm_head for one in chosen & found)]
-    if heads:
-        raise ValueError(
-            f"target_modules {heads} name the output head, which cannot be adapted; choose among: {choices}"
-        )
-    if not chosen <= linear.keys():
-        others = listed(sorted(chosen - linear.keys()))
-        raise ValueError(f"target_modules {list(each)} match {others}, no linear modules; choose among: {choices}")
-
-
-def _targeted(config: LoraConfig, modules: Iterable[str]) -> set[str]:
-    """The modules that peft would adapt."""
-    return {name for name in modules if check_target_module_exists(config, name)}
+    if isinstance(targets, str):
+        missing = [] if chosen & linear else [targets]
+    else:  # a name is a full one or its last components
+        missing = sorted(t for t in targets if not (chosen and any(f".{name}".endswith(f".{t}") for name in linear)))
+    if not targets:
+        problem = "must name at least one linear module"
+    elif missing:
+        problem = f"{missing} match no linear module of the model"
+    elif not chosen <= possible:
+        wrong = listed(sorted(name or "itself" for name in chosen - possible))
+        problem = f"match {wrong}; neither the output head nor what is no linear module can be adapted"
+    else:
+        return
+    counts = Counter(name.rpartition(".")[2] for name in possible)
+    choices = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
+    raise ValueError(f"target_modules {problem}; choose among: {choices}")
 
 
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
     """Full names of the layers that an adapter's translated weights belong to.
 
-    They come from the weights, because the usual target names match only some layers of the original LLaDA, and peft
-    leaves the others out in silence.
+    The usual target names match only some layers of the original LLaDA, and peft leaves the others out in silence.
     """
     for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
         if getattr(config, option, None):
@@ -308,14 +288,3 @@ def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path
                 f"adapter is translated only without it"
             )
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
-
-
-def _base_identity(model: nn.Module) -> dict[str, Any]:
-    """The identity of the base model; without its weights where it was loaded from no folder."""
-    config, folder = base_model(model).config, _base_folder(model)
-    return config_identity(config) | ({} if folder is None else {"weights": weight_digests(folder)})
-
-
-def _base_folder(model: nn.Module) -> Path | None:
-    name = base_model(model).config.name_or_path
-    return Path(name) if name and Path(name).is_dir() else None

@@ -1,7 +1,7 @@
 """TinyDiffusionLM: a masked diffusion language model small enough to train on a CPU in minutes.
 
-Llama layers of transformers (RMSNorm, rotary positions, SwiGLU) with bidirectional attention; about 300 thousand
-parameters in its default size. It is saved, loaded, adapted with LoRA and decoded exactly as the large models are.
+Llama's layers (RMSNorm, rotary positions, SwiGLU), bidirectional; 300 thousand parameters in its default size. It is
+saved, loaded, adapted with LoRA and decoded exactly as the large models are.
 """
 
 from __future__ import annotations
@@ -9,20 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.config_keys import read_keys
+from tad_ext.models.config import DiffusionConfig, read_keys
 
 
-class TinyDiffusionConfig(LlamaConfig):
-    """Configuration of :class:`TinyDiffusionLM`: Llama's, with small defaults and the ids masked diffusion needs.
-
-    Attributes:
-        mask_token_id: id of the mask token.
-        eos_token_ids: ids that end a response.
-        suppress_token_ids: ids that must never be chosen (the mask id need not be named).
-    """
+class TinyDiffusionConfig(DiffusionConfig, LlamaConfig):
+    """Configuration of :class:`TinyDiffusionLM`: Llama's, with small defaults and the ids masked diffusion needs."""
 
     model_type = "tad_tiny"
 
@@ -33,13 +27,8 @@ class TinyDiffusionConfig(LlamaConfig):
     num_attention_heads: int = 3
     max_position_embeddings: int = 128
     initializer_range: float = 0.1
-    use_cache: bool = False
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    is_causal: bool = False
-    mask_token_id: int | None = None
-    eos_token_ids: list[int] | None = None
-    suppress_token_ids: list[int] | None = None
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -55,7 +44,3 @@ class TinyDiffusionLM(MaskedDiffusionMixin, LlamaForCausalLM):
 
     config_class = TinyDiffusionConfig
     config: TinyDiffusionConfig
-
-
-AutoConfig.register(TinyDiffusionConfig.model_type, TinyDiffusionConfig)
-AutoModelForMaskedLM.register(TinyDiffusionConfig, TinyDiffusionLM)

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint folder, built without running code from it, and checked against the model's ids."""
+"""What a tokenizer's ids mean: whether they are the model's, which of the model's no token has, and a hash of them."""
 
 from __future__ import annotations
 
@@ -10,68 +10,25 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tad_ext.models.checkpoint import CONFIG_FILE, listed
-from tad_ext.models.families import load_config, model_class_of
-
-TOKENIZER_FILE = "tokenizer.json"
-_BPE_FILES = ("vocab.json", "merges.txt")
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a checkpoint folder, with its chat template, and check it against config.json.
-
-    Whatever class the files name, it is not looked for: a tokenizer.json describes itself, and Dream's vocab.json and
-    merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
-
-    Raises:
-        ValueError: no checkpoint folder, no tokenizer in it, damaged files, or ids that disagree with config.json
-            (see `check_tokenizer`).
-    """
-    config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
-    if not has_tokenizer(path):
-        raise ValueError(
-            f"model must be a folder with a tokenizer ({TOKENIZER_FILE}, or for Dream {' and '.join(_BPE_FILES)}), "
-            f"got path {str(path)!r}"
-        )
-    try:
-        tokenizer = model_class_of(path).tokenizer_class.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
-        raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
-    tokenizer.init_kwargs.pop("auto_map", None)  # names Python files that a saved copy would not have beside it
-    check_tokenizer(config, tokenizer, path)
-    return tokenizer
-
-
-def has_tokenizer(path: str | Path) -> bool:
-    """Whether a checkpoint folder holds a tokenizer."""
-    path = Path(path)
-    return (path / TOKENIZER_FILE).is_file() or all((path / name).is_file() for name in _BPE_FILES)
 
 
 def check_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
-    """Refuse a tokenizer whose ids are not those that the model was trained with.
-
-    Args:
-        config: the model's configuration, with `vocab_size`, `mask_token_id` and `eos_token_ids`.
-        path: the folder of both, for the message.
+    """Refuse a tokenizer whose ids are not those that the model with this configuration was trained with.
 
     Raises:
         ValueError: a token whose id the logits do not cover; a mask or end-of-sequence id that is another token, or
-            none, in the tokenizer. File, key, and both values are named.
+            none, in the tokenizer. `path`, which is the folder of both, key, and both values are named.
     """
     where = f"the tokenizer in {str(path)!r} disagrees with {CONFIG_FILE}: "
     token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if highest >= config.vocab_size:
         raise ValueError(f"{where}its token {token!r} has id {highest}, expected ids < vocab_size, {config.vocab_size}")
-
     name = tokenizer.mask_token or getattr(config, "mask_token", None)
-    mask = None if name is None else tokenizer.get_vocab().get(name)
-    if mask is not None and mask != config.mask_token_id:
+    mask = tokenizer.get_vocab().get(name, config.mask_token_id)
+    if mask != config.mask_token_id:
         raise ValueError(f"{where}its mask token {name!r} has id {mask}, mask_token_id is {config.mask_token_id}")
-
     ends = config.eos_token_ids or []
-    if tokenizer.eos_token_id is not None and ends and tokenizer.eos_token_id not in ends:
+    if ends and tokenizer.eos_token_id not in (None, *ends):
         raise ValueError(
             f"{where}its end-of-sequence token {tokenizer.eos_token!r} has id {tokenizer.eos_token_id}, which is not "
             f"among the model's eos_token_ids {listed(map(str, ends))} (by default those that follow from eos_token_id)"

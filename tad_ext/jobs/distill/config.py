@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.distillation.registry import OBJECTIVES
-from tad_ext.distillation.settings import TADSettings, TrainingSettings
+from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import (
     Between,

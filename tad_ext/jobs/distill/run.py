@@ -17,7 +17,7 @@ from peft import PeftModel
 from tad_ext.data.states import TrajectoryStates
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.distillation.dataset import check_fits
-from tad_ext.distillation.registry import objective_class
+from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import StepRecord, train
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.jobs.distill.config import DistillConfig
@@ -43,7 +43,7 @@ class DistillResult:
 
 
 def distill(config: DistillConfig) -> DistillResult:
-    """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.registry`).
+    """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
     Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
     `settings` and `steps`, a `StepRecord` each, and `loss.png`. With `overwrite` an earlier run's files stand until

@@ -19,7 +19,8 @@ from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
 from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.jobs.evaluate.config import EvaluateConfig
-from tad_ext.models.loading import load_tokenizer, model_fingerprint
+from tad_ext.models.identity import model_fingerprint
+from tad_ext.models.loading import load_tokenizer
 from tad_ext.models.lora import load_merged
 from tad_ext.settings import values_of
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.merge.config import MergeConfig
-from tad_ext.models.loading import load_tokenizer, model_fingerprint, save_model
+from tad_ext.models.identity import model_fingerprint
+from tad_ext.models.loading import load_tokenizer, save_model
 from tad_ext.models.lora import load_merged
 
 
