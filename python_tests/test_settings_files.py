@@ -28,7 +28,7 @@ def read(tmp_path):
     def settings(content: str | bytes) -> Example:
         file = tmp_path / "settings.yaml"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return parse(Example, ["--config", str(file)], program="tad job")
+        return parse(Example, ["--config", str(file)])
 
     return settings
 

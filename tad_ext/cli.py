@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Sequence
 
 from tad_ext import __version__, interrupts
 from tad_ext.jobs import Job, jobs
-from tad_ext.settings import OptionError, parse
+from tad_ext.settings import OptionError, explanation, parse
 from tad_ext.terminal import for_any_output
 
 _OVERVIEW = """\
@@ -66,13 +65,10 @@ def _without_command(argument: str) -> int:
 
 
 def _run(job: Job, argv: Sequence[str]) -> int:
-    settings = parse(
-        job.settings,
-        argv,
-        program=f"tad {job.name}",
-        description=textwrap.fill(job.description, width=100),
-        example=f"  {job.settings.example}",
-    )
+    if "--help" in argv or "-h" in argv:
+        print(explanation(job.settings, f"tad {job.name}", description=job.description, example=job.settings.example))
+        return 0
+    settings = parse(job.settings, argv)
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1" and hasattr(settings, "output") and not job.settings.shared:  # each would write the same files
         together = ", ".join(f"tad {other.name}" for other in jobs().values() if other.settings.shared)
@@ -95,8 +91,6 @@ def _explain(program: str, error: BaseException) -> int:
         told = error.args if isinstance(error, KeyboardInterrupt) else ()
         print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
         return 128 + number
-    if isinstance(error, SystemExit) and not error.code:  # after --help
-        return 0
     if isinstance(error, BrokenPipeError) or not _is_for_the_user(error):  # for_any_output knows of the pipe
         raise error
     hint = f" (see {program} --help)" if isinstance(error, OptionError) else ""

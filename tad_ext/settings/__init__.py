@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from .explain import explanation
+from .explain import explanation as explanation
 from .kinds import MAX_COUNT as MAX_COUNT
 from .kinds import MAX_SCALE as MAX_SCALE
 from .kinds import MAX_SEED as MAX_SEED
@@ -43,6 +43,7 @@ from .kinds import Read as Read
 from .kinds import Seed as Seed
 from .kinds import Switch as Switch
 from .kinds import kinds_of as kinds_of
+from .options import CONFIG
 from .options import Option as Option
 from .options import OptionError as OptionError
 from .options import Settings as Settings
@@ -55,36 +56,19 @@ from .words import from_words
 from .yaml_file import load_yaml as load_yaml
 
 T = TypeVar("T")
-CONFIG = Option(
-    "config",
-    Kind(str),
-    default=None,
-    help="YAML file of settings, written with _ (gen_length: 256); options override it",
-    metavar="FILE",
-)
 
 
-def parse(config_class: type[T], argv: Sequence[str], *, program: str, description: str = "", example: str = "") -> T:
-    """Settings from ``[--config file.yaml] [--key value ...]``.
-
-    Args:
-        config_class: the settings dataclass.
-        argv: the arguments after the command's name.
-        program: "tad collect", for the help text.
-        description, example: what the command does and how it is called, for ``--help``.
+def parse(settings: type[T], argv: Sequence[str]) -> T:
+    """Settings from the words after a command's name, ``[--config file.yaml] [--key value ...]``.
 
     Raises:
         OptionError: an unknown, missing or mistyped setting. FileNotFoundError: the YAML file does not exist.
-        SystemExit: code 0 after ``--help``.
     """
-    options = {option.name: option for option in options_of(config_class)}
-    if "--help" in argv or "-h" in argv:
-        print(explanation([CONFIG, *options.values()], program, description, example))
-        raise SystemExit(0)
+    options = {option.name: option for option in options_of(settings)}
     given = from_words(argv, [CONFIG, *options.values()])
     path = given.pop(CONFIG.name, None)
     values = ({} if path is None else load_yaml(path, options)) | given
     missing = [option for option in options.values() if option.required and option.name not in values]
     if missing:
         raise OptionError("missing " + " and ".join(f"{option.flag} (in YAML: {option.name})" for option in missing))
-    return made(config_class, values)
+    return made(settings, values)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
-from .options import Option
+from .options import CONFIG, Option, options_of
+
+_PLACEHOLDERS = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false"}
 
 
-def explanation(options: Iterable[Option], program: str, description: str, example: str) -> str:
-    """The whole text. argparse writes it; it does not read the command line."""
+def explanation(settings: type, program: str, *, description: str, example: str) -> str:
+    """The whole text, of a command that is called as in "tad collect". argparse only writes it."""
     parser = argparse.ArgumentParser(
         prog=program,
         usage=f"{program} [--config FILE] [--key value ...]",
-        description=description,
-        epilog=f"example:\n{example}" if example else None,
+        description=textwrap.fill(description, width=100),
+        epilog=f"example:\n  {example}",
         formatter_class=lambda prog: _Formatter(prog, max_help_position=34, width=110),
     )
-    for option in options:
-        more: dict[str, Any] = {"metavar": option.placeholder, "nargs": "+" if option.kind.is_list else None}
+    for option in [CONFIG, *options_of(settings)]:
+        placeholder = "|".join(option.kind.words) or _PLACEHOLDERS[option.kind.type]
+        more: dict[str, Any] = {"metavar": placeholder, "nargs": "+" if option.kind.is_list else None}
+        if option is CONFIG:
+            more["metavar"] = "FILE"
         if option.negation:
             more = {"action": "store_true"}  # is shown without a value, which it may have
         parser.add_argument(*option.flags, help=_meaning(option), **more)

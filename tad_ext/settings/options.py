@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 
 from .kinds import Kind, Read, kinds_of
 
-_METAVAR = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false"}
 T = TypeVar("T")
 PRESET = "preset"
 _PRESET_HELP = "published settings by their name, which the options that are given change; tad policies lists them"
@@ -57,7 +56,6 @@ class Option:
     default: Any  # dataclasses.MISSING: required
     help: str = ""
     commas: bool = False  # on the command line, a comma is part of a list's entry, not the end of it
-    metavar: str = ""  # what stands for a value in --help; "": by the type
     group: str = ""  # the field of the command's settings that holds it; "": they themselves
 
     @property
@@ -80,10 +78,10 @@ class Option:
         """Whether there is no default."""
         return self.default is dataclasses.MISSING
 
-    @property
-    def placeholder(self) -> str:
-        """What stands for a value in --help."""
-        return self.metavar or "|".join(self.kind.words) or _METAVAR[self.kind.type]
+
+CONFIG = Option(
+    "config", Kind(str), None, "YAML file of settings, written with _ (gen_length: 256); options override it"
+)
 
 
 def options_of(settings: type) -> list[Option]:
