@@ -376,6 +376,5 @@ def test_only_leftovers_of_the_named_files_are_removed(tmp_path: Path) -> None:
     for name in [*kept, ".tmp-0123abcd-part-0.parquet"]:
         (tmp_path / name).write_text("")
     (tmp_path / ".tmp-89abcdef-part-0.parquet").mkdir()
-    removed = remove_leftovers(tmp_path, "part-0*")
-    assert [path.name for path in removed] == [".tmp-0123abcd-part-0.parquet", ".tmp-89abcdef-part-0.parquet"]
+    remove_leftovers(tmp_path, "part-0*")
     assert names(tmp_path) == sorted(kept)

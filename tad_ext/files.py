@@ -34,12 +34,11 @@ class CompleteError(OSError):
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path to write one file to; on leaving the block the file takes its name ``path`` (replacing
-    an older one, or that which a link points to).
+    """Yields a temporary path to write one file to, which takes its name ``path`` on leaving the block (replacing an
+    older file, or that which a link points to). If the block raises, it is removed, and ``path`` is as it was.
 
-    If the block raises, the temporary file is removed and ``path`` is as it was. Raises FileNotFoundError if the
-    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder, FileExistsError if it
-    is something else (a device or a pipe), CompleteError if only the last rename fails.
+    Raises FileNotFoundError if the folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a
+    folder, FileExistsError if it is a device or a pipe, CompleteError if only the last rename fails.
     """
     path = _checked_file(path)
     temporary = _temporary(path)
@@ -54,13 +53,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a new temporary folder; on leaving the block all its files stand in the folder ``path``.
+    """Yields a new temporary folder; on leaving the block all its files stand in the folder ``path``. If the block
+    raises, ``path`` is as it was.
 
     A new ``path`` gets its name by a rename. In one that exists (it may be a link, a mounted disk or the current
-    folder) the temporary folder is made, and the files move up. If it holds files it is refused with FileExistsError
-    before the block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill
-    exactly between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
-    NotADirectoryError. If the block raises, ``path`` is as it was; CompleteError if only a last rename fails.
+    folder) the temporary folder is made, and the files move up. If it holds files, it is a FileExistsError before the
+    block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill exactly
+    between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
+    NotADirectoryError; a last rename that fails, a CompleteError.
     """
     path = _real(path)
     is_new = not path.exists()
@@ -150,12 +150,11 @@ def rescued(write: Callable[[Path], None], path: Path) -> None:
         elsewhere = Path(tempfile.gettempdir(), f"tad-{uuid.uuid4().hex[:8]}", _real(path).name)
         try:
             write(elsewhere)
+            error.add_note(f"it was written to {elsewhere} instead")
         except OSError as second:
             error.add_note(f"nor could it be written elsewhere ({second})")
             with contextlib.suppress(OSError):
                 elsewhere.parent.rmdir()
-        else:
-            error.add_note(f"it was written to {elsewhere} instead")
         raise
 
 
@@ -166,9 +165,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON to ``path``, atomically; NaN and infinity, which JSON does not have, are a
-    ValueError.
-    """
+    """Writes ``value`` as indented JSON to ``path``, atomically; NaN and infinity, which it lacks, are a ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -184,9 +181,7 @@ def add_json_line(path: Path, row: Any) -> None:
 
 
 def output_folder(path: str | Path) -> Path:
-    """Makes the folder a job writes into, and writes and removes a file there: what stands in the way shows before the
-    work, as a ValueError.
-    """
+    """Makes the folder that a job writes into, and tries to write there: what stands in the way is a ValueError."""
     if not str(path):
         raise ValueError("output must be the path of a folder, got '' (an empty string)")
     with _refused(path, "a folder that exists or can be made, and that can be written to"):
@@ -221,14 +216,12 @@ def tried_file(path: str | Path) -> Path:
     return Path(path)
 
 
-def remove_leftovers(folder: str | Path, pattern: str) -> list[Path]:
-    """Removes, and returns, what killed writers left in ``folder`` of what was to match the glob ``pattern``; only for
-    names that no other living process writes (a rank's own parts).
+def remove_leftovers(folder: str | Path, pattern: str) -> None:
+    """Removes what killed writers left in ``folder`` of what was to match the glob ``pattern``; only for names that no
+    other living process writes (a rank's own parts).
     """
-    leftovers = sorted(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}"))
-    for path in leftovers:
+    for path in list(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}")):
         _remove(path)
-    return leftovers
 
 
 def _real(path: str | Path) -> Path:
@@ -315,11 +308,10 @@ def _gone_on_error(temporary: Path, path: Path) -> Iterator[None]:
     try:
         with _named(path):
             yield
-    except CompleteError:
-        raise
-    except BaseException:
-        with shielded(), contextlib.suppress(OSError):
-            _remove(temporary)
+    except BaseException as error:
+        if not isinstance(error, CompleteError):
+            with shielded(), contextlib.suppress(OSError):
+                _remove(temporary)
         raise
 
 

@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import Any
 
-from .options import CONFIG, Option, options_of
+from .options import CONFIG, options_of
 
 _PLACEHOLDERS = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false"}
 
@@ -21,13 +21,12 @@ def explanation(settings: type, program: str, *, description: str, example: str)
         formatter_class=lambda prog: _Formatter(prog, max_help_position=34, width=110),
     )
     for option in [CONFIG, *options_of(settings)]:
-        placeholder = "|".join(option.kind.words) or _PLACEHOLDERS[option.kind.type]
-        more: dict[str, Any] = {"metavar": placeholder, "nargs": "+" if option.kind.is_list else None}
-        if option is CONFIG:
-            more["metavar"] = "FILE"
+        value = "FILE" if option is CONFIG else "|".join(option.kind.words) or _PLACEHOLDERS[option.kind.type]
+        more: dict[str, Any] = {"metavar": value, "nargs": "+" if option.kind.is_list else None}
         if option.negation:
             more = {"action": "store_true"}  # is shown without a value, which it may have
-        parser.add_argument(*option.flags, help=_meaning(option), **more)
+        shown = "required" if option.required else f"default: {_shown(option.default)}"
+        parser.add_argument(*option.flags, help=f"{option.help} ({shown})".replace("%", "%%"), **more)
     return parser.format_help().rstrip("\n")
 
 
@@ -35,11 +34,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _split_lines(self, text: str, width: int) -> list[str]:
         """Leaves options that a text names in one piece, to be copied."""
         return textwrap.wrap(text, width, break_on_hyphens=False)
-
-
-def _meaning(option: Option) -> str:
-    shown = "required" if option.required else f"default: {_shown(option.default)}"
-    return f"{option.help} ({shown})".replace("%", "%%")
 
 
 def _shown(value: Any) -> str:

@@ -18,10 +18,9 @@ import math
 import numbers
 import pkgutil
 import re
-import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -64,13 +63,9 @@ class Matching:
 
 @dataclass(frozen=True)
 class Read:
-    """What `function`, "module:name", makes of a text; it is imported when there is something to read."""
+    """What `function`, "module:name", makes of a text. It is imported when there is something to read."""
 
     function: str
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Calls the function."""
-        return pkgutil.resolve_name(self.function)(*arguments, **named)
 
 
 Count = Annotated[int, Between(1, MAX_COUNT)]
@@ -88,7 +83,7 @@ PathText = Annotated[str, Matching(r"(?s).+", "a path")]
 
 
 _NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
-_NUMBERS: dict[type, type] = {int: numbers.Integral, float: numbers.Real}
+_ABSTRACT: dict[type, type] = {int: numbers.Integral, float: numbers.Real, str: str}
 
 
 @dataclass(frozen=True)
@@ -108,10 +103,10 @@ class Kind:
         """The values it takes, for messages."""
         if self.is_list:
             text = f"a list, each entry {self._entry.expected}"
+        elif self.words and self.type is bool:
+            text = f"true, false or {' or '.join(self.words)}"
         elif self.words:
-            text = (
-                f"true, false or {' or '.join(self.words)}" if self.type is bool else f"one of {', '.join(self.words)}"
-            )
+            text = f"one of {', '.join(self.words)}"
         else:
             text = self.form.expected if self.form else _NAMES[self.type] + str(self.bounds)
         return text + (" or none" if self.optional else "")
@@ -126,24 +121,29 @@ class Kind:
         if value is None and self.optional:
             return None
         if self.read is not None and not self.is_list:
-            return self.read(value) if isinstance(value, str) else value
+            return pkgutil.resolve_name(self.read.function)(value) if isinstance(value, str) else value
         wrong = f"{name} must be {self.expected}, got {shortened(repr(value))}"
         if self.is_list:
-            if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+            if isinstance(value, str) or not isinstance(value, Sequence):
                 raise TypeError(wrong)
             return tuple(self._entry.checked(f"{name}[{i}]", one) for i, one in enumerate(value))
         if isinstance(value, str) and value in self.words:
             return value
-        if not isinstance(value, _NUMBERS.get(self.type, self.type)) or isinstance(value, bool) != (self.type is bool):
+        is_bool = isinstance(value, bool)  # which Python takes for an integer
+        is_typed = is_bool if self.type is bool else isinstance(value, _ABSTRACT[self.type]) and not is_bool
+        if not is_typed:
             raise TypeError(wrong)
         if self.type is str:
-            is_right = not self.words and is_text(value) and (not self.form or re.fullmatch(self.form.pattern, value))
-        else:
-            finite = self.type is not float or abs(value) <= sys.float_info.max  # not so an integer of many digits
-            is_right = finite and value in self.bounds
-        if not is_right:
+            if self.words or not is_text(value) or (self.form and not re.fullmatch(self.form.pattern, value)):
+                raise ValueError(wrong)
+            return value
+        try:
+            number = self.type(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
+        if number not in self.bounds or (self.type is float and math.isinf(number)):
             raise ValueError(wrong)
-        return self.type(value)
+        return number
 
     def from_text(self, text: str) -> Any:
         """The value of one entry that a text stands for, bounds not looked at. ValueError for anything else, NaN and
@@ -174,8 +174,7 @@ def shortened(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
 
 
-@functools.cache
-def kinds_of(settings: type) -> dict[str, Kind]:
+def _kinds_of(settings: type) -> dict[str, Kind]:
     """The kind of every field of a dataclass that has one: not of those that are dataclasses themselves.
 
     TypeError for an annotation that is no kind.
@@ -186,6 +185,9 @@ def kinds_of(settings: type) -> dict[str, Kind]:
         for field in dataclasses.fields(settings)
         if field.init and not dataclasses.is_dataclass(hints[field.name])
     }
+
+
+kinds_of: Callable[[type], dict[str, Kind]] = functools.cache(_kinds_of)
 
 
 _PLACES = {Between: "bounds", Matching: "form", Read: "read"}  # of an annotation's notes in a Kind

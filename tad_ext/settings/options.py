@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from .kinds import Kind, Read, kinds_of
+from .kinds import Kind, kinds_of
 
 T = TypeVar("T")
 PRESET = "preset"
@@ -115,9 +116,10 @@ def made(settings: type[T], values: Mapping[str, Any]) -> T:
     about = {field.name: field.metadata for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     for name, changes in given.items():
         preset = changes.pop(PRESET, None)
-        own[name] = (
-            about[name]["kind"](**changes) if preset is None else Read(about[name]["presets"])(preset, **changes)
-        )
+        if preset is None:
+            own[name] = about[name]["kind"](**changes)
+        else:
+            own[name] = pkgutil.resolve_name(about[name]["presets"])(preset, **changes)
     return settings(**own)
 
 
