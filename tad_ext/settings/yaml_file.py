@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _value(name: str, value: Any, path: str | Path, options: Mapping[str, Option
     if name not in options:
         hint = did_you_mean(name, options)
         raise OptionError(f"{path}: unknown key '{shortened(name)}'{hint}; known keys: {', '.join(options)}")
-    kind = options[name].kind
+    kind = replace(options[name].kind, read=None)  # what is to be read stays a text here
     if isinstance(value, str) and kind.is_none(value):
         return None
     if isinstance(value, str) and kind.type is bool:
