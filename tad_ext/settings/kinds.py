@@ -146,9 +146,7 @@ class Kind:
         return number
 
     def from_text(self, text: str) -> Any:
-        """The value of one entry that a text stands for, bounds not looked at. ValueError for anything else, NaN and
-        infinities included.
-        """
+        """What a text stands for, bounds not looked at. ValueError for anything else, NaN and infinities included."""
         if text in self.words:
             return text
         value = _BOOLEANS.get(text.lower()) if self.type is bool else self.type(text)
@@ -175,10 +173,7 @@ def shortened(text: str) -> str:
 
 
 def _kinds_of(settings: type) -> dict[str, Kind]:
-    """The kind of every field of a dataclass that has one: not of those that are dataclasses themselves.
-
-    TypeError for an annotation that is no kind.
-    """
+    """The kinds of a dataclass's fields, but for those that are dataclasses. TypeError for what is no kind."""
     hints = typing.get_type_hints(settings, include_extras=True)
     return {
         field.name: _kind(f"{settings.__name__}.{field.name}", hints[field.name])

@@ -33,16 +33,13 @@ class Settings:
 
 
 def setting(default: Any = dataclasses.MISSING, *, help: str, commas: bool = False) -> Any:
-    """A field of settings with what --help says of it. `commas`: on the command line, a comma is part of a list's
-    entry, not the end of it.
-    """
+    """A field of settings with what --help says of it. `commas`: a comma is part of a list's entry, not its end."""
     return dataclasses.field(default=default, metadata={"help": help, "commas": commas})
 
 
 def group(kind: type, *, only: tuple[str, ...] = (), without: tuple[str, ...] = (), presets: str = "") -> Any:
-    """A field that holds settings of another dataclass, whose fields are options of this command: all, or `only` some,
-    or those but `without` some. `presets`, "module:name": a function that makes such settings of a name and of changes;
-    the option --preset takes the name.
+    """A field that holds settings of another dataclass, whose fields are options of this command: all, `only` some, or
+    all `without` some. `presets`, "module:name": a function that makes such settings of --preset's name and of changes.
     """
     metadata = {"kind": kind, "only": only, "without": without, "presets": presets}
     return dataclasses.field(default_factory=kind, metadata=metadata)
@@ -56,7 +53,7 @@ class Option:
     kind: Kind
     default: Any  # dataclasses.MISSING: required
     help: str = ""
-    commas: bool = False  # on the command line, a comma is part of a list's entry, not the end of it
+    commas: bool = False  # see `setting`
     group: str = ""  # the field of the command's settings that holds it; "": they themselves
 
     @property
@@ -80,9 +77,8 @@ class Option:
         return self.default is dataclasses.MISSING
 
 
-CONFIG = Option(
-    "config", Kind(str), None, "YAML file of settings, written with _ (gen_length: 256); options override it"
-)
+_CONFIG_HELP = "YAML file of settings, written with _ (gen_length: 256); options override it"
+CONFIG = Option("config", Kind(str), None, _CONFIG_HELP)
 
 
 def options_of(settings: type) -> list[Option]:
