@@ -11,7 +11,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from tad_ext import __version__, interrupts
+import tad_ext
+from tad_ext import interrupts
 from tad_ext.jobs import Job, jobs
 from tad_ext.settings import OptionError, explanation, parse
 from tad_ext.terminal import for_any_output
@@ -58,7 +59,7 @@ def _without_command(argument: str) -> int:
         commands = [f"  {name.ljust(width)}  {job.settings.summary}" for name, job in known.items()]
         print(_OVERVIEW.format(commands="\n".join(commands)))
     elif argument == "--version":
-        print(f"tad_ext {__version__}")
+        print(f"tad_ext {tad_ext.__version__}")
     else:
         raise OptionError(f"unknown command '{argument}'; expected one of {', '.join(known)}")
     return 0
