@@ -106,6 +106,13 @@ def test_negative_numbers(tmp_path):
     assert read(tmp_path, "--model", "m", "--rate", "-0.5").rate == -0.5
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_an_integer_of_any_size_is_one_but_no_number_that_is_finite(number):
+    assert Example("m", steps=number).steps == number
+    with pytest.raises(ValueError, match=r"rate must be a finite number, got -?10+\.\.\. \(40. characters\)"):
+        Example("m", rate=number)
+
+
 def test_an_empty_yaml_file_sets_nothing(tmp_path):
     assert read(tmp_path, "--model", "m", yaml="# nothing here\n") == Example(model="m")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tad_ext.settings import OptionError, Settings, parse
+from tad_ext.settings import Count, OptionError, Settings, parse
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Example(Settings):
     quiet: bool = True
     rates: tuple[float, ...] = ()
     texts: tuple[str, ...] = field(default=(), metadata={"commas": True})
+    count: Count = 1
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ def test_anchors_are_read(read):
         ("steps: 1e3", "steps must be an integer, got 1000.0"),
         ("steps: !!int many", "steps must be an integer, got 'many'"),
         ("steps: " + "9" * 5000, r"steps must be an integer, got '9{79}\.\.\. \(5,002 characters\)"),
+        ("count: 0", r"count must be an integer in \[1, 2147483647\], got 0"),
         ("rate: .nan", "rate must be a finite number, got '.nan'"),
         ("rate: -.inf", "rate must be a finite number, got '-.inf'"),
         ("rate: 1e999", "rate must be a finite number, got '1e999'"),
