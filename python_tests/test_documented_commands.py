@@ -54,7 +54,7 @@ def parsed(command: str):
     if name == "generate":
         needed += [] if {"--prompt", "--prompts", "--interactive"} & set(words) else ["--prompt=one"]
         needed += ["--output=somewhere"] if "--trace" in words else []
-    return parse(config, [*needed, *words], program=f"tad {name}")
+    return parse(config, [*needed, *words])
 
 
 def test_commands_are_found():

@@ -3,21 +3,14 @@
 Temporal-Aware Trajectory Self-Distillation (TAD, arXiv 2605.09536) on compiled kernels. Operators, models, decoding and
 metrics are importable from here; the jobs (collect, distill, evaluate, ...) are commands of `tad`, in `tad_ext.jobs`.
 
-Names are loaded on first use, so that `tad --help` waits neither for torch nor for transformers; `__init__.pyi`
-lists them.
+`__init__.pyi` lists the names, which are loaded on first use: `tad --help` waits neither for torch nor transformers.
 """
 
-from __future__ import annotations
-
 # Nothing is imported here: until `tad` runs its first line, Ctrl-C gives a traceback.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     import lazy_loader
 
     globals()["__getattr__"], _, _ = lazy_loader.attach_stub(__name__, __file__)
@@ -27,4 +20,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     import lazy_loader
 
-    return sorted([*lazy_loader.attach_stub(__name__, __file__)[2], "__version__"])
+    return [*lazy_loader.attach_stub(__name__, __file__)[2], "__version__"]

@@ -12,10 +12,10 @@ def main() -> int:
 
         code = cli.main()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: only the interpreter's own end is left
+        return code
     except KeyboardInterrupt:  # before the command line was looked at
         print("\ntad: stopped", file=sys.stderr)
         return 130
-    return code
 
 
 if __name__ == "__main__":

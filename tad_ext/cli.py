@@ -8,13 +8,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import textwrap
+import traceback
 from collections.abc import Sequence
 
+import tad_ext
 from tad_ext import interrupts
 from tad_ext.jobs import Job, jobs
-from tad_ext.settings import OptionError, parse
+from tad_ext.settings import OptionError, explanation, parse
 from tad_ext.terminal import for_any_output
+
+_OVERVIEW = """\
+usage: tad <command> [--config FILE] [--key value ...]
+
+Makes masked diffusion language models decode several tokens per forward pass: collects a teacher's
+decoding trajectories, distils them into the same model with LoRA, decodes and evaluates the result.
+
+commands:
+{commands}
+
+`tad <command> --help` explains a command and every option of it. Options may also stand in a YAML file
+(--config); the command line overrides the file.
+
+first steps:
+  tad doctor
+  tad demo --output runs/demo"""
 
 
 @for_any_output
@@ -36,96 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _without_command(argument: str) -> int:
-    if argument in ("", "-h", "--help", "help"):
-        print(overview())
-        return 0
-    if argument == "--version":
-        print(_version())
-        return 0
-    raise OptionError(f"unknown command '{argument}'; expected one of {', '.join(jobs())}")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"tad_ext {version('tad_ext')}"
-    except PackageNotFoundError:
-        return "tad_ext, run from its source folder"
-
-
-def _explain(program: str, error: BaseException) -> int:
-    """Says in one line what ended the program, and returns its exit code; a bug of ours is raised again."""
-    number = interrupts.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
-    notes = getattr(error, "__notes__", [])  # where to find what was made
-    if number:
-        stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        told = error.args if isinstance(error, KeyboardInterrupt) else ()
-        print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
-        return 128 + number
-    if isinstance(error, BrokenPipeError):
-        raise error  # for_any_output knows
-    if not isinstance(error, Exception) or not raised_for_the_user(error):
-        raise error
-    hint = f" (see {program} --help)" if isinstance(error, OptionError) else ""
-    print(f"{program}: error: {'; '.join([str(error), *notes])}{hint}", file=sys.stderr)
-    return 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
-
-
-def overview() -> str:
-    """The text of `tad --help`."""
     known = jobs()
-    width = max(map(len, known))
-    lines = [f"  {name.ljust(width)}  {job.settings.summary}" for name, job in known.items()]
-    return "\n".join(
-        [
-            "usage: tad <command> [--config FILE] [--key value ...]",
-            "",
-            "Makes masked diffusion language models decode several tokens per forward pass: collects a teacher's",
-            "decoding trajectories, distils them into the same model with LoRA, decodes and evaluates the result.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "`tad <command> --help` explains a command and every option of it. Options may also stand in a YAML file",
-            "(--config); the command line overrides the file.",
-            "",
-            "first steps:",
-            "  tad doctor",
-            "  tad demo --output runs/demo",
-        ]
-    )
-
-
-def raised_for_the_user(error: Exception) -> bool:
-    """Whether an error's message is meant for the user: a file's error, something that is not installed, or one that
-    this package's own code raised.
-
-    A ValueError or TypeError from inside another library is a bug of ours, and its traceback is what one needs.
-    """
-    if isinstance(error, (OSError, ImportError)):
-        return True
-    traceback = error.__traceback__
-    if traceback is None or not isinstance(error, (ValueError, TypeError, RuntimeError, ArithmeticError)):
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] == __package__
+    if argument in ("", "-h", "--help", "help"):
+        width = max(map(len, known))
+        commands = [f"  {name.ljust(width)}  {job.settings.summary}" for name, job in known.items()]
+        print(_OVERVIEW.format(commands="\n".join(commands)))
+    elif argument == "--version":
+        print(f"tad_ext {tad_ext.__version__}")
+    else:
+        raise OptionError(f"unknown command '{argument}'; expected one of {', '.join(known)}")
+    return 0
 
 
 def _run(job: Job, argv: Sequence[str]) -> int:
-    try:
-        settings = parse(
-            job.settings,
-            argv,
-            program=f"tad {job.name}",
-            description=textwrap.fill(job.description, width=100),
-            example=f"  {job.settings.example}",
-        )
-    except SystemExit as stop:
-        if stop.code:
-            raise
-        return 0  # after --help
+    if "--help" in argv or "-h" in argv:
+        print(explanation(job.settings, f"tad {job.name}", description=job.description, example=job.settings.example))
+        return 0
+    settings = parse(job.settings, argv)
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1" and hasattr(settings, "output") and not job.settings.shared:  # each would write the same files
         together = ", ".join(f"tad {other.name}" for other in jobs().values() if other.settings.shared)
@@ -137,3 +81,30 @@ def _run(job: Job, argv: Sequence[str]) -> int:
     interrupts.check()  # not every library lets Ctrl-C through while it is imported
     result = run(settings)
     return result if isinstance(result, int) else 0
+
+
+def _explain(program: str, error: BaseException) -> int:
+    """Says in one line what ended the program, and returns its exit code; a bug of ours is raised again."""
+    number = interrupts.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+    notes = getattr(error, "__notes__", [])  # where to find what was made
+    if number:
+        stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        told = error.args if isinstance(error, KeyboardInterrupt) else ()
+        print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
+        return 128 + number
+    if isinstance(error, BrokenPipeError) or not _is_for_the_user(error):  # for_any_output knows of the pipe
+        raise error
+    hint = f" (see {program} --help)" if isinstance(error, OptionError) else ""
+    print(f"{program}: error: {'; '.join([str(error), *notes])}{hint}", file=sys.stderr)
+    return 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+
+
+def _is_for_the_user(error: BaseException) -> bool:
+    """Whether an error's message is: a file's error, something that is not installed, or one that this package's own
+    code raised. A ValueError or TypeError from inside another library is a bug of ours, to be seen with its traceback.
+    """
+    if isinstance(error, (OSError, ImportError)):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals.get("__name__", "").partition(".")[0] == __package__
+    return ours and isinstance(error, (ValueError, TypeError, RuntimeError, ArithmeticError))

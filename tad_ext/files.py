@@ -1,9 +1,8 @@
-"""Writing files so that neither a reader nor a run killed at any moment meets half of one, and no work is lost at its
-end.
+"""Writing files so that neither a reader nor a run killed at any moment meets half of one, and no work is lost.
 
 What is written goes to a temporary name on the same file system, is flushed to the disk, and is then renamed to its own
-name. A temporary name starts with a dot and keeps the original name at its end: ``.tmp-<random>-<name>``, so that globs
-for finished files pass it by and writers that look at the suffix still find it.
+name. The temporary name is ``.tmp-<random>-<name>``: globs for finished files pass it by, and writers that look at the
+suffix find it.
 
 A job tries its output before it works (`output_folder`, `tried_folder`, `tried_file`), leaves an earlier run's files
 alone until its own are complete (`successor`), and where its result cannot be written, puts it elsewhere (`rescued`).
@@ -18,7 +17,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -36,71 +34,56 @@ class CompleteError(OSError):
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path to write one file to; on leaving the block the file takes its name ``path`` (replacing
-    an older one, or that which a link points to).
+    """Yields a temporary path to write one file to, which takes its name ``path`` on leaving the block (replacing an
+    older file, or that which a link points to). If the block raises, it is removed, and ``path`` is as it was.
 
-    If the block raises, the temporary file is removed and ``path`` is as it was. Raises FileNotFoundError if the
-    folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a folder, FileExistsError if it
-    is something else (a device or a pipe), CompleteError if only the last rename fails.
+    Raises FileNotFoundError if the folder does not exist or the block wrote nothing, IsADirectoryError if ``path`` is a
+    folder, FileExistsError if it is a device or a pipe, CompleteError if only the last rename fails.
     """
     path = _checked_file(path)
     temporary = _temporary(path)
-    try:
-        with _named(path):
-            yield temporary
-            if not temporary.is_file():
-                raise FileNotFoundError(f"nothing was written for {path} (expected a file at {temporary})")
-            _sync(temporary)
+    with _gone_on_error(temporary, path):
+        yield temporary
+        if not temporary.is_file():
+            raise FileNotFoundError(f"nothing was written for {path} (expected a file at {temporary})")
+        _sync(temporary)
         _move([(temporary, path)], made=temporary)
-    except CompleteError:
-        raise
-    except BaseException:
-        with shielded():
-            temporary.unlink(missing_ok=True)
-        raise
     _sync(path.parent)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a new temporary folder; on leaving the block all its files stand in the folder ``path``.
+    """Yields a new temporary folder; on leaving the block all its files stand in the folder ``path``. If the block
+    raises, ``path`` is as it was.
 
     A new ``path`` gets its name by a rename. In one that exists (it may be a link, a mounted disk or the current
-    folder) the temporary folder is made, and the files move up. If it holds files it is refused with FileExistsError
-    before the block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill
-    exactly between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
-    NotADirectoryError. If the block raises, ``path`` is as it was; CompleteError if only a last rename fails.
+    folder) the temporary folder is made, and the files move up. If it holds files, it is a FileExistsError before the
+    block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill exactly
+    between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
+    NotADirectoryError; a last rename that fails, a CompleteError.
     """
     path = _real(path)
-    if path.exists() and not path.is_dir():
+    is_new = not path.exists()
+    if not is_new and not path.is_dir():
         raise NotADirectoryError(f"cannot write the folder {path}: a file of this name exists")
-    is_new = not path.is_dir()
     older = [] if is_new else _contents(path)
     if older and not overwrite:
         raise FileExistsError(f"cannot write the folder {path}: it exists and is not empty")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path if is_new else path / path.name)
-    try:
-        with _named(path):
-            temporary.mkdir()
-            yield temporary
-            readable = temporary.stat().st_mode & 0o666  # by whom the umask says; safetensors asks for the owner alone
-            for folder, _, names in os.walk(temporary):
-                for name in names:
-                    with contextlib.suppress(OSError):  # on a file system without modes
-                        Path(folder, name).chmod(readable)
-                    _sync(Path(folder, name))
-                _sync(Path(folder))
+    with _gone_on_error(temporary, path):
+        temporary.mkdir()
+        yield temporary
+        readable = temporary.stat().st_mode & 0o666  # by whom the umask says; safetensors asks for the owner alone
+        for made in [*temporary.rglob("*"), temporary]:
+            if made.is_file():
+                with contextlib.suppress(OSError):  # on a file system without modes
+                    made.chmod(readable)
+            _sync(made)
         if is_new:
             _move([(temporary, path)], made=temporary)
         else:
             _move_up(temporary, older)
-    except CompleteError:
-        raise
-    except BaseException:
-        with shielded():
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _sync(path.parent if is_new else path)
 
 
@@ -167,12 +150,11 @@ def rescued(write: Callable[[Path], None], path: Path) -> None:
         elsewhere = Path(tempfile.gettempdir(), f"tad-{uuid.uuid4().hex[:8]}", _real(path).name)
         try:
             write(elsewhere)
+            error.add_note(f"it was written to {elsewhere} instead")
         except OSError as second:
             error.add_note(f"nor could it be written elsewhere ({second})")
             with contextlib.suppress(OSError):
                 elsewhere.parent.rmdir()
-        else:
-            error.add_note(f"it was written to {elsewhere} instead")
         raise
 
 
@@ -183,9 +165,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON to ``path``, atomically; NaN and infinity, which JSON does not have, are a
-    ValueError.
-    """
+    """Writes ``value`` as indented JSON to ``path``, atomically; NaN and infinity, which it lacks, are a ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -194,48 +174,24 @@ def json_lines(rows: Iterable[Any]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-class JsonLinesWriter:
-    """A file that grows by one JSON value a line, from the first one on; what was added outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stream: FileIO | None = None
-
-    def add(self, row: Any) -> None:
-        """Writes a line."""
-        with _named(self.path):
-            self._stream = self._stream or FileIO(self.path, "a")
-            line = json_lines([row]).encode()
-            while line:
-                line = line[self._stream.write(line) :]
-
-    def __enter__(self) -> JsonLinesWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+def add_json_line(path: Path, row: Any) -> None:
+    """Adds a line to a file, from the first one on; when this returns, it outlives the process."""
+    with _named(path), path.open("a", encoding="utf-8") as file:
+        file.write(json_lines([row]))
 
 
-def output_folder(path: str | Path, *, argument: str = "output") -> Path:
-    """Makes the folder a job writes into, and writes and removes a file there: what stands in the way shows before the
-    work, as a ValueError naming ``argument``.
-    """
+def output_folder(path: str | Path) -> Path:
+    """Makes the folder that a job writes into, and tries to write there: what stands in the way is a ValueError."""
     if not str(path):
-        raise ValueError(f"{argument} must be the path of a folder, got '' (an empty string)")
-    try:
+        raise ValueError("output must be the path of a folder, got '' (an empty string)")
+    with _refused(path, "a folder that exists or can be made, and that can be written to"):
         folder = _real(path)
         folder.mkdir(parents=True, exist_ok=True)
         _try_writing(folder / folder.name)
-    except OSError as error:
-        raise ValueError(
-            f"{argument} must be a folder that exists or can be made, and that can be written to, got {str(path)!r} "
-            f"({error.strerror or error})"
-        ) from error
     return Path(path)
 
 
-def tried_folder(path: str | Path, *, argument: str = "output", empty: bool = False) -> Path:
+def tried_folder(path: str | Path, *, empty: bool = False) -> Path:
     """As `output_folder`, but leaves everything as it was: for jobs that write nothing if they fail.
 
     ``empty``: it is to be a new folder, or an empty one; one that holds files is a FileExistsError.
@@ -243,39 +199,29 @@ def tried_folder(path: str | Path, *, argument: str = "output", empty: bool = Fa
     folder = _real(path)
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        output_folder(path, argument=argument)
+        output_folder(path)
     finally:
         for one in missing:
             with contextlib.suppress(OSError):
                 one.rmdir()
     if empty and folder.is_dir() and (there := _contents(folder)):
-        raise FileExistsError(
-            f"{argument} must be a new or empty folder, got {str(path)!r}, which holds {there[0].name}"
-        )
+        raise FileExistsError(f"output must be a new or empty folder, got {str(path)!r}, which holds {there[0].name}")
     return Path(path)
 
 
-def tried_file(path: str | Path, *, argument: str = "output") -> Path:
-    """The path of a file that can be written, as was tried; anything in the way is a ValueError naming ``argument``."""
-    try:
+def tried_file(path: str | Path) -> Path:
+    """The path of a file that can be written, as was tried; anything in the way is a ValueError."""
+    with _refused(path, "a file that can be written"):
         _try_writing(_checked_file(path))
-    except OSError as error:
-        raise ValueError(
-            f"{argument} must be a file that can be written, got {str(path)!r} ({error.strerror or error})"
-        ) from error
     return Path(path)
 
 
-def remove_leftovers(folder: str | Path, pattern: str) -> list[Path]:
-    """Removes what killed writers left in ``folder`` of files and folders whose final name matches the glob
-    ``pattern``.
-
-    Only call it for names that no other living process writes (a rank's own parts). Returns what was removed.
+def remove_leftovers(folder: str | Path, pattern: str) -> None:
+    """Removes what killed writers left in ``folder`` of what was to match the glob ``pattern``; only for names that no
+    other living process writes (a rank's own parts).
     """
-    leftovers = sorted(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}"))
-    for path in leftovers:
+    for path in list(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}")):
         _remove(path)
-    return leftovers
 
 
 def _real(path: str | Path) -> Path:
@@ -302,6 +248,14 @@ def _checked_file(path: str | Path) -> Path:
     if path.exists() and not path.is_file():
         raise FileExistsError(f"cannot write {path}: expected a file's name, but it is a device or a pipe")
     return path
+
+
+@contextlib.contextmanager
+def _refused(path: str | Path, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"output must be {expected}, got {str(path)!r} ({error.strerror or error})") from error
 
 
 def _try_writing(path: Path) -> None:
@@ -346,6 +300,19 @@ def _move(renames: list[tuple[Path, Path]], *, made: Path | None = None) -> None
                 target.replace(source)
             stays = f"; what was made is complete, in {made}" if made else ""
             raise CompleteError(f"cannot rename {source} to {target} ({error.strerror or error}){stays}") from error
+
+
+@contextlib.contextmanager
+def _gone_on_error(temporary: Path, path: Path) -> Iterator[None]:
+    """What is written to ``temporary`` for ``path`` is removed if the block raises, unless it is complete."""
+    try:
+        with _named(path):
+            yield
+    except BaseException as error:
+        if not isinstance(error, CompleteError):
+            with shielded(), contextlib.suppress(OSError):
+                _remove(temporary)
+        raise
 
 
 @contextlib.contextmanager

@@ -2,8 +2,7 @@
 
 Python raises KeyboardInterrupt wherever it happens to be, and what surrounds it may make something else of it: a
 library whose import was cut short fails later with an ImportError, and what is raised inside a callback is printed and
-forgotten. So it is remembered here that a signal came: whatever ends the command after that, ends it because of the
-signal.
+forgotten. So it is remembered here that a signal came: whatever ends the command after that, ends it because of it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import FrameType
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,16 +53,16 @@ def received() -> int:
     return _received
 
 
-def check() -> None:
-    """Raises for a signal that came, and that a library has swallowed."""
-    if _received:
-        _raise()
-
-
 def forget() -> None:
     """The signal was meant for one answer (a chat), not for the command, which goes on."""
     global _received
     _received = 0
+
+
+def check() -> None:
+    """Raises for a signal that came, and that a library may have swallowed."""
+    if _received:
+        raise KeyboardInterrupt if _received == signal.SIGINT else SystemExit(128 + _received)
 
 
 @contextmanager
@@ -80,20 +76,14 @@ def shielded() -> Iterator[None]:
         _shields -= 1
         if _waiting and not _shields:
             _waiting = False
-            _raise()
+            check()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _received, _waiting
-    _received = number
-    if _shields:
-        _waiting = True
-    else:
-        _raise()
-
-
-def _raise() -> None:
-    raise KeyboardInterrupt if _received == signal.SIGINT else SystemExit(128 + _received)
+    _received, _waiting = number, bool(_shields)
+    if not _shields:
+        check()
 
 
 def _not_forgotten(unraisable: sys.UnraisableHookArgs) -> None:

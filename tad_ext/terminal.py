@@ -31,41 +31,33 @@ def for_any_output(command: Callable[P, int]) -> Callable[P, int]:
     """A command that returns an exit code, made to write to any kind of standard output and error stream.
 
     Characters that a stream cannot write are spelled in ASCII. A stream that was closed before the program began
-    swallows what is written. A reader that goes away (``tad policies | head -1``) ends the command without a word.
-    A full disk is named.
-    What is typed in another encoding than the terminal's arrives as it does on a command line, in surrogates.
+    swallows what is written. A reader that goes away (``tad policies | head -1``) ends the command without a word. A
+    full disk is named. What is typed in another encoding than the terminal's arrives in surrogates, as it does on a
+    command line.
     """
 
     @functools.wraps(command)
     def guarded(*arguments: P.args, **named: P.kwargs) -> int:
-        _prepare("stdout", "tad_ext.plain")
-        _prepare("stderr", "tad_ext.plain")
-        _prepare("stdin", "surrogateescape")
+        for name, errors in (("stdout", "tad_ext.plain"), ("stderr", "tad_ext.plain"), ("stdin", "surrogateescape")):
+            stream = getattr(sys, name)
+            if stream is None and name != "stdin":
+                _discard(name)
+            elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors=errors)
         code = 0
         try:
             code = command(*arguments, **named)
             sys.stdout.flush()
         except OSError as error:  # standard output's: a command names those of files itself
             _discard("stdout")  # or the interpreter complains when it flushes at its end
-            code = code or _code_of(error)
+            if isinstance(error, BrokenPipeError):
+                return code or CLOSED_PIPE
+            if not code:
+                print(f"tad: error: standard output: {error.strerror}", file=sys.stderr)
+            return code or 2
         return code
 
     return guarded
-
-
-def _code_of(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):
-        return CLOSED_PIPE
-    print(f"tad: error: standard output: {error.strerror}", file=sys.stderr)
-    return 2
-
-
-def _prepare(name: str, errors: str) -> None:
-    stream = getattr(sys, name)
-    if stream is None and name != "stdin":
-        _discard(name)
-    elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors=errors)
 
 
 def _discard(name: str) -> None:

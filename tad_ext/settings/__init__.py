@@ -11,8 +11,7 @@ The command line overrides the YAML file, which overrides the defaults. Settings
 `OptionError`, which names the setting, its value and what was expected.
 
 kinds.py       what a value may be: types, bounds, words
-base.py        the base of settings, and how their fields are written
-options.py     the options that a settings dataclass has
+options.py     dataclasses of settings, and the options that their fields are
 words.py       values from the words of a command line
 yaml_file.py   values from a YAML file
 explain.py     the text of --help
@@ -23,98 +22,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from .base import Settings, group, setting
-from .explain import explanation
-from .kinds import (
-    MAX_COUNT,
-    MAX_SCALE,
-    MAX_SEED,
-    Between,
-    Count,
-    Device,
-    DType,
-    ForcedProgress,
-    Index,
-    Kind,
-    LearningRate,
-    Matching,
-    NonNegative,
-    PathText,
-    Positive,
-    Probability,
-    Read,
-    Seed,
-    Switch,
-    kinds_of,
-)
-from .options import Option, OptionError, made, options_of, values_of
+from .explain import explanation as explanation
+from .kinds import MAX_COUNT as MAX_COUNT
+from .kinds import MAX_SCALE as MAX_SCALE
+from .kinds import MAX_SEED as MAX_SEED
+from .kinds import Between as Between
+from .kinds import Count as Count
+from .kinds import Device as Device
+from .kinds import DType as DType
+from .kinds import ForcedProgress as ForcedProgress
+from .kinds import Index as Index
+from .kinds import Kind as Kind
+from .kinds import LearningRate as LearningRate
+from .kinds import Matching as Matching
+from .kinds import NonNegative as NonNegative
+from .kinds import PathText as PathText
+from .kinds import Positive as Positive
+from .kinds import Probability as Probability
+from .kinds import Read as Read
+from .kinds import Seed as Seed
+from .kinds import Switch as Switch
+from .kinds import kinds_of as kinds_of
+from .options import CONFIG
+from .options import Option as Option
+from .options import OptionError as OptionError
+from .options import Settings as Settings
+from .options import group as group
+from .options import made as made
+from .options import options_of as options_of
+from .options import setting as setting
+from .options import values_of as values_of
 from .words import from_words
-from .yaml_file import load_yaml
-
-__all__ = [
-    "MAX_COUNT",
-    "MAX_SCALE",
-    "MAX_SEED",
-    "Between",
-    "Count",
-    "DType",
-    "Device",
-    "ForcedProgress",
-    "Index",
-    "Kind",
-    "LearningRate",
-    "Matching",
-    "NonNegative",
-    "Option",
-    "OptionError",
-    "PathText",
-    "Positive",
-    "Probability",
-    "Read",
-    "Seed",
-    "Settings",
-    "Switch",
-    "group",
-    "kinds_of",
-    "load_yaml",
-    "made",
-    "options_of",
-    "parse",
-    "setting",
-    "values_of",
-]
+from .yaml_file import load_yaml as load_yaml
 
 T = TypeVar("T")
-CONFIG = Option(
-    "config",
-    Kind(str),
-    default=None,
-    help="YAML file of settings, written with _ (gen_length: 256); options override it",
-    metavar="FILE",
-)
 
 
-def parse(config_class: type[T], argv: Sequence[str], *, program: str, description: str = "", example: str = "") -> T:
-    """Settings from ``[--config file.yaml] [--key value ...]``.
-
-    Args:
-        config_class: the settings dataclass.
-        argv: the arguments after the command's name.
-        program: "tad collect", for the help text.
-        description, example: what the command does and how it is called, for ``--help``.
+def parse(settings: type[T], argv: Sequence[str]) -> T:
+    """Settings from the words after a command's name, ``[--config file.yaml] [--key value ...]``.
 
     Raises:
         OptionError: an unknown, missing or mistyped setting. FileNotFoundError: the YAML file does not exist.
-        SystemExit: code 0 after ``--help``.
     """
-    options = {option.name: option for option in options_of(config_class)}
-    if "--help" in argv or "-h" in argv:
-        print(explanation([CONFIG, *options.values()], program, description, example))
-        raise SystemExit(0)
+    options = {option.name: option for option in options_of(settings)}
     given = from_words(argv, [CONFIG, *options.values()])
     path = given.pop(CONFIG.name, None)
     values = ({} if path is None else load_yaml(path, options)) | given
     missing = [option for option in options.values() if option.required and option.name not in values]
     if missing:
         raise OptionError("missing " + " and ".join(f"{option.flag} (in YAML: {option.name})" for option in missing))
-    return made(config_class, values)
+    return made(settings, values)

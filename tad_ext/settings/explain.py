@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
-from .options import Option
+from .options import CONFIG, options_of
+
+_PLACEHOLDERS = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false"}
 
 
-def explanation(options: Iterable[Option], program: str, description: str, example: str) -> str:
-    """The whole text. argparse writes it; it does not read the command line."""
+def explanation(settings: type, program: str, *, description: str, example: str) -> str:
+    """The whole text, of a command that is called as in "tad collect". argparse only writes it."""
     parser = argparse.ArgumentParser(
         prog=program,
         usage=f"{program} [--config FILE] [--key value ...]",
-        description=description,
-        epilog=f"example:\n{example}" if example else None,
+        description=textwrap.fill(description, width=100),
+        epilog=f"example:\n  {example}",
         formatter_class=lambda prog: _Formatter(prog, max_help_position=34, width=110),
     )
-    for option in options:
-        more: dict[str, Any] = {"metavar": option.placeholder, "nargs": "+" if option.kind.is_list else None}
+    for option in [CONFIG, *options_of(settings)]:
+        value = "FILE" if option is CONFIG else "|".join(option.kind.words) or _PLACEHOLDERS[option.kind.type]
+        more: dict[str, Any] = {"metavar": value, "nargs": "+" if option.kind.is_list else None}
         if option.negation:
             more = {"action": "store_true"}  # is shown without a value, which it may have
-        parser.add_argument(*option.flags, help=_meaning(option), **more)
+        shown = "required" if option.required else f"default: {_shown(option.default)}"
+        parser.add_argument(*option.flags, help=f"{option.help} ({shown})".replace("%", "%%"), **more)
     return parser.format_help().rstrip("\n")
 
 
@@ -33,14 +36,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
-def _meaning(option: Option) -> str:
-    shown = "required" if option.required else f"default: {_shown(option.default)}"
-    return f"{option.help} ({shown})".replace("%", "%%")
-
-
 def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -13,13 +13,14 @@ An annotation is one of
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import functools
 import math
 import numbers
+import pkgutil
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ MAX_SEED = 2**62  # seed + prompt number fits int64
 MAX_SCALE = 10**6  # of weights and scales; beyond it numbers overflow, and nothing is learned
 MAX_RATE = 1e31  # of learning rates: float32 has it; which of them are too high, the loss shows
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,12 @@ class Between:
         return self.at_least <= number <= self.at_most and self.above < number < self.below
 
     def __str__(self) -> str:
-        """As in " >= 1" or " in (0, 1]"; nothing where every number is one."""
-        least = "" if self.at_least == -math.inf else f"[{self.at_least}"
-        most = "" if self.at_most == math.inf else f"{self.at_most}]"
-        least = least if self.above == -math.inf else f"({self.above}"
-        most = most if self.below == math.inf else f"{self.below})"
-        if least and most:
-            return f" in {least}, {most}"
-        signs = {"[": " >= ", "(": " > "}
-        return signs[least[0]] + least[1:] if least else {"]": " <= ", ")": " < "}[most[-1]] + most[:-1] if most else ""
+        """As in " in (0, 1]"; nothing where every number is one."""
+        if self == Between():
+            return ""
+        least = f"({self.above}" if self.above > self.at_least else f"[{self.at_least}"
+        most = f"{self.below})" if self.below < self.at_most else f"{self.at_most}]"
+        return f" in {least}, {most}"
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,9 @@ class Matching:
 
 @dataclass(frozen=True)
 class Read:
-    """What `function`, "module:name", makes of a text; it is imported when there is something to read."""
+    """What `function`, "module:name", makes of a text. It is imported when there is something to read."""
 
     function: str
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Calls the function."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(*arguments, **named)
 
 
 Count = Annotated[int, Between(1, MAX_COUNT)]
@@ -88,11 +82,15 @@ ForcedProgress = Literal["row", "block", "blocks"]  # what a forward reveals whe
 PathText = Annotated[str, Matching(r"(?s).+", "a path")]
 
 
+_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+_ABSTRACT: dict[type, type] = {int: numbers.Integral, float: numbers.Real, str: str}
+
+
 @dataclass(frozen=True)
 class Kind:
     """One annotation, understood."""
 
-    type: type  # int, float, bool, str; object: what `read` makes
+    type: type  # int, float, bool, str
     bounds: Between = Between()
     words: tuple[str, ...] = ()  # which it is one of; of a bool: which it may be instead
     form: Matching | None = None
@@ -103,72 +101,62 @@ class Kind:
     @property
     def expected(self) -> str:
         """The values it takes, for messages."""
-        text = f"a list, each entry {self.one_expected}" if self.is_list else self.one_expected
+        if self.is_list:
+            text = f"a list, each entry {self._entry.expected}"
+        elif self.words and self.type is bool:
+            text = f"true, false or {' or '.join(self.words)}"
+        elif self.words:
+            text = f"one of {', '.join(self.words)}"
+        else:
+            text = self.form.expected if self.form else _NAMES[self.type] + str(self.bounds)
         return text + (" or none" if self.optional else "")
 
     @property
-    def one_expected(self) -> str:
-        """The same of one entry."""
-        if self.type is bool and self.words:
-            return f"true, false or {' or '.join(self.words)}"
-        if self.words:
-            return f"one of {', '.join(self.words)}"
-        if self.form is not None:
-            return self.form.expected
-        names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", object: "text"}
-        return names[self.type] + str(self.bounds)
+    def _entry(self) -> Kind:
+        """What a list's entries are."""
+        return dataclasses.replace(self, is_list=False, optional=False)
 
     def checked(self, name: str, value: Any) -> Any:
         """The value in its type. TypeError, ValueError: naming it, what it is and what was expected."""
         if value is None and self.optional:
             return None
-        if not self.is_list:
-            return self._checked(name, value)
-        if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
-            raise TypeError(f"{name} must be {self.expected}, got {value!r}")
-        return tuple(self._checked(f"{name}[{i}]", one) for i, one in enumerate(value))
-
-    def _checked(self, name: str, value: Any) -> Any:
-        """The same of one entry."""
-        if self.read is not None:
-            return self.read(value) if isinstance(value, str) else value
-        wrong = f"{name} must be {self.one_expected}{' or none' if self.optional else ''}, got {value!r}"
+        if self.read is not None and not self.is_list:
+            return pkgutil.resolve_name(self.read.function)(value) if isinstance(value, str) else value
+        wrong = f"{name} must be {self.expected}, got {shortened(repr(value))}"
+        if self.is_list:
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise TypeError(wrong)
+            return tuple(self._entry.checked(f"{name}[{i}]", one) for i, one in enumerate(value))
         if isinstance(value, str) and value in self.words:
             return value
-        if not is_a(self.type, value):
+        is_bool = isinstance(value, bool)  # which Python takes for an integer
+        is_typed = is_bool if self.type is bool else isinstance(value, _ABSTRACT[self.type]) and not is_bool
+        if not is_typed:
             raise TypeError(wrong)
-        if self.type in (int, float):
-            number: float = int(value) if self.type is int else float(value)
-            if not (math.isfinite(number) and number in self.bounds):
+        if self.type is str:
+            if self.words or not is_text(value) or (self.form and not re.fullmatch(self.form.pattern, value)):
                 raise ValueError(wrong)
-            return number
-        if self.type is str and (self.words or (self.form and not re.fullmatch(self.form.pattern, value))):
+            return value
+        try:
+            number = self.type(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
+        if number not in self.bounds or (self.type is float and math.isinf(number)):
             raise ValueError(wrong)
-        return value
+        return number
 
     def from_text(self, text: str) -> Any:
-        """The value of one entry that a text stands for, bounds not looked at. ValueError for anything else, NaN and
-        infinities included.
-        """
+        """What a text stands for, bounds not looked at. ValueError for anything else, NaN and infinities included."""
         if text in self.words:
             return text
-        if self.type is bool:
-            if text.lower() not in _BOOLEANS:
-                raise ValueError(text)
-            return _BOOLEANS[text.lower()]
-        value: Any = text if self.type is object else self.type(text)
-        if not is_text(text) or (self.type is float and not math.isfinite(value)):
+        value = _BOOLEANS.get(text.lower()) if self.type is bool else self.type(text)
+        if value is None or not is_text(text) or (self.type is float and not math.isfinite(value)):
             raise ValueError(text)
         return value
 
-
-def is_a(kind: type, value: Any) -> bool:
-    """Whether a value is of the type; an integer is a number, too, and a bool is none of both."""
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    if kind is float:
-        return isinstance(value, numbers.Real) and not _is_huge(value)
-    return isinstance(value, numbers.Integral if kind is int else kind)
+    def is_none(self, text: str) -> bool:
+        """Whether the text stands for None, which the value may be."""
+        return self.optional and text.lower() in ("none", "null")
 
 
 def is_text(value: str) -> bool:
@@ -179,58 +167,42 @@ def is_text(value: str) -> bool:
         return False
 
 
-def _is_huge(value: numbers.Real) -> bool:
-    try:
-        float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return True
-    return False
+def shortened(text: str) -> str:
+    """A text for a message, which nobody would read to the end of thousands of characters."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
+
+
+def _kinds_of(settings: type) -> dict[str, Kind]:
+    """The kinds of a dataclass's fields, but for those that are dataclasses. TypeError for what is no kind."""
+    hints = typing.get_type_hints(settings, include_extras=True)
+    return {
+        field.name: _kind(f"{settings.__name__}.{field.name}", hints[field.name])
+        for field in dataclasses.fields(settings)
+        if field.init and not dataclasses.is_dataclass(hints[field.name])
+    }
+
+
+kinds_of: Callable[[type], dict[str, Kind]] = functools.cache(_kinds_of)
 
 
 _PLACES = {Between: "bounds", Matching: "form", Read: "read"}  # of an annotation's notes in a Kind
 
 
-_known: dict[type, dict[str, Kind]] = {}
-
-
-def kinds_of(settings: type) -> dict[str, Kind]:
-    """The kind of every field of a dataclass that has one: not of those that are dataclasses themselves.
-
-    TypeError for an annotation that is no kind.
-    """
-    if settings not in _known:
-        _known[settings] = _kinds_of(settings)
-    return _known[settings]
-
-
-def _kinds_of(settings: type) -> dict[str, Kind]:
-    hints = typing.get_type_hints(settings, include_extras=True)
-    names = [field.name for field in dataclasses.fields(settings) if field.init]
-    return {
-        name: _kind(f"{settings.__name__}.{name}", hints[name])
-        for name in names
-        if not dataclasses.is_dataclass(hints[name])
-    }
-
-
 def _kind(name: str, hint: Any) -> Kind:
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(arguments) == 2:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in (int, float, bool, str):
+        return Kind(hint)
+    if origin is Literal:
+        return Kind(str, words=arguments)
+    if origin is Annotated:
+        notes: dict[str, Any] = {_PLACES[type(note)]: note for note in arguments[1:]}
+        return dataclasses.replace(Kind(str) if "read" in notes else _kind(name, arguments[0]), **notes)
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return dataclasses.replace(_kind(name, arguments[0]), is_list=True)
+    if origin in (typing.Union, types.UnionType) and len(arguments) == 2:
         first, second = arguments
-        if type(None) in arguments:
-            return dataclasses.replace(_kind(name, second if first is type(None) else first), optional=True)
+        if second is types.NoneType:
+            return dataclasses.replace(_kind(name, first), optional=True)
         if first is bool and typing.get_origin(second) is Literal:
             return Kind(bool, words=typing.get_args(second))
-    if typing.get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return dataclasses.replace(_kind(name, arguments[0]), is_list=True)
-    if typing.get_origin(hint) is Literal:
-        return Kind(str, words=arguments)
-    notes: dict[str, Any] = {}
-    if typing.get_origin(hint) is Annotated:
-        hint, *rest = arguments
-        notes = {_PLACES[type(note)]: note for note in rest}
-    if "read" in notes:
-        return Kind(object, read=notes["read"])
-    if hint not in (int, float, bool, str):
-        raise TypeError(f"{name} has type {hint}; see tad_ext.settings.kinds for what a setting may be")
-    return Kind(hint, **notes)
+    raise TypeError(f"{name} has type {hint}; see tad_ext.settings.kinds for what a setting may be")

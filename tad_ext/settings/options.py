@@ -1,17 +1,15 @@
-"""The options that a settings dataclass has: its own fields, and those of its groups."""
+"""Dataclasses of settings: how their fields are written, and the options that they are, with those of their groups."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import typing
+import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from .kinds import Kind, Read, kinds_of
+from .kinds import Kind, kinds_of
 
-_METAVAR = {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "true|false", object: "TEXT"}
-_MOST_SHOWN = 80
 T = TypeVar("T")
 PRESET = "preset"
 _PRESET_HELP = "published settings by their name, which the options that are given change; tad policies lists them"
@@ -19,6 +17,32 @@ _PRESET_HELP = "published settings by their name, which the options that are giv
 
 class OptionError(ValueError):
     """A setting that is unknown, missing, or of the wrong type; the message is meant for the person who wrote it."""
+
+
+class Settings:
+    """Base of frozen dataclasses. A value of the wrong type is a TypeError, one out of bounds a ValueError, each naming
+    the field, the value and what was expected. A subclass checks in its own `__post_init__` what fields say together.
+    """
+
+    named_by_class: ClassVar[bool] = False  # messages call a field Class.field
+
+    def __post_init__(self) -> None:
+        prefix = f"{type(self).__name__}." if self.named_by_class else ""
+        for name, kind in kinds_of(type(self)).items():
+            object.__setattr__(self, name, kind.checked(prefix + name, getattr(self, name)))
+
+
+def setting(default: Any = dataclasses.MISSING, *, help: str, commas: bool = False) -> Any:
+    """A field of settings with what --help says of it. `commas`: a comma is part of a list's entry, not its end."""
+    return dataclasses.field(default=default, metadata={"help": help, "commas": commas})
+
+
+def group(kind: type, *, only: tuple[str, ...] = (), without: tuple[str, ...] = (), presets: str = "") -> Any:
+    """A field that holds settings of another dataclass, whose fields are options of this command: all, `only` some, or
+    all `without` some. `presets`, "module:name": a function that makes such settings of --preset's name and of changes.
+    """
+    metadata = {"kind": kind, "only": only, "without": without, "presets": presets}
+    return dataclasses.field(default_factory=kind, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +53,7 @@ class Option:
     kind: Kind
     default: Any  # dataclasses.MISSING: required
     help: str = ""
-    commas: bool = False  # on the command line, a comma is part of a list's entry, not the end of it
-    metavar: str = ""  # what stands for a value in --help; "": by the type
+    commas: bool = False  # see `setting`
     group: str = ""  # the field of the command's settings that holds it; "": they themselves
 
     @property
@@ -53,47 +76,46 @@ class Option:
         """Whether there is no default."""
         return self.default is dataclasses.MISSING
 
-    @property
-    def placeholder(self) -> str:
-        """What stands for a value in --help."""
-        return self.metavar or "|".join(self.kind.words) or _METAVAR[self.kind.type]
+
+_CONFIG_HELP = "YAML file of settings, written with _ (gen_length: 256); options override it"
+CONFIG = Option("config", Kind(str), None, _CONFIG_HELP)
 
 
 def options_of(settings: type) -> list[Option]:
     """The options of a settings dataclass, in the order of its fields. TypeError for a field that can be none."""
-    kinds, hints = kinds_of(settings), typing.get_type_hints(settings)
+    kinds = kinds_of(settings)
     options: list[Option] = []
     for field in dataclasses.fields(settings):
-        if not field.init:
-            continue
         if field.name in kinds:
             options.append(Option(field.name, kinds[field.name], field.default, **field.metadata))
-            continue
-        if field.metadata.get("presets"):
-            options.append(Option(PRESET, Kind(str, optional=True), None, _PRESET_HELP, group=field.name))
-        only, without = field.metadata.get("only", ()), field.metadata.get("without", ())
-        options += [
-            dataclasses.replace(option, group=field.name)
-            for option in options_of(hints[field.name])
-            if (not only or option.name in only) and option.name not in without
-        ]
+        elif field.init:
+            if field.metadata["presets"]:
+                options.append(Option(PRESET, Kind(str, optional=True), None, _PRESET_HELP, group=field.name))
+            only, without = field.metadata["only"], field.metadata["without"]
+            options += [
+                dataclasses.replace(option, group=field.name)
+                for option in options_of(field.metadata["kind"])
+                if (not only or option.name in only) and option.name not in without
+            ]
     return options
 
 
 def made(settings: type[T], values: Mapping[str, Any]) -> T:
     """The settings with these values, by the options' names, and defaults elsewhere. Errors are theirs."""
-    own: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {}
-    presets = {field.name: field.metadata.get("presets", "") for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     group_of = {option.name: option.group for option in options_of(settings)}
+    given: dict[str, dict[str, Any]] = {"": {}}  # by group
     for name, value in values.items():
         if name not in group_of:
             raise TypeError(f"{settings.__name__} has no setting {name!r}{did_you_mean(name, group_of)}")
-        (groups.setdefault(group_of[name], {}) if group_of[name] else own)[name] = value
-    hints = typing.get_type_hints(settings)
-    for name, given in groups.items():
-        preset = given.pop(PRESET, None)
-        own[name] = hints[name](**given) if preset is None else Read(presets[name])(preset, **given)
+        given.setdefault(group_of[name], {})[name] = value
+    own = given.pop("")
+    about = {field.name: field.metadata for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    for name, changes in given.items():
+        preset = changes.pop(PRESET, None)
+        if preset is None:
+            own[name] = about[name]["kind"](**changes)
+        else:
+            own[name] = pkgutil.resolve_name(about[name]["presets"])(preset, **changes)
     return settings(**own)
 
 
@@ -106,21 +128,11 @@ def values_of(settings: Any) -> dict[str, Any]:
         value = getattr(getattr(settings, option.group) if option.group else settings, option.name)
         if option.kind.read is not None:
             value = "none" if value is None else str(value)
-        values[option.name] = list(value) if option.kind.is_list and value is not None else value
+        values[option.name] = list(value) if isinstance(value, tuple) else value
     return values
-
-
-def none_is_meant(option: Option, value: Any) -> bool:
-    """Whether the value stands for None, and the option may be None."""
-    return option.kind.optional and (value is None or (isinstance(value, str) and value.lower() in ("none", "null")))
-
-
-def shortened(text: str) -> str:
-    """A text for a message, which nobody would read to the end of thousands of characters."""
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at what is spelled like `word`, for the end of a message; empty if nothing is."""
-    close = difflib.get_close_matches(word.partition("=")[0][:_MOST_SHOWN], list(known), n=1)
+    close = difflib.get_close_matches(word.partition("=")[0][:80], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

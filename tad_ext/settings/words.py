@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from .options import Option, OptionError, did_you_mean, none_is_meant, shortened
+from .kinds import shortened
+from .options import Option, OptionError, did_you_mean
 
 _OPTION = re.compile(r"(--[A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
@@ -63,7 +64,7 @@ def _value(option: Option, words: list[str]) -> Any:
     shown = shortened(" ".join(words))
     if option.kind.is_list and not option.commas:
         words = [word for part in words for word in part.split(",") if word]
-    if len(words) == 1 and none_is_meant(option, words[0]):
+    if len(words) == 1 and option.kind.is_none(words[0]):
         return None
     try:
         values = [option.kind.from_text(word) for word in words]

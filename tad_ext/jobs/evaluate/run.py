@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tad_ext.evaluation.measure import evaluate_model
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
 from tad_ext.evaluation.sweep import sweep
-from tad_ext.files import JsonLinesWriter, json_lines, output_folder, successor, tried_folder, write_json, write_text
+from tad_ext.files import add_json_line, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer
@@ -74,11 +75,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     name = Path(config.model if config.adapter is None else config.adapter).resolve().name
     output = output_folder(config.output)
     with successor(output, [output / one for one in OWN_FILES if (output / one).exists()]) as folder:
-        with JsonLinesWriter(folder / RESPONSES) as responses:
-            evaluation = evaluate_model(
-                model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True,
-                each=responses.add,
-            )  # fmt: skip
+        evaluation = evaluate_model(
+            model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True,
+            each=partial(add_json_line, folder / RESPONSES),
+        )  # fmt: skip
         evaluation.count = config.count
         report = evaluation.to_json(config.best_accuracy) | {
             "model_fingerprint": model_fingerprint(config.model),

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tad_ext.decoding.traces import TRACE, Trace
 from tad_ext.files import (
-    JsonLinesWriter,
+    add_json_line,
     json_lines,
     output_folder,
     remove_leftovers,
@@ -81,12 +80,9 @@ class OutputFolder:
             remove_leftovers(self.path, name)
         write_json(self.path / SETTINGS, self.settings)
         self._write_in_order()  # without what a killed run has left half written
-        self._open = ExitStack()
-        self._files = {name: self._open.enter_context(JsonLinesWriter(self.path / name)) for name in self._rows}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._open.close()
         if kind is None:
             self._write_in_order()
 
@@ -95,7 +91,7 @@ class OutputFolder:
         # The response last: a trace without one is dropped when the run is continued.
         rows = {GENERATIONS: response} if trace is None else {TRACE: trace.to_json(), GENERATIONS: response}
         for name, row in rows.items():
-            self._files[name].add(row)
+            add_json_line(self.path / name, row)
             self._rows[name][row["index"]] = row
 
     def _write_in_order(self) -> None:
