@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -88,7 +89,15 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _not_forgotten(unraisable: sys.UnraisableHookArgs) -> None:
     """What is raised in a callback goes nowhere: a signal that ended there comes again when the callback is over."""
-    if _received and issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
-        threading.Timer(0.01, os.kill, (os.getpid(), _received)).start()
-    else:
+    if not _received or not issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
         sys.__unraisablehook__(unraisable)
+        return
+    over = threading.Event()
+
+    def again() -> None:
+        over.wait()  # on a busy machine a thread's start takes long, and here the signal would be lost a second time
+        time.sleep(0.01)
+        os.kill(os.getpid(), _received)
+
+    threading.Thread(target=again).start()
+    over.set()
