@@ -34,10 +34,8 @@ class ConfidenceDecay:
 
     def delta_at(self, level: float) -> int | None:
         """The first distance at which the confidence has fallen to `level`; None if it never does."""
-        for distance, confidence in zip(self.distances, self.confidence, strict=True):
-            if confidence <= level:
-                return distance
-        return None
+        pairs = zip(self.distances, self.confidence, strict=True)
+        return next((distance for distance, confidence in pairs if confidence <= level), None)
 
     @property
     def quality_delta(self) -> int | None:

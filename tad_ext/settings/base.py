@@ -14,6 +14,7 @@ class Settings:
     """
 
     named_by_class: ClassVar[bool] = False  # messages call a field Class.field
+    given: ClassVar[frozenset[str]] = frozenset()  # of settings by `made`: the options that were not left at defaults
 
     def __post_init__(self) -> None:
         prefix = f"{type(self).__name__}." if self.named_by_class else ""

@@ -94,7 +94,9 @@ def made(settings: type[T], values: Mapping[str, Any]) -> T:
     for name, given in groups.items():
         preset = given.pop(PRESET, None)
         own[name] = hints[name](**given) if preset is None else Read(presets[name])(preset, **given)
-    return settings(**own)
+    result = settings(**own)
+    object.__setattr__(result, "given", frozenset(values))
+    return result
 
 
 def values_of(settings: Any) -> dict[str, Any]:
