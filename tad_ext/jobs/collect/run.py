@@ -1,8 +1,7 @@
-"""Collecting trajectories: the teacher decodes each problem one token per forward, and right answers are kept (or all).
+"""`tad collect`: the teacher decodes each problem one token per forward, and right answers are kept (or all).
 
 The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
-reveals, and in which order, is what the student later learns to do from the plain prompt in fewer forwards (TAD,
-arXiv 2605.09536).
+reveals, and in which order, the student later learns to do from the plain prompt in fewer forwards (arXiv 2605.09536).
 
 Problems are worked off in units of neighbouring problems. A finished unit is one part file that says which problems it
 covers, so a killed run is continued by the same command, with any number of ranks: only unfinished units are decoded
@@ -46,8 +45,7 @@ class CollectSummary:
 
 
 def collect(config: CollectConfig) -> CollectSummary:
-    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``: those with right
-    answers, or all of them.
+    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``.
 
     Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
     off its own units and writes its own files; rank 0 shows progress and prints the summary.

@@ -145,13 +145,8 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     """
     for kind, major, minor, suffix in re.findall(r"(sm|compute)_(\d+)(\d)([af]?)", architectures):
         target = (int(major), int(minor))
-        if suffix == "a":
-            fits = capability == target
-        elif kind == "sm" or suffix == "f":
-            fits = capability[0] == target[0] and capability >= target
-        else:
-            fits = capability >= target
-        if fits:
+        compatible = capability[0] == target[0] or (kind == "compute" and not suffix)
+        if capability == target or (capability > target and compatible and suffix != "a"):
             return True
     return False
 

@@ -25,17 +25,14 @@ ACCURACY_CURVE, DECAY_CURVE = "accuracy_curve.png", "confidence_decay.png"
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Runs `tad evaluate`: evaluation.json, responses.jsonl and accuracy_curve.png in ``config.output``; returns what
-    evaluation.json holds.
+    """Writes evaluation.json, responses.jsonl and accuracy_curve.png, with ``config.trajectories`` also
+    confidence_decay.png and its numbers; returns what evaluation.json holds.
 
-    With ``config.trajectories`` also confidence_decay.png, and its numbers under "confidence_decay". Responses are
-    written as they come, numbers when they are known, and pictures last; an earlier evaluation's files stand until all
-    of this one's are written.
+    Responses are written as they come, numbers when they are known, and pictures last; an earlier evaluation's files
+    stand until all of this one's are written.
 
-    Raises:
-        ValueError, TypeError: a setting that is wrong, before the model is loaded; what `load_model` and the others
-            raise.
-        FileNotFoundError: no such problem file.
+    Raises ValueError and TypeError for a wrong setting, before the model is loaded, FileNotFoundError for no such
+    problem file; what `load_merged` raises.
     """
     # 1. Everything that can be wrong, before the model is loaded.
     policies = _policies(config)
