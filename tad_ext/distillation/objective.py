@@ -35,7 +35,8 @@ class Objective(nn.Module, ABC):
         settings: a `Settings`.
     """
 
-    #: Dataclass of its numbers, of which `DistillConfig` gives those that it has by the same name.
+    #: Dataclass of its numbers: the settings of `tad distill` that it takes, by their names. Another objective's that is
+    #: given is refused.
     Settings: ClassVar[type] = NoSettings
     #: Name of each part of the loss -> its meaning and unit, for the loss curve.
     parts: ClassVar[dict[str, str]]

@@ -25,8 +25,9 @@ class ModelSettings(JobSettings):
         """The model with its adapter merged. Errors as `load_merged`."""
         from tad_ext.models.lora import load_merged  # here, because torch takes seconds to import
 
-        place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        return load_merged(self.model, self.adapter, **place, allow_other_model=self.allow_other_model)
+        return load_merged(
+            self.model, self.adapter, dtype=self.dtype, device=self.device, allow_other_model=self.allow_other_model
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,7 @@ class TaskSettings(JobSettings):
         "system (in a system message, as published for training); none: the task's default (gsm8k: user)",
     )
     gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
-    block_length: Count | None = setting(
-        None, help="positions per block, a divisor of gen_length; none: the task's own"
-    )
+    block_length: Count | None = setting(None, help="positions per block; none: the task's own")
 
     def problems(self, seed: int) -> tuple[Task, list[Problem], dict[str, Any]]:
         """The task, the problems that the settings name, and the lengths of canvas and block for a `DecodeConfig`.

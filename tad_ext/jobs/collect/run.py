@@ -50,11 +50,9 @@ def collect(config: CollectConfig) -> CollectSummary:
     Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
     off its own units and writes its own files; rank 0 shows progress and prints the summary.
 
-    Raises:
-        ValueError, TypeError: naming the setting, its value and what was expected; or a file in the folder that is
-            damaged, or that was made with other settings or from other problems.
-        FileNotFoundError: no such problem file.
-        RuntimeError: another run, still alive, wrote the same problems meanwhile.
+    Raises ValueError, TypeError naming the setting, its value and what was expected, or a file in the folder that is
+    damaged or of other settings or problems; FileNotFoundError for no such problem file; RuntimeError if another run,
+    still alive, wrote the same problems meanwhile.
     """
     started = time.perf_counter()
     # 1. What is to be done, and what is done already.

@@ -59,13 +59,13 @@ class Finding:
     note: str = ""
 
 
-def doctor(config: DoctorConfig | None = None) -> int:
+def doctor(config: DoctorConfig) -> int:
     """Prints the report; returns the exit code, 1 if the core is broken: torch, transformers or tad_ext do not
     import.
     """
     sections = examine()
-    console = Console(markup=False, soft_wrap=bool(config and config.json))  # what is found may hold brackets
-    if config is not None and config.json:
+    console = Console(markup=False, soft_wrap=config.json)  # what is found may hold brackets
+    if config.json:
         console.print_json(data={title: [vars(one) for one in found] for title, found in sections.items()})
     else:
         _print(console, sections)

@@ -57,8 +57,7 @@ def rates(tokens: int, forwards: int, seconds: float) -> str:
 class LiveView:
     """Shows the one prompt that is being answered: revealed text, masks as blocks, the newest tokens highlighted.
 
-    `live` is the context in which it is shown; the view vanishes when the block ends. `watch` is what `decode_stream`
-    calls.
+    It is shown within the block of `live`; `watch` is what `decode_stream` calls.
 
     Args:
         decode: token ids to text, special tokens left out.

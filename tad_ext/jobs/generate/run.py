@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from tad_ext.data.jsonl import read_jsonl, read_lines
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
-from tad_ext.decoding.traces import Trace
 from tad_ext.files import tried_folder
 from tad_ext.jobs.generate.chat import chat
 from tad_ext.jobs.generate.config import GenerateConfig
@@ -33,10 +32,8 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
     Returns one dict per prompt: index, prompt, response, tokens (revealed ones, up to and including the first
         end-of-sequence token or stop string), forwards. None for a chat.
 
-    Raises:
-        ValueError, TypeError: a setting that is wrong, before the model is loaded; a folder with responses to other
-            prompts or with other settings. FileNotFoundError: no such prompts file.
-        KeyboardInterrupt: after Ctrl-C, with a message on what is finished.
+    Raises ValueError, TypeError for a wrong setting and for a folder of other prompts or settings, before the model is
+        loaded; FileNotFoundError for no such prompts file; KeyboardInterrupt that says what is finished.
     """
     session = Session(config)
     if config.interactive:
@@ -124,10 +121,7 @@ def _answer(
                 "forwards": sequence.forwards,
             }
             if output is not None:
-                traced = session.config.trace
-                output.add(
-                    response, Trace.of(sequence, session.decoding.block_length, session.tokenizer) if traced else None
-                )
+                output.add(response, session.trace(sequence))
             finished[sequence.number] = response
             tokens, forwards = tokens + sequence.revealed, forwards + sequence.forwards
             summary = rates(tokens, forwards, time.perf_counter() - started)

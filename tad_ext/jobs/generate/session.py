@@ -12,21 +12,15 @@ from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.stopping import StopStrings
+from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.loading import load_config, load_tokenizer
 
 
 class Session:
-    """Settings that are checked as far as they can be without the weights.
-
-    Attributes:
-        decoding: how to decode.
-        tokenizer: the model's.
-        tokens: which of its ids are special.
-
-    Raises:
-        ValueError, TypeError: naming the setting, its value and what was expected.
+    """Settings that are checked as far as they can be without the weights, the model's tokenizer, and which of its
+    `tokens` are special. Raises ValueError, TypeError: naming the setting, its value and what was expected.
     """
 
     def __init__(self, config: GenerateConfig) -> None:
@@ -45,9 +39,8 @@ class Session:
         return self.config.load()
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, as the user's message of the chat template if there is one and it is wanted.
-
-        ValueError for text that cannot be written in the model's tokens.
+        """Token ids of a prompt, in the chat template if there is one and it is wanted. ValueError for text that cannot
+        be written in the model's tokens.
         """
         if self.config.chat and getattr(self.tokenizer, "chat_template", None):
             return chat_ids(self.tokenizer, [{"role": "user", "content": prompt}])
@@ -61,6 +54,10 @@ class Session:
         """The responses to prompts by number, each as soon as it is finished."""
         ids, numbers = list(prompts.values()), list(prompts)
         return decode_stream(self.model, ids, self.decoding, tokenizer=self.tokenizer, watch=watch, numbers=numbers)
+
+    def trace(self, sequence: DecodedSequence) -> Trace | None:
+        """How its canvas was filled, if that is wanted."""
+        return Trace.of(sequence, self.decoding.block_length, self.tokenizer) if self.config.trace else None
 
     def text(self, sequence: DecodedSequence) -> str:
         """A response as text, cut before the stop string that ended it; with infill, the whole text."""

@@ -41,10 +41,8 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
     On one machine the same settings give the same weights, whatever the global random state. The folder appears
     complete or not at all.
 
-    Raises:
-        ValueError: a setting out of range, or an output that cannot be written to, named. FileExistsError:
-            `config.output` exists and is not empty. Both before the training. OSError: the checkpoint could not be
-            written; it says where it is instead.
+    Raises ValueError for a setting or an output that will not do, FileExistsError for an output that is not empty, both
+    before the training; OSError, which says where the checkpoint is instead, if it could not be written.
     """
     # 1. The model and its optimizer.
     device = resolve_device(config.device)
