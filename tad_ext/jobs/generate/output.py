@@ -40,8 +40,8 @@ _INFORMATIVE = ("model", "adapter", "model_identity")  # paths; and the identity
 
 
 class OutputFolder:
-    """What is there is read at first: `finished` are the responses by number of the prompt. `add` works within the block
-    of `writing`. Raises ValueError for anything else than responses to the same prompts with the same settings.
+    """What is there is read at first: `finished` are the responses by number of the prompt. `add` works within a
+    `writing` block. Raises ValueError for anything else than responses to the same prompts with the same settings.
     """
 
     def __init__(self, session: Session, prompts: list[str]) -> None:
