@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tad_ext.data.tasks import Problem, Task
-from tad_ext.data.trajectories import Part, ProblemRange, TrajectoryMetadata, noted_model, read_parts
+from tad_ext.data.trajectories import Part, ProblemRange, TrajectoryMetadata, noted_model
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
@@ -86,21 +86,6 @@ class CollectionPlan:
         output = output_folder(config.output)
         return cls(config, task, tokenizer, samples, decoding, metadata, output, device, rank, world_size)
 
-    def finished_ranges(self) -> list[ProblemRange]:
-        """What earlier runs have covered, in order, after checking that this run would have written the same.
-
-        Raises ValueError naming the file and what differs.
-        """
-        return [self._checked(part) for part in read_parts(self.output)]
-
-    def open_units(self, covered: Sequence[ProblemRange]) -> list[range]:
-        """This rank's share of the problems not covered: a unit's place decides, so that ranks agree without talking,
-        whatever each of them finds finished.
-        """
-        size = self.config.unit_size
-        units = open_units(len(self.samples), covered, size)
-        return [unit for unit in units if unit.start // size % self.world_size == self.rank]
-
     def digest(self, start: int, stop: int) -> str:
         """A hash of problems and prompts, which tells whether a part was made from the same ones."""
         content = [
@@ -109,8 +94,8 @@ class CollectionPlan:
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def _checked(self, part: Part) -> ProblemRange:
-        """The problems of a part; ValueError if this run would have written another one."""
+    def checked(self, part: Part) -> ProblemRange:
+        """The problems of a part; ValueError, with its path and what differs, if this run would have written another."""
         problems, keep = part.problems, self.config.keep
         differing = self.metadata.differences(part.metadata)
         if differing:

@@ -22,7 +22,7 @@ from tad_ext.data.trajectories import ProblemRange, Trajectory, part_name, read_
 from tad_ext.decoding import decode
 from tad_ext.files import remove_leftovers
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.plan import CollectionPlan
+from tad_ext.jobs.collect.plan import CollectionPlan, open_units
 from tad_ext.models.loading import load_model
 
 
@@ -58,16 +58,18 @@ def collect(config: CollectConfig) -> CollectSummary:
     # 1. What is to be done, and what is done already.
     plan = CollectionPlan.make(config)
     shown = plan.rank == 0
-    covered = plan.finished_ranges()
+    covered = [plan.checked(part) for part in read_parts(plan.output)]
     remove_leftovers(plan.output, f"part-{plan.rank:05d}-*.parquet")
     if covered and shown:
         print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
 
-    # 2. This rank's share of the rest.
-    units = plan.open_units(covered)
+    # 2. This rank's share of the rest: a unit's place decides, so that ranks agree without talking, whatever each of
+    #    them finds finished.
+    size, world_size = config.unit_size, plan.world_size
+    units = [one for one in open_units(len(plan.samples), covered, size) if one.start // size % world_size == plan.rank]
     model = load_model(config.model, dtype=config.dtype, device=plan.device) if units else None
     right = decoded = 0
-    share = "" if plan.world_size == 1 else f" (rank 0 of {plan.world_size})"
+    share = "" if world_size == 1 else f" (rank 0 of {world_size})"
     total, hidden = sum(map(len, units)), not (shown and units)
     with tqdm(total=total, desc=f"collecting{share}", unit="problem", disable=hidden) as bar:
         for unit in units:

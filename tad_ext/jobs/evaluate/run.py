@@ -35,7 +35,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     problem file; what `load_merged` raises.
     """
     # 1. Everything that can be wrong, before the model is loaded.
-    policies = _policies(config)
+    one_per_step = [ONE_PER_STEP] if config.one_per_step else []
+    policies = list(dict.fromkeys(one_per_step + sweep(config.policy, config.thresholds)))
+    if not policies:
+        raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     task, problems, lengths = config.problems(config.decoding.seed)
     decoding = replace(config.decoding, **lengths)
     trajectories = _trajectories(config)
@@ -75,15 +78,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         plot_accuracy_curve([evaluation], folder / ACCURACY_CURVE, best_accuracy=config.best_accuracy)
     print(f"written to {output}")
     return report
-
-
-def _policies(config: EvaluateConfig) -> list[str]:
-    """The policies to run, one per step first."""
-    one_per_step = [ONE_PER_STEP] if config.one_per_step else []
-    policies = list(dict.fromkeys(one_per_step + sweep(config.policy, config.thresholds)))
-    if not policies:
-        raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
-    return policies
 
 
 def _trajectories(config: EvaluateConfig) -> list[Trajectory]:
