@@ -35,7 +35,7 @@ class Objective(nn.Module, ABC):
         settings: a `Settings`.
     """
 
-    #: Its numbers, a dataclass: the settings of `tad distill` that it takes, by name. Others that are given are refused.
+    #: Dataclass of its numbers: the settings of `tad distill` that it takes, by name. Others, if given, are refused.
     Settings: ClassVar[type] = NoSettings
     #: Name of each part of the loss -> its meaning and unit, for the loss curve.
     parts: ClassVar[dict[str, str]]

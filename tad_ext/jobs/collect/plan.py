@@ -95,7 +95,7 @@ class CollectionPlan:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def checked(self, part: Part) -> ProblemRange:
-        """The problems of a part; ValueError, with its path and what differs, if this run would have written another."""
+        """The problems of a part; ValueError, with its path, if this run would have written another one."""
         problems, keep = part.problems, self.config.keep
         differing = self.metadata.differences(part.metadata)
         if differing:

@@ -42,9 +42,6 @@ class EvaluateConfig(TaskSettings, ModelSettings):
         "or published (text tokens / all forwards); the table has both",
     )
     best_accuracy: Annotated[float, Between(above=0, at_most=100)] | None = setting(
-        None,
-        help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best",
+        None, help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best"
     )
-    trajectories: PathText | None = setting(
-        None, help="folder of trajectories: also draw confidence against steps until reveal"
-    )
+    trajectories: PathText | None = setting(None, help="trajectories to draw confidence against steps to reveal of")

@@ -29,8 +29,7 @@ class GenerateConfig(ModelSettings):
         help="chat: answer every line typed, with the conversation so far; Ctrl-C stops an answer, Ctrl-D ends it all",
     )
     output: PathText | None = setting(
-        None,
-        help="folder for generations.jsonl; give the same one again to continue; none: responses are only printed",
+        None, help="folder for generations.jsonl; give the same one again to continue; none: responses are only printed"
     )
     trace: bool = setting(False, help="also write trace.jsonl, which forward revealed which token, for tad plot trace")
     chat: bool = setting(True, help="put prompts into the chat template, if there is one; not with --infill")
