@@ -44,4 +44,6 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     best_accuracy: Annotated[float, Between(above=0, at_most=100)] | None = setting(
         None, help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best"
     )
-    trajectories: PathText | None = setting(None, help="trajectories to draw confidence against steps to reveal of")
+    trajectories: PathText | None = setting(
+        None, help="folder of trajectories: draws confidence against steps to reveal"
+    )
