@@ -47,7 +47,7 @@ class Point:
 
     @property
     def tokens_per_second(self) -> float:
-        """Response tokens per second of decoding, all rows of a batch together."""
+        """Response tokens per second of decoding, all sequences of a batch together."""
         return self.response_tokens / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:

@@ -133,11 +133,5 @@ def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
     problems = sum(part.problems.count for part in parts if part.problems)
     right = sum(part.problems.right for part in parts if part.problems)
     steps = [record.num_steps for part in parts for record in part.trajectories]
-    return CollectSummary(
-        problems=problems,
-        total=len(plan.samples),
-        kept=len(steps),
-        accuracy=right / problems if problems else 0.0,
-        mean_steps=sum(steps) / len(steps) if steps else 0.0,
-        seconds=seconds,
-    )
+    accuracy, mean_steps = right / max(problems, 1), sum(steps) / max(len(steps), 1)
+    return CollectSummary(problems, len(plan.samples), len(steps), accuracy, mean_steps, seconds)

@@ -11,7 +11,7 @@ from tad_ext.settings import Count, Index, PathText, setting
 @dataclass(frozen=True)
 class PlotTraceConfig(JobSettings):
     """Draws what tad generate --trace has written as a heat map: a position per column, its colour the forward that
-    revealed it. Several prompts are a row each, one prompt is wrapped by block.
+    revealed it. Several prompts are a line each, one prompt is wrapped by block.
     """
 
     summary = "draw the order in which tokens were revealed"
