@@ -28,9 +28,7 @@ class CollectConfig(TaskSettings):
     shared = True
 
     output: PathText = setting(help="folder for the trajectory files; give the same one again to continue")
-    keep: Literal["correct", "all"] = setting(
-        "correct", help="trajectories to write: correct (as published) or all, marked"
-    )
+    keep: Literal["correct", "all"] = setting("correct", help="which to write: correct (as published) or all, marked")
     stop_at_eos: bool = setting(False, help="finish a response at its end-of-sequence token; as published: never")
     decoding: DecodeConfig = group(DecodeConfig, only=("temperature", "batch_size"))
     seed: CollectionSeed = setting(0, help="of the choice of problems and of the sampling")
@@ -39,6 +37,4 @@ class CollectConfig(TaskSettings):
     )
     device: Device = setting("auto", help="auto: this rank's GPU if there is one, else the CPU")
     dtype: DType = setting("auto", help="auto: the checkpoint's own; or float32, bfloat16")
-    allow_other_model: bool = setting(
-        False, help="continue a folder of another model, which the new files then name, too"
-    )
+    allow_other_model: bool = setting(False, help="continue a folder that another model began, under that one's name")

@@ -29,8 +29,7 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     policy: str = setting("entropy", help="name of the sweep's unmasking policy; tad policies lists them")
     thresholds: tuple[float, ...] | None = setting(
         None,
-        help="values of the policy's first parameter, one decoding run each (entropy: nats, topk: tokens, ...); none: "
-        "the published ones for entropy, others for probabilities and counts",
+        help="values of the policy's first parameter, a run each; none: fitting ones, the published ones for entropy",
     )
     one_per_step: bool = setting(True, help="also decode one token per step (topk:1): the curve's first point, at 1.0")
     decoding: DecodeConfig = group(
@@ -44,6 +43,4 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     best_accuracy: Annotated[float, Between(above=0, at_most=100)] | None = setting(
         None, help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best"
     )
-    trajectories: PathText | None = setting(
-        None, help="folder of trajectories: draws confidence against steps to reveal"
-    )
+    trajectories: PathText | None = setting(None, help="folder of trajectories: draw confidence in their tokens")

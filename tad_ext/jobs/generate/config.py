@@ -24,12 +24,9 @@ class GenerateConfig(ModelSettings):
     allow_other_model: bool = setting(False, help="allow an adapter, or earlier responses in output, of another model")
     prompt: str | None = setting(None, help="one prompt; give this, --prompts or --interactive")
     prompts: PathText | None = setting(None, help='file of prompts, one a line; .jsonl: {"prompt": "..."} a line')
-    interactive: bool = setting(
-        False,
-        help="chat: answer every line typed, with the conversation so far; Ctrl-C stops an answer, Ctrl-D ends it all",
-    )
+    interactive: bool = setting(False, help="chat; Ctrl-C stops an answer, Ctrl-D ends the chat")
     output: PathText | None = setting(
-        None, help="folder for generations.jsonl; give the same one again to continue; none: responses are only printed"
+        None, help="folder for generations.jsonl, the same one to continue; none: only print"
     )
     trace: bool = setting(False, help="also write trace.jsonl, which forward revealed which token, for tad plot trace")
     chat: bool = setting(True, help="put prompts into the chat template, if there is one; not with --infill")
