@@ -53,7 +53,7 @@ def test_one_process_trains_on_the_device_that_is_named(
 
 
 def test_a_gpu_that_is_not_there_is_named(job: Callable[..., DistillConfig]) -> None:
-    with pytest.raises(ValueError, match="device must .*'cuda:2'"):
+    with pytest.raises(ValueError, match=r"device must .*'cuda:2'"):
         distill(job(device="cuda:2"))
 
 

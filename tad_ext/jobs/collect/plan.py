@@ -148,7 +148,7 @@ def _revision(config: CollectConfig) -> str:
     own, noted = model_identity(config.model), noted_model(config.output)
     if noted is None:
         return identity_text(own)
-    is_another_model(noted, own, config)
+    is_another_model(noted, own, config)  # which is refused, or allowed
     return noted
 
 
