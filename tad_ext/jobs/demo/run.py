@@ -80,14 +80,9 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
     base, trajectories, distilled = (str(Path(config.output) / name) for name in ("base", "trajectories", "distilled"))
     adapter = Path(config.output) / "distill"
     shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
-    pretraining = PretrainConfig(
-        output=base,
-        steps=config.pretrain_steps,
-        batch_size=config.pretrain_batch_size,
-        learning_rate=config.pretrain_learning_rate,
-        reference_share=config.pretrain_reference_share,
-        **shared,
-    )
+    of_base = {name: value for name, value in values_of(config).items() if name.startswith("pretrain_")}
+    named = {name.removeprefix("pretrain_"): value for name, value in of_base.items()}
+    pretraining = PretrainConfig(output=base, **named, **shared)
     collection = CollectConfig(
         model=base,
         output=trajectories,
