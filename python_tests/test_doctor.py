@@ -23,7 +23,7 @@ def states(findings):
 
 
 def test_it_reports_this_machine_and_works(capsys):
-    assert doctor() == 0
+    assert doctor(DoctorConfig()) == 0
     text = capsys.readouterr().out
     for heading in ("versions", "core", "kernels", "cpu", "gpu"):
         assert heading in text
@@ -99,7 +99,7 @@ def test_which_gpus_an_architecture_stands_for(architectures, capability, expect
 
 def test_a_missing_package_says_what_it_is_for(monkeypatch, capsys):
     monkeypatch.setitem(doctor_module.BUILD, "no-such-package", "flying")
-    assert doctor() == 0
+    assert doctor(DoctorConfig()) == 0
     found = {one.item: one for one in examine()["versions"]}["no-such-package"]
     assert found.state == "missing"
     assert "flying" in found.note
@@ -108,7 +108,7 @@ def test_a_missing_package_says_what_it_is_for(monkeypatch, capsys):
 
 def test_a_missing_requirement_or_a_layer_that_does_not_import_is_broken(monkeypatch, capsys):
     monkeypatch.setitem(doctor_module.REQUIRED, "no-such-package", "everything")
-    assert doctor() == 1
+    assert doctor(DoctorConfig()) == 1
     assert "broken" in capsys.readouterr().out
     monkeypatch.undo()
     found = doctor_module._imports("tad_ext.no_such_layer")

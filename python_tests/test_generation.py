@@ -8,8 +8,7 @@ from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
 from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream, preset
 from tad_ext.jobs.generate.config import GenerateConfig
-from tad_ext.jobs.generate.prompts import read_prompts
-from tad_ext.jobs.generate.run import generate
+from tad_ext.jobs.generate.run import generate, read_prompts
 from tad_ext.jobs.merge.run import MergeConfig, merge
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, load_merged, save_adapter
@@ -142,7 +141,7 @@ def test_decoding_settings_arrive(checkpoint):
     ],
 )
 def test_bad_settings_are_named_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr("tad_ext.jobs.generate.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=message):
         generate(settings(checkpoint, **{"output": str(tmp_path)} | changes))
     assert list(tmp_path.iterdir()) == []
@@ -243,8 +242,7 @@ def test_merging_does_not_replace_anything(checkpoint, adapter, tmp_path):
 def test_an_output_is_tried_before_the_model_is_loaded(checkpoint, adapter, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    for module in ("tad_ext.jobs.merge.run", "tad_ext.jobs.generate.session"):
-        monkeypatch.setattr(f"{module}.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):
         merge(MergeConfig(model=str(checkpoint), adapter=str(adapter), output=path))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{path}'"):

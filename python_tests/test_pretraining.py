@@ -78,23 +78,23 @@ def test_batches_hold_prompt_and_partly_masked_response() -> None:
     prompts = [[1, 2, 3], [4], [5, 6]]
     responses = torch.arange(3 * 40).view(3, 40) % 20
     batch = batch_of(responses, prompts)
-    assert batch.rows.input_ids.shape == (3, 43)
-    assert batch.rows.lengths is not None
-    assert batch.rows.lengths.tolist() == [43, 41, 42]
-    restored = batch.rows.input_ids.clone()
-    assert (restored.view(-1)[batch.rows.positions] == MASK).all()
-    restored.view(-1)[batch.rows.positions] = batch.labels
+    assert batch.sequences.input_ids.shape == (3, 43)
+    assert batch.sequences.lengths is not None
+    assert batch.sequences.lengths.tolist() == [43, 41, 42]
+    restored = batch.sequences.input_ids.clone()
+    assert (restored.view(-1)[batch.sequences.positions] == MASK).all()
+    restored.view(-1)[batch.sequences.positions] = batch.labels
     for row, prompt in enumerate(prompts):
-        length = batch.rows.lengths[row]
+        length = batch.sequences.lengths[row]
         assert restored[row, :length].tolist() == prompt + responses[row].tolist()
         assert (restored[row, length:] == PAD).all()
-    assert batch_of(responses, [[1]] * 3).rows.lengths is None
+    assert batch_of(responses, [[1]] * 3).sequences.lengths is None
 
 
 def test_mask_ratios_cover_the_interval_evenly_and_weights_are_their_inverse() -> None:
     rows, gen_length = 64, 4096
     batch = batch_of(torch.zeros(rows, gen_length, dtype=torch.int64), [[1]] * rows, min_mask_ratio=1e-9)
-    row = batch.rows.positions // (gen_length + 1)
+    row = batch.sequences.positions // (gen_length + 1)
     ratio = 1 / (batch.weights * rows * gen_length)  # of each entry's row, exactly
     found = torch.bincount(row, minlength=rows) / gen_length  # as drawn
     per_row = torch.zeros(rows).index_copy(0, row, ratio)
@@ -118,9 +118,9 @@ def test_loss_is_the_equation() -> None:
     batch = next(islice(pretraining._batches(config, tokenizer, torch.Generator().manual_seed(0)), 1))
     rows, gen_length = 64, 28
     expected = torch.zeros((), dtype=torch.float64)
-    log_probabilities = model(batch.rows.input_ids, lengths=batch.rows.lengths).logits.log_softmax(-1)
-    for position, label, weight in zip(batch.rows.positions, batch.labels, batch.weights.double(), strict=True):
-        row, column = divmod(int(position), batch.rows.input_ids.shape[1])
+    log_probabilities = model(batch.sequences.input_ids, lengths=batch.sequences.lengths).logits.log_softmax(-1)
+    for position, label, weight in zip(batch.sequences.positions, batch.labels, batch.weights.double(), strict=True):
+        row, column = divmod(int(position), batch.sequences.input_ids.shape[1])
         ratio = 1 / (weight * rows * gen_length)
         expected = expected - log_probabilities[row, column, label] / ratio / gen_length / rows
     # the loss itself is computed in float32

@@ -176,7 +176,7 @@ def test_bad_problem_files_are_refused_before_the_model_is_loaded(
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("the model was loaded")
 
-    for name in ("tad_ext.jobs.collect.run.load_model", "tad_ext.jobs.evaluate.run.load_merged"):
+    for name in ("tad_ext.jobs.collect.run.load_model", "tad_ext.jobs.common.ModelSettings.load"):
         monkeypatch.setattr(name, refuse)
     broken, empty = tmp_path / "broken.jsonl", tmp_path / "empty.jsonl"
     broken.write_text('{"question": "q", "answer": "a\\n#### 1"}\n{"question": "r"}\n')

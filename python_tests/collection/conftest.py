@@ -6,7 +6,7 @@ import pytest
 import torch
 from collection_runs import LenientTask, make_model
 
-from tad_ext.jobs.collect import plan as collection_plan
+from tad_ext.jobs import common
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection_plan, "get_task", lambda name, **_: LenientTask())
+    monkeypatch.setattr(common, "get_task", lambda name, **_: LenientTask())
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     torch.set_num_threads(1)

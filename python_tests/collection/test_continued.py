@@ -74,7 +74,7 @@ def test_more_problems_continue_and_fewer_are_refused(model: str, tmp_path: Path
     collect(config(model, tmp_path / "plain"))
     assert rows(tmp_path / "grown") == rows(tmp_path / "plain")
     with pytest.raises(
-        ValueError, match=r"limit: .*00000008.parquet covers problems up to number 16, this run has 12 only"
+        ValueError, match=r"output: .*00000008.parquet covers problems up to number 16, this run has 12 only \(limit\)"
     ):
         collect(config(model, tmp_path / "plain", limit=12))
 
@@ -124,7 +124,7 @@ def test_another_model_and_other_problems_are_refused(
     other = make_model(tmp_path / "other", seed=1)
     with pytest.raises(
         ValueError,
-        match=r"00000000\.parquet was collected with another model: other weights in model\.",
+        match=r"out' holds was made with another model: other weights in model\.",
     ):
         collect(config(other, output, limit=2))
     real = LenientTask().teacher_prompt
@@ -151,7 +151,7 @@ def test_another_model_continues_a_folder_only_if_one_insists(tmp_path: Path) ->
     collect(config(str(model), output, limit=9))
     before, noted = files(output), read_trajectories(output)[0].model_revision
     edit_json(model / "config.json", with_changes({"rms_norm_eps": 0.125}))
-    message = r"00000000\.parquet was collected with another model: rms_norm_eps 1e-06, this model's is 0\.125; choose"
+    message = r"out' holds was made with another model: rms_norm_eps 1e-06, this model's is 0\.125; choose"
     for _ in range(2):
         with pytest.raises(ValueError, match=message):
             collect(config(str(model), output))

@@ -11,7 +11,7 @@ from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.tasks import get_task
-from tad_ext.jobs.collect import plan as collection_plan
+from tad_ext.jobs import common
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
@@ -90,7 +90,7 @@ def test_a_teacher_without_a_privilege_is_refused(model: str, tmp_path: Path, mo
 
 
 def test_the_tasks_own_settings_reach_it(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection_plan, "get_task", get_task)
+    monkeypatch.setattr(common, "get_task", get_task)
     monkeypatch.setattr(collection, "load_model", None)
     gsm8k = {"task": "gsm8k", "gen_length": GEN_LENGTH, "block_length": BLOCK_LENGTH}
     refused: list[tuple[dict[str, Any], Any, str]] = [

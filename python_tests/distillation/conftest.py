@@ -119,7 +119,7 @@ def job(
         write_part(folder / "part-00000-00000000.parquet", metadata, recorded or make_trajectories())
         paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
         quick = {
-            "delta": 3,
+            **({"delta": 3} if "objective" not in changes else {}),
             "rank": 4,
             "alpha": 8.0,
             "learning_rate": 1e-2,

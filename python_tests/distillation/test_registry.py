@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,14 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tad_ext.cli import main
 from tad_ext.data.states import StateBatch, TrajectoryStates
 from tad_ext.distillation import Objective
-from tad_ext.distillation.settings import OBJECTIVES, objective_class
+from tad_ext.distillation.settings import OBJECTIVES, TADSettings, objective_class
 from tad_ext.distillation.trainer import shuffled
 from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill
+from tad_ext.jobs.distill.run import distill, used_settings
 from tad_ext.models.loading import load_model
+from tad_ext.settings import values_of
 
 MASK = 23
 
@@ -35,6 +38,25 @@ class PlainCrossEntropy(Objective):
         logits = self.diffusion_model.lm_head(self.diffusion_model.hidden_rows(**batch.student._asdict()))
         ce = cross_entropy(logits, batch.labels, reduction="sum") / totals["entries"]
         return ce, {"ce": ce}
+
+
+@dataclass(frozen=True)
+class Warmth:
+    temperature: float
+
+
+class Tempered(PlainCrossEntropy):
+    """Takes one of the settings that TAD takes."""
+
+    Settings = Warmth
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more objectives, and no model for anybody."""
+    monkeypatch.setitem(OBJECTIVES, "plain", f"{__name__}:PlainCrossEntropy")
+    monkeypatch.setitem(OBJECTIVES, "tempered", f"{__name__}:Tempered")
+    monkeypatch.setattr(trainer_module, "load_model", None)
 
 
 def test_every_name_is_the_class_of_an_objective() -> None:
@@ -80,6 +102,51 @@ def test_a_new_objective_is_trained_by_its_name(
 
     report = json.loads((Path(config.output) / "training.json").read_text())
     assert report["settings"]["objective"] == "plain"
+    assert "delta" not in report["settings"]
     assert [step["parts"] for step in report["steps"]] == [{"ce": first.loss}, {"ce": second.loss}]
     assert drawn == [PlainCrossEntropy.parts]
     assert (Path(config.output) / "loss.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize(
+    ("objective", "given"),
+    [
+        ("plain", {"delta": 3}),
+        ("plain", {"delta": TADSettings.delta}),  # as it would be anyway
+        ("plain", {"temperature": 2.0}),
+        ("plain", {"normalization": "state"}),
+        ("tempered", {"temperature": 2.0, "ce_weight": 0.5}),
+    ],
+)
+def test_a_setting_of_another_objective_is_refused_by_name(
+    job: Callable[..., DistillConfig], objective: str, given: dict[str, Any]
+) -> None:
+    name, value = list(given.items())[-1]
+    config = job(objective=objective, **given)
+    with pytest.raises(ValueError, match=rf"^{name} is {value!r}; objective '{objective}' has no such setting"):
+        distill(config)
+    assert not Path(config.output).exists()
+
+
+@pytest.mark.usefixtures("others")
+def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
+    config = job(objective="tempered", temperature=2.0)
+    of_others = {"delta", "ce_weight", "kl_weight", "normalization"}
+    assert used_settings(config) == {name: v for name, v in values_of(config).items() if name not in of_others}
+    with pytest.raises(ValueError, match=r"^delta is 3; objective 'tempered'"):
+        used_settings(replace(config, loss=TADSettings(delta=3)))
+    assert used_settings(job(delta=8)) == values_of(job(delta=8))
+
+
+@pytest.mark.usefixtures("others")
+def test_it_is_one_line_on_the_command_line(
+    job: Callable[..., DistillConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = job(objective="plain")
+    paths = [f"--{name}={getattr(config, name)}" for name in ("model", "trajectories", "output")]
+    (tmp_path / "settings.yaml").write_text("delta: 8\n")
+    for given in (["--delta", "8"], ["--config", str(tmp_path / "settings.yaml")]):
+        assert main(["distill", *paths, "--objective", "plain", *given]) == 2
+        error = "tad distill: error: delta is 8; objective 'plain' has no such setting\n"
+        assert capsys.readouterr().err == error

@@ -172,7 +172,7 @@ def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, c
 def test_the_output_is_tried_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    monkeypatch.setattr("tad_ext.jobs.evaluate.run.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"output must be a folder that .*, got '{output}'"):
         evaluate(settings(checkpoint, tmp_path, output=output))
 

@@ -99,8 +99,7 @@ def test_rates():
 def terminal(monkeypatch):
     """Standard output is a terminal, recorded here."""
     screen = console()
-    for module in ("run", "chat"):
-        monkeypatch.setattr(f"tad_ext.jobs.generate.{module}.terminal", lambda: screen)
+    monkeypatch.setattr(live_view, "terminal", lambda: screen)
     return screen
 
 

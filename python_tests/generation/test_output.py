@@ -48,7 +48,7 @@ def stopping(monkeypatch):
 
 
 def no_model(monkeypatch):
-    monkeypatch.setattr("tad_ext.jobs.generate.session.load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
 
 
 def contents(folder):
@@ -239,8 +239,8 @@ def test_lines_of_something_else_are_named(run, tmp_path, line):
 def test_responses_of_unknown_settings_are_refused(run, tmp_path):
     run("out")
     (tmp_path / "out" / "settings.json").write_text("[1")
-    with pytest.raises(ValueError, match=r"settings\.json is damaged"):
+    with pytest.raises(ValueError, match=r"output: .* but .*settings\.json is not a JSON object: .*; choose another"):
         run("out")
     (tmp_path / "out" / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"but no settings\.json"):
+    with pytest.raises(ValueError, match=r"output: .* but .*settings\.json is not a JSON object: .*No such file"):
         run("out")

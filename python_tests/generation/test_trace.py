@@ -12,7 +12,7 @@ from tad_ext.cli import main
 from tad_ext.decoding import decode
 from tad_ext.decoding.traces import Trace, read_traces
 from tad_ext.jobs.generate.run import generate
-from tad_ext.jobs.plot_trace.heat_map import plot_traces
+from tad_ext.jobs.plot_trace.run import plot_traces
 from tad_ext.models.loading import load_model
 
 

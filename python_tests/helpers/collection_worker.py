@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from collection_runs import LenientTask
 
-from tad_ext.jobs.collect import plan as collection_plan
+from tad_ext.jobs import common
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
 from tad_ext.settings import made, values_of
@@ -56,7 +56,7 @@ def main() -> None:
     ``die_at = (moment, n)`` makes the run kill itself before or after its rename number n (from 0) of a finished file.
     """
     torch.set_num_threads(1)
-    collection_plan.get_task = lambda name, **_: LenientTask()  # type: ignore[assignment]
+    common.get_task = lambda name, **_: LenientTask()  # type: ignore[assignment]
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)

@@ -26,7 +26,7 @@ class Objective(nn.Module, ABC):
     the adapter off (`lora.teacher`) the model is the teacher.
     """
 
-    #: Dataclass of its numbers, by default none; `DistillConfig` gives those that it has by the same name.
+    #: Dataclass of its numbers, by default none: the settings of `tad distill` that it takes; others given are refused.
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from tad_ext.data.states import StateBatch, TrajectoryStates, collate
+from tad_ext.data.states import TrajectoryStates, collate
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.ops import token_statistics
 
@@ -34,10 +33,8 @@ class ConfidenceDecay:
 
     def delta_at(self, level: float) -> int | None:
         """The first distance at which the confidence has fallen to `level`; None if it never does."""
-        for distance, confidence in zip(self.distances, self.confidence, strict=True):
-            if confidence <= level:
-                return distance
-        return None
+        pairs = zip(self.distances, self.confidence, strict=True)
+        return next((distance for distance, confidence in pairs if confidence <= level), None)
 
     @property
     def quality_delta(self) -> int | None:
@@ -84,6 +81,8 @@ def confidence_by_distance(
     }.items():  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
+
+    # 1. Some states of every trajectory, those with prompts of like length together: less padding.
     states = TrajectoryStates(trajectories, mask_token_id=int(model.config.mask_token_id))
     generator = np.random.default_rng(seed)
     drawn: list[tuple[int, int]] = []  # of each state, the length of its prompt, and its index
@@ -92,26 +91,25 @@ def confidence_by_distance(
         steps = generator.permutation(trajectory.num_steps)[:states_per_trajectory]
         drawn += [(len(trajectory.prompt_ids), first + int(step)) for step in steps]
         first += trajectory.num_steps
-    drawn.sort(key=itemgetter(0))  # rows of like length together: less padding
+    drawn.sort(key=itemgetter(0))
+
+    # 2. The probabilities of their entries, summed by distance.
     sums, counts = torch.zeros(2, max_distance + 1, dtype=torch.float64).unbind()
     for start in tqdm(range(0, len(drawn), batch_size), desc="confidence by distance", disable=not progress):
         batch = collate([states[index] for _, index in drawn[start : start + batch_size]])
-        distance, confidence = batch.steps_to_reveal, _confidence(model, batch)
+        distance, on_device = batch.steps_to_reveal, batch.to(model.device)
+        with torch.inference_mode():
+            logits = model(**on_device.student._asdict()).logits
+            statistics = token_statistics(logits, query_tokens=on_device.labels[:, None])
+            confidence = (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().cpu()
         counted = distance <= max_distance
         sums += torch.bincount(distance[counted], confidence[counted].double(), minlength=max_distance + 1)
         counts += torch.bincount(distance[counted], minlength=max_distance + 1)
+
+    # 3. Means.
     seen = [distance for distance in range(1, max_distance + 1) if counts[distance] > 0]
     return ConfidenceDecay(
         distances=seen,
         confidence=[float(sums[distance] / counts[distance]) for distance in seen],
         counts=[int(counts[distance]) for distance in seen],
     )
-
-
-def _confidence(model: Any, batch: StateBatch) -> Tensor:
-    """(N,) float32, on the CPU: the probability that the model gives to the token of each entry."""
-    batch = batch.to(model.device)
-    with torch.inference_mode():
-        logits = model(**batch.student._asdict()).logits
-        statistics = token_statistics(logits, query_tokens=batch.labels[:, None])
-        return (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().cpu()

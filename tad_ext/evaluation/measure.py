@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -14,8 +14,6 @@ from tad_ext.decoding import DecodeConfig, decode_stream, parse_policy
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
 
 PROMPTS = ("student", "teacher")
-
-T = TypeVar("T")
 
 
 def evaluate_model(
@@ -48,62 +46,47 @@ def evaluate_model(
     Raises:
         ValueError: no problems, no policies or one named twice, a policy that does not parse, an unknown prompt.
     """
+    # 1. The decoding runs, all read before any decoding.
     if not problems:
         raise ValueError("problems is empty; expected at least one")
     if prompt not in PROMPTS:
         raise ValueError(f"prompt is '{prompt}'; expected one of {', '.join(PROMPTS)}")
     configs = {str(policy): dataclasses.replace(decoding, policy=policy) for policy in map(parse_policy, policies)}
     if ONE_PER_STEP in configs:
-        one_block = {"block_add_threshold": 1.0, "decoded_token_threshold": 1.0}
-        configs[ONE_PER_STEP] = dataclasses.replace(configs[ONE_PER_STEP], **one_block)  # type: ignore[arg-type]
+        configs[ONE_PER_STEP] = dataclasses.replace(
+            configs[ONE_PER_STEP], block_add_threshold=1.0, decoded_token_threshold=1.0
+        )
     if not configs or len(configs) != len(policies):
         raise ValueError(f"policies is {list(policies)}; expected at least one, and none twice")
     build_prompt = task.student_prompt if prompt == "student" else task.teacher_prompt
     prompts = [build_prompt(problem, tokenizer) for problem in problems]
+
     evaluation = Evaluation(name=name, task=task.name, points=[])
     for policy, config in configs.items():
-        rows: dict[int, tuple[dict[str, Any], int]] = {}  # by number of the problem: the response, its text's tokens
-        watch = Stopwatch()
-        for row in watch.timed(decode_stream(model, prompts, config, progress=progress)):
-            text = tokenizer.decode(row.response(), skip_special_tokens=True)
-            response = {
-                "id": problems[row.number].id,
+        # 2. The responses of one run, in the order of finishing; the clock stands while they are judged.
+        by_problem: dict[int, dict[str, Any]] = {}
+        text_tokens, seconds, started = 0, 0.0, time.perf_counter()
+        for sequence in decode_stream(model, prompts, config, progress=progress):
+            seconds += time.perf_counter() - started
+            problem = problems[sequence.number]
+            text = tokenizer.decode(sequence.response(), skip_special_tokens=True)
+            by_problem[sequence.number] = response = {
+                "id": problem.id,
                 "policy": policy,
-                "correct": task.is_correct(problems[row.number], text),
-                "tokens": row.response_length,
-                "forwards": row.forwards,
+                "correct": task.is_correct(problem, text),
+                "tokens": sequence.response_length,
+                "forwards": sequence.forwards,
                 "response": text,
             }
-            rows[row.number] = response, len(tokenizer.encode(text, add_special_tokens=False))
+            text_tokens += len(tokenizer.encode(text, add_special_tokens=False))
             if each is not None:
                 each(response)
-        responses = [rows[number][0] for number in range(len(problems))]
-        evaluation.responses += responses
-        evaluation.points.append(
-            Point(
-                policy=policy,
-                problems=len(problems),
-                correct=sum(one["correct"] for one in responses),
-                response_tokens=sum(one["tokens"] for one in responses),
-                text_tokens=sum(tokens for _, tokens in rows.values()),
-                forwards=sum(one["forwards"] for one in responses),
-                seconds=watch.seconds,
-            )
-        )
-    return evaluation
-
-
-class Stopwatch:
-    """Seconds spent waiting for what an iterator gives: decoding, without what is done with the responses."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def timed(self, values: Iterator[T]) -> Iterator[T]:
-        """The same values."""
-        started = time.perf_counter()
-        for value in values:
-            self.seconds += time.perf_counter() - started
-            yield value
             started = time.perf_counter()
-        self.seconds += time.perf_counter() - started
+        seconds += time.perf_counter() - started
+
+        # 3. What they come to.
+        responses = [by_problem[number] for number in range(len(problems))]
+        evaluation.responses += responses
+        correct, tokens, forwards = (sum(one[key] for one in responses) for key in ("correct", "tokens", "forwards"))
+        evaluation.points.append(Point(policy, len(problems), correct, tokens, text_tokens, forwards, seconds))
+    return evaluation

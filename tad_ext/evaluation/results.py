@@ -10,7 +10,6 @@ from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
 from tad_ext.evaluation.metrics import accuracy_percent, accuracy_standard_error, accuracy_under_parallelism
 
 ONE_PER_STEP = "topk:1"
-COUNTS = ("own", "published")  # of tokens per forward
 PUBLISHED_DEFINITION = "tokens of the decoded response text, special tokens left out / all forwards; sum / sum"
 
 
@@ -48,18 +47,12 @@ class Point:
 
     @property
     def tokens_per_second(self) -> float:
-        """Response tokens per second of decoding, all rows of a batch together."""
+        """Response tokens per second of decoding, all sequences of a batch together."""
         return self.response_tokens / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The counts and everything derived from them, as plain JSON values."""
-        derived = (
-            "accuracy",
-            "standard_error",
-            "tokens_per_forward",
-            "published_tokens_per_forward",
-            "tokens_per_second",
-        )
+        derived = [name for name, value in vars(Point).items() if isinstance(value, property)]
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
 
 
@@ -70,15 +63,15 @@ class Evaluation:
     name: str
     task: str
     points: list[Point]
-    count: str = "own"  # of COUNTS: which tokens per forward the curve, AUP and pictures go by
+    count: str = "own"  # or "published": which tokens per forward the curve, AUP and pictures go by
     responses: list[dict[str, Any]] = field(default_factory=list, repr=False)  # one per problem and policy
 
     def point(self, policy: str) -> Point:
         """The run of that policy. KeyError if there was none."""
-        for point in self.points:
-            if point.policy == policy:
-                return point
-        raise KeyError(f"no run with policy {policy}; there are {', '.join(point.policy for point in self.points)}")
+        points = {point.policy: point for point in self.points}
+        if policy not in points:
+            raise KeyError(f"no run with policy {policy}; there are {', '.join(points)}")
+        return points[policy]
 
     def tokens_per_forward(self, point: Point) -> float:
         """Of one of the runs, by this evaluation's count."""
@@ -101,9 +94,8 @@ class Evaluation:
         0 when no run has a single right answer, for which y_max would not be defined.
         """
         best = self.best_accuracy() if best_accuracy is None else best_accuracy
-        if best_accuracy is None and best == 0.0:
-            return 0.0
-        return accuracy_under_parallelism(self.curve(), best)
+        never_right = best_accuracy is None and best == 0.0
+        return 0.0 if never_right else accuracy_under_parallelism(self.curve(), best)
 
     def to_json(self, best_accuracy: float | None = None, *, best_accuracy_from: str = "given") -> dict[str, Any]:
         """Everything but the responses, with the definitions of the counts, as plain JSON values.

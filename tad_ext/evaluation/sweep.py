@@ -17,8 +17,11 @@ def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
     """The text form of a named policy at each of the thresholds, exactly; None: at values that fit its main parameter.
 
     Raises:
-        ValueError: a threshold that the policy does not take; None for a policy whose values have no natural range.
+        ValueError: no such policy; a threshold that it does not take; None for one whose values have no natural range.
     """
+    if policy not in policies_by_name:
+        known = ", ".join(sorted(policies_by_name))
+        raise ValueError(f"policy is '{policy}'; expected one of {known} (its values are thresholds)")
     name, main = next(iter(kinds_of(policies_by_name[policy]).items()), ("", Kind(str)))
     if main.type is str:
         raise ValueError(f"policy is '{policy}', which has no number to sweep first; expected one that has")

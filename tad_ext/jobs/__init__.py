@@ -3,7 +3,7 @@
 config.py   its settings, without torch: a dataclass whose docstring is what --help says of the command
 run.py      the job: a function with the folder's name that takes these settings
 
-A folder that holds both is a command; nothing else has to know of it.
+A folder that holds both is a command; nothing else has to know of it. What several share stands in common.py.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ class Settings:
     """
 
     named_by_class: ClassVar[bool] = False  # messages call a field Class.field
+    given: ClassVar[frozenset[str]] = frozenset()  # of settings by `made`: the options that were not left at defaults
 
     def __post_init__(self) -> None:
         prefix = f"{type(self).__name__}." if self.named_by_class else ""
@@ -116,7 +117,9 @@ def made(settings: type[T], values: Mapping[str, Any]) -> T:
             own[name] = about[name]["kind"](**changes)
         else:
             own[name] = pkgutil.resolve_name(about[name]["presets"])(preset, **changes)
-    return settings(**own)
+    result = settings(**own)
+    object.__setattr__(result, "given", frozenset(values))
+    return result
 
 
 def values_of(settings: Any) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 
-from tad_ext.data.tasks import Problem, Task, get_task
-from tad_ext.data.trajectories import Part, noted_model, read_parts
+from tad_ext.data.tasks import Problem, Task
+from tad_ext.data.trajectories import Part, noted_model
 from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
+from tad_ext.jobs.common import is_another_model
 from tad_ext.models.device import resolve_device, resolve_dtype
-from tad_ext.models.identity import described, identity_differences, identity_text, model_identity
+from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
 
@@ -39,15 +40,14 @@ class Sample:
 class CollectionPlan:
     """Everything that is known before the model is loaded."""
 
+    config: CollectConfig
     task: Task
     tokenizer: Any
     samples: Sequence[Sample]
     decoding: DecodeConfig
     metadata: TrajectoryMetadata
     output: Path
-    keep: str
     device: str
-    unit_size: int
     rank: int
     world_size: int
 
@@ -57,21 +57,18 @@ class CollectionPlan:
 
         Raises ValueError/TypeError naming the setting, its value and what was expected.
         """
+        # 1. Where, which problems and how.
         rank, world_size, device = _place(config.device)
-        task = get_task(config.task, data=config.data, teacher_prompt_form=config.teacher_prompt)
-        decoding = replace(
-            config.decoding,
-            gen_length=config.gen_length or task.gen_length,
-            block_length=config.block_length or task.block_length,
-            stop_at_eos=config.stop_at_eos,
-        )
+        task, problems, lengths = config.problems(config.seed)
+        decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos)
         dtype = resolve_dtype(config.dtype)
+
+        # 2. What the model's folder says of it, and what the output's says of an earlier run.
         model_config = load_config(config.model)
-        revision = _revision(config)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
             model=config.model,
-            model_revision=revision,
+            model_revision=_revision(config),
             tokenizer_hash=tokenizer_hash(tokenizer),
             task=task.name,
             split=config.split,
@@ -84,35 +81,11 @@ class CollectionPlan:
             stop_at_eos=decoding.stop_at_eos,
             dtype=str(dtype or model_config.dtype or "auto").removeprefix("torch."),
         )
-        samples = _samples(task, tokenizer, config, model_config.max_position_embeddings - decoding.gen_length)
+
+        # 3. The prompts, and last of all the folder.
+        samples = _samples(task, tokenizer, problems, model_config.max_position_embeddings - decoding.gen_length)
         output = output_folder(config.output)
-        return cls(
-            task,
-            tokenizer,
-            samples,
-            decoding,
-            metadata,
-            output,
-            config.keep,
-            device,
-            config.unit_size,
-            rank,
-            world_size,
-        )
-
-    def finished_ranges(self) -> list[ProblemRange]:
-        """What earlier runs have covered, in order, after checking that this run would have written the same.
-
-        Raises ValueError naming the file and what differs.
-        """
-        return [self._checked(part) for part in read_parts(self.output)]
-
-    def open_units(self, covered: Sequence[ProblemRange]) -> list[range]:
-        """This rank's share of the problems not covered: a unit's place decides, so that ranks agree without talking,
-        whatever each of them finds finished.
-        """
-        units = open_units(len(self.samples), covered, self.unit_size)
-        return [unit for unit in units if unit.start // self.unit_size % self.world_size == self.rank]
+        return cls(config, task, tokenizer, samples, decoding, metadata, output, device, rank, world_size)
 
     def digest(self, start: int, stop: int) -> str:
         """A hash of problems and prompts, which tells whether a part was made from the same ones."""
@@ -122,49 +95,27 @@ class CollectionPlan:
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def _checked(self, part: Part) -> ProblemRange:
-        noted, own = part.metadata.model_revision, self.metadata.model_revision
-        differing = identity_differences(noted, own, self.metadata.model) if noted != own else []
+    def checked(self, part: Part) -> ProblemRange:
+        """The problems of a part; ValueError, with its path, if this run would have written another one."""
+        problems, keep = part.problems, self.config.keep
+        differing = self.metadata.differences(part.metadata)
         if differing:
-            raise ValueError(
-                f"output: {part.path} was collected with another model: {described(differing)}; choose another folder "
-                f"or that model, or set allow_other_model"
+            name, own, found = differing[0]
+            foreign = f"was collected with {name} = {found!r}, this run has {own!r}"
+        elif problems is None:
+            foreign = "does not name the problems it covers, expected a part of tad collect"
+        elif problems.stop > len(self.samples):
+            foreign = f"covers problems up to number {problems.stop}, this run has {len(self.samples)} only (limit)"
+        elif problems.digest != self.digest(problems.start, problems.stop):
+            foreign = "was collected from other problems or prompts than the task gives now"
+        elif len(part.trajectories) != (problems.count if keep == "all" else problems.right):
+            foreign = (
+                f"was not collected with keep = {keep!r}: it holds {len(part.trajectories)} trajectories of "
+                f"{problems.count} problems, {problems.right} of them right"
             )
-        for name, expected, found in self.metadata.differences(part.metadata):
-            raise ValueError(
-                f"output: {part.path} was collected with {name} = {found!r}, this run has {expected!r}; "
-                f"choose another folder or the same settings"
-            )
-        problems = part.problems
-        if problems is None:
-            raise ValueError(
-                f"output: {part.path} does not name the problems it covers, expected a part of tad collect"
-            )
-        if problems.stop > len(self.samples):
-            raise ValueError(
-                f"limit: {part.path} covers problems up to number {problems.stop}, "
-                f"this run has {len(self.samples)} only"
-            )
-        if problems.digest != self.digest(problems.start, problems.stop):
-            raise ValueError(
-                f"output: {part.path} was collected from other problems or prompts than the task gives now"
-            )
-        if len(part.trajectories) != (problems.count if self.keep == "all" else problems.right):
-            raise ValueError(
-                f"output: {part.path} was not collected with keep = {self.keep!r}: it holds {len(part.trajectories)} "
-                f"trajectories of {problems.count} problems, {problems.right} of them right; choose another folder or "
-                f"the same settings"
-            )
-        return problems
-
-
-def _revision(config: CollectConfig) -> str:
-    """The model's identity, in the words of the files that are in the folder already, so that it stays one folder."""
-    own = model_identity(config.model)
-    noted = noted_model(config.output)
-    if noted is not None and (config.allow_other_model or not identity_differences(noted, own, config.model)):
-        return noted
-    return identity_text(own)
+        else:
+            return problems
+        raise ValueError(f"output: {part.path} {foreign}; choose another folder or the same settings")
 
 
 def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -> Iterator[range]:
@@ -181,48 +132,45 @@ def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -
         start = following
 
 
-def _samples(task: Task, tokenizer: Any, config: CollectConfig, longest: int) -> list[Sample]:
-    if longest < 1:
-        raise ValueError(
-            f"gen_length leaves no room for a prompt: expected less than the model's max_position_embeddings, "
-            f"got {1 - longest} more"
-        )
-    problems = task.problems(config.split, limit=config.limit, seed=config.seed)
-    if not problems:
-        raise ValueError(f"task {task.name!r} has no problems in split {config.split!r}")
-    samples = [
-        Sample(problem, list(task.student_prompt(problem, tokenizer)), list(task.teacher_prompt(problem, tokenizer)))
-        for problem in problems
-    ]
-    seen: set[str] = set()
-    for sample in samples:
-        if not sample.problem.reference or sample.teacher_prompt_ids == sample.prompt_ids:
-            raise ValueError(
-                f"problem {sample.problem.id!r} gives its teacher nothing that its student does not see, expected a "
-                f"reference in the teacher's prompt"
-            )
-        if sample.problem.id in seen:
-            raise ValueError(f"task {task.name!r} gives the problem id {sample.problem.id!r} twice, expected once")
-        seen.add(sample.problem.id)
-        length = max(len(sample.prompt_ids), len(sample.teacher_prompt_ids))
-        if length > longest:
-            raise ValueError(
-                f"problem {sample.problem.id!r} has a prompt of {length} tokens, expected at most {longest}: "
-                f"the model's max_position_embeddings less gen_length"
-            )
-    return samples
-
-
 def _place(device: str) -> tuple[int, int, str]:
     """(rank, world size, device) from the variables that torchrun and accelerate set."""
     defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     texts = {name: os.environ.get(name, default) for name, default in defaults.items()}
-    try:
-        rank, world_size, local_rank = map(int, texts.values())
-    except ValueError as error:
-        raise ValueError(f"expected integers in the environment variables {texts}") from error
-    if not 0 <= rank < world_size:
-        raise ValueError(f"expected 0 <= RANK < WORLD_SIZE, got RANK={rank} and WORLD_SIZE={world_size}")
+    if not all(map(str.isdecimal, texts.values())) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
+        raise ValueError(f"expected integers 0 <= RANK < WORLD_SIZE in the environment, got {texts}")
+    rank, world_size, local_rank = map(int, texts.values())
     if device == "auto" and torch.cuda.is_available():
         device = f"cuda:{local_rank}"
     return rank, world_size, str(resolve_device(device))
+
+
+def _revision(config: CollectConfig) -> str:
+    """The model's identity, in the words of the files that are in the folder already, so that it stays one folder."""
+    own, noted = model_identity(config.model), noted_model(config.output)
+    if noted is None:
+        return identity_text(own)
+    is_another_model(noted, own, config)  # which is refused, or allowed
+    return noted
+
+
+def _samples(task: Task, tokenizer: Any, problems: Sequence[Problem], longest: int) -> list[Sample]:
+    """The problems with their prompts of at most `longest` tokens, each with a name and a reference of its own."""
+    samples: dict[str, Sample] = {}
+    for problem in problems:
+        prompt, teacher_prompt = task.student_prompt(problem, tokenizer), task.teacher_prompt(problem, tokenizer)
+        sample = Sample(problem, list(prompt), list(teacher_prompt))
+        if not problem.reference or sample.teacher_prompt_ids == sample.prompt_ids:
+            raise ValueError(
+                f"problem {problem.id!r} gives its teacher nothing that its student does not see, expected a reference "
+                f"in the teacher's prompt"
+            )
+        if problem.id in samples:
+            raise ValueError(f"task {task.name!r} gives the problem id {problem.id!r} twice, expected once")
+        length = max(len(sample.prompt_ids), len(sample.teacher_prompt_ids))
+        if length > longest:
+            raise ValueError(
+                f"problem {problem.id!r} has a prompt of {length} tokens, expected at most {longest}: the model's "
+                f"max_position_embeddings less gen_length"
+            )
+        samples[problem.id] = sample
+    return list(samples.values())

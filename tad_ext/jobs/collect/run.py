@@ -1,8 +1,7 @@
-"""Collecting trajectories: the teacher decodes each problem one token per forward, and right answers are kept (or all).
+"""`tad collect`: the teacher decodes each problem one token per forward, and right answers are kept (or all).
 
 The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
-reveals, and in which order, is what the student later learns to do from the plain prompt in fewer forwards (TAD,
-arXiv 2605.09536).
+reveals, and in which order, the student later learns to do from the plain prompt in fewer forwards (arXiv 2605.09536).
 
 Problems are worked off in units of neighbouring problems. A finished unit is one part file that says which problems it
 covers, so a killed run is continued by the same command, with any number of ranks: only unfinished units are decoded
@@ -24,7 +23,7 @@ from tad_ext.data.trajectory_metadata import ProblemRange
 from tad_ext.decoding import decode
 from tad_ext.files import remove_leftovers
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.plan import CollectionPlan
+from tad_ext.jobs.collect.plan import CollectionPlan, open_units
 from tad_ext.models.loading import load_model
 
 
@@ -47,77 +46,76 @@ class CollectSummary:
 
 
 def collect(config: CollectConfig) -> CollectSummary:
-    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``: those with right
-    answers, or all of them.
+    """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``.
 
     Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
     off its own units and writes its own files; rank 0 shows progress and prints the summary.
 
-    Raises:
-        ValueError, TypeError: naming the setting, its value and what was expected; or a file in the folder that is
-            damaged, or that was made with other settings or from other problems.
-        FileNotFoundError: no such problem file.
-        RuntimeError: another run, still alive, wrote the same problems meanwhile.
+    Raises ValueError, TypeError naming the setting, its value and what was expected, or a file in the folder that is
+    damaged or of other settings or problems; FileNotFoundError for no such problem file; RuntimeError if another run,
+    still alive, wrote the same problems meanwhile.
     """
     started = time.perf_counter()
+    # 1. What is to be done, and what is done already.
     plan = CollectionPlan.make(config)
-    covered = plan.finished_ranges()
+    shown = plan.rank == 0
+    covered = [plan.checked(part) for part in read_parts(plan.output)]
     remove_leftovers(plan.output, f"part-{plan.rank:05d}-*.parquet")
-    if covered and plan.rank == 0:
+    if covered and shown:
         print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
-    units = plan.open_units(covered)
-    if units:
-        _work_off(plan, load_model(config.model, dtype=config.dtype, device=plan.device), units)
+
+    # 2. This rank's share of the rest: a unit's place decides, so that ranks agree without talking, whatever each of
+    #    them finds finished.
+    size, world_size = config.unit_size, plan.world_size
+    units = [one for one in open_units(len(plan.samples), covered, size) if one.start // size % world_size == plan.rank]
+    model = load_model(config.model, dtype=config.dtype, device=plan.device) if units else None
+    right = decoded = 0
+    share = "" if world_size == 1 else f" (rank 0 of {world_size})"
+    total, hidden = sum(map(len, units)), not (shown and units)
+    with tqdm(total=total, desc=f"collecting{share}", unit="problem", disable=hidden) as bar:
+        for unit in units:
+            records = _decode_unit(plan, model, unit, progress=shown)
+            _write_unit(plan, unit, records)
+            right, decoded = right + sum(record.correct for record in records), decoded + len(unit)
+            bar.set_postfix_str(f"accuracy {100 * right / decoded:.1f} %", refresh=False)
+            bar.update(len(unit))
+
+    # 3. What the folder holds now.
     summary = _summary(plan, time.perf_counter() - started)
-    if plan.rank == 0:
+    if shown:
         print(summary)
     return summary
-
-
-def _work_off(plan: CollectionPlan, model: Any, units: Sequence[range]) -> None:
-    shown = plan.rank == 0
-    share = "" if plan.world_size == 1 else f" (rank 0 of {plan.world_size})"
-    right = done = 0
-    with tqdm(total=sum(map(len, units)), desc=f"collecting{share}", unit="problem", disable=not shown) as bar:
-        for unit in units:
-            rows = _decode_unit(plan, model, unit, progress=shown)
-            _write_unit(plan, unit, rows)
-            right, done = right + sum(row.correct for row in rows), done + len(unit)
-            bar.set_postfix_str(f"accuracy {100 * right / done:.1f} %", refresh=False)
-            bar.update(len(unit))
 
 
 def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: bool) -> list[Trajectory]:
     """The unit's trajectories that are to be kept."""
     samples = plan.samples[unit.start : unit.stop]
     # decode gives its prompt number i the stream seed + i, so problem number n has the same stream in every unit.
-    config = replace(plan.decoding, seed=plan.metadata.seed * 2**32 + unit.start)
+    config = replace(plan.decoding, seed=plan.config.seed * 2**32 + unit.start)
     result = decode(model, [sample.teacher_prompt_ids for sample in samples], config, progress=progress)
-    rows = []
+    records = []
     for index, (sample, canvas, response) in enumerate(
         zip(samples, result.canvases(), result.responses(), strict=True)
     ):
         text = plan.tokenizer.decode(response, skip_special_tokens=True)
-        correct = plan.task.is_correct(sample.problem, text)
-        if correct or plan.keep == "all":
-            rows.append(
-                Trajectory(
-                    id=sample.problem.id,
-                    task=plan.task.name,
-                    prompt_ids=np.asarray(sample.prompt_ids),
-                    teacher_prompt_ids=np.asarray(sample.teacher_prompt_ids),
-                    response_ids=np.asarray(canvas),
-                    reveal_step=result.reveal_step[index].numpy(),
-                    num_steps=int(result.forwards[index]),
-                    correct=correct,
-                    answer=plan.task.extract_answer(text),
-                    reference=sample.problem.reference,
-                )
-            )
-    return rows
+        record = Trajectory(
+            id=sample.problem.id,
+            task=plan.task.name,
+            prompt_ids=np.asarray(sample.prompt_ids),
+            teacher_prompt_ids=np.asarray(sample.teacher_prompt_ids),
+            response_ids=np.asarray(canvas),
+            reveal_step=result.reveal_step[index].numpy(),
+            num_steps=int(result.forwards[index]),
+            correct=plan.task.is_correct(sample.problem, text),
+            answer=plan.task.extract_answer(text),
+            reference=sample.problem.reference,
+        )
+        if record.correct or plan.config.keep == "all":
+            records.append(record)
+    return records
 
 
-def _write_unit(plan: CollectionPlan, unit: range, rows: Sequence[Trajectory]) -> None:
+def _write_unit(plan: CollectionPlan, unit: range, records: Sequence[Trajectory]) -> None:
     # The first problem's number as sequence number: unique among parts that share no problem, whatever their unit size.
     others = list(plan.output.glob(f"part-*-{unit.start:08d}.parquet"))
     if others:
@@ -126,21 +124,15 @@ def _write_unit(plan: CollectionPlan, unit: range, rows: Sequence[Trajectory]) -
             f"stop it, then start this one again"
         )
     digest = plan.digest(unit.start, unit.stop)
-    right = sum(row.correct for row in rows)
+    right = sum(record.correct for record in records)
     problems = ProblemRange(unit.start, unit.stop, right=right, wrong=len(unit) - right, digest=digest)
-    write_part(plan.output / part_name(plan.rank, unit.start), plan.metadata, rows, problems=problems)
+    write_part(plan.output / part_name(plan.rank, unit.start), plan.metadata, records, problems=problems)
 
 
 def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
     parts = read_parts(plan.output)
     problems = sum(part.problems.count for part in parts if part.problems)
     right = sum(part.problems.right for part in parts if part.problems)
-    steps = [row.num_steps for part in parts for row in part.trajectories]
-    return CollectSummary(
-        problems=problems,
-        total=len(plan.samples),
-        kept=len(steps),
-        accuracy=right / problems if problems else 0.0,
-        mean_steps=sum(steps) / len(steps) if steps else 0.0,
-        seconds=seconds,
-    )
+    steps = [record.num_steps for part in parts for record in part.trajectories]
+    accuracy, mean_steps = right / max(problems, 1), sum(steps) / max(len(steps), 1)
+    return CollectSummary(problems, len(plan.samples), len(steps), accuracy, mean_steps, seconds)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tad_ext.jobs import JobSettings
 from tad_ext.jobs.collect.config import CollectionSeed
-from tad_ext.settings import Count, Index, LearningRate, PathText, Probability, setting
+from tad_ext.settings import Count, Device, Index, LearningRate, PathText, Probability, setting
 
 # What --smoke puts in the place of values that were left at their defaults. A teacher that is often right is learned
 # fastest from references alone; without right answers there would be nothing to distill.
@@ -39,14 +39,12 @@ class DemoConfig(JobSettings):
     smoke: bool = setting(False, help="the same chain in about a minute: too little of everything to show the effect")
     seed: CollectionSeed = setting(0, help="of everything random")
     threads: Count | None = setting(None, help="CPU threads; none: as PyTorch chooses")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", help="where to run everything")
+    device: Device = setting("auto", help="where to run everything: auto, cpu, cuda or cuda:N")
 
     pretrain_steps: Count = setting(2000, help="training steps of the base model")
     pretrain_batch_size: Count = setting(64, help="sequences per training step of the base model")
     pretrain_learning_rate: LearningRate = setting(3e-3, help="peak learning rate of the base model")
-    pretrain_reference_share: Probability = setting(
-        0.3, help="part of the base model's training texts with the reference in the prompt"
-    )
+    pretrain_reference_share: Probability = setting(0.3, help="part of its training texts with the reference")
     collect_problems: Count = setting(1200, help="training problems that the teacher decodes")
     delta: Index = setting(4, help="distilling: tokens revealed within this many steps are near")
     lora_rank: Count = setting(32, help="distilling: rank, and alpha, of the LoRA adapter")

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tad_ext.data.tasks import get_task
@@ -24,7 +25,6 @@ from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
-    ConfidenceDecay,
     Evaluation,
     confidence_by_distance,
     evaluate_model,
@@ -36,14 +36,13 @@ from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
 from tad_ext.jobs.demo.config import DemoConfig
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill
+from tad_ext.jobs.distill.run import ADAPTER_FOLDER, distill
 from tad_ext.jobs.merge.config import MergeConfig
 from tad_ext.jobs.merge.run import merge
 from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.jobs.pretrain.run import pretrain
 from tad_ext.models.device import resolve_device
-from tad_ext.models.loading import load_tokenizer
-from tad_ext.models.lora import load_merged
+from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.ops import backend_info
 from tad_ext.settings import values_of
 
@@ -55,38 +54,47 @@ OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confi
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
-def pretrain_settings(config: DemoConfig, output: Path) -> PretrainConfig:
-    """The base model."""
-    return PretrainConfig(
-        output=str(output / "base"),
-        steps=config.pretrain_steps,
-        batch_size=config.pretrain_batch_size,
-        learning_rate=config.pretrain_learning_rate,
-        reference_share=config.pretrain_reference_share,
-        seed=config.seed,
-        device=config.device,
-    )
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Runs the chain, prints the table, writes demo.json, curve.png and confidence_decay.png; returns what demo.json
+    holds. An earlier demo's files come back if this one does not reach its end.
+
+    Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
+    earlier demo.
+    """
+    config = config.with_smoke()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    resolve_device(config.device)
+    job_settings(config)  # their checks come before the stages, too
+    output = output_folder(config.output)
+    if any(output.iterdir()) and not (output / MARKER).is_file():
+        raise ValueError(
+            f"output is '{output}', which holds other files; expected a new or empty folder, or an earlier demo's"
+        )
+    with set_aside([output / name for name in (*OWN_FILES, MARKER)]):
+        return _run_stages(config, output)
 
 
-def collect_settings(config: DemoConfig, output: Path) -> CollectConfig:
-    """The teacher's trajectories: one token per step, with the privileged prompt."""
-    return CollectConfig(
-        model=str(output / "base"),
-        output=str(output / "trajectories"),
+def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, DistillConfig, MergeConfig]:
+    """The settings of the jobs: a base model, its trajectories, an adapter, and the model that it is merged into."""
+    base, trajectories, distilled = (str(Path(config.output) / name) for name in ("base", "trajectories", "distilled"))
+    adapter = Path(config.output) / "distill"
+    shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
+    of_base = {name: value for name, value in values_of(config).items() if name.startswith("pretrain_")}
+    named = {name.removeprefix("pretrain_"): value for name, value in of_base.items()}
+    pretraining = PretrainConfig(output=base, **named, **shared)
+    collection = CollectConfig(
+        model=base,
+        output=trajectories,
         task=TASK,
         limit=config.collect_problems,
         decoding=DecodeConfig(batch_size=config.decode_batch_size),
-        seed=config.seed,
-        device=config.device,
+        **shared,
     )
-
-
-def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
-    """The adapter."""
-    return DistillConfig(
-        model=str(output / "base"),
-        trajectories=str(output / "trajectories"),
-        output=str(output / "distill"),
+    distillation = DistillConfig(
+        model=base,
+        trajectories=trajectories,
+        output=str(adapter),
         loss=TADSettings(delta=config.delta),
         rank=config.lora_rank,
         alpha=float(config.lora_rank),
@@ -99,165 +107,105 @@ def distill_settings(config: DemoConfig, output: Path) -> DistillConfig:
         ),
         device=config.device,
     )
-
-
-def decode_settings(config: DemoConfig) -> DecodeConfig:
-    """How every evaluation of the demo decodes, but for the policy: block by block, greedy."""
-
-    task = get_task(TASK)
-    return DecodeConfig(
-        gen_length=task.gen_length,
-        block_length=task.block_length,
-        batch_size=config.decode_batch_size,
-        seed=config.seed,
-    )
-
-
-def demo(config: DemoConfig) -> dict[str, Any]:
-    """Runs the chain, prints the table, writes demo.json, curve.png and confidence_decay.png; returns what demo.json
-    holds. An earlier demo's files come back if this one does not reach its end.
-
-    Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
-    earlier demo.
-    """
-    config = config.with_smoke()
-
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    output = Path(config.output)
-    resolve_device(config.device)
-    distill_settings(config, output)  # its checks come before the stages, too
-    _check_folder(config)
-    with set_aside([output / name for name in (*OWN_FILES, MARKER)]):
-        return _run_stages(config, output)
+    merging = MergeConfig(model=base, adapter=str(adapter / ADAPTER_FOLDER), output=distilled)
+    return pretraining, collection, distillation, merging
 
 
 def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
-
-    task, decoding = get_task(TASK), decode_settings(config)
-    problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
+    pretraining, collection, distillation, merging = job_settings(config)
+    console = Console(highlight=False, markup=False)  # a path may hold brackets
+    smoke = "smoke run: the whole chain with too little training to show the effect"
+    console.print(smoke if config.smoke else __doc__.split("\n")[0])
     write_json(output / MARKER, values_of(config))
-    stages = _Stages(config)
+    task = get_task(TASK)
+    problems = task.problems("test", limit=config.evaluate_problems, seed=config.seed)
+    decoding = DecodeConfig(  # block by block, greedy
+        task.gen_length, task.block_length, batch_size=config.decode_batch_size, seed=config.seed
+    )
+    seconds: dict[str, float] = {}
+    stage = partial(_stage, console, seconds)
 
-    with stages.next():
-        pretrain(pretrain_settings(config, output))
-    tokenizer = load_tokenizer(output / "base")
-    base = load_merged(output / "base", None, device=config.device)
-
-    with stages.next():
-        before = evaluate_model(base, tokenizer, task, problems, SWEEP, decoding, name="base", progress=True)
-        teacher = evaluate_model(
-            base, tokenizer, task, problems, [ONE_PER_STEP], decoding, name="teacher", prompt="teacher", progress=True
+    def measured(model: Any, name: str, policies: Sequence[str], prompt: str = "student") -> Evaluation:
+        return evaluate_model(
+            model, tokenizer, task, problems, policies, decoding, name=name, prompt=prompt, progress=True
         )
-    with stages.next():
-        collect(collect_settings(config, output))
-    with stages.next():
-        adapter = distill(distill_settings(config, output)).adapter
-    with stages.next():
-        merge(MergeConfig(model=str(output / "base"), adapter=str(adapter), output=str(output / "distilled")))
-    distilled = load_merged(output / "distilled", None, device=config.device)
-    with stages.next():
-        after = evaluate_model(distilled, tokenizer, task, problems, SWEEP, decoding, name="distilled", progress=True)
-    with stages.next():
-        _, trajectories = read_trajectories(output / "trajectories")
-        decays = {
-            name: confidence_by_distance(
-                model,
-                trajectories[: config.decay_trajectories],
-                batch_size=config.decode_batch_size,
-                seed=config.seed,
-                progress=True,
-            )
-            for name, model in (("base", base), ("distilled", distilled))
-        }
-    report = _report(config, before, after, teacher, decays) | {"stage_seconds": stages.seconds}
-    _print(stages.console, config, report, output)
+
+    with stage():
+        pretrain(pretraining)
+    tokenizer = load_tokenizer(merging.model)
+    base = load_model(merging.model, device=config.device)
+    with stage():
+        before = measured(base, "base", SWEEP)
+        teacher = measured(base, "teacher", [ONE_PER_STEP], "teacher")
+    with stage():
+        collect(collection)
+    with stage():
+        distill(distillation)
+    with stage():
+        merge(merging)
+    distilled = load_model(merging.output, device=config.device)
+    with stage():
+        after = measured(distilled, "distilled", SWEEP)
+    with stage():
+        trajectories = read_trajectories(collection.output)[1][: config.decay_trajectories]
+        drawn: dict[str, Any] = {"batch_size": config.decode_batch_size, "seed": config.seed, "progress": True}
+        models = {"base": base, "distilled": distilled}
+        decays = {name: confidence_by_distance(model, trajectories, **drawn) for name, model in models.items()}
+
+    # One y_max for all, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
+    best = max(before.best_accuracy(), after.best_accuracy()) or 100.0
+    sides = {"base": before, "distilled": after, "teacher": teacher}
+    report = {
+        "settings": values_of(config),
+        **{
+            name: side.to_json(best, best_accuracy_from="the best point of base and distilled")
+            for name, side in sides.items()
+        },
+        "confidence_decay": {name: decay.to_json() for name, decay in decays.items()},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "peft")},
+        "kernels": backend_info(),
+        "stage_seconds": seconds,
+    }
+    _print(console, config, report, output)
     write_json(output / "demo.json", report)
     plot_accuracy_curve([before, after], output / "curve.png")
     plot_confidence_decay(decays, output / "confidence_decay.png")
     return report
 
 
-class _Stages:
-    """Numbers, titles and times of the stages, so that one always sees where the demo is."""
-
-    def __init__(self, config: DemoConfig) -> None:
-        self.console = Console(highlight=False, markup=False)  # a path may hold brackets
-        self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
-        self.say(
-            "smoke run: the whole chain with too little training to show the effect"
-            if config.smoke
-            else __doc__.split("\n")[0]
-        )
-
-    def say(self, text: object) -> None:
-        self.console.print(str(text))
-
-    @contextmanager
-    def next(self) -> Iterator[None]:
-        number = len(self.seconds)
-        title = STAGES[number]
-        begun = time.perf_counter()
-        heading = Text(f"{number + 1}/{len(STAGES)} {title}", "bold").append(
-            f"  ({begun - self._start:.0f} s)", "default"
-        )
-        self.console.rule(heading, align="left")
-        yield
-        self.seconds[title] = time.perf_counter() - begun
-        self.say(f"{title}: {self.seconds[title]:.1f} s")
-
-
-def _check_folder(config: DemoConfig) -> None:
-    """Makes the output folder; one that no demo wrote is refused unless it is empty."""
-
-    output = output_folder(config.output)
-    if any(output.iterdir()) and not (output / MARKER).is_file():
-        raise ValueError(
-            f"output is '{output}', which holds other files; expected a new or empty folder, or an earlier demo's"
-        )
-
-
-def _report(
-    config: DemoConfig, before: Evaluation, after: Evaluation, teacher: Evaluation, decays: dict[str, ConfidenceDecay]
-) -> dict[str, Any]:
-
-    # One y_max for both, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
-    best = max(before.best_accuracy(), after.best_accuracy()) or 100.0
-    origin = "the best point of base and distilled"
-    return {
-        "settings": values_of(config),
-        "base": before.to_json(best, best_accuracy_from=origin),
-        "distilled": after.to_json(best, best_accuracy_from=origin),
-        "teacher": teacher.to_json(best, best_accuracy_from=origin),
-        "confidence_decay": {name: decay.to_json() for name, decay in decays.items()},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "peft")},
-        "kernels": backend_info(),
-    }
+@contextmanager
+def _stage(console: Console, seconds: dict[str, float]) -> Iterator[None]:
+    """Says what begins, so that one always sees where the demo is, and notes how many seconds it took."""
+    number, title = len(seconds), STAGES[len(seconds)]
+    heading = Text(f"{number + 1}/{len(STAGES)} {title}", "bold")
+    console.rule(heading.append(f"  ({sum(seconds.values()):.0f} s)", "default"), align="left")
+    begun = time.perf_counter()
+    yield
+    seconds[title] = time.perf_counter() - begun
+    console.print(f"{title}: {seconds[title]:.1f} s")
 
 
 def _print(console: Console, config: DemoConfig, report: dict[str, Any], output: Path) -> None:
-    table = Table(title=f"{TASK}, {report['base']['problems']} test problems: accuracy in %, tokens per forward (TPF)")
-    table.add_column("")
-    for heading in ("one per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP"):
-        table.add_column(heading, justify="right")
-    for name in ("base", "distilled"):
-        points = {point["policy"]: point for point in report[name]["points"]}
-        cells = [_cells(points[policy]) for policy in (ONE_PER_STEP, COMPARED)]
-        table.add_row(name, *cells[0], *cells[1], f"{report[name]['aup']:.1f}")
-    table.add_row("teacher + reference", *_cells(report["teacher"]["points"][0]), "", "", "", style="dim")
+    base, distilled, teacher = (report[name] for name in ("base", "distilled", "teacher"))
+    headings = ("one per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP")
+    table = Table(
+        Column(),
+        *(Column(heading, justify="right") for heading in headings),
+        title=f"{TASK}, {base['problems']} test problems: accuracy in %, tokens per forward (TPF)",
+    )
+    for name, side in (("base", base), ("distilled", distilled)):
+        points = {point["policy"]: point for point in side["points"]}
+        table.add_row(name, *_cells(points[ONE_PER_STEP]), *_cells(points[COMPARED]), f"{side['aup']:.1f}")
+    table.add_row("teacher + reference", *_cells(teacher["points"][0]), "", "", "", style="dim")
     console.print()
     console.print(table)
-    console.print(f"TPF: {report['base']['definitions']['tokens_per_forward']}", style="dim")
-    console.print(
-        f"AUP: y_max = {report['base']['best_accuracy']:.1f} %, {report['base']['best_accuracy_from']}", style="dim"
-    )
+    console.print(f"TPF: {base['definitions']['tokens_per_forward']}", style="dim")
+    console.print(f"AUP: y_max = {base['best_accuracy']:.1f} %, {base['best_accuracy_from']}", style="dim")
     if config.smoke:
         console.print("Smoke run: these numbers show that the chain works, not what the method does.")
-    console.print(
-        f"{sum(report['stage_seconds'].values()):.0f} s in all; pictures, numbers and checkpoints are in {output}"
-    )
+    seconds = sum(report["stage_seconds"].values())
+    console.print(f"{seconds:.0f} s in all; pictures, numbers and checkpoints are in {output}")
 
 
 def _cells(point: dict[str, Any]) -> tuple[str, str]:

@@ -7,16 +7,7 @@ from typing import Annotated, Literal
 
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
 from tad_ext.jobs import JobSettings
-from tad_ext.settings import (
-    Between,
-    Count,
-    DType,
-    Index,
-    PathText,
-    Positive,
-    group,
-    setting,
-)
+from tad_ext.settings import Between, Count, Device, DType, Index, PathText, Positive, group, setting
 
 
 @dataclass(frozen=True)
@@ -34,13 +25,9 @@ class DistillConfig(JobSettings):
     model: PathText = setting(help="folder of the model to train; with its adapter off it is also the teacher")
     trajectories: PathText = setting(help="folder of trajectory files written by tad collect")
     output: PathText = setting(help="folder to write the adapter, the checkpoints and the loss curve into")
-    keep: Literal["correct", "all"] = setting(
-        "correct", help="which trajectories to train on: correct, as published, or all that the folder holds"
-    )
+    keep: Literal["correct", "all"] = setting("correct", help="trajectories to train on: correct (as published) or all")
 
-    objective: str = setting(
-        "tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; the settings from delta to normalization are tad's"
-    )
+    objective: str = setting("tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; delta to normalization are tad's")
     loss: TADSettings = group(TADSettings)
 
     rank: Count = setting(128, help="rank of the LoRA adapter")
@@ -53,13 +40,9 @@ class DistillConfig(JobSettings):
 
     training: TrainingSettings = group(TrainingSettings)
     save_every: Index = setting(0, help="also save the adapter every so many optimizer steps; 0: at the end only")
-    overwrite: bool = setting(
-        False, help="replace the adapter and checkpoints that output holds, once this run is complete"
-    )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", help="where to train; of several GPUs, accelerate chooses")
-    dtype: DType = setting(
-        "auto", help="of the frozen model: auto (the checkpoint's), float32 or bfloat16; the adapter is float32"
-    )
+    overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")
+    device: Device = setting("auto", help="auto, cpu, cuda or cuda:N; with several processes, each has its own GPU")
+    dtype: DType = setting("auto", help="of the frozen model, auto: as stored; the adapter is float32")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,7 +26,7 @@ from tad_ext.models.device import resolve_device
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
-from tad_ext.settings import values_of
+from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
 CHECKPOINT_FOLDER = "checkpoint-{step:06d}"
@@ -51,14 +52,21 @@ def distill(config: DistillConfig) -> DistillResult:
     CPU the same settings give the same adapter bit for bit.
 
     Raises:
-        ValueError: a setting out of range, an output that cannot be written to, trajectories that do not fit the model,
-            target names that match nothing.
+        ValueError: a setting out of range or that the objective does not have, an output that cannot be written to,
+            trajectories that do not fit the model, target names that match nothing.
         FileExistsError: `output` holds an adapter or checkpoints already and `overwrite` is off.
         FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
         OSError: the adapter could not be written; it says where it is instead.
     """
-    objective = objective_class(config.objective)
-    settings = objective_settings(config)
+    # 1. The settings, the output and the trajectories, before any work.
+    objective, values = objective_class(config.objective), used_settings(config)
+    own = {field.name for field in fields(objective.Settings)}
+    settings = objective.Settings(**{name: value for name, value in values.items() if name in own})
+    if ":" in config.device and ("LOCAL_RANK" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"):
+        raise ValueError(
+            f"device is {config.device!r} under torchrun or accelerate, which give each process a GPU of its own; "
+            f"expected auto, cpu or cuda"
+        )
     device = resolve_device(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
@@ -75,7 +83,9 @@ def distill(config: DistillConfig) -> DistillResult:
         raise ValueError(f"trajectories {config.trajectories!r} hold no {wanted}")
     tokenizer = load_tokenizer(config.model)
 
-    # Mixed precision is autocast around the objective, so that it depends on the model's dtype and on nothing else.
+    # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
+    if device.index is not None:
+        torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     if accelerator.is_main_process:
         tried_folder(output)
@@ -88,7 +98,6 @@ def distill(config: DistillConfig) -> DistillResult:
         accelerator.print(
             f"note: the trajectories were collected with another model ({metadata.model}): {described(differing)}"
         )
-    states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
     adapted = add_lora(
         model,
         rank=config.rank,
@@ -97,9 +106,11 @@ def distill(config: DistillConfig) -> DistillResult:
         target_modules=config.target_modules,
         seed=config.training.seed,
     )
+
+    # 3. The training, of which the first process writes everything down.
+    states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
-
     records = train(objective(adapted, settings), states, config.training, accelerator)
     started = time.perf_counter()
     history = _write_down(records, adapted, output, config) if accelerator.is_main_process else list(records)
@@ -109,10 +120,17 @@ def distill(config: DistillConfig) -> DistillResult:
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
 
 
-def objective_settings(config: DistillConfig) -> Any:
-    """The numbers of the objective: those of the job's settings that it has by the same name."""
-    settings, values = objective_class(config.objective).Settings, values_of(config)
-    return settings(**{field.name: values[field.name] for field in fields(settings) if field.name in values})
+def used_settings(config: DistillConfig) -> dict[str, Any]:
+    """All settings but those that other objectives have and the chosen one has not; ValueError if one was given."""
+    own = {field.name for field in fields(objective_class(config.objective).Settings)}
+    values = values_of(config)
+    for option in options_of(DistillConfig):
+        if option.group in ("", "training") or option.name in own:
+            continue
+        value = values.pop(option.name)
+        if option.name in config.given or value != option.default:
+            raise ValueError(f"{option.name} is {value!r}; objective {config.objective!r} has no such setting")
+    return values
 
 
 def _write_down(
@@ -140,7 +158,8 @@ def _earlier_files(output: Path) -> list[Path]:
 
 
 def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:
-    write_json(output / HISTORY_FILE, {"settings": values_of(config), "steps": [asdict(record) for record in history]})
+    report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
+    write_json(output / HISTORY_FILE, report)
 
 
 def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:

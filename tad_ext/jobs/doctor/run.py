@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +24,11 @@ from tad_ext.jobs.doctor.config import DoctorConfig
 REQUIRED = {
     "torch": "everything",
     "numpy": "everything",
+    "lazy_loader": "everything",
     "transformers": "models and tokenizers",
     "tokenizers": "models and tokenizers",
     "safetensors": "models and tokenizers",
+    "jinja2": "chat templates",
     "peft": "distill, merge and adapters",
     "accelerate": "distill",
     "pyarrow": "collect and distill (trajectory files)",
@@ -42,6 +44,7 @@ BUILD = {
     "pytest-benchmark": "the benchmarks",
 }
 MIB = 2**20
+STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -56,46 +59,45 @@ class Finding:
     note: str = ""
 
 
-def doctor(config: DoctorConfig | None = None) -> int:
+def doctor(config: DoctorConfig) -> int:
     """Prints the report; returns the exit code, 1 if the core is broken: torch, transformers or tad_ext do not
     import.
     """
     sections = examine()
-    if config is not None and config.json:
-        Console(soft_wrap=True).print_json(
-            data={title: [vars(one) for one in found] for title, found in sections.items()}
-        )
+    console = Console(markup=False, soft_wrap=config.json)  # what is found may hold brackets
+    if config.json:
+        console.print_json(data={title: [vars(one) for one in found] for title, found in sections.items()})
     else:
-        _print(sections)
-    return 1 if any(one.state == "broken" for found in sections.values() for one in found) else 0
+        _print(console, sections)
+    return int(any(one.state == "broken" for found in sections.values() for one in found))
 
 
 def examine() -> dict[str, list[Finding]]:
     """The findings under their headings."""
+    try:
+        torch: Any = importlib.import_module("torch")
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    except Exception:  # the core's findings say why
+        torch, gpus = None, range(0)
     return {
         "versions": [
             Finding("python", platform.python_version(), note=sys.executable),
-            _package("tad_ext", "", "missing", note="not installed, used from its source folder"),
-            *(_package(name, use, "broken") for name, use in REQUIRED.items()),
-            *(_package(name, use, "missing") for name, use in BUILD.items()),
+            _package("tad_ext", "missing", "not installed, used from its source folder"),
+            *(_package(name, "broken", f"needed for {use}: pip install {name}") for name, use in REQUIRED.items()),
+            *(_package(name, "missing", f"needed for {use}: pip install {name}") for name, use in BUILD.items()),
         ],
-        "core": [
-            _imports("tad_ext.ops"),
-            _imports("tad_ext.models"),
-            _imports("tad_ext.decoding"),
-            _imports("tad_ext.data"),
-        ],
-        "kernels": _kernels(),
-        "cpu": _cpu(),
-        "gpu": _gpus(),
+        "core": [_imports(f"tad_ext.{layer}") for layer in ("ops", "models", "decoding", "data")],
+        "kernels": _kernels([torch.cuda.get_device_capability(index) for index in gpus]),
+        "cpu": _cpu(torch),
+        "gpu": [] if torch is None else _gpus(torch, gpus),
     }
 
 
-def _package(name: str, use: str, absent: str, *, note: str = "") -> Finding:
+def _package(name: str, absent: str, note: str) -> Finding:
     try:
         return Finding(name, version(name))
     except PackageNotFoundError:
-        return Finding(name, "not installed", absent, note or f"needed for {use}: pip install {name}")
+        return Finding(name, "not installed", absent, note)
 
 
 def _imports(module: str) -> Finding:
@@ -107,14 +109,14 @@ def _imports(module: str) -> Finding:
     return Finding(module, "imports")
 
 
-def _kernels() -> list[Finding]:
+def _kernels(capabilities: Sequence[tuple[int, int]]) -> list[Finding]:
     try:
         from tad_ext.ops import backend_info
 
         info = backend_info()
     except Exception as error:
         return [Finding("compiled kernels", "unknown", "broken", f"{type(error).__name__}: {error}")]
-    return kernel_findings(info, _capabilities())
+    return kernel_findings(info, capabilities)
 
 
 def kernel_findings(info: dict[str, Any], capabilities: Sequence[tuple[int, int]] = ()) -> list[Finding]:
@@ -122,23 +124,17 @@ def kernel_findings(info: dict[str, Any], capabilities: Sequence[tuple[int, int]
     if info["compiled"]:
         cpu = Finding("C++ kernels", f"compiled, running as {info['cpu_capability']}")
     else:
-        why = info.get("error") or "no reason recorded"
-        reference = info["cpu_capability"] == "reference"
-        cpu = Finding("C++ kernels", "not used", "missing" if reference else "broken", why)
-    if info["cuda_built"]:
-        return [cpu, _cuda_kernels(info["cuda_architectures"], capabilities)]
-    why = info.get("cuda_reason") or "no reason recorded"
-    note = f"{why}; on a GPU set TAD_EXT_REFERENCE=1: plain PyTorch does their work"
-    return [cpu, Finding("CUDA kernels", "not compiled", "missing", note)]
-
-
-def _cuda_kernels(architectures: str, capabilities: Sequence[tuple[int, int]]) -> Finding:
-    value = f"compiled for {architectures}"
+        state = "missing" if info["cpu_capability"] == "reference" else "broken"
+        cpu = Finding("C++ kernels", "not used", state, info.get("error") or "no reason recorded")
+    if not info["cuda_built"]:
+        why = info.get("cuda_reason") or "no reason recorded"
+        note = f"{why}; on a GPU set TAD_EXT_REFERENCE=1: plain PyTorch does their work"
+        return [cpu, Finding("CUDA kernels", "not compiled", "missing", note)]
+    architectures = info["cuda_architectures"]
     lost = [f"{major}.{minor}" for major, minor in capabilities if not runs_on(architectures, (major, minor))]
-    if not lost:
-        return Finding("CUDA kernels", value)
     note = f"these do not run on a GPU of compute capability {', '.join(lost)}: install tad_ext again on this machine"
-    return Finding("CUDA kernels", value, "missing", note)
+    state, note = ("missing", note) if lost else ("ok", "")
+    return [cpu, Finding("CUDA kernels", f"compiled for {architectures}", state, note)]
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
@@ -149,46 +145,29 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     """
     for kind, major, minor, suffix in re.findall(r"(sm|compute)_(\d+)(\d)([af]?)", architectures):
         target = (int(major), int(minor))
-        if suffix == "a":
-            fits = capability == target
-        elif kind == "sm" or suffix == "f":
-            fits = capability[0] == target[0] and capability >= target
-        else:
-            fits = capability >= target
-        if fits:
+        compatible = capability[0] == target[0] or (kind == "compute" and not suffix)
+        if capability == target or (capability > target and compatible and suffix != "a"):
             return True
     return False
 
 
-def _capabilities() -> list[tuple[int, int]]:
-    """The compute capability of each GPU here."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
-
-
-def _cpu() -> list[Finding]:
+def _cpu(torch: Any) -> list[Finding]:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings = [Finding("processor", _processor_name()), Finding("cores this process may use", str(cores))]
-    try:
-        import torch
-    except Exception:
-        return findings
-    return [
-        *findings,
-        Finding("instruction set", torch.backends.cpu.get_cpu_capability(), note="as PyTorch uses it"),
-        Finding("threads", str(torch.get_num_threads()), note="OMP_NUM_THREADS sets them"),
-    ]
+    findings = [Finding("processor", processor), Finding("cores this process may use", str(cores))]
+    if torch is not None:
+        capability = torch.backends.cpu.get_cpu_capability()
+        findings.append(Finding("instruction set", capability, note="as PyTorch uses it"))
+        findings.append(Finding("threads", str(torch.get_num_threads()), note="OMP_NUM_THREADS sets them"))
+    return findings
 
 
-def _gpus() -> list[Finding]:
-    try:
-        import torch
-    except Exception:
-        return []
-    if not torch.cuda.is_available():
+def _gpus(torch: Any, indices: Sequence[int]) -> list[Finding]:
+    if not indices:
         driver = shutil.which("nvidia-smi") is not None
         if torch.version.cuda is None:
             why = "this PyTorch is built for the CPU only" + ("; install a CUDA build of it" if driver else "")
@@ -196,36 +175,26 @@ def _gpus() -> list[Finding]:
             why = "PyTorch sees none" + ("" if driver else "; no NVIDIA driver found")
         return [Finding("GPU", "none", "missing", f"{why}; everything runs on the CPU, large models slowly")]
     findings = [Finding("CUDA", str(torch.version.cuda), note="of this PyTorch")]
-    for index in range(torch.cuda.device_count()):
+    for index in indices:
         gpu = torch.cuda.get_device_properties(index)
         memory = f"{gpu.total_memory // MIB:,} MiB"
         findings.append(Finding(f"GPU {index}", gpu.name, note=f"{memory}, compute capability {gpu.major}.{gpu.minor}"))
     return findings
 
 
-def _processor_name() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _print(sections: dict[str, list[Finding]]) -> None:
-    console = Console(markup=False)  # what is found may hold brackets
+def _print(console: Console, sections: dict[str, list[Finding]]) -> None:
     for title, findings in sections.items():
         table = Table(
             title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
         )
         for one in findings:
-            style = {"ok": "green", "missing": "yellow", "broken": "bold red"}[one.state]
-            table.add_row(Text(one.state, style), one.item, one.value, one.note)
+            table.add_row(Text(one.state, STYLES[one.state]), one.item, one.value, one.note)
         console.print(table)
         console.print()
     console.print(_verdict([one for found in sections.values() for one in found]), highlight=False)
 
 
-def _verdict(findings: Iterable[Finding]) -> str:
+def _verdict(findings: Sequence[Finding]) -> str:
     states = [one.state for one in findings]
     if "broken" in states:
         return "Something that tad_ext cannot do without is broken; the lines marked broken say what."

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from tad_ext.data.tasks import get_task
-from tad_ext.data.trajectories import read_trajectories
-from tad_ext.decoding.policies import policies_by_name
+from tad_ext.data.trajectories import Trajectory, read_trajectories
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.measure import evaluate_model
 from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
@@ -22,63 +20,47 @@ from tad_ext.files import add_json_line, json_lines, output_folder, successor, t
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer
-from tad_ext.models.lora import load_merged
 from tad_ext.settings import values_of
 
 RESPONSES, REPORT = "responses.jsonl", "evaluation.json"
 ACCURACY_CURVE, DECAY_CURVE = "accuracy_curve.png", "confidence_decay.png"
-OWN_FILES = (RESPONSES, REPORT, ACCURACY_CURVE, DECAY_CURVE)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Runs `tad evaluate`: evaluation.json, responses.jsonl and accuracy_curve.png in ``config.output``; returns what
-    evaluation.json holds.
+    """Writes evaluation.json, responses.jsonl and accuracy_curve.png, with ``config.trajectories`` also
+    confidence_decay.png and its numbers; returns what evaluation.json holds.
 
-    With ``config.trajectories`` also confidence_decay.png, and its numbers under "confidence_decay". Responses are
-    written as they come, numbers when they are known, and pictures last; an earlier evaluation's files stand until all
-    of this one's are written.
+    Responses are written as they come, numbers when they are known, and pictures last; an earlier evaluation's files
+    stand until all of this one's are written.
 
-    Raises:
-        ValueError, TypeError: a setting that is wrong, before the model is loaded; what `load_model` and the others
-            raise.
-        FileNotFoundError: no such problem file.
+    Raises ValueError and TypeError for a wrong setting, before the model is loaded, FileNotFoundError for no such
+    problem file; what `load_merged` raises.
     """
-    policies = _policies(config)
-    task = get_task(config.task, data=config.data, teacher_prompt_form=config.teacher_prompt)
-    lengths = {
-        "gen_length": config.gen_length or task.gen_length,
-        "block_length": config.block_length or task.block_length,
-    }
-    decoding = replace(config.decoding, **lengths)  # type: ignore[arg-type]
-    problems = task.problems(config.split, limit=config.limit, seed=decoding.seed)
-    if not problems:
-        raise ValueError(f"split '{config.split}' of task '{config.task}' gives no problems with limit {config.limit}")
-    metadata, trajectories = (None, []) if config.trajectories is None else read_trajectories(config.trajectories)
-    if metadata is not None and metadata.task != config.task:
-        raise ValueError(
-            f"trajectories in '{config.trajectories}' are of task '{metadata.task}'; expected '{config.task}'"
-        )
-    if metadata is not None and not trajectories:
-        raise ValueError(f"trajectories in '{config.trajectories}' hold no trajectory; expected at least one")
+    # 1. Everything that can be wrong, before the model is loaded.
+    one_per_step = [ONE_PER_STEP] if config.one_per_step else []
+    policies = list(dict.fromkeys(one_per_step + sweep(config.policy, config.thresholds)))
+    if not policies:
+        raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
+    task, problems, lengths = config.problems(config.decoding.seed)
+    decoding = replace(config.decoding, **lengths)
+    trajectories = _trajectories(config)
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
     tried_folder(config.output)
-
     tokenizer = load_tokenizer(config.model)
-    model = load_merged(
-        config.model,
-        config.adapter,
-        dtype=config.dtype,
-        device=config.device,
-        allow_other_model=config.allow_other_model,
-    )
-    name = Path(config.model if config.adapter is None else config.adapter).resolve().name
+    model = config.load()
+
+    name = Path(config.adapter or config.model).resolve().name
     output = output_folder(config.output)
-    with successor(output, [output / one for one in OWN_FILES if (output / one).exists()]) as folder:
+    own_files = (output / one for one in (RESPONSES, REPORT, ACCURACY_CURVE, DECAY_CURVE))
+    with successor(output, [file for file in own_files if file.exists()]) as folder:
+        # 2. The responses, written as they come.
         evaluation = evaluate_model(
             model, tokenizer, task, problems, policies, decoding, name=name, prompt=config.prompt, progress=True,
             each=partial(add_json_line, folder / RESPONSES),
         )  # fmt: skip
+
+        # 3. The numbers, and the responses in the order of the problems.
         evaluation.count = config.count
         report = evaluation.to_json(config.best_accuracy) | {
             "model_fingerprint": model_fingerprint(config.model),
@@ -86,7 +68,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         }
         _print(evaluation, report)  # first: a terminal is never full
         write_json(folder / REPORT, report)
-        write_text(folder / RESPONSES, json_lines(evaluation.responses))  # now in the order of the problems
+        write_text(folder / RESPONSES, json_lines(evaluation.responses))
+
+        # 4. The confidence in trajectories, and the pictures.
         if trajectories:
             decay = confidence_by_distance(model, trajectories, seed=decoding.seed, progress=True)
             report["confidence_decay"] = decay.to_json()
@@ -97,30 +81,31 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return report
 
 
-def _policies(config: EvaluateConfig) -> list[str]:
-    """The policies to run; checks what only the sweep knows."""
-    if config.policy not in policies_by_name:
-        known = ", ".join(sorted(policies_by_name))
-        raise ValueError(f"policy is '{config.policy}'; expected one of {known} (its values are thresholds)")
-    policies = [ONE_PER_STEP] if config.one_per_step else []
-    policies = list(dict.fromkeys(policies + sweep(config.policy, config.thresholds)))
-    if not policies:
-        raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
-    return policies
+def _trajectories(config: EvaluateConfig) -> list[Trajectory]:
+    """Those of the confidence curve, which are of the same task; none without `config.trajectories`."""
+    if config.trajectories is None:
+        return []
+    metadata, trajectories = read_trajectories(config.trajectories)
+    if metadata.task != config.task or not trajectories:
+        raise ValueError(
+            f"trajectories in '{config.trajectories}' are {len(trajectories)} of task '{metadata.task}'; expected at "
+            f"least one of '{config.task}'"
+        )
+    return trajectories
 
 
 def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
-    table = Table(title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems")
-    for heading in ("policy", "accuracy, %", "tokens / forward", "published count", "tokens / s"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=heading == "policy")
+    headings = ("accuracy, %", "tokens / forward", "published count", "tokens / s")
+    table = Table(
+        Column("policy", no_wrap=True),
+        *(Column(heading, justify="right") for heading in headings),
+        title=f"{evaluation.name} on {evaluation.task}, {report['problems']} problems",
+    )
     for point in evaluation.points:
-        table.add_row(
-            point.policy,
-            f"{point.accuracy:.1f} ± {point.standard_error:.1f}",
-            f"{point.tokens_per_forward:.2f}",
-            f"{point.published_tokens_per_forward:.2f}",
-            f"{point.tokens_per_second:.0f}",
-        )
+        accuracy = f"{point.accuracy:.1f} ± {point.standard_error:.1f}"
+        published = f"{point.published_tokens_per_forward:.2f}"
+        speed = f"{point.tokens_per_second:.0f}"
+        table.add_row(point.policy, accuracy, f"{point.tokens_per_forward:.2f}", published, speed)
     console = Console(markup=False)  # a path may hold brackets
     console.print(table)
     counted = "" if evaluation.count == "own" else f"{evaluation.count} count, "

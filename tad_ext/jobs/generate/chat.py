@@ -6,7 +6,7 @@ import time
 
 from tad_ext import interrupts
 from tad_ext.data.prompts import Message, chat_ids
-from tad_ext.jobs.generate.live_view import rates, terminal, view_of
+from tad_ext.jobs.generate.live_view import live_view, print_rates, rates
 from tad_ext.jobs.generate.session import Session
 
 
@@ -19,11 +19,12 @@ def chat(session: Session) -> None:
     """
     if not getattr(session.tokenizer, "chat_template", None):
         raise ValueError(f"interactive: the tokenizer of '{session.config.model}' has no chat template; use --prompt")
-    session.load()
+    _ = session.model  # loaded before the first question
     print("a chat with the model; Ctrl-C stops an answer, Ctrl-D ends the chat")
     messages: list[Message] = []
     turn = 0
     while True:
+        # 1. A question.
         try:
             question = input("> ")
         except EOFError:
@@ -35,51 +36,46 @@ def chat(session: Session) -> None:
             continue
         if not question.strip():
             continue
+
+        # 2. Its answer, without which it is forgotten.
         messages.append({"role": "user", "content": question})
         try:
             answer = _answer(session, messages, turn)
         except KeyboardInterrupt:
             interrupts.forget()
             print("(stopped; this turn is forgotten)")
-            messages.pop()
         except ValueError as error:  # a turn that the model cannot read is no reason to lose the others
             print(f"(not answered: {error})")
-            messages.pop()
         else:
             messages.append({"role": "assistant", "content": answer})
             turn += 1
+            continue
+        messages.pop()
 
 
 def _answer(session: Session, messages: list[Message], turn: int) -> str:
-    prompt = _fitting(session, messages)
-    started, console = time.perf_counter(), terminal()
-    if console is None:
-        [row] = session.stream({turn: prompt})
-    else:
-        with view_of(session, console) as view:
-            [row] = session.stream({turn: prompt}, view.watch)
-    text = session.text(row)
-    print(text)
-    if console is not None:
-        console.print(rates(row.response_length, row.forwards, time.perf_counter() - started), style="dim")
-    return text
+    """The answer to the last message, printed. Messages lose the oldest turns until they fit into the model.
 
-
-def _fitting(session: Session, messages: list[Message]) -> list[int]:
-    """Token ids of the conversation; its oldest turns are forgotten until it fits into the model. ValueError if the
-    last question alone does not.
+    ValueError if the last question alone does not fit.
     """
-    kept = list(messages)
+    first = 0
     while True:
-        prompt = chat_ids(session.tokenizer, kept)
+        prompt = chat_ids(session.tokenizer, messages[first:])
         try:
             session.check([prompt])
             break
         except ValueError:
-            if len(kept) == 1:
+            if first == len(messages) - 1:
                 raise
-            del kept[:2]
-    if len(kept) < len(messages):
+            first += 2
+    if first:
         print("(the conversation is too long for the model: its oldest turns are forgotten)")
-        messages[:] = kept
-    return prompt
+        del messages[:first]
+
+    started = time.perf_counter()
+    with live_view(session) as watch:
+        [sequence] = session.stream({turn: prompt}, watch)
+    text = session.text(sequence)
+    print(text)
+    print_rates(rates(sequence.response_length, sequence.forwards, time.perf_counter() - started))
+    return text

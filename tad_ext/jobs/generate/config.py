@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tad_ext.decoding.config import DecodeConfig
-from tad_ext.jobs import JobSettings
-from tad_ext.settings import Device, DType, PathText, group, setting
+from tad_ext.jobs.common import ModelSettings
+from tad_ext.settings import PathText, group, setting
 
 
-@dataclass(frozen=True)
-class GenerateConfig(JobSettings):
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(ModelSettings):
     """Decodes responses, several tokens per forward pass where the policy allows it. One prompt (--prompt) and a chat
     (--interactive) are shown in the terminal while the canvas fills. The responses to a file (--prompts) are written as
     they finish, with --output to generations.jsonl with their tokens and forwards; a run that was stopped goes on where
@@ -21,37 +21,16 @@ class GenerateConfig(JobSettings):
     summary = "answer a prompt, a file of prompts, or a chat"
     example = 'tad generate --model runs/distilled --prompt "..." --preset tad'
 
-    model: PathText = setting(help="checkpoint folder of the model")
-    adapter: PathText | None = setting(None, help="folder of a LoRA adapter to apply (merged before decoding)")
-    allow_other_model: bool = setting(
-        False,
-        help="go on although the adapter was trained on another base model, or the responses in output were made with "
-        "one",
-    )
+    allow_other_model: bool = setting(False, help="allow an adapter, or earlier responses in output, of another model")
     prompt: str | None = setting(None, help="one prompt; give this, --prompts or --interactive")
-    prompts: PathText | None = setting(
-        None, help='file of prompts: .jsonl with {"prompt": "..."} a line, otherwise one prompt a line'
-    )
-    interactive: bool = setting(
-        False,
-        help="chat: every line typed is answered with the conversation so far in the tokenizer's chat template; Ctrl-C "
-        "stops an answer, Ctrl-D ends the chat",
-    )
+    prompts: PathText | None = setting(None, help='file of prompts, one a line; .jsonl: {"prompt": "..."} a line')
+    interactive: bool = setting(False, help="chat; Ctrl-C stops an answer, Ctrl-D ends the chat")
     output: PathText | None = setting(
-        None,
-        help="folder for generations.jsonl, written response by response; give the same one again to continue; none: "
-        "responses are only printed",
+        None, help="folder for generations.jsonl, the same one to continue; none: only print"
     )
-    trace: bool = setting(
-        False, help="also write trace.jsonl, the forward that revealed each token, for tad plot trace"
-    )
-    chat: bool = setting(
-        True,
-        help="put prompts into the tokenizer's chat template, if it has one, as the user's message; not with --infill",
-    )
+    trace: bool = setting(False, help="also write trace.jsonl, which forward revealed which token, for tad plot trace")
+    chat: bool = setting(True, help="put prompts into the chat template, if there is one; not with --infill")
     decoding: DecodeConfig = group(DecodeConfig, presets="tad_ext.decoding.presets:preset")
-    device: Device = setting("auto", help="auto, cpu, cuda or cuda:N")
-    dtype: DType = setting("auto", help="auto (as stored), float32 or bfloat16")
 
     def __post_init__(self) -> None:
         super().__post_init__()

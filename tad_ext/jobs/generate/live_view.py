@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 from torch import Tensor
 
+from tad_ext.decoding.loop import Watch
+from tad_ext.decoding.result import response_length
+from tad_ext.jobs.generate.session import Session
 from tad_ext.terminal import printable
 
 MASK, MASK_STYLE, NEWEST_STYLE = "░", "dim", "bold green"
 _SECONDS_BETWEEN_FRAMES = 0.05
 
 
+@contextmanager
+def live_view(session: Session) -> Iterator[Watch | None]:
+    """What `Session.stream` takes to show the one prompt that it answers; None where there is no terminal."""
+    console = terminal()
+    if console is None:
+        yield None
+        return
+    tokenizer, tokens = session.tokenizer, session.tokens
+    view = LiveView(console, lambda ids: tokenizer.decode(ids, skip_special_tokens=True), tokens.mask, tokens.end)
+    with view.live:
+        yield view.watch
+
+
+def print_rates(text: str) -> None:
+    """Prints what `rates` gives, for a person who looks at the terminal."""
+    console = terminal()
+    if console is not None:
+        console.print(text, style="dim")
+
+
 def terminal() -> Console | None:
-    """Where a live view can be shown: standard output, if it is a terminal."""
+    """Standard output, if it is a terminal."""
     return Console(highlight=False) if sys.stdout.isatty() else None
 
 
@@ -33,7 +57,7 @@ def rates(tokens: int, forwards: int, seconds: float) -> str:
 class LiveView:
     """Shows the one prompt that is being answered: revealed text, masks as blocks, the newest tokens highlighted.
 
-    A context manager; `watch` is what `decode_stream` calls. The view vanishes when the block ends.
+    It is shown within the block of `live`; `watch` is what `decode_stream` calls.
 
     Args:
         decode: token ids to text, special tokens left out.
@@ -41,19 +65,12 @@ class LiveView:
     """
 
     def __init__(self, console: Console, decode: Callable[[list[int]], str], mask: int, ends: Sequence[int]) -> None:
-        self.decode, self.mask, self.ends = decode, mask, frozenset(ends)
+        self.decode, self.mask, self.ends = decode, mask, tuple(ends)
         self.canvas: list[int] = []
         self.reveal_step: list[int] = []
         self.forwards = 0
         self.started = self.drawn = time.perf_counter()
-        self._live = Live(self, console=console, auto_refresh=False, transient=True)
-
-    def __enter__(self) -> LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self.live = Live(self, console=console, auto_refresh=False, transient=True)
 
     def watch(self, numbers: list[int], canvas: Tensor, reveal_step: Tensor) -> None:
         """Takes the first canvas of a batch, and shows it unless the last one was shown a moment ago."""
@@ -62,7 +79,7 @@ class LiveView:
         now = time.perf_counter()
         if now - self.drawn >= _SECONDS_BETWEEN_FRAMES or self.forwards == 1:
             self.drawn = now
-            self._live.refresh()
+            self.live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = self.text().wrap(console, options.max_width)
@@ -76,19 +93,19 @@ class LiveView:
     def tokens(self) -> int:
         """Revealed so far, up to and including the first end-of-sequence token."""
         revealed = [token for token in self.canvas if token != self.mask]
-        return next((place + 1 for place, token in enumerate(revealed) if token in self.ends), len(revealed))
+        return response_length(revealed, self.ends)
 
     def text(self) -> Text:
         """The canvas as it is now."""
         newest, text = max(self.reveal_step, default=0), Text()
-        for masked, group in groupby(range(len(self.canvas)), key=lambda place: self.canvas[place] == self.mask):
-            places = list(group)
+        places = list(zip(self.canvas, self.reveal_step, strict=True))
+        for masked, group in groupby(places, key=lambda place: place[0] == self.mask):
+            ids, steps = zip(*group, strict=True)
             if masked:
-                text.append(MASK * len(places), style=MASK_STYLE)
-                continue
-            new = [self.reveal_step[place] == newest for place in places]
-            for is_new, piece in _pieces([self.canvas[place] for place in places], new, self.decode):
-                text.append(piece, style=NEWEST_STYLE if is_new else "")
+                text.append(MASK * len(ids), style=MASK_STYLE)
+            else:
+                for is_new, piece in _pieces(list(ids), [step == newest for step in steps], self.decode):
+                    text.append(piece, style=NEWEST_STYLE if is_new else "")
         return text
 
 
@@ -102,22 +119,7 @@ def _pieces(ids: list[int], marks: list[bool], decode: Callable[[list[int]], str
     for mark, group in groupby(marks):
         end += len(list(group))
         so_far = printable(decode(ids[:end]))
-        stop = len(whole) if end == len(ids) else max(start, _shared(whole, so_far))
+        shared = os.path.commonprefix([whole, so_far])  # noqa: RUF071 - of any two texts
+        stop = len(whole) if end == len(ids) else max(start, len(shared))
         yield mark, whole[start:stop]
         start = stop
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with together."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def view_of(session: Any, console: Console) -> LiveView:
-    """The view of what a `Session` decodes."""
-    return LiveView(
-        console,
-        lambda ids: session.tokenizer.decode(ids, skip_special_tokens=True),
-        session.tokens.mask,
-        session.tokens.end,
-    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION, DecodedSequence
-from tad_ext.decoding.traces import Trace
+from tad_ext.data.jsonl import read_jsonl, read_lines
+from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
+from tad_ext.files import tried_folder
 from tad_ext.jobs.generate.chat import chat
 from tad_ext.jobs.generate.config import GenerateConfig
-from tad_ext.jobs.generate.live_view import rates, terminal, view_of
+from tad_ext.jobs.generate.live_view import live_view, print_rates, rates
 from tad_ext.jobs.generate.output import OutputFolder
-from tad_ext.jobs.generate.prompts import encode, read_prompts
 from tad_ext.jobs.generate.session import Session
 
 Responses = dict[int, dict[str, Any]]
@@ -30,37 +32,61 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
     Returns one dict per prompt: index, prompt, response, tokens (revealed ones, up to and including the first
         end-of-sequence token or stop string), forwards. None for a chat.
 
-    Raises:
-        ValueError, TypeError: a setting that is wrong, before the model is loaded; a folder with responses to other
-            prompts or with other settings. FileNotFoundError: no such prompts file.
-        KeyboardInterrupt: after Ctrl-C, with a message on what is finished.
+    Raises ValueError, TypeError for a wrong setting and for a folder of other prompts or settings, before the model is
+        loaded; FileNotFoundError for no such prompts file; KeyboardInterrupt that says what is finished.
     """
     session = Session(config)
     if config.interactive:
         chat(session)
         return []
+
+    # 1. The prompts, and which of them are answered already.
     prompts = read_prompts(config)
-    ids = [encode(session.tokenizer, prompt, chat=config.chat) for prompt in prompts]
+    ids = [session.encode(prompt) for prompt in prompts]
     session.check(ids)
     output = None if config.output is None else OutputFolder(session, prompts)
-    finished: Responses = {} if output is None else dict(output.finished)
-    progress = _Progress(len(prompts), finished, is_file=config.prompts is not None)
+    finished: Responses = {} if output is None else output.finished
     waiting = {index: prompt for index, prompt in enumerate(ids) if index not in finished}
-    shown = config.prompts is None or output is None
+
+    # 2. The others, each finished as soon as it is decoded.
+    summary = rates(0, 0, 0.0)
     try:
         if waiting:
-            _answer(session, prompts, waiting, finished, output, progress)
+            summary = _answer(session, prompts, waiting, finished, output)
     except KeyboardInterrupt:
-        if shown:
-            _print(finished)
         saved = "with --output, the same command would continue"
         if output is not None:
             saved = f"they are in {output.path}, and the same command continues"
         raise KeyboardInterrupt(f"{len(finished)} of {len(prompts)} responses are finished; {saved}") from None
-    if shown:
-        _print(finished)
-    progress.print_summary()
+    finally:
+        if config.prompts is None or output is None:
+            for index in sorted(finished):
+                print(finished[index]["response"])
+
+    # 3. What they took.
+    if config.prompts is not None:
+        print(f"{len(prompts)} responses; this run: {summary}", file=sys.stderr)
+        print(f"tokens per forward: {TOKENS_PER_FORWARD_DEFINITION}", file=sys.stderr)
+    elif waiting:
+        print_rates(summary)
     return [finished[index] for index in range(len(prompts))]
+
+
+def read_prompts(config: GenerateConfig) -> list[str]:
+    """The prompts that the settings name. Raises ValueError (naming file and line), FileNotFoundError."""
+    if config.prompt is not None:
+        return [config.prompt]
+    path = Path(str(config.prompts))
+    if path.suffix != ".jsonl":
+        prompts = [line for _, line in read_lines(path, argument="prompts")]
+        if not prompts:
+            raise ValueError(f"prompts is '{path}', which holds no prompts")
+        return prompts
+    records = read_jsonl(path, argument="prompts")
+    for place, record in records:
+        if not isinstance(record.get("prompt"), str):
+            raise ValueError(f'{place}: expected {{"prompt": "..."}}, got {json.dumps(record)[:80]}')
+    return [record["prompt"] for _, record in records]
 
 
 def _answer(
@@ -69,74 +95,36 @@ def _answer(
     waiting: dict[int, list[int]],
     finished: Responses,
     output: OutputFolder | None,
-    progress: _Progress,
-) -> None:
-    """Decodes what waits; each response goes into `finished` and into the folder."""
+) -> str:
+    """Decodes what waits; each response goes into `finished` and into the folder. Returns the rates of it all."""
     if output is not None:
-        output.try_out()
-    session.load()  # before anything is written or shown
-    console = None if progress.is_file or session.decoding.infill else terminal()
+        tried_folder(output.path)
+    _ = session.model  # loaded before anything is written or shown
+    is_file, done, total = session.config.prompts is not None, len(finished), len(prompts)
+    tokens, forwards, summary = 0, 0, ""
     with ExitStack() as stack:
         if output is not None:
-            stack.enter_context(output)
-        stack.enter_context(progress)
-        view = None if console is None else stack.enter_context(view_of(session, console))
-        for row in session.stream(waiting, None if view is None else view.watch):
+            stack.enter_context(output.writing())
+        if done:
+            print(f"continuing: {done} of {total} prompts are answered already", file=sys.stderr)
+        bar = stack.enter_context(
+            tqdm(total=total, initial=done, unit="prompt", desc="generating", disable=not is_file)
+        )
+        watch = None if is_file or session.decoding.infill else stack.enter_context(live_view(session))
+        started = time.perf_counter()
+        for sequence in session.stream(waiting, watch):
             response = {
-                "index": row.number,
-                "prompt": prompts[row.number],
-                "response": session.text(row),
-                "tokens": row.revealed,
-                "forwards": row.forwards,
+                "index": sequence.number,
+                "prompt": prompts[sequence.number],
+                "response": session.text(sequence),
+                "tokens": sequence.revealed,
+                "forwards": sequence.forwards,
             }
             if output is not None:
-                traced = session.config.trace
-                output.add(
-                    response, Trace.of(row, session.decoding.block_length, session.tokenizer) if traced else None
-                )
-            finished[row.number] = response
-            progress.add(row)
-
-
-def _print(responses: Responses) -> None:
-    for index in sorted(responses):
-        print(responses[index]["response"])
-
-
-class _Progress:
-    """A bar for a file of prompts, and the rates of what this run decodes."""
-
-    def __init__(self, total: int, finished: Responses, *, is_file: bool) -> None:
-        self.total, self.is_file = total, is_file
-        self.done = len(finished)
-        self.tokens = self.forwards = 0
-        self.seconds = 0.0
-
-    def __enter__(self) -> _Progress:
-        if self.done:
-            print(f"continuing: {self.done} of {self.total} prompts are answered already", file=sys.stderr)
-        self._started = time.perf_counter()
-        self._bar = tqdm(
-            total=self.total, initial=self.done, unit="prompt", desc="generating", disable=not self.is_file
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
-        self._bar.close()
-
-    def add(self, row: DecodedSequence) -> None:
-        """Counts a response."""
-        self.tokens += row.revealed
-        self.forwards += row.forwards
-        self._bar.set_postfix_str(rates(self.tokens, self.forwards, time.perf_counter() - self._started), refresh=False)
-        self._bar.update()
-
-    def print_summary(self) -> None:
-        """For a file, or a person who looks at the terminal."""
-        summary = rates(self.tokens, self.forwards, self.seconds)
-        if self.is_file:
-            print(f"{self.total} responses; this run: {summary}", file=sys.stderr)
-            print(f"tokens per forward: {TOKENS_PER_FORWARD_DEFINITION}", file=sys.stderr)
-        elif self.forwards and (console := terminal()):
-            console.print(summary, style="dim")
+                output.add(response, session.trace(sequence))
+            finished[sequence.number] = response
+            tokens, forwards = tokens + sequence.revealed, forwards + sequence.forwards
+            summary = rates(tokens, forwards, time.perf_counter() - started)
+            bar.set_postfix_str(summary, refresh=False)
+            bar.update()
+    return summary

@@ -7,26 +7,20 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
+from tad_ext.data.prompts import chat_ids, text_ids
 from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.stopping import StopStrings
+from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.loading import load_config, load_tokenizer
-from tad_ext.models.lora import load_merged
 
 
 class Session:
-    """Settings that are checked as far as they can be without the weights.
-
-    Attributes:
-        decoding: how to decode.
-        tokenizer: the model's.
-        tokens: which of its ids are special.
-
-    Raises:
-        ValueError, TypeError: naming the setting, its value and what was expected.
+    """Settings that are checked as far as they can be without the weights, the model's tokenizer, and which of its
+    `tokens` are special. Raises ValueError, TypeError: naming the setting, its value and what was expected.
     """
 
     def __init__(self, config: GenerateConfig) -> None:
@@ -41,19 +35,16 @@ class Session:
 
     @cached_property
     def model(self) -> Any:
-        """With its adapter merged. Errors as `load_merged`."""
-        config = self.config
-        return load_merged(
-            config.model,
-            config.adapter,
-            dtype=config.dtype,
-            device=config.device,
-            allow_other_model=config.allow_other_model,
-        )
+        """With its adapter merged; loaded when it is first asked for. Errors as `load_merged`."""
+        return self.config.load()
 
-    def load(self) -> None:
-        """Loads the model now, where otherwise the first response would wait for it. Errors as `load_merged`."""
-        _ = self.model
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, in the chat template if there is one and it is wanted. ValueError for text that cannot
+        be written in the model's tokens.
+        """
+        if self.config.chat and getattr(self.tokenizer, "chat_template", None):
+            return chat_ids(self.tokenizer, [{"role": "user", "content": prompt}])
+        return text_ids(self.tokenizer, prompt, add_special_tokens=True)
 
     def check(self, prompts: list[list[int]]) -> None:
         """ValueError naming a prompt that the model cannot answer, because it is too long, for example."""
@@ -64,9 +55,12 @@ class Session:
         ids, numbers = list(prompts.values()), list(prompts)
         return decode_stream(self.model, ids, self.decoding, tokenizer=self.tokenizer, watch=watch, numbers=numbers)
 
-    def text(self, row: DecodedSequence) -> str:
+    def trace(self, sequence: DecodedSequence) -> Trace | None:
+        """How its canvas was filled, if that is wanted."""
+        return Trace.of(sequence, self.decoding.block_length, self.tokenizer) if self.config.trace else None
+
+    def text(self, sequence: DecodedSequence) -> str:
         """A response as text, cut before the stop string that ended it; with infill, the whole text."""
-        if self.decoding.infill:
-            return str(self.tokenizer.decode([*row.prompt, *row.canvas], skip_special_tokens=True))
-        text = str(self.tokenizer.decode(row.response(), skip_special_tokens=True))
+        ids = [*sequence.prompt, *sequence.canvas] if self.decoding.infill else sequence.response()
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return text[: min((text.find(stop) for stop in self.decoding.stop_strings if stop in text), default=len(text))]

@@ -8,7 +8,6 @@ from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.merge.config import MergeConfig
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer, save_model
-from tad_ext.models.lora import load_merged
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
@@ -19,13 +18,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     """
     output = tried_folder(config.output, empty=True)
     tokenizer = load_tokenizer(config.model)
-    model = load_merged(
-        config.model,
-        config.adapter,
-        dtype=config.dtype,
-        device=config.device,
-        allow_other_model=config.allow_other_model,
-    )
+    model = config.load()
     origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
     rescued(lambda path: save_model(model, tokenizer, path, reports={"merged_from.json": origin}), output)
     print(f"merged checkpoint written to {output}")

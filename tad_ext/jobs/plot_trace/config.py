@@ -11,7 +11,7 @@ from tad_ext.settings import Count, Index, PathText, setting
 @dataclass(frozen=True)
 class PlotTraceConfig(JobSettings):
     """Draws what tad generate --trace has written as a heat map: a position per column, its colour the forward that
-    revealed it. Several prompts are a row each, one prompt is wrapped by block.
+    revealed it. Several prompts are a line each, one prompt is wrapped by block.
     """
 
     summary = "draw the order in which tokens were revealed"
@@ -19,7 +19,5 @@ class PlotTraceConfig(JobSettings):
 
     input: PathText = setting(help="folder that tad generate --trace has written to, or its trace.jsonl")
     output: PathText = setting(help="PNG file to write")
-    prompt: Index | None = setting(
-        None, help="draw only the prompt of this number (from 0), wrapped by block; none: all"
-    )
+    prompt: Index | None = setting(None, help="draw only this prompt (a number from 0), wrapped by block; none: all")
     limit: Count = setting(50, help="most prompts to draw, the first ones")

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from tad_ext.decoding.traces import read_traces
-from tad_ext.files import tried_file
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tad_ext.decoding.traces import Trace, read_traces
+from tad_ext.files import atomic_path, tried_file
 from tad_ext.jobs.plot_trace.config import PlotTraceConfig
-from tad_ext.jobs.plot_trace.heat_map import plot_traces
+from tad_ext.terminal import printable
+
+_LABELLED_LINES, _LABELLED_COLUMNS = 16, 32  # beyond these, texts in the cells would not be readable
 
 
 def plot_trace(config: PlotTraceConfig) -> None:
@@ -20,3 +31,54 @@ def plot_trace(config: PlotTraceConfig) -> None:
     plot_traces(drawn, config.output)
     left_out = f", the first {len(drawn)} of {len(traces)} prompts" if len(drawn) == config.limit < len(traces) else ""
     print(f"written to {config.output}{left_out}")
+
+
+def plot_traces(traces: Sequence[Trace], path: str | Path) -> None:
+    """A line of cells per trace, or for a single one a line per block, as a PNG at `path`.
+
+    The traces, at least one, are of one canvas size. Positions behind the end of a response, which were filled in and
+    not decoded, are grey.
+    """
+    # 1. What every cell holds.
+    block, single = traces[0].block_length, len(traces) == 1
+    width = block if single else len(traces[0].reveal_step)
+    steps = np.array([trace.reveal_step for trace in traces])
+    filled = np.arange(steps.shape[1]) >= np.array([[trace.response_length] for trace in traces])
+    cells = np.ma.masked_array(steps, filled).reshape(-1, width)
+    texts = np.array([trace.token_texts for trace in traces], dtype=object).reshape(-1, width)
+
+    # 2. The cells, with lines between blocks.
+    size = (np.clip(0.42 * width + 2, 6, 16), np.clip(0.3 * len(cells) + 1.5, 3.2, 12))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    colours = colormaps["viridis"].with_extremes(bad="#e5e7eb")
+    image = axes.imshow(cells, aspect="auto", interpolation="nearest", cmap=colours, vmin=1, vmax=max(cells.max(), 2))
+    figure.colorbar(image, label="forward that revealed the token")
+    for boundary in range(block, width, block):
+        axes.axvline(boundary - 0.5, color="white", linewidth=1)
+
+    # 3. What stands in and beside them.
+    names = [str(line if single else traces[line].index) for line in range(len(cells))]
+    some = slice(None, None, -(-len(cells) // 25))
+    axes.set_yticks(range(len(cells))[some], names[some])
+    if len(cells) <= _LABELLED_LINES and width <= _LABELLED_COLUMNS:
+        _write_texts(axes, cells, texts)
+    axes.set_xlabel("position in the block" if single else "position")
+    axes.set_ylabel("block" if single else "prompt")
+    tokens, forwards = sum(trace.response_length for trace in traces), sum(trace.forwards for trace in traces)
+    which = f"prompt {traces[0].index}" if single else f"{len(traces)} prompts"
+    title = f"{which}: {tokens} tokens in {forwards} forwards, {tokens / forwards:.2f} per forward"
+    axes.set_title(title, fontsize=10)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks becomes empty boxes
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _write_texts(axes: Axes, cells: np.ma.MaskedArray, texts: np.ndarray) -> None:
+    """The tokens in their cells, white where the colour is dark."""
+    for (line, column), step in np.ma.ndenumerate(cells):
+        text = printable(texts[line, column]).strip()
+        axes.text(
+            column, line, text if len(text) <= 7 else text[:6] + "…", ha="center", va="center", fontsize=6,
+            color="white" if step < cells.max() / 2 else "black", clip_on=True, parse_math=False,
+        )  # fmt: skip

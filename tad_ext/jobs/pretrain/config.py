@@ -39,9 +39,7 @@ class PretrainConfig(JobSettings):
     max_grad_norm: Positive = setting(1.0, help="gradients longer than this are shortened to it")
     min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(0.03, help="smallest masking probability t")
     reference_share: Probability = setting(0.3, help="part of the texts with the reference in the prompt")
-    rare_weight: Probability = setting(
-        0.05, help="frequency of the rare operation without reference, relative to the others"
-    )
+    rare_weight: Probability = setting(0.05, help="frequency of the rare operation, relative to the others")
     hidden_size: Count = setting(96, help="width of the model")
     layers: Count = setting(3, help="transformer layers")
     heads: Count = setting(3, help="attention heads")

@@ -41,11 +41,10 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
     On one machine the same settings give the same weights, whatever the global random state. The folder appears
     complete or not at all.
 
-    Raises:
-        ValueError: a setting out of range, or an output that cannot be written to, named. FileExistsError:
-            `config.output` exists and is not empty. Both before the training. OSError: the checkpoint could not be
-            written; it says where it is instead.
+    Raises ValueError for a setting or an output that will not do, FileExistsError for an output that is not empty, both
+    before the training; OSError, which says where the checkpoint is instead, if it could not be written.
     """
+    # 1. The model and its optimizer.
     device = resolve_device(config.device)
     output = tried_folder(config.output, empty=True)
     tokenizer = arithmetic_tokenizer()
@@ -56,8 +55,9 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     random = torch.Generator().manual_seed(config.seed)
 
+    # 2. The training.
     curve: list[dict[str, float]] = []
-    running = Mean()
+    losses: list[Tensor] = []  # since the last point of the curve; to read each would wait for the device at every step
     progress = tqdm(islice(_batches(config, tokenizer, random), config.steps), "pretrain", config.steps, unit="step")
     for step, batch in enumerate(progress, start=1):
         loss = diffusion_loss(model, batch.to(device))
@@ -66,13 +66,15 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         schedule.step()
-        running.add(loss.detach())
+        losses.append(loss.detach())
         if step % config.log_every == 0 or step == config.steps:
-            curve.append({"step": step, "loss": running.pop()})
+            curve.append({"step": step, "loss": float(torch.stack(losses).mean())})
+            losses.clear()
             progress.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
             if not math.isfinite(curve[-1]["loss"]):
                 raise FloatingPointError(f"the loss became {curve[-1]['loss']} by step {step}; lower learning_rate")
 
+    # 3. The checkpoint.
     model.eval()
     reports = {REPORT_FILE: {"settings": values_of(config), "curve": curve}}
     rescued(lambda path: save_model(model, tokenizer, path, reports=reports), output)
@@ -83,18 +85,18 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
 class Batch(NamedTuple):
     """Sequences of prompt and response, with some response tokens masked: N in all."""
 
-    rows: Ragged  #: B sequences, and the masked entries
+    sequences: Ragged  #: B of them, and the masked entries
     labels: Tensor  #: (N,) int64 the tokens that were there
-    weights: Tensor  #: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its row * B * response tokens)
+    weights: Tensor  #: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its sequence * B * response tokens)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(self.rows.to(device), self.labels.to(device), self.weights.to(device))
+        return Batch(self.sequences.to(device), self.labels.to(device), self.weights.to(device))
 
 
 def diffusion_loss(model: TinyDiffusionLM, batch: Batch) -> Tensor:
     """The objective of this module on one batch: a scalar, in nats per response token."""
-    logits = model(**batch.rows._asdict()).logits
+    logits = model(**batch.sequences._asdict()).logits
     return (F.cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
 
 
@@ -111,37 +113,20 @@ def make_batch(
             which makes the gradient less noisy than independent ones.
         generator: source of the masks.
     """
-    rows, gen_length = responses.shape
+    count, gen_length = responses.shape
     shift = torch.rand((), generator=generator)
-    ratio = ((torch.randperm(rows, generator=generator) + shift) / rows).clamp(min=min_mask_ratio)[:, None]
-    masked = torch.rand(rows, gen_length, generator=generator) < ratio
+    ratio = ((torch.randperm(count, generator=generator) + shift) / count).clamp(min=min_mask_ratio)[:, None]
+    masked = torch.rand(count, gen_length, generator=generator) < ratio
     shown = torch.where(masked, mask_token_id, responses).tolist()
     return Batch(
-        rows=ragged(
+        sequences=ragged(
             [prompt + response for prompt, response in zip(prompts, shown, strict=True)],
-            [len(prompt) + row.nonzero()[:, 0] for prompt, row in zip(prompts, masked, strict=True)],
+            [len(prompt) + entries.nonzero()[:, 0] for prompt, entries in zip(prompts, masked, strict=True)],
             pad_token_id,
         ),
         labels=responses[masked],
-        weights=(1.0 / (ratio * rows * gen_length)).expand(rows, gen_length)[masked],
+        weights=(1.0 / (ratio * count * gen_length)).expand(count, gen_length)[masked],
     )
-
-
-class Mean:
-    """Mean of scalars that may live on a device: reading them one by one would wait for the device at every step."""
-
-    def __init__(self) -> None:
-        self._values: list[Tensor] = []
-
-    def add(self, value: Tensor) -> None:
-        """Remember a scalar."""
-        self._values.append(value)
-
-    def pop(self) -> float:
-        """The mean of what was added since the last time."""
-        mean = float(torch.stack(self._values).mean())
-        self._values.clear()
-        return mean
 
 
 def _batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, generator: torch.Generator) -> Iterator[Batch]:

@@ -1,0 +1,77 @@
+"""What several commands have in common: the model that they load, and the problems that they decode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tad_ext.data.tasks import Problem, Split, Task, TaskName, get_task
+from tad_ext.jobs import JobSettings
+from tad_ext.settings import Count, Device, DType, PathText, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(JobSettings):
+    """Of a command that loads a model with its adapter."""
+
+    model: PathText = setting(help="checkpoint folder of the model")
+    adapter: PathText | None = setting(None, help="folder of a LoRA adapter to apply (merged before decoding)")
+    allow_other_model: bool = setting(False, help="apply the adapter although it was trained on another base model")
+    device: Device = setting("auto", help="auto, cpu, cuda or cuda:N")
+    dtype: DType = setting("auto", help="auto (as stored), float32 or bfloat16")
+
+    def load(self) -> Any:
+        """The model with its adapter merged. Errors as `load_merged`."""
+        from tad_ext.models.lora import load_merged  # here, because torch takes seconds to import
+
+        return load_merged(
+            self.model, self.adapter, dtype=self.dtype, device=self.device, allow_other_model=self.allow_other_model
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings(JobSettings):
+    """Of a command that decodes the problems of a task."""
+
+    model: PathText = setting(help="checkpoint folder of the model")
+    output: PathText = setting(help="folder to write into")
+    task: TaskName = setting("arithmetic", help="task whose problems are decoded")
+    data: PathText | None = setting(None, help="the original problem file, if the task reads one; it is the split")
+    split: Split = setting("train", help="problems of which split")
+    limit: Count | None = setting(None, help="number of problems; none: all of the split")
+    teacher_prompt: Literal["user", "system"] | None = setting(
+        None,
+        help="where the teacher sees the reference: user (in the user's message, as published for collection) or "
+        "system (in a system message, as published for training); none: the task's default (gsm8k: user)",
+    )
+    gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
+    block_length: Count | None = setting(None, help="positions per block; none: the task's own")
+
+    def problems(self, seed: int) -> tuple[Task, list[Problem], dict[str, Any]]:
+        """The task, the problems that the settings name, and the lengths of canvas and block for a `DecodeConfig`.
+
+        Raises ValueError for a setting that the task does not take and for no problems, FileNotFoundError.
+        """
+        task = get_task(self.task, data=self.data, teacher_prompt_form=self.teacher_prompt)
+        problems = task.problems(self.split, limit=self.limit, seed=seed)
+        if not problems:
+            raise ValueError(f"task {self.task!r} has no problems in split {self.split!r}")
+        lengths = {name: getattr(self, name) or getattr(task, name) for name in ("gen_length", "block_length")}
+        return task, problems, lengths
+
+
+def is_another_model(noted: str | Mapping[str, Any], own: Mapping[str, Any], config: Any) -> bool:
+    """Whether what an output folder holds was made with another model than the command's, as the noted identity says.
+
+    ValueError if so, unless its `allow_other_model` is set.
+    """
+    from tad_ext.models.identity import described, identity_differences
+
+    differing = identity_differences(noted, own, config.model)
+    if differing and not config.allow_other_model:
+        raise ValueError(
+            f"output: what '{config.output}' holds was made with another model: {described(differing)}; choose another "
+            f"folder or that model, or set allow_other_model"
+        )
+    return bool(differing)
