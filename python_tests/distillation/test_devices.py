@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tad_ext.jobs.collect import plan
 from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
@@ -39,8 +40,8 @@ def two_gpus(job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch)
     ("device", "told"),
     [
         ("cuda:1", [torch.device("cuda", 1), {"cpu": False, "mixed_precision": "no"}]),
-        ("cuda", [{"cpu": False, "mixed_precision": "no"}]),
-        ("auto", [{"cpu": False, "mixed_precision": "no"}]),
+        ("cuda", [torch.device("cuda", 0), {"cpu": False, "mixed_precision": "no"}]),
+        ("auto", [torch.device("cuda", 0), {"cpu": False, "mixed_precision": "no"}]),
         ("cpu", [{"cpu": True, "mixed_precision": "no"}]),
     ],
 )
@@ -72,3 +73,13 @@ def test_several_processes_are_not_told_a_number(
     assert two_gpus == []
     with pytest.raises(ReachedError):
         distill(job(device="cuda"))
+    assert two_gpus[0] == torch.device("cuda", int(variables.get("LOCAL_RANK", "0")))
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_every_rank_collects_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert plan._place(device) == (1, 2, "cuda:1")
+    with pytest.raises(ValueError, match=r"^device is .cuda:0. under torchrun"):
+        plan._place("cuda:0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -26,4 +28,20 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
     count = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(resolved.type, 0)
     if (resolved.index or 0) >= count:
         raise ValueError(f"device must be auto or a CPU or GPU of this machine, got {device!r} ({count} found)")
+    return resolved
+
+
+def device_of_process(device: str) -> torch.device:
+    """The device of one process of a command whose processes share its work: "cuda" and "auto" are the GPU of its
+    LOCAL_RANK, which torchrun and accelerate set. ValueError for cuda:N under these: all would be given the same GPU.
+    """
+    together = "LOCAL_RANK" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"
+    if together and device.startswith("cuda:"):
+        raise ValueError(
+            f"device is {device!r} under torchrun or accelerate, which give each process a GPU of its own; "
+            f"expected auto, cpu or cuda"
+        )
+    resolved = resolve_device(device)
+    if resolved.type == "cuda" and resolved.index is None:
+        return resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return resolved

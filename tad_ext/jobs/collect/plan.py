@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tad_ext.data.tasks import Problem, Task
 from tad_ext.data.trajectories import Part, noted_model
 from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata
@@ -21,7 +19,7 @@ from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.common import is_another_model
-from tad_ext.models.device import resolve_device, resolve_dtype
+from tad_ext.models.device import device_of_process, resolve_dtype
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
@@ -138,10 +136,7 @@ def _place(device: str) -> tuple[int, int, str]:
     texts = {name: os.environ.get(name, default) for name, default in defaults.items()}
     if not all(map(str.isdecimal, texts.values())) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
         raise ValueError(f"expected integers 0 <= RANK < WORLD_SIZE in the environment, got {texts}")
-    rank, world_size, local_rank = map(int, texts.values())
-    if device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{local_rank}"
-    return rank, world_size, str(resolve_device(device))
+    return int(texts["RANK"]), int(texts["WORLD_SIZE"]), str(device_of_process(device))
 
 
 def _revision(config: CollectConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +21,7 @@ from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import StepRecord, train
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.models.device import resolve_device
+from tad_ext.models.device import device_of_process
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
@@ -62,12 +61,7 @@ def distill(config: DistillConfig) -> DistillResult:
     objective, values = objective_class(config.objective), used_settings(config)
     own = {field.name for field in fields(objective.Settings)}
     settings = objective.Settings(**{name: value for name, value in values.items() if name in own})
-    if ":" in config.device and ("LOCAL_RANK" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"):
-        raise ValueError(
-            f"device is {config.device!r} under torchrun or accelerate, which give each process a GPU of its own; "
-            f"expected auto, cpu or cuda"
-        )
-    device = resolve_device(config.device)
+    device = device_of_process(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
         raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
@@ -84,7 +78,7 @@ def distill(config: DistillConfig) -> DistillResult:
     tokenizer = load_tokenizer(config.model)
 
     # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
-    if device.index is not None:
+    if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     if accelerator.is_main_process:
