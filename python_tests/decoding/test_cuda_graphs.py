@@ -103,12 +103,12 @@ def recorder(device, monkeypatch):
         return record
 
     def recorded_step(step, model, config):
-        batch, forward = step.batch, step.forward
+        batch = step.batch
         real = cuda_graphs.CudaGraphs(model.device) if model.device.type == "cuda" else imitation
         imitation.tensors = lambda: [
             batch.input_ids, batch.canvas, batch.positions, batch.state.reveal_step, batch.state.forwards,
             batch.state.blocks, batch.state.done, *batch.state.memory.values(),
-            *(tensor for layer in (forward.cache._layers if forward.cache else []) for tensor in layer),
+            *(tensor for layer in (batch.cache._layers if batch.cache else []) for tensor in layer),
         ]  # fmt: skip
         return cuda_graphs.CapturedStep(step, model, config, counting(real))
 

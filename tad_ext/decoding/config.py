@@ -21,6 +21,8 @@ from tad_ext.settings import (
 )
 
 Text = Annotated[str, Matching(r"(?s).+", "text of at least one character")]
+PolicyText = Annotated[Any, Read("tad_ext.decoding.policies:parse_policy")]
+CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class DecodeConfig(Settings):
         256, help="positions to generate, a multiple of block_length; infilling: at most so many from the first mask on"
     )
     block_length: Count = setting(32, help="positions per block")
-    policy: Annotated[Any, Read("tad_ext.decoding.policies.text:parse_policy")] = setting(
+    policy: PolicyText = setting(
         "topk:1", help="unmasking policy, such as topk:1, confidence:0.9 or entropy:0.5; tad policies lists them"
     )
     block_add_threshold: Probability = setting(
@@ -91,7 +93,7 @@ class DecodeConfig(Settings):
     )
     seed: Seed = setting(0, help="of sampling; prompt number i samples with seed + i")
     guidance: NonNegative = setting(0.0, help="scale of classifier-free guidance, two passes per forward; 0: off")
-    cache: Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")] = setting(
+    cache: CacheText = setting(
         "none",
         help="keys and values kept between forwards, which is faster and changes results: none, prefix, dual, delayed "
         "(each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH",

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -23,13 +23,12 @@ from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.ops import operators_wait
 from tad_ext.settings import MAX_COUNT
 
-from .batch import StepShape, Windows
+from .batch import Plan
 from .config import DecodeConfig
 from .inputs import has_graphs
-from .policies import is_built_in
+from .policies.checking import is_built_in
 
 Replay = Callable[[], Tensor]
-Run = Callable[[StepShape, Windows | None], Tensor]
 
 MOST_COLUMNS = 512
 
@@ -65,7 +64,7 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 class CapturedStep:
-    """Runs a step for the first time of a shape, records it for the second, and replays it from then on.
+    """Runs a step for the first time of a plan, records it for the second, and replays it from then on.
 
     Attributes:
         most_recorded: the columns up to which steps are to be recorded.
@@ -73,54 +72,51 @@ class CapturedStep:
 
     def __init__(
         self,
-        step: Run,
+        step: Callable[[Plan], Tensor],
         model: Any,
         config: DecodeConfig,
-        record: Callable[[Callable[[], Tensor]], Replay] | None = None,
+        record: Callable[[Replay], Replay] | None = None,
     ) -> None:
         """`record` is another way of recording, for tests."""
         self.step, self.device, self.insists = step, model.device, config.cuda_graphs != "auto"
         self.most_recorded = most_recorded(model, config)
         self._record = record
-        self._seen: set[tuple[StepShape, int]] = set()
-        self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
+        self._recorded: dict[Plan, tuple[Replay, Plan] | None] = {}  # None: it has run once
 
-    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
+    def __call__(self, plan: Plan) -> Tensor:
         """As the step itself."""
-        key = (shape, 0 if windows is None else windows.width)
-        if not shape.recorded:
-            return self.step(shape, windows)
-        if key not in self._seen:
+        if not plan.recorded:
+            return self.step(plan)
+        if plan not in self._recorded:
             # The first run makes what is kept from then on: the cache's and the policy's tensors.
-            self._seen.add(key)
-            return self.step(shape, windows)
-        if key not in self._recorded and not self._try_to_record(key, shape, windows):
-            return self.step(shape, windows)
-        replay, recorded = self._recorded[key]
-        if recorded is not None and windows is not None:
-            recorded.bounds.copy_(windows.bounds)
+            self._recorded[plan] = None
+            return self.step(plan)
+        recording = self._recorded[plan] or self._try_to_record(plan)
+        if recording is None:
+            return self.step(plan)
+        replay, recorded = recording
+        if recorded.bounds is not None and plan.bounds is not None:
+            recorded.bounds.copy_(plan.bounds)
         return replay()
 
-    def _try_to_record(self, key: tuple[StepShape, int], shape: StepShape, windows: Windows | None) -> bool:
-        """False if it fails: then nothing was executed, and nothing is recorded or replayed any more."""
-        if self._record is None:
-            self._record = CudaGraphs(self.device)
+    def _try_to_record(self, plan: Plan) -> tuple[Replay, Plan] | None:
+        """None if it fails: then nothing was executed, and nothing is recorded or replayed any more."""
+        self._record = self._record or CudaGraphs(self.device)
         try:
-            self._recorded[key] = self._record(lambda: self.step(shape, windows)), windows
-            return True
+            self._recorded[plan] = self._record(partial(self.step, plan)), plan
         except RuntimeError as error:
             if self.insists:
                 raise
             self.most_recorded = 0
             self._recorded.clear()
             reason = str(error).partition("\n")[0]
-        warnings.warn(
-            f"decoding goes on without CUDA graphs, which is slower, because recording one failed: {reason}. "
-            f"cuda_graphs=False does not try.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
+            warnings.warn(
+                f"decoding goes on without CUDA graphs, which is slower, because recording one failed: {reason}. "
+                f"cuda_graphs=False does not try.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._recorded.get(plan)
 
 
 _ONE_AT_A_TIME = threading.Lock()

@@ -20,8 +20,8 @@ from .batch import DecodingBatch
 from .config import DecodeConfig
 from .cuda_graphs import CapturedStep
 from .inputs import Prompt, SpecialTokens, check_model, check_numbers, check_prompts
+from .plan import plan_step
 from .result import DecodedSequence, DecodeResult, response_length
-from .sequence import Report
 from .step import Step
 from .stopping import StopStrings
 
@@ -62,10 +62,18 @@ def decode(
         RuntimeError: the model's logits hold NaN or +inf, naming the prompt and the forward.
     """
     started = time.perf_counter()
-    sequences = list(decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch))
-    sequences.sort(key=lambda sequence: sequence.number)
-    ends = () if config.infill else SpecialTokens.of(model, config).end
-    return DecodeResult.of(sequences, config.gen_length, ends, time.perf_counter() - started)
+    responses = decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch)
+    decoded = sorted(responses, key=lambda response: response.number)
+    reveal_step = [one.reveal_step + [0] * (config.gen_length - len(one.canvas)) for one in decoded]
+    return DecodeResult(
+        sequences=[one.prompt + one.canvas for one in decoded],
+        prompt_lengths=[len(one.prompt) for one in decoded],
+        reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, config.gen_length),
+        forwards=torch.tensor([one.forwards for one in decoded], dtype=torch.int64),
+        response_lengths=torch.tensor([one.response_length for one in decoded], dtype=torch.int64),
+        eos_token_ids=() if config.infill else SpecialTokens.of(model, config).end,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def decode_stream(
@@ -90,10 +98,10 @@ def decode_stream(
     """
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
-    checked_prompts = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
+    checked = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
     stop = StopStrings.of(config, tokens, tokenizer)
-    names = check_numbers(numbers, len(checked_prompts))
-    return Decoding(model, dict(zip(names, checked_prompts, strict=True)), config, tokens, stop, watch).run(progress)
+    by_number = dict(zip(check_numbers(numbers, len(checked)), checked, strict=True))
+    return Decoding(model, by_number, config, tokens, stop, watch).run(progress)
 
 
 class Decoding:
@@ -105,60 +113,55 @@ class Decoding:
         prompts: dict[int, Prompt],  # by number
         config: DecodeConfig,
         tokens: SpecialTokens,
-        stop: StopStrings | None = None,
-        watch: Watch | None = None,
+        stop: StopStrings | None,
+        watch: Watch | None,
     ) -> None:
-        self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
-        self.stop, self.watch = stop, watch
+        self.model, self.prompts, self.config, self.stop, self.watch = model, prompts, config, stop, watch
         self.ends = () if config.infill else tokens.end  # what ends a response
+        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
         capacity = min(config.batch_size, len(prompts))
         longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
-        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
-        self.batch = DecodingBatch(
-            capacity, longest, config, tokens, model.device, model.config.max_position_embeddings
-        )
-        self.step = Step(model, self.batch)
-        self.run_step = CapturedStep(self.step, model, config)
+        self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
+        self.step = CapturedStep(Step(model, self.batch), model, config)
         # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
         lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
         self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
 
-    def run(self, progress: bool = False) -> Iterator[DecodedSequence]:
+    def run(self, progress: bool) -> Iterator[DecodedSequence]:
         """Decodes all prompts; gives each as it finishes."""
-        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts.values())
-        with tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar:
-            with torch.inference_mode():
-                while self.waiting and len(self.batch) < self.config.batch_size:
-                    self._put_next(len(self.batch))
+        with torch.inference_mode():
+            while self.waiting and len(self.batch) < self.config.batch_size:
+                self._put_next(len(self.batch))
+        masks = sum(prompt.canvas.count(self.batch.tokens.mask) for prompt in self.prompts.values())
+        with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
             while self.batch.sequences:
-                masks = sum(sequence.masks for sequence in self.batch.sequences)
                 # Not around the yield: meanwhile the caller may train the model, or decode something else.
                 with torch.inference_mode(), evaluation_mode(self.modules):
-                    self._advance()
-                    bar.update(masks - sum(sequence.masks for sequence in self.batch.sequences))
+                    bar.update(self._advance())
                     finished = self._take_finished()
                 yield from finished
 
-    def _advance(self) -> None:
-        """Some steps, and what the host makes of them."""
+    def _advance(self) -> int:
+        """Some steps, and what the host makes of them. Returns how many masks are gone."""
         batch = self.batch
+        before = sum(sequence.masks for sequence in batch.sequences)
+        # 1. The device's part.
         reports = []
         for ahead in range(self.config.sync_every):
-            shape, windows = self.step.forward.plan(ahead, self.run_step.most_recorded)
-            reports.append(self.run_step(shape, windows)[: len(batch)])
+            plan = plan_step(self.model, batch, ahead, self.step.most_recorded)
+            reports.append(self.step(plan)[: len(batch)])
+        # 2. The host's.
         for report in torch.stack(reports).tolist():  # the one host sync
             for sequence, fields in zip(batch.sequences, report, strict=True):
                 if not sequence.done:
-                    sequence.advance(Report(*fields))
+                    sequence.advance(*fields)
         if self.stop is not None:
             self.stop.apply(batch)
         if self.watch is not None:
-            count = len(batch)
             numbers = [sequence.number for sequence in batch.sequences]
-            canvas, reveal_step = (
-                tensor[:count].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step)
-            )
-            self.watch(numbers, canvas, reveal_step)
+            shown = (tensor[: len(batch)].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step))
+            self.watch(numbers, *shown)
+        return before - sum(sequence.masks for sequence in batch.sequences)
 
     def _take_finished(self) -> list[DecodedSequence]:
         """Takes finished sequences out, and puts the next prompts in their places."""
@@ -184,7 +187,7 @@ class Decoding:
             if self.waiting:
                 self._put_next(index)
             else:
-                self.step.forward.move(batch.remove(index), index)
+                batch.remove(index)
         return finished
 
     def _put_next(self, index: int) -> None:

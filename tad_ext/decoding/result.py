@@ -58,11 +58,8 @@ class DecodeResult:
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.
         prompt_lengths: tokens of each prompt.
-        reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill),
-            and behind the canvas.
-        forwards: (P,), forwards during which the sequence was unfinished.
-        response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
-            whole canvas if there is none.
+        reveal_step: (P, gen_length), as in `DecodedSequence`; 0 also behind the canvas.
+        forwards, response_lengths: (P,), as in `DecodedSequence`.
         eos_token_ids: the ids that counted as end of sequence.
         seconds: wall time of the whole call.
     """
@@ -74,22 +71,6 @@ class DecodeResult:
     response_lengths: Tensor
     eos_token_ids: tuple[int, ...]
     seconds: float
-
-    @classmethod
-    def of(
-        cls, sequences: Sequence[DecodedSequence], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
-    ) -> DecodeResult:
-        """Of sequences in the order of their prompts."""
-        reveal_step = [sequence.reveal_step + [0] * (gen_length - len(sequence.reveal_step)) for sequence in sequences]
-        return cls(
-            sequences=[sequence.prompt + sequence.canvas for sequence in sequences],
-            prompt_lengths=[len(sequence.prompt) for sequence in sequences],
-            reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, gen_length),
-            forwards=torch.tensor([sequence.forwards for sequence in sequences], dtype=torch.int64),
-            response_lengths=torch.tensor([sequence.response_length for sequence in sequences], dtype=torch.int64),
-            eos_token_ids=eos_token_ids,
-            seconds=seconds,
-        )
 
     def __len__(self) -> int:
         return len(self.sequences)

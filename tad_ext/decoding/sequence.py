@@ -1,31 +1,22 @@
-"""What the host knows of a sequence before its next forward, and what it reads after one."""
+"""What the host knows of a sequence before its next forward."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-
-class Report(NamedTuple):
-    """What a step says of a sequence: numbers on the host, (B,) tensors on the device. Blocks are counted from 0."""
-
-    broken: Any  # the model's logits held NaN or +inf
-    done: Any  # no mask is left
-    created: Any  # blocks
-    unfinished: Any  # the first block with masks
-    eligible: Any  # masks in created blocks
-    masks: Any  # all of the canvas
 
 
 @dataclass
 class SequenceProgress:
-    """A sequence, as its last report has left it.
+    """A sequence, as its last forward has left it. Blocks are counted from 0.
 
     Attributes:
         number: which prompt.
         prompt_length: its tokens.
         canvas_length: columns of its canvas.
-        masks, eligible, created, unfinished, done: as in `Report`.
+        masks: all of the canvas.
+        eligible: masks in created blocks.
+        created: blocks.
+        unfinished: the first block with masks.
         forwards: so far.
         history: `unfinished` before each forward so far.
         notes: what a cache scheme remembers of the sequence.
@@ -40,26 +31,29 @@ class SequenceProgress:
     eligible: int
     created: int = 1
     unfinished: int = 0
-    done: bool = False
     forwards: int = 0
     history: list[int] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     refreshed: int | None = None
     length: int | None = None
 
-    def advance(self, report: Report) -> None:
-        """A forward is over.
+    @property
+    def done(self) -> bool:
+        """Whether no mask is left."""
+        return self.masks == 0
+
+    def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int) -> None:
+        """A forward is over, and this is what it says, `broken` of its logits.
 
         Raises:
             RuntimeError: broken logits, naming the prompt and the forward.
         """
         self.history.append(self.unfinished)
         self.forwards += 1
-        if report.broken:
+        if broken:
             raise RuntimeError(
                 f"the logits for prompt number {self.number} hold NaN or +inf in forward {self.forwards}: expected "
                 f"finite numbers (or -inf). Is the checkpoint intact, and its dtype wide enough? If the policy has a "
                 f"`prepare`, does that make them?"
             )
-        self.done, self.created, self.unfinished = bool(report.done), report.created, report.unfinished
-        self.eligible, self.masks = report.eligible, report.masks
+        self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks

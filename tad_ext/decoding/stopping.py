@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ class StopStrings:
     sequence is finished. Texts are looked for on the host, which waits for the device once more in every step.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: Any, mask: int, ends: tuple[int, ...]) -> None:
-        self.texts, self.tokenizer, self.mask, self.ends = texts, tokenizer, mask, ends
+    def __init__(self, texts: Sequence[str], tokenizer: Any, tokens: SpecialTokens) -> None:
+        self.texts, self.tokenizer, self.tokens = texts, tokenizer, tokens
 
     @classmethod
     def of(cls, config: DecodeConfig, tokens: SpecialTokens, tokenizer: Any) -> StopStrings | None:
@@ -33,34 +34,25 @@ class StopStrings:
             raise ValueError(f"tokenizer is None: expected one that reads stop_strings, {config.stop_strings!r}")
         if not tokens.end:
             raise ValueError(f"stop_strings is {config.stop_strings!r}, but the model has no end-of-sequence token")
-        return cls(config.stop_strings, tokenizer, tokens.mask, tokens.end)
+        return cls(config.stop_strings, tokenizer, tokens)
 
     def apply(self, batch: DecodingBatch) -> None:
         """Ends the sequences whose response contains one of the texts."""
-        for index, (sequence, canvas) in enumerate(
-            zip(batch.sequences, batch.canvas[: len(batch)].tolist(), strict=True)
-        ):
-            length = self._length(self._readable(canvas))
-            if length is None:
-                continue
-            sequence.length, sequence.masks, sequence.done = length, 0, True
-            batch.canvas[index, length:] = self.ends[0]
-            batch.state.reveal_step[index, length:] = sequence.forwards
+        for index, canvas in enumerate(batch.canvas[: len(batch)].tolist()):
+            sequence, length = batch.sequences[index], self._length(canvas)
+            if length is not None:
+                sequence.length, sequence.masks = length, 0
+                batch.canvas[index, length:] = self.tokens.end[0]
+                batch.state.reveal_step[index, length:] = sequence.forwards
 
-    def _readable(self, canvas: list[int]) -> list[int]:
-        """The tokens before the first mask or end of sequence."""
-        return next((canvas[:place] for place, token in enumerate(canvas) if token in {self.mask, *self.ends}), canvas)
-
-    def _length(self, tokens: list[int]) -> int | None:
-        """The fewest tokens whose text contains one of the stop strings."""
-        if not self._stops(tokens):
+    def _length(self, canvas: list[int]) -> int | None:
+        """The fewest tokens, before the first mask or end of sequence, whose text contains one of the stop strings."""
+        stops = {self.tokens.mask, *self.tokens.end}
+        readable = next((place for place, token in enumerate(canvas) if token in stops), len(canvas))
+        if not self._stop(canvas[:readable]):
             return None
-        low, high = 0, len(tokens)  # the text of `low` tokens does not stop, that of `high` does
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._stops(tokens[:middle]) else (middle, high)
-        return high
+        return bisect_left(range(readable), True, key=lambda count: self._stop(canvas[:count]))
 
-    def _stops(self, tokens: list[int]) -> bool:
+    def _stop(self, tokens: list[int]) -> bool:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return any(stop in text for stop in self.texts)

@@ -47,46 +47,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .base import BySelection, NamedPolicy, policies_by_name, sees_of, selection_of
-from .checking import checked, is_built_in
-from .confidence import ConfidenceFactor, ConfidenceThreshold, FastDLLMDream, TopK
-from .credit import Credit
-from .dream import DreamOrder
-from .early_commit import Prophet, SchED
-from .entropy import EntropyBudget, EntropyThreshold
-from .hierarchical import Hierarchical
-from .klass import KLASS
-from .llada import LLaDASteps
-from .local_leap import LocalLeap
-from .margin import MarginThreshold
-from .text import parse_policy, text_form
+from .base import NamedPolicy, parse_policy, policies_by_name, text_form
+from .by_selection import BySelection
 
-__all__ = [
-    "KLASS",
-    "BySelection",
-    "ConfidenceFactor",
-    "ConfidenceThreshold",
-    "Credit",
-    "DreamOrder",
-    "EntropyBudget",
-    "EntropyThreshold",
-    "FastDLLMDream",
-    "Hierarchical",
-    "LLaDASteps",
-    "LocalLeap",
-    "MarginThreshold",
-    "NamedPolicy",
-    "Prophet",
-    "SchED",
-    "TopK",
-    "checked",
-    "is_built_in",
-    "parse_policy",
-    "policies_by_name",
-    "sees_of",
-    "selection_of",
-    "text_form",
-]
+__all__ = ["BySelection", "NamedPolicy", "parse_policy", "policies_by_name", "text_form"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+globals().update({policy.__name__: policy for policy in policies_by_name.values()})

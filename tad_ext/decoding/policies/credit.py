@@ -11,7 +11,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import NonNegative, Probability
 
 from .base import NamedPolicy
-from .rows import candidates, columns_of, needs_prepare, remembered
+from .rows import candidates, columns_of, needs_prepare, remembered_columns
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Credit(
     def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         """Update the credits; the logits (B * W, V) with them, float32 at least."""
         entries, places = columns_of(state), state.reveal_step.shape[1]
-        tokens = remembered(state, "credit.tokens", places, dtype=torch.int32)
-        credits = remembered(state, "credit.credits", places)
+        tokens = remembered_columns(state, "credit.tokens", places, dtype=torch.int32)
+        credits = remembered_columns(state, "credit.credits", places)
         token, credit = tokens[entries], credits[entries]  # (B, W, places)
 
         top, best = logits.max(dim=-1)

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
-from tad_ext.settings import Between, NonNegative
+from tad_ext.settings import NonNegative
 
-from . import llada, time_schedule
-from .base import NamedPolicy
-from .dream import Order, score_of
-from .rows import candidates, columns_of, create_all_blocks, leading, mean_of, remembered
-
-Steps = Annotated[int, Between(0, 2**20)]
+from . import dream, llada
+from .base import NamedPolicy, Steps
+from .rows import candidates, columns_of, leading, remembered_columns
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Prophet(
     early: NonNegative = 7.5
     mid: NonNegative = 5.0
     late: NonNegative = 2.5
-    start: Annotated[int, Between(0, 2**20)] = 0
-    length: Annotated[int, Between(0, 2**20)] = 0
+    start: Steps = 0
+    length: Steps = 0
     steps: Steps = 0
     sees = "canvas"
 
@@ -61,7 +58,7 @@ class Prophet(
         step, count = llada.next_step(state, "prophet", self.steps)
         progress = (step + 1).double() / (self.steps or length)
         threshold = torch.where(progress < 0.33, self.early, torch.where(progress < 0.67, self.mid, self.late))
-        sure = mean_of(statistics.gap, inside & statistics.valid) >= threshold
+        sure = _mean_of(statistics.gap, inside & statistics.valid) >= threshold
         accept = leading(statistics.log_odds, candidates(statistics, state), count)
         return statistics.log_odds, _or_everything(state, statistics, accept, sure)
 
@@ -76,7 +73,7 @@ class SchED(
     """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
     Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
-    schedule says (`time_schedule.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
+    schedule says (`dream.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
     steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
@@ -92,23 +89,23 @@ class SchED(
     schedule: Literal["cosine", "linear", "exp"] = "cosine"
     rate: NonNegative = 4.0
     steps: Steps = 0
-    order: Order = "entropy"
+    order: dream.Order = "entropy"
     sees = "masks"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by the order; accept the step's share, or all."""
         steps = self.steps or state.reveal_step.shape[1]
-        first, last, count = time_schedule.next_step(state, "sched", steps)
-        guesses, entries = remembered(state, "sched.guess", dtype=torch.int64), columns_of(state)
+        first, last, count = dream.next_step(state, "sched", steps)
+        guesses, entries = remembered_columns(state, "sched.guess", dtype=torch.int64), columns_of(state)
         guess = statistics.top_token + 1  # 0: none yet
         changed = (state.present & (guesses[entries] != guess)).any(dim=-1, keepdim=True)
         guesses[entries] = guess
         # Where steps are left out, the guesses are the same in all but the first of them.
         progress = last.double() / max(steps - 1, 1)
         threshold = self.low + (self.high - self.low) * self._remaining(progress)
-        gap = mean_of(statistics.gap, state.present & statistics.valid)
+        gap = _mean_of(statistics.gap, state.present & statistics.valid)
         sure = (gap >= threshold) & (~changed | (last > first))
-        score = score_of(self.order, statistics)
+        score = dream.score_of(self.order, statistics)
         accept = leading(score, candidates(statistics, state), count)
         return score, _or_everything(state, statistics, accept, sure)
 
@@ -121,7 +118,14 @@ class SchED(
         return (-self.rate * progress).exp()
 
 
-def _or_everything(state: DecodeState, statistics: TokenStatistics, accept: Tensor, everything: Tensor) -> Tensor:
-    """(B, W) bool: `accept`, or, of the rows (B, 1) bool that are sure, every mask of the canvas."""
-    create_all_blocks(state, everything)
-    return accept | (everything & state.present & statistics.valid)
+def _mean_of(value: Tensor, entries: Tensor) -> Tensor:
+    """(B, 1) float64: the mean over some entries of each row, 0 where there is none."""
+    total = value.double().masked_fill(~entries, 0.0).sum(dim=-1, keepdim=True)
+    return total / entries.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def _or_everything(state: DecodeState, statistics: TokenStatistics, accept: Tensor, sure: Tensor) -> Tensor:
+    """(B, W) bool: `accept`, or, of the rows (B, 1) that are `sure`, every mask, for which all blocks are created."""
+    every = state.reveal_step.shape[1] // state.block_length
+    state.blocks.copy_(torch.where(sure[:, 0], every, state.blocks))
+    return accept | (sure & state.present & statistics.valid)

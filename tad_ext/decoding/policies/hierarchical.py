@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.ops import DecodeState, TokenStatistics, best_first, in_place
 from tad_ext.settings import Probability
 
 from .base import NamedPolicy
-from .rows import best_of_each, candidates
+from .rows import candidates
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Hierarchical(
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by log-odds; accept the best of each run above `low`, and all above `threshold`."""
         confidence, candidate = statistics.confidence, candidates(statistics, state)
-        best = best_of_each(_runs(state), statistics.log_odds, candidate)
+        best = _best_of_each(_runs(state), statistics.log_odds, candidate)
         return statistics.log_odds, candidate & ((best & (confidence > self.low)) | (confidence > self.threshold))
 
 
@@ -48,3 +48,13 @@ def _runs(state: DecodeState) -> Tensor:
     starts = torch.ones_like(positions, dtype=torch.bool)
     starts[..., 1:] = (positions[..., 1:] != positions[..., :-1] + 1) | (positions[..., 1:] % state.block_length == 0)
     return starts.cumsum(dim=-1)
+
+
+def _best_of_each(group: Tensor, score: Tensor, candidate: Tensor) -> Tensor:
+    """(B, W) bool: the best-scored candidate of each group (int64 numbers) of a row, ties to the lowest position."""
+    order = best_first(score, candidate)
+    order = order.gather(-1, group.gather(-1, order).argsort(dim=-1, stable=True))
+    number = group.gather(-1, order)
+    first = torch.ones_like(candidate)
+    first[..., 1:] = number[..., 1:] != number[..., :-1]
+    return in_place(order, first) & candidate

@@ -11,7 +11,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, NonNegative, Probability
 
 from .base import NamedPolicy
-from .rows import candidates, columns_of, needs_prepare, remembered
+from .rows import candidates, columns_of, needs_prepare, remembered_columns
 
 # Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the
 # divergence about log(1 / EPSILON) minus the entropy, far above any sensible bound: a first prediction is not stable.
@@ -50,8 +50,8 @@ class KLASS(
     def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         """Look at the logits (B * W, V): count each column's stable forwards and keep its distribution."""
         entries = columns_of(state)
-        last = remembered(state, "klass.last", logits.shape[-1])
-        stable = remembered(state, "klass.stable", dtype=torch.int64)
+        last = remembered_columns(state, "klass.last", logits.shape[-1])
+        stable = remembered_columns(state, "klass.stable", dtype=torch.int64)
         now = logits.softmax(dim=-1, dtype=torch.float32).unflatten(0, state.positions.shape)
         change = (now * ((now + EPSILON).log() - (last[entries] + EPSILON).log())).sum(dim=-1)
         stable[entries] = torch.where((change < self.divergence) & state.eligible, stable[entries] + 1, 0)

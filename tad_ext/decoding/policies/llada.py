@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
-from tad_ext.settings import Between
 
-from .base import NamedPolicy
+from .base import NamedPolicy, Steps
 from .rows import block_clock, candidates, first_block, leading, noise
 
 
@@ -45,7 +44,7 @@ class LLaDASteps(
     position.
     """
 
-    steps: Annotated[int, Between(0, 2**20)] = 0
+    steps: Steps = 0
     remasking: Literal["low_confidence", "random"] = "low_confidence"
     ends: Literal["ranked", "last"] = "ranked"
 

@@ -93,7 +93,7 @@ class OutputFolder:
     def add(self, response: Row, trace: Trace | None) -> None:
         """Writes a finished response; when this returns, it outlives the process."""
         # The response last: a trace without one is dropped when the run is continued.
-        rows = {GENERATIONS: response} if trace is None else {TRACE: trace.to_json(), GENERATIONS: response}
+        rows = {GENERATIONS: response} if trace is None else {TRACE: vars(trace), GENERATIONS: response}
         for name, row in rows.items():
             self._files[name].add(row)
             self._rows[name][row["index"]] = row
