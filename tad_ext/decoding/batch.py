@@ -7,8 +7,8 @@ its place; when none waits, the last sequence moves there, and the batch is one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState, eligible_positions
 
 from .config import DecodeConfig
-from .inputs import Prompt, SpecialTokens
+from .inputs import SpecialTokens
 from .policies.base import sees_of
 from .sequence import SequenceProgress
 
@@ -62,17 +62,10 @@ class DecodingBatch:
         self.config, self.tokens, self.device = config, tokens, torch.device(device)
         self.sees = sees_of(config.policy)
         self.sequences: list[SequenceProgress] = []
-        self.state = DecodeState.start(
-            capacity,
-            config.gen_length,
-            block_length=config.block_length,
-            block_add_threshold=config.block_add_threshold,
-            decoded_token_threshold=config.decoded_token_threshold,
-            forced_progress=config.forced_progress,
-            eos_token_ids=tokens.end if config.stop_at_eos else (),
-            device=device,
-        )
-        self.state.end_token_ids = tokens.end
+        schedule = ("block_length", "block_add_threshold", "decoded_token_threshold", "forced_progress")
+        settings: dict[str, Any] = {name: getattr(config, name) for name in schedule}
+        self.state = DecodeState.start(capacity, config.gen_length, device=device, **settings)
+        self.state.eos_token_ids, self.state.end_token_ids = tokens.end if config.stop_at_eos else (), tokens.end
         self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
         self.canvas, self.positions, self.columns = (torch.zeros_like(self.state.reveal_step) for _ in range(3))
         self.starts = self.columns[:, 0]
@@ -84,20 +77,17 @@ class DecodingBatch:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def put(self, index: int, number: int, prompt: Prompt) -> None:
-        """A fresh sequence for prompt `number`, in place of number `index` or, where that is len(self), behind all."""
-        config, mask = self.config, self.tokens.mask
-        start, length = len(prompt.tokens), len(prompt.canvas)
-        eligible = prompt.canvas[: config.block_length].count(mask)
-        sequence = SequenceProgress(number, start, length, masks=prompt.canvas.count(mask), eligible=eligible)
+    def put(self, index: int, sequence: SequenceProgress) -> None:
+        """A fresh sequence, in place of number `index` or, where that is len(self), behind all."""
         self.sequences[index : index + 1] = [sequence]
+        start, end = sequence.prompt_length, len(sequence.tokens)
         self._clear(index)
         self.columns[index] += start
-        self.ends[index] = start + length
-        self.seeds[index] = config.seed + number
-        ids = to_device(prompt.tokens + prompt.canvas, self.device)
-        self.input_ids[index, : start + length] = ids
-        self.canvas[index, :length] = ids[start:]
+        self.ends[index] = end
+        self.seeds[index] = self.config.seed + sequence.number
+        ids = to_device(sequence.tokens, self.device)
+        self.input_ids[index, :end] = ids
+        self.canvas[index, : end - start] = ids[start:]
         self.update_positions(index + 1)
 
     def remove(self, index: int) -> None:
@@ -137,22 +127,13 @@ class DecodingBatch:
         )
 
     def view(self, plan: Plan) -> DecodeState:
-        """The state of the first `plan.sequences` sequences, with the positions that the policy sees: the tensors of
-        `state` itself.
-        """
+        """The tensors of `state` of the first `plan.sequences` sequences, with the positions that the policy sees."""
         state, sequences = self.state, slice(plan.sequences)
         positions, among = self._seen(plan)
-        return replace(
-            state,
-            reveal_step=state.reveal_step[sequences],
-            forwards=state.forwards[sequences],
-            blocks=state.blocks[sequences],
-            done=state.done[sequences],
-            positions=positions,
-            among=among,
-            seeds=self.seeds[sequences],
-            memory={name: tensor[sequences] for name, tensor in state.memory.items()},
-        )
+        counters = {name: getattr(state, name)[sequences] for name in ("reveal_step", "forwards", "blocks", "done")}
+        memory = {name: tensor[sequences] for name, tensor in state.memory.items()}
+        seeds = self.seeds[sequences]
+        return replace(state, **counters, positions=positions, among=among, seeds=seeds, memory=memory)
 
     def _seen(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """(B, W) int64 positions that the policy sees, and which of them are eligible; None: all."""
@@ -182,10 +163,3 @@ class DecodingBatch:
             kept = self.state.memory[name]
             if kept.data_ptr() != tensor.data_ptr():
                 kept[: len(tensor)] = tensor
-
-    def finished(self, indices: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        """Canvas and reveal_step of some sequences, in the canvas's own length."""
-        index = to_device(indices, self.device)
-        pairs = torch.stack([self.canvas[index], self.state.reveal_step[index]], dim=1)
-        lengths = [self.sequences[sequence].canvas_length for sequence in indices]
-        return [(canvas[:n], steps[:n]) for n, (canvas, steps) in zip(lengths, pairs.tolist(), strict=True)]

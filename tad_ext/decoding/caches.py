@@ -1,10 +1,8 @@
-"""Cache schemes: which columns of a sequence are computed by a forward, while the keys and values of the others are
-kept.
+"""Cache schemes: which columns of a sequence a forward computes, while keys and values of the others are kept.
 
 Attention is in both directions, so keys and values depend on every token, and those that are kept are those of an
-earlier canvas: a cache changes results. It changes none where every forward computes the whole sequence
-(`refresh_every=1`), and the less the fewer tokens were revealed since. A scheme sees one sequence at a time, so results
-do not depend on the batch.
+earlier canvas: a cache changes results, the less the fewer tokens were revealed since, and none with `refresh_every=1`.
+A scheme sees one sequence at a time, so results do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ class CacheScheme(Protocol):
         All blocks with eligible masks must be among them. None: the whole sequence, prompt included. What a scheme
         wants to know in the next forward it can keep in `sequence.notes`.
         """
-        ...
 
 
 class NamedScheme(Settings, CacheScheme):
@@ -88,9 +85,8 @@ class DualCache(PrefixCache):
 class DelayedCache(_Refreshed):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
-    Until then a finished block is computed along, and its keys and values take in what is revealed around it. Nothing
-    but `refresh_every` makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a
-    delay from d3LLM; `D3LLMCache` is theirs.
+    Until then a finished block is computed along, and takes in what is revealed around it. Nothing but `refresh_every`
+    makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a delay from d3LLM.
     """
 
     refresh_every: Count | None = 32
@@ -163,11 +159,10 @@ SCHEMES: dict[str, type[NamedScheme]] = {
 
 
 def parse_cache(text: str) -> NamedScheme | None:
-    """The cache scheme that a command line or a YAML file names.
+    """The cache scheme that a command line or a YAML file names; the inverse of `str`.
 
-    "none" or a scheme's name; behind a colon its numbers, "never" where no refresh is wanted: for "prefix" and "dual"
-    (and "prefix-at-block", "dual-at-block") the forwards between refreshes, for "delayed" these and its delay, for
-    "d3llm" its delay and the forwards between refreshes: "dual:8", "delayed:32,2", "d3llm:2,3". The inverse of `str`.
+    "none" or a scheme's name; behind a colon the values of its fields in their order, "never" where no refresh is
+    wanted: "dual:8", "delayed:32,2", "d3llm:2,3".
 
     Raises:
         TypeError: `text` is not a string. ValueError: an unknown name or a value out of range.

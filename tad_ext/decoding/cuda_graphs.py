@@ -1,9 +1,8 @@
 """Steps as CUDA graphs: a shape's second step is recorded, later ones are replayed with one launch.
 
 A forward of a model of 32 layers is some five hundred launches, which take the host longer than the GPU needs for a
-window of 64 columns. A graph repeats them all on the same memory: the tensors of the batch and of the cache, which stay
-where they are, and here the bounds of the windows. It lives as long as the decode, and all graphs of a decode share the
-memory of one step.
+window of 64 columns. A graph repeats them on the same memory: the tensors of the batch, and here the bounds of the
+windows. It lives as long as the decode, and all graphs of a decode share the memory of one step.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.ops import operators_wait
@@ -40,9 +39,8 @@ def most_recorded(model: Any, config: DecodeConfig) -> int:
     many an H200 works on LLaDA-8B's 32 layers for about as long as the host takes to launch them, 24 ms. With more the
     host is ahead anyway: a graph would save nothing, and the sizes that are rounded up for it would cost.
 
-    But none is where something may look at values, which fails, or may do more than to launch kernels, which a replay
-    would not do: not with a policy of the user's, nor with a model that is not this package's (with an adapter or
-    without), has hooks or is on several devices.
+    None is where something may look at values, which fails, or do more than launch kernels, which a replay would not:
+    with a policy of the user's, or a model that is not this package's, has hooks or is on several devices.
     """
     if config.cuda_graphs != "auto":
         return MAX_COUNT if config.cuda_graphs else 0
@@ -56,48 +54,30 @@ def _only_launches(model: Any) -> bool:
     if not isinstance(inner, MaskedDiffusionMixin) or torch.is_autocast_enabled(model.device.type):
         return False  # autocast keeps copies of weights, which are gone when it ends
     devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
-    return len(devices) == 1 and not any(map(_is_hooked, model.modules()))
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
+    hooked = (one._forward_hooks or one._forward_pre_hooks or "forward" in vars(one) for one in model.modules())
+    return len(devices) == 1 and not any(hooked)
 
 
 class CapturedStep:
-    """Runs a step for the first time of a plan, records it for the second, and replays it from then on.
+    """Runs a step for the first time of a plan, records it for the second, and replays it from then on."""
 
-    Attributes:
-        most_recorded: the columns up to which steps are to be recorded.
-    """
-
-    def __init__(
-        self,
-        step: Callable[[Plan], Tensor],
-        model: Any,
-        config: DecodeConfig,
-        record: Callable[[Replay], Replay] | None = None,
-    ) -> None:
-        """`record` is another way of recording, for tests."""
+    def __init__(self, step: Callable[[Plan], Tensor], model: Any, config: DecodeConfig) -> None:
         self.step, self.device, self.insists = step, model.device, config.cuda_graphs != "auto"
         self.most_recorded = most_recorded(model, config)
-        self._record = record
+        self._record: CudaGraphs | None = None
         self._recorded: dict[Plan, tuple[Replay, Plan] | None] = {}  # None: it has run once
 
     def __call__(self, plan: Plan) -> Tensor:
         """As the step itself."""
-        if not plan.recorded:
-            return self.step(plan)
-        if plan not in self._recorded:
+        if plan.recorded and plan not in self._recorded:
             # The first run makes what is kept from then on: the cache's and the policy's tensors.
             self._recorded[plan] = None
-            return self.step(plan)
-        recording = self._recorded[plan] or self._try_to_record(plan)
-        if recording is None:
-            return self.step(plan)
-        replay, recorded = recording
-        if recorded.bounds is not None and plan.bounds is not None:
-            recorded.bounds.copy_(plan.bounds)
-        return replay()
+        elif plan.recorded and (recording := self._recorded[plan] or self._try_to_record(plan)):
+            replay, recorded = recording
+            if recorded.bounds is not None and plan.bounds is not None:
+                recorded.bounds.copy_(plan.bounds)
+            return replay()
+        return self.step(plan)
 
     def _try_to_record(self, plan: Plan) -> tuple[Replay, Plan] | None:
         """None if it fails: then nothing was executed, and nothing is recorded or replayed any more."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from tad_ext.settings import Between, Kind
 
 from .config import DecodeConfig
+from .sequence import SequenceProgress
 
 GRAPH_DEVICES = ("cuda",)
 
@@ -77,60 +78,54 @@ class SpecialTokens:
         return cls(mask, end, suppressed)
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What stands before a canvas, and what is on it from the beginning: masks alone, unless it is to be filled in."""
-
-    tokens: list[int]
-    canvas: list[int]
-
-
-def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[Prompt]:
-    """The prompts, each with its canvas.
+def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[SequenceProgress]:
+    """The prompts, each with its canvas, numbered from 0.
 
     Raises:
         TypeError, ValueError: naming the prompt, its value and what was expected.
     """
     if isinstance(prompts, (str, bytes, dict)) or not isinstance(prompts, (Sequence, np.ndarray, Tensor)):
         raise TypeError(f"prompts must be a sequence of token-id sequences, got {type(prompts).__name__}")
-    return [_prompt(f"prompts[{i}]", ids, model=model, config=config, mask=mask) for i, ids in enumerate(prompts)]
+    return [_sequence(number, prompt, model, config, mask) for number, prompt in enumerate(prompts)]
 
 
-def _prompt(name: str, prompt: Any, *, model: Any, config: DecodeConfig, mask: int) -> Prompt:
+def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: int) -> SequenceProgress:
+    # 1. Token ids.
+    name = f"prompts[{number}]"
     try:
         array = np.asarray(prompt)
     except (TypeError, ValueError):  # ragged nesting, a tensor on another device
         array = np.asarray(None)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a sequence of integer token ids, got {reprlib.repr(prompt)}")
-    ids = array.tolist()
+    ids: list[int] = array.tolist()
     if not ids:
         raise ValueError(f"{name} is empty: a prompt needs at least one token")
     _check_known(name, ids, model)
-
-    first = ids.index(mask) if mask in ids else len(ids)
-    checked = Prompt(ids[:first], ids[first:] if config.infill else [mask] * config.gen_length)
-    if first < len(ids) and not config.infill:
+    # 2. What stands before the canvas, and what is on it: masks alone, unless it is to be filled in.
+    start = ids.index(mask) if mask in ids else len(ids)
+    if start < len(ids) and not config.infill:
         raise ValueError(
-            f"{name} contains the mask id {mask} at position {first}: masks belong to the generation only, "
+            f"{name} contains the mask id {mask} at position {start}: masks belong to the generation only, "
             f"unless infill is True"
         )
-    if not checked.canvas:
+    canvas = ids[start:] if config.infill else [mask] * config.gen_length
+    if not canvas:
         raise ValueError(f"{name} contains no mask id, and infill is True: expected something to fill in")
-    if not checked.tokens:
+    if start == 0:
         raise ValueError(f"{name} begins with the mask id: expected at least one token before it")
-    if len(checked.canvas) > config.gen_length:
+    if len(canvas) > config.gen_length:
         raise ValueError(
-            f"{name} has {len(checked.canvas)} tokens from its first mask on: expected at most gen_length, "
-            f"{config.gen_length}"
+            f"{name} has {len(canvas)} tokens from its first mask on: expected at most gen_length, {config.gen_length}"
         )
-    length, longest = len(checked.tokens) + len(checked.canvas), model.config.max_position_embeddings
-    if length > longest:
+    tokens, longest = ids[:start] + canvas, model.config.max_position_embeddings
+    if len(tokens) > longest:
         raise ValueError(
-            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {length}, more than "
+            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {len(tokens)}, more than "
             f"the model's max_position_embeddings of {longest}"
         )
-    return checked
+    eligible = canvas[: config.block_length].count(mask)
+    return SequenceProgress(number, tokens, start, len(canvas), masks=canvas.count(mask), eligible=eligible)
 
 
 def check_numbers(numbers: Sequence[int] | None, count: int) -> Sequence[int]:

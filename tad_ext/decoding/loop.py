@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tad_ext.data.ragged import to_device
 from tad_ext.models.base import evaluation_mode
 
 from .batch import DecodingBatch
 from .config import DecodeConfig
 from .cuda_graphs import CapturedStep
-from .inputs import Prompt, SpecialTokens, check_model, check_numbers, check_prompts
+from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
 from .plan import plan_step
 from .result import DecodedSequence, DecodeResult, response_length
+from .sequence import SequenceProgress
 from .step import Step
-from .stopping import StopStrings
+from .stopping import check_stop_strings, stop_at_strings
 
 Watch = Callable[[list[int], Tensor, Tensor], None]
 """watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every look of the host; tensors on the CPU."""
@@ -96,100 +98,93 @@ def decode_stream(
     `config.seed + number`. By default their places in `prompts`; what is left of a list keeps its numbers, and so
     its samples.
     """
+    # 1. The arguments are checked.
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
-    checked = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
-    stop = StopStrings.of(config, tokens, tokenizer)
-    by_number = dict(zip(check_numbers(numbers, len(checked)), checked, strict=True))
-    return Decoding(model, by_number, config, tokens, stop, watch).run(progress)
+    sequences = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
+    check_stop_strings(config, tokens, tokenizer)
+    for sequence, number in zip(sequences, check_numbers(numbers, len(sequences)), strict=True):
+        sequence.number = number
+    # 2. A batch is made. Sequences of like length share it, which keeps padding small; the next is taken from the end.
+    sequences.sort(key=lambda sequence: (len(sequence.tokens), -sequence.number))
+    longest = max((sequence.prompt_length for sequence in sequences), default=0)
+    batch = DecodingBatch(min(config.batch_size, len(sequences)), longest, config, tokens, model.device)
+    step = CapturedStep(Step(model, batch), model, config)
+    return _responses(model, batch, step, sequences, tokenizer, watch, progress)
 
 
-class Decoding:
-    """A batch, and the prompts that wait for a place in it."""
+def _responses(
+    model: Any,
+    batch: DecodingBatch,
+    step: CapturedStep,
+    waiting: list[SequenceProgress],
+    tokenizer: Any,
+    watch: Watch | None,
+    progress: bool,
+) -> Iterator[DecodedSequence]:
+    """Decodes what waits for a place in the batch; gives each response as it finishes."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    masks = sum(sequence.masks for sequence in waiting)
+    with torch.inference_mode():
+        while waiting and len(batch) < len(batch.canvas):
+            batch.put(len(batch), waiting.pop())
+    with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
+        while batch.sequences:
+            # Not around the yield: meanwhile the caller may train the model, or decode something else.
+            with torch.inference_mode(), evaluation_mode(modules):
+                masks = sum(sequence.masks for sequence in batch.sequences)
+                _advance(model, batch, step)
+                if batch.config.stop_strings:
+                    stop_at_strings(batch, tokenizer)
+                if watch is not None:
+                    numbers = [sequence.number for sequence in batch.sequences]
+                    shown = (batch.canvas, batch.state.reveal_step)
+                    watch(numbers, *(tensor[: len(batch)].to("cpu", copy=True) for tensor in shown))
+                bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
+                finished = _take_finished(batch, waiting)
+            yield from finished
 
-    def __init__(
-        self,
-        model: Any,
-        prompts: dict[int, Prompt],  # by number
-        config: DecodeConfig,
-        tokens: SpecialTokens,
-        stop: StopStrings | None,
-        watch: Watch | None,
-    ) -> None:
-        self.model, self.prompts, self.config, self.stop, self.watch = model, prompts, config, stop, watch
-        self.ends = () if config.infill else tokens.end  # what ends a response
-        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
-        capacity = min(config.batch_size, len(prompts))
-        longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
-        self.batch = DecodingBatch(capacity, longest, config, tokens, model.device)
-        self.step = CapturedStep(Step(model, self.batch), model, config)
-        # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
-        lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
-        self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
 
-    def run(self, progress: bool) -> Iterator[DecodedSequence]:
-        """Decodes all prompts; gives each as it finishes."""
-        with torch.inference_mode():
-            while self.waiting and len(self.batch) < self.config.batch_size:
-                self._put_next(len(self.batch))
-        masks = sum(prompt.canvas.count(self.batch.tokens.mask) for prompt in self.prompts.values())
-        with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
-            while self.batch.sequences:
-                # Not around the yield: meanwhile the caller may train the model, or decode something else.
-                with torch.inference_mode(), evaluation_mode(self.modules):
-                    bar.update(self._advance())
-                    finished = self._take_finished()
-                yield from finished
+def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
+    """Some steps, and what they say of the sequences."""
+    reports = []
+    for ahead in range(batch.config.sync_every):
+        plan = plan_step(model, batch, ahead, step.most_recorded)
+        reports.append(step(plan)[: len(batch)])
+    for report in torch.stack(reports).tolist():  # the one host sync
+        for sequence, fields in zip(batch.sequences, report, strict=True):
+            if not sequence.done:
+                sequence.advance(*fields)
 
-    def _advance(self) -> int:
-        """Some steps, and what the host makes of them. Returns how many masks are gone."""
-        batch = self.batch
-        before = sum(sequence.masks for sequence in batch.sequences)
-        # 1. The device's part.
-        reports = []
-        for ahead in range(self.config.sync_every):
-            plan = plan_step(self.model, batch, ahead, self.step.most_recorded)
-            reports.append(self.step(plan)[: len(batch)])
-        # 2. The host's.
-        for report in torch.stack(reports).tolist():  # the one host sync
-            for sequence, fields in zip(batch.sequences, report, strict=True):
-                if not sequence.done:
-                    sequence.advance(*fields)
-        if self.stop is not None:
-            self.stop.apply(batch)
-        if self.watch is not None:
-            numbers = [sequence.number for sequence in batch.sequences]
-            shown = (tensor[: len(batch)].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step))
-            self.watch(numbers, *shown)
-        return before - sum(sequence.masks for sequence in batch.sequences)
 
-    def _take_finished(self) -> list[DecodedSequence]:
-        """Takes finished sequences out, and puts the next prompts in their places."""
-        batch, ends = self.batch, self.ends
-        done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
-        if not done:
-            return []
-        finished = []
-        for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
-            sequence = batch.sequences[index]
-            finished.append(
-                DecodedSequence(
-                    number=sequence.number,
-                    prompt=self.prompts[sequence.number].tokens,
-                    canvas=canvas,
-                    reveal_step=reveal_step,
-                    forwards=sequence.forwards,
-                    response_length=sequence.length or response_length(canvas, ends),
-                    eos_token_ids=ends,
-                )
-            )
-        for index in reversed(done):  # so that the last sequence is never a finished one when it moves
-            if self.waiting:
-                self._put_next(index)
-            else:
-                batch.remove(index)
-        return finished
+def _take_finished(batch: DecodingBatch, waiting: list[SequenceProgress]) -> list[DecodedSequence]:
+    """Takes finished sequences out, and puts the next ones in their places."""
+    done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
+    if not done:
+        return []
+    rows = to_device(done, batch.device)
+    found = torch.stack([batch.canvas[rows], batch.state.reveal_step[rows]], dim=1).tolist()
+    ends = () if batch.config.infill else batch.tokens.end
+    pairs = zip((batch.sequences[index] for index in done), found, strict=True)
+    finished = [_decoded(sequence, canvas, steps, ends) for sequence, (canvas, steps) in pairs]
+    for index in reversed(done):  # so that the last sequence is never a finished one when it moves
+        if waiting:
+            batch.put(index, waiting.pop())
+        else:
+            batch.remove(index)
+    return finished
 
-    def _put_next(self, index: int) -> None:
-        number = self.waiting.pop()
-        self.batch.put(index, number, self.prompts[number])
+
+def _decoded(
+    sequence: SequenceProgress, canvas: list[int], reveal_step: list[int], ends: tuple[int, ...]
+) -> DecodedSequence:
+    canvas = canvas[: sequence.canvas_length]
+    return DecodedSequence(
+        number=sequence.number,
+        prompt=sequence.tokens[: sequence.prompt_length],
+        canvas=canvas,
+        reveal_step=reveal_step[: sequence.canvas_length],
+        forwards=sequence.forwards,
+        response_length=sequence.length or response_length(canvas, ends),
+        eos_token_ids=ends,
+    )

@@ -42,19 +42,12 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     if not whole and rows * _multiple(window, of=32) <= most_recorded:
         plan, window = rounded, _multiple(window, of=32)
     bounds += [(0, 0, 0, 0)] * (plan.sequences - len(bounds))  # idle sequences
-    return replace(
-        plan,
-        window=window,
-        bounds=to_device(bounds, batch.device),
-        whole=to_device(whole, batch.device) if whole else None,
-    )
+    rows_to_refresh = to_device(whole, batch.device) if whole else None
+    return replace(plan, window=window, bounds=to_device(bounds, batch.device), whole=rows_to_refresh)
 
 
 def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int, int]], list[int]]:
-    """By the cache scheme's rule, `Plan.bounds`, and the sequences of which all columns are computed.
-
-    No bounds: all columns of all sequences.
-    """
+    """`Plan.bounds` by the cache scheme's rule, and the sequences that are computed whole. No bounds: all are."""
     config, sequences = batch.config, batch.sequences
     if config.cache is None:
         return [], []

@@ -19,10 +19,7 @@ from .config import CacheText, DecodeConfig, PolicyText
 
 @dataclass(frozen=True)
 class Preset(Settings):
-    """Fields of a `DecodeConfig`, and where they are from.
-
-    The thresholds of the block schedule are 1, one block at a time, where a method does not decode several at once.
-    """
+    """Fields of a `DecodeConfig`, and where they are from. Thresholds are 1 where a method decodes block by block."""
 
     policy: PolicyText
     source: str

@@ -18,24 +18,17 @@ TOKENS_PER_FORWARD_DEFINITION = (
 class DecodedSequence:
     """One finished response.
 
-    Attributes:
-        number: which prompt it answers.
-        prompt: its tokens.
-        canvas: the generation region, gen_length tokens; with infill, the prompt from its first mask on.
-        reveal_step: the 1-based forward that revealed each of them; 0 for what was given (infill).
-        forwards: during which the sequence was unfinished.
-        response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
-            canvas if there is none.
-        eos_token_ids: the ids that counted as end of sequence.
+    `response_length` counts the response's tokens up to and including the first end-of-sequence token or stop string;
+    it is the whole canvas if there is none.
     """
 
-    number: int
-    prompt: list[int]
-    canvas: list[int]
-    reveal_step: list[int]
-    forwards: int
+    number: int  # which prompt it answers
+    prompt: list[int]  # its tokens
+    canvas: list[int]  # the generation region, gen_length tokens; with infill, the prompt from its first mask on
+    reveal_step: list[int]  # the 1-based forward that revealed each of them; 0 for what was given (infill)
+    forwards: int  # during which the sequence was unfinished
     response_length: int
-    eos_token_ids: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
 
     def response(self) -> list[int]:
         """The tokens before the first end-of-sequence token."""
@@ -51,9 +44,9 @@ class DecodedSequence:
 class DecodeResult:
     """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
 
-    The canvas is the generation region of a sequence. With `reveal_step`, the state after forward s is
-    `where(reveal_step <= s, canvas, MASK)`: a decode is a whole trajectory. The one exception is the tail that the
-    end-of-sequence rule fills: it carries the step of the filling, and what stood there before is not kept.
+    The canvas is the generation region of a sequence. The state after forward s is `where(reveal_step <= s, canvas,
+    MASK)`: a decode is a whole trajectory, but for the tail that the end-of-sequence rule fills: it carries the step of
+    the filling, and what stood there before is not kept.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.

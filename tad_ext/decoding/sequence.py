@@ -1,4 +1,4 @@
-"""What the host knows of a sequence before its next forward."""
+"""What the host knows of a sequence."""
 
 from __future__ import annotations
 
@@ -7,35 +7,21 @@ from dataclasses import dataclass, field
 
 @dataclass
 class SequenceProgress:
-    """A sequence, as its last forward has left it. Blocks are counted from 0.
+    """A sequence, as it was given and as its last forward has left it."""
 
-    Attributes:
-        number: which prompt.
-        prompt_length: its tokens.
-        canvas_length: columns of its canvas.
-        masks: all of the canvas.
-        eligible: masks in created blocks.
-        created: blocks.
-        unfinished: the first block with masks.
-        forwards: so far.
-        history: `unfinished` before each forward so far.
-        notes: what a cache scheme remembers of the sequence.
-        refreshed: the last forward, counted from 0, that computed the whole sequence; None: none with a cache yet.
-        length: response tokens, where a stop string has ended it.
-    """
-
-    number: int
+    number: int  # which prompt
+    tokens: list[int]  # prompt and canvas, as they were given
     prompt_length: int
-    canvas_length: int
-    masks: int
-    eligible: int
-    created: int = 1
-    unfinished: int = 0
-    forwards: int = 0
-    history: list[int] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
-    refreshed: int | None = None
-    length: int | None = None
+    canvas_length: int  # columns of its canvas
+    masks: int  # all of the canvas
+    eligible: int  # masks in created blocks
+    created: int = 1  # blocks
+    unfinished: int = 0  # the first block with masks, from 0
+    forwards: int = 0  # so far
+    history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
+    notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
+    refreshed: int | None = None  # the last forward, from 0, that computed the whole sequence; None: none with a cache
+    length: int | None = None  # response tokens, where a stop string has ended it
 
     @property
     def done(self) -> bool:

@@ -15,24 +15,15 @@ TRACE = "trace.jsonl"
 
 @dataclass(frozen=True)
 class Trace(Settings):
-    """How one canvas was filled.
+    """How one canvas was filled."""
 
-    Attributes:
-        index: number of the prompt, from 0.
-        token_ids, token_texts: of the whole canvas.
-        reveal_step: the 1-based forward that revealed each position.
-        forwards: that it took.
-        block_length: positions per block.
-        response_length: tokens up to and including the end of the response; what stands behind it was filled in.
-    """
-
-    index: Index
-    token_ids: tuple[Index, ...]
+    index: Index  # number of the prompt, from 0
+    token_ids: tuple[Index, ...]  # of the whole canvas
     token_texts: tuple[str, ...]
-    reveal_step: tuple[Count, ...]
-    forwards: Count
-    block_length: Count
-    response_length: Count
+    reveal_step: tuple[Count, ...]  # the 1-based forward that revealed each position
+    forwards: Count  # that it took
+    block_length: Count  # positions per block
+    response_length: Count  # tokens up to and including the response's end; what stands behind it was filled in
 
     def __post_init__(self) -> None:
         super().__post_init__()

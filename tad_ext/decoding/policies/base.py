@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from torch import Tensor
@@ -44,13 +42,15 @@ class NamedPolicy(Settings, ABC):
     rule: ClassVar[str]  # one line, for tables
     source: ClassVar[str]
 
-    def __init_subclass__(cls, *, name: str, rule: str, source: str) -> None:
+    def __init_subclass__(cls, *, name: str = "", rule: str = "", source: str = "") -> None:
         super().__init_subclass__()
-        known = _REGISTRY.get(name)
+        if not name:  # a base of others
+            return
+        known = policies_by_name.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"policy name {name!r} of {cls.__name__} is taken by {known.__name__}")
         cls.name, cls.rule, cls.source = name, rule, source
-        _REGISTRY[name] = cls
+        policies_by_name[name] = cls
 
     @abstractmethod
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
@@ -62,8 +62,7 @@ class NamedPolicy(Settings, ABC):
         return _text(self.name, values, main_alone=[*values.items()][1:] == [*defaults.items()][1:])
 
 
-_REGISTRY: dict[str, type[NamedPolicy]] = {}
-policies_by_name: Mapping[str, type[NamedPolicy]] = MappingProxyType(_REGISTRY)
+policies_by_name: dict[str, type[NamedPolicy]] = {}
 """Every policy defined so far, by the name in its text form."""
 
 

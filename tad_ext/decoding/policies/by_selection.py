@@ -15,8 +15,8 @@ from tad_ext.settings import Count, NonNegative, Probability, kinds_of
 from .base import NamedPolicy
 
 
-class BySelection:
-    """A second base, of such policies. `selects` is the rule, a policy's first field the rule's parameter."""
+class BySelection(NamedPolicy):
+    """Base of such policies. `selects` is the rule, a policy's main parameter that of the rule."""
 
     selects: ClassVar[Rule]
 
@@ -39,11 +39,7 @@ def selection_of(policy: Policy) -> Selection | None:
 
 @dataclass(frozen=True)
 class TopK(
-    BySelection,
-    NamedPolicy,
-    name="topk",
-    rule="the k most confident positions of the row",
-    source="LLaDA, arXiv 2502.09992",
+    BySelection, name="topk", rule="the k most confident positions of the row", source="LLaDA, arXiv 2502.09992"
 ):
     """Reveal the `k` most confident eligible positions of each row in each forward; ties go to the lowest position.
 
@@ -56,7 +52,7 @@ class TopK(
 
 @dataclass(frozen=True)
 class ConfidenceThreshold(
-    BySelection, NamedPolicy, name="confidence", rule="confidence >= threshold", source="Fast-dLLM, arXiv 2505.22618"
+    BySelection, name="confidence", rule="confidence >= threshold", source="Fast-dLLM, arXiv 2505.22618"
 ):
     """Reveal every eligible position whose token has probability >= `threshold`; otherwise the most confident one.
 
@@ -69,16 +65,14 @@ class ConfidenceThreshold(
 
     @property
     def selection(self) -> Selection:
-        """By rule `confidence`."""
-        if self.accept == "from":
-            return Selection("confidence", self.threshold)
-        return Selection("confidence", float(np.nextafter(np.float32(self.threshold), np.float32(2))))
+        """By rule `confidence`, from the threshold or from the next larger float32 on."""
+        above = float(np.nextafter(np.float32(self.threshold), np.float32(2)))
+        return Selection("confidence", self.threshold if self.accept == "from" else above)
 
 
 @dataclass(frozen=True)
 class ConfidenceFactor(
     BySelection,
-    NamedPolicy,
     name="factor",
     rule="the n-th most confident position if its confidence >= 1 - factor / (n + 1); n = 1 always",
     source="Fast-dLLM, arXiv 2505.22618",
@@ -105,11 +99,7 @@ class ConfidenceFactor(
 
 @dataclass(frozen=True)
 class MarginThreshold(
-    BySelection,
-    NamedPolicy,
-    name="margin",
-    rule="p1 - p2 of the two best tokens >= threshold",
-    source="order: arXiv 2502.06768",
+    BySelection, name="margin", rule="p1 - p2 of the two best tokens >= threshold", source="order: arXiv 2502.06768"
 ):
     """Reveal every eligible position whose two best tokens are at least `threshold` apart in probability.
 
@@ -124,11 +114,7 @@ class MarginThreshold(
 
 @dataclass(frozen=True)
 class EntropyThreshold(
-    BySelection,
-    NamedPolicy,
-    name="entropy",
-    rule="entropy < threshold, in nats",
-    source="TAD, arXiv 2605.09536; dParallel; d3LLM",
+    BySelection, name="entropy", rule="entropy < threshold, in nats", source="TAD, arXiv 2605.09536; dParallel; d3LLM"
 ):
     """Reveal every eligible position whose entropy is < `threshold` nats; otherwise the one of lowest entropy.
 
@@ -144,7 +130,6 @@ class EntropyThreshold(
 @dataclass(frozen=True)
 class EntropyBudget(
     BySelection,
-    NamedPolicy,
     name="entropy-budget",
     rule="the longest run of lowest entropies H with sum(H) - max(H) <= budget, in nats",
     source="EB-Sampler, arXiv 2505.24857",

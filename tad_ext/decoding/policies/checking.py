@@ -34,10 +34,10 @@ class _Checked:
         answer = policy(statistics, state)
         if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Tensor) for part in answer)):
             raise TypeError(f"policy {policy!r} must return a tuple of two tensors (score, accept), got {answer!r}")
-        for name, part in zip(("score", "accept"), answer, strict=True):
+        score, accept = answer
+        for name, part in (("score", score), ("accept", accept)):
             if tuple(part.shape) != shape:
                 raise ValueError(f"policy {policy!r}: {name} must have shape {shape}, got {tuple(part.shape)}")
-        score, accept = answer
         if not score.is_floating_point():
             raise TypeError(f"policy {policy!r}: score must be floating point, got {score.dtype}")
         if accept.dtype != torch.bool:

@@ -17,8 +17,8 @@ from torch import Tensor
 from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import NonNegative
 
-from . import dream, llada
 from .base import NamedPolicy, Steps
+from .by_step import Order, dream_step, llada_step, score_of
 from .rows import candidates, columns_of, leading, remembered_columns
 
 
@@ -53,14 +53,12 @@ class Prophet(
         length = state.reveal_step.shape[1]
         end = self.start + self.length if self.length else length
         inside = (state.positions >= self.start) & (state.positions < end)  # no padding is
-        # Of steps that are left out the last counts, whose threshold is the lowest: it is that of the next block's
-        # first.
-        step, count = llada.next_step(state, "prophet", self.steps)
+        # Of steps that are left out the last counts, whose threshold, that of the next block's first, is the lowest.
+        step, count = llada_step(state, "prophet", self.steps)
         progress = (step + 1).double() / (self.steps or length)
         threshold = torch.where(progress < 0.33, self.early, torch.where(progress < 0.67, self.mid, self.late))
         sure = _mean_of(statistics.gap, inside & statistics.valid) >= threshold
-        accept = leading(statistics.log_odds, candidates(statistics, state), count)
-        return statistics.log_odds, _or_everything(state, statistics, accept, sure)
+        return _best_or_everything(statistics, state, statistics.log_odds, count, sure)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class SchED(
     """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
     Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
-    schedule says (`dream.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
+    schedule says (`by_step.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
     steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
@@ -89,13 +87,13 @@ class SchED(
     schedule: Literal["cosine", "linear", "exp"] = "cosine"
     rate: NonNegative = 4.0
     steps: Steps = 0
-    order: dream.Order = "entropy"
+    order: Order = "entropy"
     sees = "masks"
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by the order; accept the step's share, or all."""
         steps = self.steps or state.reveal_step.shape[1]
-        first, last, count = dream.next_step(state, "sched", steps)
+        first, last, count = dream_step(state, "sched", steps)
         guesses, entries = remembered_columns(state, "sched.guess", dtype=torch.int64), columns_of(state)
         guess = statistics.top_token + 1  # 0: none yet
         changed = (state.present & (guesses[entries] != guess)).any(dim=-1, keepdim=True)
@@ -105,9 +103,7 @@ class SchED(
         threshold = self.low + (self.high - self.low) * self._remaining(progress)
         gap = _mean_of(statistics.gap, state.present & statistics.valid)
         sure = (gap >= threshold) & (~changed | (last > first))
-        score = dream.score_of(self.order, statistics)
-        accept = leading(score, candidates(statistics, state), count)
-        return score, _or_everything(state, statistics, accept, sure)
+        return _best_or_everything(statistics, state, score_of(self.order, statistics), count, sure)
 
     def _remaining(self, progress: Tensor) -> Tensor:
         """The part of the way from high to low that is still ahead, 1 at the start."""
@@ -124,8 +120,11 @@ def _mean_of(value: Tensor, entries: Tensor) -> Tensor:
     return total / entries.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def _or_everything(state: DecodeState, statistics: TokenStatistics, accept: Tensor, sure: Tensor) -> Tensor:
-    """(B, W) bool: `accept`, or, of the rows (B, 1) that are `sure`, every mask, for which all blocks are created."""
+def _best_or_everything(
+    statistics: TokenStatistics, state: DecodeState, score: Tensor, count: Tensor, sure: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score; accept the `count` best of each row, or, where it is `sure`, every mask, for which all blocks are made."""
     every = state.reveal_step.shape[1] // state.block_length
     state.blocks.copy_(torch.where(sure[:, 0], every, state.blocks))
-    return accept | (sure & state.present & statistics.valid)
+    accept = leading(score, candidates(statistics, state), count)
+    return score, accept | (sure & state.present & statistics.valid)

@@ -25,11 +25,7 @@ def leading(score: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
 
 
 def noise(state: DecodeState, step: Tensor | int) -> Tensor:
-    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own.
-
-    Raises:
-        ValueError: the state holds no seeds.
-    """
+    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own."""
     if state.seeds is None:
         raise ValueError("state.seeds is None: expected (B,) int64, the rows' seeds, for a random order")
     return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
@@ -81,6 +77,4 @@ def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
 def needs_prepare(state: DecodeState, name: str, policy: object) -> None:
     """RuntimeError if the memory that `policy.prepare` makes is not there."""
     if name not in state.memory:
-        raise RuntimeError(
-            f"policy {policy}: prepare(logits, state) must be called before the policy, in every forward"
-        )
+        raise RuntimeError(f"policy {policy}: prepare(logits, state) must be called before it, in every forward")
