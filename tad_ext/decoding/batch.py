@@ -43,7 +43,8 @@ class DecodingBatch:
     """Sequences 0 .. len(self) - 1 of tensors made once, for `capacity` sequences; the others are idle.
 
     Attributes:
-        sequences: of each sequence, on the host.
+        waiting: the sequences to come, the next one last. Those of like length stand together: that means less padding.
+        sequences: those that are decoded, on the host.
         input_ids: (capacity, longest + gen_length) int64: prompt, canvas, padding.
         canvas: (capacity, gen_length) int64: the generation region, mask where nothing is revealed.
         positions: (capacity, gen_length) int64: the masked columns of created blocks, ascending, -1 behind the last.
@@ -56,29 +57,50 @@ class DecodingBatch:
     """
 
     def __init__(
-        self, capacity: int, longest: int, config: DecodeConfig, tokens: SpecialTokens, device: torch.device | str
+        self, model: Any, sequences: list[SequenceProgress], config: DecodeConfig, tokens: SpecialTokens
     ) -> None:
-        """For prompts of up to `longest` tokens before the canvas."""
-        self.config, self.tokens, self.device = config, tokens, torch.device(device)
+        self.config, self.tokens, self.device = config, tokens, torch.device(model.device)
         self.sees = sees_of(config.policy)
+        self.waiting = sorted(sequences, key=lambda sequence: (len(sequence.tokens), -sequence.number))
         self.sequences: list[SequenceProgress] = []
+        capacity = min(config.batch_size, len(sequences))
+        longest = max((sequence.prompt_length for sequence in sequences), default=0)
         schedule = ("block_length", "block_add_threshold", "decoded_token_threshold", "forced_progress")
         settings: dict[str, Any] = {name: getattr(config, name) for name in schedule}
-        self.state = DecodeState.start(capacity, config.gen_length, device=device, **settings)
-        self.state.eos_token_ids, self.state.end_token_ids = tokens.end if config.stop_at_eos else (), tokens.end
-        self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=device)
+        settings["eos_token_ids"] = tokens.end if config.stop_at_eos else ()
+        self.state = DecodeState.start(capacity, config.gen_length, device=self.device, **settings)
+        self.state.end_token_ids = tokens.end
+        self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=self.device)
         self.canvas, self.positions, self.columns = (torch.zeros_like(self.state.reveal_step) for _ in range(3))
         self.starts = self.columns[:, 0]
         self.ends, self.seeds = torch.zeros_like(self.state.forwards), torch.zeros_like(self.state.forwards)
         self.cache = None if config.cache is None else KeyValueCache(*self.input_ids.shape)
         self._clear(slice(capacity))
         self.update_positions(capacity)
+        while len(self) < capacity:
+            self._put_next(len(self))
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def put(self, index: int, sequence: SequenceProgress) -> None:
-        """A fresh sequence, in place of number `index` or, where that is len(self), behind all."""
+    def take_out(self, index: int) -> None:
+        """Sequence `index` leaves. The next one that waits takes its place, or where none does the last one."""
+        if self.waiting:
+            self._put_next(index)
+            return
+        last, source = self.sequences.pop(), len(self.sequences)
+        if index < source:
+            self.sequences[index] = last
+            for tensor in self._tensors():
+                tensor[index] = tensor[source]
+            if self.cache is not None:
+                self.cache.move(source, index)
+        self._clear(source)
+        self.update_positions(source + 1)
+
+    def _put_next(self, index: int) -> None:
+        """The next sequence, in place of number `index` or, where that is len(self), behind all."""
+        sequence = self.waiting.pop()
         self.sequences[index : index + 1] = [sequence]
         start, end = sequence.prompt_length, len(sequence.tokens)
         self._clear(index)
@@ -89,18 +111,6 @@ class DecodingBatch:
         self.input_ids[index, :end] = ids
         self.canvas[index, : end - start] = ids[start:]
         self.update_positions(index + 1)
-
-    def remove(self, index: int) -> None:
-        """Takes sequence `index` out; the last sequence moves there."""
-        last, source = self.sequences.pop(), len(self.sequences)
-        if index < source:
-            self.sequences[index] = last
-            for tensor in self._tensors():
-                tensor[index] = tensor[source]
-            if self.cache is not None:
-                self.cache.move(source, index)
-        self._clear(source)
-        self.update_positions(source + 1)
 
     def _clear(self, index: int | slice) -> None:
         """Sequences without masks: nothing in them is to be revealed, and what fills them is never seen."""

@@ -39,32 +39,24 @@ class NamedScheme(Settings, CacheScheme):
 
 
 @dataclass(frozen=True)
-class _Refreshed(NamedScheme):
-    """A whole sequence every `refresh_every` forwards; None: only when the scheme itself asks for it."""
-
-    refresh_every: Count | None = None
-
-    def _is_due(self, sequence: SequenceProgress, *, in_new_block: bool = False) -> bool:
-        if sequence.refreshed is None:
-            return True
-        if in_new_block and sequence.history[sequence.refreshed] != sequence.unfinished:
-            return True
-        return self.refresh_every is not None and sequence.forwards - sequence.refreshed >= self.refresh_every
-
-
-@dataclass(frozen=True)
-class PrefixCache(_Refreshed):
+class PrefixCache(NamedScheme):
     """Keeps the prompt and the finished blocks before the first unfinished one; everything from there on is computed.
 
-    The whole sequence is computed when the first unfinished block is another one than at the last time. Fast-dLLM,
-    arXiv 2505.22618.
+    The whole sequence is computed every `refresh_every` forwards, None being never, and when the first unfinished block
+    is another one than at the last time. Fast-dLLM, arXiv 2505.22618.
     """
 
+    refresh_every: Count | None = None
     name = "prefix"
 
     def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first unfinished block to the end."""
         return None if self._is_due(sequence, in_new_block=True) else (sequence.unfinished, blocks)
+
+    def _is_due(self, sequence: SequenceProgress, *, in_new_block: bool = False) -> bool:
+        if sequence.refreshed is None or (in_new_block and sequence.history[sequence.refreshed] != sequence.unfinished):
+            return True
+        return self.refresh_every is not None and sequence.forwards - sequence.refreshed >= self.refresh_every
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class DualCache(PrefixCache):
 
 
 @dataclass(frozen=True)
-class DelayedCache(_Refreshed):
+class DelayedCache(PrefixCache):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
     Until then a finished block is computed along, and takes in what is revealed around it. Nothing but `refresh_every`

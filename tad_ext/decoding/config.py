@@ -135,16 +135,12 @@ class DecodeConfig(Settings):
             )
         if self.infill and self.hide_future_blocks:
             raise ValueError("infill and hide_future_blocks are True: what is given behind would not be seen")
+        if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
+            raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
         if self.sync_every > 1 and (self.cache is not None or self.stop_strings):
             other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
             raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")
-        if self.cache is not None:
-            self._check_cache()
-
-    def _check_cache(self) -> None:
-        if isinstance(self.cache, type) or not hasattr(self.cache, "window"):
-            raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
-        if self.guidance:
+        if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
         one_block_opened_at_once = getattr(self.policy, "opens_blocks", False) and self.block_add_threshold == 1
         if getattr(self.cache, "starts_at_block", False) and not one_block_opened_at_once:

@@ -28,7 +28,6 @@ from .inputs import has_graphs
 from .policies.checking import is_built_in
 
 Replay = Callable[[], Tensor]
-
 MOST_COLUMNS = 512
 
 
@@ -117,8 +116,7 @@ class CudaGraphs:
     def __call__(self, run: Callable[[], Tensor]) -> Replay:
         """Records what `run` launches, without executing it.
 
-        Raises:
-            RuntimeError: `run` waits for the device, or memory does not suffice. What was there before is unharmed.
+        RuntimeError: `run` waits for the device, or memory does not suffice. What was there before is unharmed.
         """
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.stream(torch.cuda.current_stream(self.stream.device))

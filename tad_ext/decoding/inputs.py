@@ -79,11 +79,7 @@ class SpecialTokens:
 
 
 def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[SequenceProgress]:
-    """The prompts, each with its canvas, numbered from 0.
-
-    Raises:
-        TypeError, ValueError: naming the prompt, its value and what was expected.
-    """
+    """The prompts, each with its canvas, numbered from 0. Raises TypeError, ValueError, naming the prompt."""
     if isinstance(prompts, (str, bytes, dict)) or not isinstance(prompts, (Sequence, np.ndarray, Tensor)):
         raise TypeError(f"prompts must be a sequence of token-id sequences, got {type(prompts).__name__}")
     return [_sequence(number, prompt, model, config, mask) for number, prompt in enumerate(prompts)]

@@ -1,7 +1,6 @@
 """The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
 
-Finished sequences leave when the host looks, by default after every forward, and waiting prompts take their places
-(continuous batching).
+Finished sequences leave when the host looks, by default after every forward, and others take their places.
 """
 
 from __future__ import annotations
@@ -98,36 +97,23 @@ def decode_stream(
     `config.seed + number`. By default their places in `prompts`; what is left of a list keeps its numbers, and so
     its samples.
     """
-    # 1. The arguments are checked.
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
     sequences = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
     check_stop_strings(config, tokens, tokenizer)
     for sequence, number in zip(sequences, check_numbers(numbers, len(sequences)), strict=True):
         sequence.number = number
-    # 2. A batch is made. Sequences of like length share it, which keeps padding small; the next is taken from the end.
-    sequences.sort(key=lambda sequence: (len(sequence.tokens), -sequence.number))
-    longest = max((sequence.prompt_length for sequence in sequences), default=0)
-    batch = DecodingBatch(min(config.batch_size, len(sequences)), longest, config, tokens, model.device)
+    batch = DecodingBatch(model, sequences, config, tokens)
     step = CapturedStep(Step(model, batch), model, config)
-    return _responses(model, batch, step, sequences, tokenizer, watch, progress)
+    return _responses(model, batch, step, tokenizer, watch, progress)
 
 
 def _responses(
-    model: Any,
-    batch: DecodingBatch,
-    step: CapturedStep,
-    waiting: list[SequenceProgress],
-    tokenizer: Any,
-    watch: Watch | None,
-    progress: bool,
+    model: Any, batch: DecodingBatch, step: CapturedStep, tokenizer: Any, watch: Watch | None, progress: bool
 ) -> Iterator[DecodedSequence]:
-    """Decodes what waits for a place in the batch; gives each response as it finishes."""
+    """Decodes all sequences of the batch, and those that wait; gives each response as it finishes."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    masks = sum(sequence.masks for sequence in waiting)
-    with torch.inference_mode():
-        while waiting and len(batch) < len(batch.canvas):
-            batch.put(len(batch), waiting.pop())
+    masks = sum(sequence.masks for sequence in [*batch.sequences, *batch.waiting])
     with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
         while batch.sequences:
             # Not around the yield: meanwhile the caller may train the model, or decode something else.
@@ -141,7 +127,7 @@ def _responses(
                     shown = (batch.canvas, batch.state.reveal_step)
                     watch(numbers, *(tensor[: len(batch)].to("cpu", copy=True) for tensor in shown))
                 bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
-                finished = _take_finished(batch, waiting)
+                finished = _take_finished(batch)
             yield from finished
 
 
@@ -157,8 +143,8 @@ def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
                 sequence.advance(*fields)
 
 
-def _take_finished(batch: DecodingBatch, waiting: list[SequenceProgress]) -> list[DecodedSequence]:
-    """Takes finished sequences out, and puts the next ones in their places."""
+def _take_finished(batch: DecodingBatch) -> list[DecodedSequence]:
+    """The finished sequences, which leave the batch."""
     done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
     if not done:
         return []
@@ -168,10 +154,7 @@ def _take_finished(batch: DecodingBatch, waiting: list[SequenceProgress]) -> lis
     pairs = zip((batch.sequences[index] for index in done), found, strict=True)
     finished = [_decoded(sequence, canvas, steps, ends) for sequence, (canvas, steps) in pairs]
     for index in reversed(done):  # so that the last sequence is never a finished one when it moves
-        if waiting:
-            batch.put(index, waiting.pop())
-        else:
-            batch.remove(index)
+        batch.take_out(index)
     return finished
 
 

@@ -16,18 +16,14 @@ TOKENS_PER_FORWARD_DEFINITION = (
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSequence:
-    """One finished response.
-
-    `response_length` counts the response's tokens up to and including the first end-of-sequence token or stop string;
-    it is the whole canvas if there is none.
-    """
+    """One finished response."""
 
     number: int  # which prompt it answers
     prompt: list[int]  # its tokens
     canvas: list[int]  # the generation region, gen_length tokens; with infill, the prompt from its first mask on
     reveal_step: list[int]  # the 1-based forward that revealed each of them; 0 for what was given (infill)
     forwards: int  # during which the sequence was unfinished
-    response_length: int
+    response_length: int  # up to and including the first end of sequence or stop string; the canvas's if there is none
     eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
 
     def response(self) -> list[int]:

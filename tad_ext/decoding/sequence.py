@@ -29,11 +29,7 @@ class SequenceProgress:
         return self.masks == 0
 
     def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int) -> None:
-        """A forward is over, and this is what it says, `broken` of its logits.
-
-        Raises:
-            RuntimeError: broken logits, naming the prompt and the forward.
-        """
+        """A forward is over, and this is what it says. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
         self.forwards += 1
         if broken:

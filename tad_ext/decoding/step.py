@@ -133,5 +133,4 @@ class Step:
         token = token_statistics(likely, rows=rows, **self._sampling(state)).token
         chosen = logits.gather(1, token.view(-1, 1)).float().view(token.shape)
         confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
-        confidence = confidence.nan_to_num(nan=0.0)  # where nothing is possible
-        return statistics._replace(token=token, confidence=confidence)
+        return statistics._replace(token=token, confidence=confidence.nan_to_num(nan=0.0))  # where nothing is possible

@@ -51,8 +51,7 @@ class Trace(Settings):
 def read_traces(path: str | Path) -> list[Trace]:
     """The traces in a file, or in the trace.jsonl of a folder, in order of their prompts.
 
-    Raises:
-        FileNotFoundError, ValueError: no such file, or something else than traces of one canvas size in it.
+    FileNotFoundError, ValueError: there is no such file, or something else than traces of one canvas size in it.
     """
     path = Path(path)
     if path.is_dir():

@@ -114,10 +114,8 @@ def times(steps: int, device: torch.device) -> Tensor:
 
 
 def dream_step(state: DecodeState, name: str, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The steps that this forward stands for: (B, 1) int64 each. For policies that see all masks.
-
-    Returns:
-        The first of them, from 0; the last, which is the first one that reveals something; and how many it reveals.
+    """Of the steps that this forward stands for, (B, 1) int64 each: the first, from 0; the last, which is the first one
+    that reveals something; and how many it reveals. For policies that see all masks.
     """
     memory = remembered(state, f"{name}.step", 1)
     first, masks = memory.clone(), state.present.sum(dim=-1, keepdim=True)

@@ -16,10 +16,7 @@ def is_built_in(policy: Policy) -> bool:
 
 
 def checked(policy: Policy) -> Policy:
-    """`policy`, its answers checked for shape and dtype if a user wrote it (metadata only: no sync).
-
-    What comes back has a `prepare` exactly if `policy` has one.
-    """
+    """`policy`, with a `prepare` if it has one, its answers checked (shape and dtype: no sync) if a user wrote it."""
     return policy if is_built_in(policy) else _Checked(policy)
 
 

@@ -13,10 +13,6 @@ from tad_ext.settings import Count, NonNegative, Probability
 from .base import NamedPolicy
 from .rows import candidates, columns_of, needs_prepare, remembered_columns
 
-# Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the
-# divergence about log(1 / EPSILON) minus the entropy, far above any sensible bound: a first prediction is not stable.
-EPSILON = 1e-12
-
 
 @dataclass(frozen=True)
 class Credit(
@@ -79,6 +75,11 @@ class Credit(
         """Score by log-odds; accept from the threshold up."""
         needs_prepare(state, "credit.credits", self)
         return statistics.log_odds, candidates(statistics, state) & (statistics.confidence >= self.threshold)
+
+
+# Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the
+# divergence about log(1 / EPSILON) minus the entropy, far above any sensible bound: a first prediction is not stable.
+EPSILON = 1e-12
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,7 @@ def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = 
 
 
 def remembered_columns(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The memory `name` of a policy, (B, gen_length + 1, *shape), zeros at first.
-
-    One entry per canvas column; the last one takes what is written for padding and means nothing.
-    """
+    """The same per canvas column, (B, gen_length + 1, *shape); the last takes what is written for padding."""
     return remembered(state, name, state.reveal_step.shape[1] + 1, *shape, dtype=dtype)
 
 
