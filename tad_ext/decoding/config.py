@@ -33,7 +33,7 @@ class DecodeConfig(Settings):
     blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
     `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
     `decoded_token_threshold` (the prompt counts as 1). What a forward reveals in any case is `forced_progress`, always
-    the best by the policy's own score: "row", "block" or "blocks", as `tad_ext.ops.commit_reveal` has them. With both
+    the best by the policy's own score: "row", "block" or "blocks", as `tad_ext.commit_reveal` has them. With both
     thresholds at 1.0 this is block-by-block decoding, and all three are the same.
 
     Prompt number i samples from its own stream with seed `seed + i`, so what it samples depends neither on the batch
