@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tad_ext.decoding.policies import base, policies_by_name
+from tad_ext.decoding.policies import policies_by_name
 from tad_ext.models.dream import DreamConfig, DreamModel
 from tad_ext.models.llada import LLaDAConfig, LLaDAModelLM
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -131,7 +131,7 @@ def random_transformer(family, seed, device):
 @pytest.fixture
 def registry():
     """The named policies, to add to; afterwards they are as they were."""
-    before = dict(base._REGISTRY)
+    before = dict(policies_by_name)
     yield policies_by_name
-    base._REGISTRY.clear()
-    base._REGISTRY.update(before)
+    policies_by_name.clear()
+    policies_by_name.update(before)

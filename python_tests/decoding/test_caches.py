@@ -109,8 +109,8 @@ def test_a_window_attends_to_what_is_kept(transformer, device):
 
 def progress(unfinished, created, history, refreshed):
     return SequenceProgress(
-        0, 5, 16, masks=1, eligible=1, forwards=len(history), created=created, unfinished=unfinished, history=history,
-        refreshed=refreshed,
+        0, [], 5, 16, masks=1, eligible=1, created=created, unfinished=unfinished, forwards=len(history),
+        history=history, refreshed=refreshed,
     )  # fmt: skip
 
 

@@ -103,17 +103,18 @@ def recorder(device, monkeypatch):
         return record
 
     def recorded_step(step, model, config):
-        batch, forward = step.batch, step.forward
-        real = cuda_graphs.CudaGraphs(model.device) if model.device.type == "cuda" else imitation
+        batch = step.batch
         imitation.tensors = lambda: [
             batch.input_ids, batch.canvas, batch.positions, batch.state.reveal_step, batch.state.forwards,
             batch.state.blocks, batch.state.done, *batch.state.memory.values(),
-            *(tensor for layer in (forward.cache._layers if forward.cache else []) for tensor in layer),
+            *(tensor for layer in (batch.cache._layers if batch.cache else []) for tensor in layer),
         ]  # fmt: skip
-        return cuda_graphs.CapturedStep(step, model, config, counting(real))
+        return cuda_graphs.CapturedStep(step, model, config)
 
+    on_gpu, real = torch.device(device).type == "cuda", cuda_graphs.CudaGraphs
+    monkeypatch.setattr(cuda_graphs, "CudaGraphs", lambda device: counting(real(device) if on_gpu else imitation))
     monkeypatch.setattr(loop, "CapturedStep", recorded_step)
-    if torch.device(device).type != "cuda":
+    if not on_gpu:
         monkeypatch.setattr(inputs, "GRAPH_DEVICES", ("cpu",))
     return counts
 
@@ -225,7 +226,7 @@ def test_by_default_steps_of_many_columns_are_not_recorded(transformer, recorder
     assert recorder["recorded"] > 0
 
 
-def unrecordable(step, model, config):
+def unrecordable(device):
     """The second recording fails, as one does when a forward waits for the device."""
     attempts = []
 
@@ -237,14 +238,14 @@ def unrecordable(step, model, config):
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         return run  # the step itself, as what a graph would launch
 
-    return cuda_graphs.CapturedStep(step, model, config, record)
+    return record
 
 
 @pytest.mark.parametrize("cache", [None, DualCache()])
 def test_decoding_goes_on_where_recording_fails(transformer, recorder, monkeypatch, cache):
     config = replace(CONFIG, batch_size=2, cache=cache, gen_length=16)
     expected = decode(transformer, RAGGED, replace(config, cuda_graphs=False))
-    monkeypatch.setattr(loop, "CapturedStep", unrecordable)
+    monkeypatch.setattr(cuda_graphs, "CudaGraphs", unrecordable)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert_same(decode(transformer, RAGGED, config), expected)

@@ -28,7 +28,7 @@ from tad_ext.decoding import (
     parse_policy,
     preset,
 )
-from tad_ext.decoding.policies.dream import _step_of_each
+from tad_ext.decoding.policies.by_step import _step_of_each
 from tad_ext.ops import DecodeState, pack_offsets, token_statistics, uniform_noise
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,8 @@ from tad_ext.decoding import (
     TopK,
     decode,
 )
-from tad_ext.decoding.policies import checked, selection_of
+from tad_ext.decoding.policies.by_selection import selection_of
+from tad_ext.decoding.policies.checking import checked
 from tad_ext.ops import Selection
 from tad_ext.settings import Count
 

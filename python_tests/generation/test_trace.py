@@ -29,7 +29,7 @@ def trace(index=0, positions=8, block_length=4, response_length=None, texts=None
 
 
 def write(path, traces):
-    path.write_text("".join(json.dumps(one.to_json()) + "\n" for one in traces))
+    path.write_text("".join(json.dumps(vars(one)) + "\n" for one in traces))
     return path
 
 
@@ -51,9 +51,9 @@ def test_a_trace_is_what_decoding_did(settings, tmp_path):
     words = ["<mask>", "<eos>", "<unk>", "one", "two", "three"]
     for index, one in enumerate(traces):
         assert one.index == index
-        assert one.token_ids == result.canvases()[index]
-        assert one.token_texts == [words[token] for token in one.token_ids]
-        assert one.reveal_step == result.reveal_step[index].tolist()
+        assert list(one.token_ids) == result.canvases()[index]
+        assert list(one.token_texts) == [words[token] for token in one.token_ids]
+        assert list(one.reveal_step) == result.reveal_step[index].tolist()
         assert (one.forwards, one.response_length) == (responses[index]["forwards"], responses[index]["tokens"])
         assert one.block_length == 4
 
@@ -130,7 +130,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         read_traces(tmp_path)
     with pytest.raises(ValueError, match="different"):
         read_traces(write(tmp_path / "mixed.jsonl", [trace(), trace(1, positions=4)]))
-    good = trace().to_json()
+    good = vars(trace())
     for changes in (
         {"prompt": "one"}, {"index": -1}, {"index": True}, {"forwards": 0}, {"block_length": 3}, {"reveal_step": [1]},
         {"index": 2**64}, {"forwards": 2**64}, {"reveal_step": [2**64] * len(good["reveal_step"])},

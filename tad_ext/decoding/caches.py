@@ -1,16 +1,13 @@
-"""Cache schemes: which columns of a sequence are computed by a forward, while the keys and values of the others are
-kept.
+"""Cache schemes: which columns of a sequence a forward computes, while keys and values of the others are kept.
 
 Attention is in both directions, so keys and values depend on every token, and those that are kept are those of an
-earlier canvas: a cache changes results. It changes none where every forward computes the whole sequence
-(`refresh_every=1`), and the less the fewer tokens were revealed since. A scheme sees one sequence at a time, so results
-do not depend on the batch.
+earlier canvas: a cache changes results, the less the fewer tokens were revealed since, and none with `refresh_every=1`.
+A scheme sees one sequence at a time, so results do not depend on the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
 from tad_ext.settings import Count, Index, Settings
@@ -27,68 +24,61 @@ class CacheScheme(Protocol):
         All blocks with eligible masks must be among them. None: the whole sequence, prompt included. What a scheme
         wants to know in the next forward it can keep in `sequence.notes`.
         """
-        ...
 
 
-@dataclass(frozen=True)
-class _Refreshed(Settings):
-    """A whole sequence every `refresh_every` forwards; None: only when the scheme itself asks for it."""
+class NamedScheme(Settings, CacheScheme):
+    """A scheme with a text form: its name and its fields, "never" for None; the name alone where that is all."""
 
     named_by_class = True
-    refresh_every: Count | None = None
     name: ClassVar[str]
 
-    def _is_due(self, sequence: SequenceProgress) -> bool:
-        if sequence.refreshed is None:
-            return True
-        return self.refresh_every is not None and sequence.forwards - sequence.refreshed >= self.refresh_every
-
-    def _entered_block(self, sequence: SequenceProgress) -> bool:
-        return sequence.refreshed is not None and sequence.history[sequence.refreshed] != sequence.unfinished
-
     def __str__(self) -> str:
-        return self.name if self.refresh_every is None else f"{self.name}:{self.refresh_every}"
+        values = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        texts = ["never" if value is None else str(value) for value in values]
+        return self.name if values == [None] else f"{self.name}:{','.join(texts)}"
 
 
 @dataclass(frozen=True)
-class PrefixCache(_Refreshed):
+class PrefixCache(NamedScheme):
     """Keeps the prompt and the finished blocks before the first unfinished one; everything from there on is computed.
 
-    The whole sequence is computed when the first unfinished block is another one than at the last time. Fast-dLLM,
-    arXiv 2505.22618.
+    The whole sequence is computed every `refresh_every` forwards, None being never, and when the first unfinished block
+    is another one than at the last time. Fast-dLLM, arXiv 2505.22618.
     """
 
+    refresh_every: Count | None = None
     name = "prefix"
 
     def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first unfinished block to the end."""
-        return None if self._is_due(sequence) or self._entered_block(sequence) else (sequence.unfinished, blocks)
+        return None if self._is_due(sequence, in_new_block=True) else (sequence.unfinished, blocks)
+
+    def _is_due(self, sequence: SequenceProgress, *, in_new_block: bool = False) -> bool:
+        if sequence.refreshed is None or (in_new_block and sequence.history[sequence.refreshed] != sequence.unfinished):
+            return True
+        return self.refresh_every is not None and sequence.forwards - sequence.refreshed >= self.refresh_every
 
 
 @dataclass(frozen=True)
-class DualCache(_Refreshed):
+class DualCache(PrefixCache):
     """Keeps everything but the active blocks: from the first unfinished one to the newest created one.
 
-    The whole sequence is computed when the first unfinished block is another one than at the last time. Fast-dLLM,
-    arXiv 2505.22618.
+    The whole sequence is computed as with a `PrefixCache`. Fast-dLLM, arXiv 2505.22618.
     """
 
     name = "dual"
 
     def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first unfinished block to the newest."""
-        return (
-            None if self._is_due(sequence) or self._entered_block(sequence) else (sequence.unfinished, sequence.created)
-        )
+        return super().window(sequence, sequence.created)
 
 
 @dataclass(frozen=True)
-class DelayedCache(_Refreshed):
+class DelayedCache(PrefixCache):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
-    Until then a finished block is computed along, and its keys and values take in what is revealed around it. Nothing
-    but `refresh_every` makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a
-    delay from d3LLM; `D3LLMCache` is theirs.
+    Until then a finished block is computed along, and takes in what is revealed around it. Nothing but `refresh_every`
+    makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a delay from d3LLM.
     """
 
     refresh_every: Count | None = 32
@@ -97,16 +87,12 @@ class DelayedCache(_Refreshed):
 
     def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """From the first block that is not kept yet to the end."""
-        if self._is_due(sequence):
-            return None
-        return ([0] * self.delay + sequence.history + [sequence.unfinished])[-1 - self.delay], blocks
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.refresh_every or 'never'},{self.delay}"
+        before = [0] * self.delay + sequence.history + [sequence.unfinished]
+        return None if self._is_due(sequence) else (before[-1 - self.delay], blocks)
 
 
 @dataclass(frozen=True)
-class D3LLMCache(Settings):
+class D3LLMCache(NamedScheme):
     """Keeps the prompt and finished blocks, one after the other, each `delay` forwards after it has finished.
 
     While a finished block (at first the prompt) waits, forwards compute the whole sequence. In the forward in which its
@@ -118,7 +104,6 @@ class D3LLMCache(Settings):
     HumanEval. Its code for Dream is not this: there a window's first column gets the logits of the one behind it.
     """
 
-    named_by_class = True
     delay: Count = 2
     refresh_every: Count | None = 3
     name = "d3llm"
@@ -140,9 +125,6 @@ class D3LLMCache(Settings):
             return None
         return kept - 1, blocks
 
-    def __str__(self) -> str:
-        return f"{self.name}:{self.delay},{self.refresh_every or 'never'}"
-
 
 class PrefixCacheAtBlock(PrefixCache):
     """`PrefixCache` whose windows begin at the block itself also for a model that predicts shifted by one.
@@ -162,20 +144,17 @@ class DualCacheAtBlock(DualCache):
     starts_at_block = True
 
 
-Scheme = PrefixCache | DualCache | DelayedCache | D3LLMCache
-
-SCHEMES: dict[str, Callable[..., Scheme]] = {
+SCHEMES: dict[str, type[NamedScheme]] = {
     scheme.name: scheme
     for scheme in (PrefixCache, DualCache, DelayedCache, D3LLMCache, PrefixCacheAtBlock, DualCacheAtBlock)
 }
 
 
-def parse_cache(text: str) -> Scheme | None:
-    """The cache scheme that a command line or a YAML file names.
+def parse_cache(text: str) -> NamedScheme | None:
+    """The cache scheme that a command line or a YAML file names; the inverse of `str`.
 
-    "none" or a scheme's name; behind a colon its numbers, "never" where no refresh is wanted: for "prefix" and "dual"
-    (and "prefix-at-block", "dual-at-block") the forwards between refreshes, for "delayed" these and its delay, for
-    "d3llm" its delay and the forwards between refreshes: "dual:8", "delayed:32,2", "d3llm:2,3". The inverse of `str`.
+    "none" or a scheme's name; behind a colon the values of its fields in their order, "never" where no refresh is
+    wanted: "dual:8", "delayed:32,2", "d3llm:2,3".
 
     Raises:
         TypeError: `text` is not a string. ValueError: an unknown name or a value out of range.

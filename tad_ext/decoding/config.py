@@ -21,6 +21,8 @@ from tad_ext.settings import (
 )
 
 Text = Annotated[str, Matching(r"(?s).+", "text of at least one character")]
+PolicyText = Annotated[Any, Read("tad_ext.decoding.policies:parse_policy")]
+CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,8 @@ class DecodeConfig(Settings):
     blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
     `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
     `decoded_token_threshold` (the prompt counts as 1). What a forward reveals in any case is `forced_progress`, always
-    the best by the policy's own score: with "row" the row's best eligible position if none of the row was accepted, and
-    then, if the first block with masks got none, its best (TAD; d3LLM's code for LLaDA); with "block" the second half
-    of that alone (d3LLM's code for Dream); with "blocks" the best of every fully active block that got none (D2F).
-    With both thresholds at 1.0 this is block-by-block decoding, and all three are the same. Where tokens are sampled,
-    the block's forced one is the most probable under "row".
+    the best by the policy's own score: "row", "block" or "blocks", as `tad_ext.commit_reveal` has them. With both
+    thresholds at 1.0 this is block-by-block decoding, and all three are the same.
 
     Prompt number i samples from its own stream with seed `seed + i`, so what it samples depends neither on the batch
     size nor on its neighbours. Confidences, which policies see, are at temperature 1 and of the whole vocabulary. With
@@ -50,7 +49,7 @@ class DecodeConfig(Settings):
         256, help="positions to generate, a multiple of block_length; infilling: at most so many from the first mask on"
     )
     block_length: Count = setting(32, help="positions per block")
-    policy: Annotated[Any, Read("tad_ext.decoding.policies.text:parse_policy")] = setting(
+    policy: PolicyText = setting(
         "topk:1", help="unmasking policy, such as topk:1, confidence:0.9 or entropy:0.5; tad policies lists them"
     )
     block_add_threshold: Probability = setting(
@@ -91,7 +90,7 @@ class DecodeConfig(Settings):
     )
     seed: Seed = setting(0, help="of sampling; prompt number i samples with seed + i")
     guidance: NonNegative = setting(0.0, help="scale of classifier-free guidance, two passes per forward; 0: off")
-    cache: Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")] = setting(
+    cache: CacheText = setting(
         "none",
         help="keys and values kept between forwards, which is faster and changes results: none, prefix, dual, delayed "
         "(each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH",
@@ -120,21 +119,14 @@ class DecodeConfig(Settings):
             )
         if self.min_length > self.gen_length:
             raise ValueError(f"min_length must be at most gen_length, {self.gen_length}, got {self.min_length}")
-        self._check_sampling()
-        self._check_infilling()
-        self._check_cache()
+        if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
+            name, value = ("top_p", self.top_p) if self.top_k is None else ("top_k", self.top_k)
+            raise ValueError(f"{name} is {value} and temperature is 0, which takes the most probable token anyway")
         if isinstance(self.policy, type) or not callable(self.policy):
             raise TypeError(
                 f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "
                 f"state), or a text such as 'entropy:0.5', got {self.policy!r}"
             )
-
-    def _check_sampling(self) -> None:
-        if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
-            name, value = ("top_p", self.top_p) if self.top_k is None else ("top_k", self.top_k)
-            raise ValueError(f"{name} is {value} and temperature is 0, which takes the most probable token anyway")
-
-    def _check_infilling(self) -> None:
         if self.infill and (self.stop_at_eos or self.stop_strings):
             name = "stop_strings" if self.stop_strings else "stop_at_eos"
             raise ValueError(
@@ -143,19 +135,16 @@ class DecodeConfig(Settings):
             )
         if self.infill and self.hide_future_blocks:
             raise ValueError("infill and hide_future_blocks are True: what is given behind would not be seen")
-
-    def _check_cache(self) -> None:
         if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
+        if self.sync_every > 1 and (self.cache is not None or self.stop_strings):
+            other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
+            raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
-        if getattr(self.cache, "starts_at_block", False) and (
-            not getattr(self.policy, "opens_blocks", False) or self.block_add_threshold < 1
-        ):
+        one_block_opened_at_once = getattr(self.policy, "opens_blocks", False) and self.block_add_threshold == 1
+        if getattr(self.cache, "starts_at_block", False) and not one_block_opened_at_once:
             raise ValueError(
                 f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: "
                 f"expected a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
             )
-        if self.sync_every > 1 and (self.cache is not None or self.stop_strings):
-            other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
-            raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")

@@ -1,9 +1,8 @@
 """Steps as CUDA graphs: a shape's second step is recorded, later ones are replayed with one launch.
 
 A forward of a model of 32 layers is some five hundred launches, which take the host longer than the GPU needs for a
-window of 64 columns. A graph repeats them all on the same memory: the tensors of the batch and of the cache, which stay
-where they are, and here the bounds of the windows. It lives as long as the decode, and all graphs of a decode share the
-memory of one step.
+window of 64 columns. A graph repeats them on the same memory: the tensors of the batch, and here the bounds of the
+windows. It lives as long as the decode, and all graphs of a decode share the memory of one step.
 """
 
 from __future__ import annotations
@@ -12,25 +11,23 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.ops import operators_wait
 from tad_ext.settings import MAX_COUNT
 
-from .batch import StepShape, Windows
+from .batch import Plan
 from .config import DecodeConfig
 from .inputs import has_graphs
-from .policies import is_built_in
+from .policies.checking import is_built_in
 
 Replay = Callable[[], Tensor]
-Run = Callable[[StepShape, Windows | None], Tensor]
-
 MOST_COLUMNS = 512
 
 
@@ -41,9 +38,8 @@ def most_recorded(model: Any, config: DecodeConfig) -> int:
     many an H200 works on LLaDA-8B's 32 layers for about as long as the host takes to launch them, 24 ms. With more the
     host is ahead anyway: a graph would save nothing, and the sizes that are rounded up for it would cost.
 
-    But none is where something may look at values, which fails, or may do more than to launch kernels, which a replay
-    would not do: not with a policy of the user's, nor with a model that is not this package's (with an adapter or
-    without), has hooks or is on several devices.
+    None is where something may look at values, which fails, or do more than launch kernels, which a replay would not:
+    with a policy of the user's, or a model that is not this package's, has hooks or is on several devices.
     """
     if config.cuda_graphs != "auto":
         return MAX_COUNT if config.cuda_graphs else 0
@@ -57,70 +53,49 @@ def _only_launches(model: Any) -> bool:
     if not isinstance(inner, MaskedDiffusionMixin) or torch.is_autocast_enabled(model.device.type):
         return False  # autocast keeps copies of weights, which are gone when it ends
     devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
-    return len(devices) == 1 and not any(map(_is_hooked, model.modules()))
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
+    hooked = (one._forward_hooks or one._forward_pre_hooks or "forward" in vars(one) for one in model.modules())
+    return len(devices) == 1 and not any(hooked)
 
 
 class CapturedStep:
-    """Runs a step for the first time of a shape, records it for the second, and replays it from then on.
+    """Runs a step for the first time of a plan, records it for the second, and replays it from then on."""
 
-    Attributes:
-        most_recorded: the columns up to which steps are to be recorded.
-    """
-
-    def __init__(
-        self,
-        step: Run,
-        model: Any,
-        config: DecodeConfig,
-        record: Callable[[Callable[[], Tensor]], Replay] | None = None,
-    ) -> None:
-        """`record` is another way of recording, for tests."""
+    def __init__(self, step: Callable[[Plan], Tensor], model: Any, config: DecodeConfig) -> None:
         self.step, self.device, self.insists = step, model.device, config.cuda_graphs != "auto"
         self.most_recorded = most_recorded(model, config)
-        self._record = record
-        self._seen: set[tuple[StepShape, int]] = set()
-        self._recorded: dict[tuple[StepShape, int], tuple[Replay, Windows | None]] = {}
+        self._record: CudaGraphs | None = None
+        self._recorded: dict[Plan, tuple[Replay, Plan] | None] = {}  # None: it has run once
 
-    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
+    def __call__(self, plan: Plan) -> Tensor:
         """As the step itself."""
-        key = (shape, 0 if windows is None else windows.width)
-        if not shape.recorded:
-            return self.step(shape, windows)
-        if key not in self._seen:
+        if plan.recorded and plan not in self._recorded:
             # The first run makes what is kept from then on: the cache's and the policy's tensors.
-            self._seen.add(key)
-            return self.step(shape, windows)
-        if key not in self._recorded and not self._try_to_record(key, shape, windows):
-            return self.step(shape, windows)
-        replay, recorded = self._recorded[key]
-        if recorded is not None and windows is not None:
-            recorded.bounds.copy_(windows.bounds)
-        return replay()
+            self._recorded[plan] = None
+        elif plan.recorded and (recording := self._recorded[plan] or self._try_to_record(plan)):
+            replay, recorded = recording
+            if recorded.bounds is not None and plan.bounds is not None:
+                recorded.bounds.copy_(plan.bounds)
+            return replay()
+        return self.step(plan)
 
-    def _try_to_record(self, key: tuple[StepShape, int], shape: StepShape, windows: Windows | None) -> bool:
-        """False if it fails: then nothing was executed, and nothing is recorded or replayed any more."""
-        if self._record is None:
-            self._record = CudaGraphs(self.device)
+    def _try_to_record(self, plan: Plan) -> tuple[Replay, Plan] | None:
+        """None if it fails: then nothing was executed, and nothing is recorded or replayed any more."""
+        self._record = self._record or CudaGraphs(self.device)
         try:
-            self._recorded[key] = self._record(lambda: self.step(shape, windows)), windows
-            return True
+            self._recorded[plan] = self._record(partial(self.step, plan)), plan
         except RuntimeError as error:
             if self.insists:
                 raise
             self.most_recorded = 0
             self._recorded.clear()
             reason = str(error).partition("\n")[0]
-        warnings.warn(
-            f"decoding goes on without CUDA graphs, which is slower, because recording one failed: {reason}. "
-            f"cuda_graphs=False does not try.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
+            warnings.warn(
+                f"decoding goes on without CUDA graphs, which is slower, because recording one failed: {reason}. "
+                f"cuda_graphs=False does not try.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._recorded.get(plan)
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -141,8 +116,7 @@ class CudaGraphs:
     def __call__(self, run: Callable[[], Tensor]) -> Replay:
         """Records what `run` launches, without executing it.
 
-        Raises:
-            RuntimeError: `run` waits for the device, or memory does not suffice. What was there before is unharmed.
+        RuntimeError: `run` waits for the device, or memory does not suffice. What was there before is unharmed.
         """
         graph = torch.cuda.CUDAGraph()
         before = torch.cuda.stream(torch.cuda.current_stream(self.stream.device))

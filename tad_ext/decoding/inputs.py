@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from tad_ext.settings import Between, Kind
 
 from .config import DecodeConfig
+from .sequence import SequenceProgress
 
 GRAPH_DEVICES = ("cuda",)
 
@@ -20,6 +22,22 @@ GRAPH_DEVICES = ("cuda",)
 def has_graphs(device: torch.device | str) -> bool:
     """Whether steps can be recorded on a device."""
     return torch.device(device).type in GRAPH_DEVICES
+
+
+def check_device(device: torch.device | str, config: DecodeConfig) -> None:
+    """Whether the model's device can do it. Raises ValueError."""
+    if config.cuda_graphs is True and not has_graphs(device):
+        raise ValueError(f"cuda_graphs is True and the model is on {device}: expected one on a CUDA device")
+
+
+def check_model(model: Any, config: DecodeConfig) -> None:
+    """Whether the model can do what the settings ask for. Raises TypeError, ValueError."""
+    check_device(model.device, config)
+    if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
+        raise TypeError(
+            f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "
+            f"tad_ext.models, or cache=None"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,25 +55,19 @@ class SpecialTokens:
         Raises:
             ValueError: no mask id, ids outside the vocabulary, or `stop_at_eos` with nothing to stop at.
         """
-        vocabulary = model.config.vocab_size
         mask = getattr(model.config, "mask_token_id", None)
         if not isinstance(mask, int):
             raise ValueError(
                 f"model.config.mask_token_id is {mask!r}: decoding needs the id of the mask token; "
                 f"{type(model).__name__} does not look like a masked diffusion model"
             )
-        given = config.eos_token_ids is not None
-        end = tuple((config.eos_token_ids if given else getattr(model.config, "eos_token_ids", None)) or ())
+        eos_name, end = "eos_token_ids", config.eos_token_ids
+        if end is None:
+            eos_name, end = "model.config.eos_token_ids", tuple(getattr(model.config, "eos_token_ids", None) or ())
         suppressed = tuple(sorted({mask, *(getattr(model.config, "suppress_token_ids", None) or ())}))
-        eos_name = "eos_token_ids" if given else "model.config.eos_token_ids"
-        for name, ids in (
-            ("model.config.mask_token_id", (mask,)),
-            (eos_name, end),
-            ("model.config.suppress_token_ids", suppressed),
-        ):
-            for token in ids:
-                if not 0 <= token < vocabulary:
-                    raise ValueError(f"{name} contains {token}: expected ids in [0, {vocabulary}), the vocabulary")
+        _check_known("model.config.mask_token_id", [mask], model)
+        _check_known(eos_name, end, model)
+        _check_known("model.config.suppress_token_ids", suppressed, model)
         if mask in end:
             raise ValueError(f"{eos_name} contains {mask}, the mask id: expected ids that can be revealed")
         if config.stop_at_eos and not end:
@@ -66,100 +78,67 @@ class SpecialTokens:
         return cls(mask, end, suppressed)
 
 
-def check_model(model: Any, config: DecodeConfig) -> None:
-    """Whether the model can do what the settings ask for. Raises TypeError, ValueError."""
-    check_device(model.device, config)
-    if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
-        raise TypeError(
-            f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "
-            f"tad_ext.models, or cache=None"
-        )
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What stands before a canvas, and what is on it from the beginning: masks alone, unless it is to be filled in."""
-
-    tokens: list[int]
-    canvas: list[int]
-
-
-def check_device(device: torch.device | str, config: DecodeConfig) -> None:
-    """Whether the model's device can do it. Raises ValueError."""
-    if config.cuda_graphs is True and not has_graphs(device):
-        raise ValueError(f"cuda_graphs is True and the model is on {device}: expected one on a CUDA device")
-
-
-def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[Prompt]:
-    """The prompts, each with its canvas.
-
-    Raises:
-        TypeError, ValueError: naming the prompt, its value and what was expected.
-    """
+def check_prompts(prompts: object, *, model: Any, config: DecodeConfig, mask: int) -> list[SequenceProgress]:
+    """The prompts, each with its canvas, numbered from 0. Raises TypeError, ValueError, naming the prompt."""
     if isinstance(prompts, (str, bytes, dict)) or not isinstance(prompts, (Sequence, np.ndarray, Tensor)):
         raise TypeError(f"prompts must be a sequence of token-id sequences, got {type(prompts).__name__}")
-    checked = []
-    for number, prompt in enumerate(prompts):
-        name = f"prompts[{number}]"
-        ids = _check_ids(name, prompt, model.config.vocab_size)
-        first = ids.index(mask) if mask in ids else len(ids)
-        if config.infill:
-            one = Prompt(ids[:first], ids[first:])
-            _check_template(name, one, config.gen_length)
-        else:
-            if first < len(ids):
-                raise ValueError(
-                    f"{name} contains the mask id {mask} at position {first}: masks belong to the generation only, "
-                    f"unless infill is True"
-                )
-            one = Prompt(ids, [mask] * config.gen_length)
-        length, longest = len(one.tokens) + len(one.canvas), model.config.max_position_embeddings
-        if length > longest:
-            raise ValueError(
-                f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {length}, more than "
-                f"the model's max_position_embeddings of {longest}"
-            )
-        checked.append(one)
-    return checked
+    return [_sequence(number, prompt, model, config, mask) for number, prompt in enumerate(prompts)]
 
 
-def check_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
+def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: int) -> SequenceProgress:
+    # 1. Token ids.
+    name = f"prompts[{number}]"
+    try:
+        array = np.asarray(prompt)
+    except (TypeError, ValueError):  # ragged nesting, a tensor on another device
+        array = np.asarray(None)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a sequence of integer token ids, got {reprlib.repr(prompt)}")
+    ids: list[int] = array.tolist()
+    if not ids:
+        raise ValueError(f"{name} is empty: a prompt needs at least one token")
+    _check_known(name, ids, model)
+    # 2. What stands before the canvas, and what is on it: masks alone, unless it is to be filled in.
+    start = ids.index(mask) if mask in ids else len(ids)
+    if start < len(ids) and not config.infill:
+        raise ValueError(
+            f"{name} contains the mask id {mask} at position {start}: masks belong to the generation only, "
+            f"unless infill is True"
+        )
+    canvas = ids[start:] if config.infill else [mask] * config.gen_length
+    if not canvas:
+        raise ValueError(f"{name} contains no mask id, and infill is True: expected something to fill in")
+    if start == 0:
+        raise ValueError(f"{name} begins with the mask id: expected at least one token before it")
+    if len(canvas) > config.gen_length:
+        raise ValueError(
+            f"{name} has {len(canvas)} tokens from its first mask on: expected at most gen_length, {config.gen_length}"
+        )
+    tokens, longest = ids[:start] + canvas, model.config.max_position_embeddings
+    if len(tokens) > longest:
+        raise ValueError(
+            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {len(tokens)}, more than "
+            f"the model's max_position_embeddings of {longest}"
+        )
+    eligible = canvas[: config.block_length].count(mask)
+    return SequenceProgress(number, tokens, start, len(canvas), masks=canvas.count(mask), eligible=eligible)
+
+
+def check_numbers(numbers: Sequence[int] | None, count: int) -> Sequence[int]:
     """The number of each of `count` prompts, by default 0, 1, ... Raises TypeError, ValueError."""
     if numbers is None:
-        return list(range(count))
+        return range(count)
     # Together with the seed, a number has to stay a 64-bit integer.
     checked = Kind(int, Between(0, 2**62 - 1), is_list=True).checked("numbers", numbers)
     if len(checked) != count or len(set(checked)) != count:
-        raise ValueError(f"numbers must be {count} different integers, one for each prompt, got {_short(checked)}")
-    return list(checked)
-
-
-def _check_ids(name: str, prompt: Any, vocabulary: int) -> list[int]:
-    try:
-        ids = np.asarray(prompt)
-    except (TypeError, ValueError):  # ragged nesting, a tensor on another device
-        ids = np.asarray(None)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise TypeError(f"{name} must be a sequence of integer token ids, got {_short(prompt)}")
-    if not ids.size:
-        raise ValueError(f"{name} is empty: a prompt needs at least one token")
-    outside = ids[(ids < 0) | (ids >= vocabulary)]
-    if outside.size:
-        raise ValueError(f"{name} contains {int(outside[0])}: expected ids in [0, {vocabulary}), the vocabulary")
-    return [int(token) for token in ids]
-
-
-def _check_template(name: str, prompt: Prompt, gen_length: int) -> None:
-    if not prompt.canvas:
-        raise ValueError(f"{name} contains no mask id, and infill is True: expected something to fill in")
-    if not prompt.tokens:
-        raise ValueError(f"{name} begins with the mask id: expected at least one token before it")
-    if len(prompt.canvas) > gen_length:
         raise ValueError(
-            f"{name} has {len(prompt.canvas)} tokens from its first mask on: expected at most gen_length, {gen_length}"
+            f"numbers must be {count} different integers, one for each prompt, got {reprlib.repr(checked)}"
         )
+    return checked
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _check_known(name: str, ids: Sequence[int], model: Any) -> None:
+    vocabulary = model.config.vocab_size
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"{name} contains {token}: expected ids in [0, {vocabulary}), the vocabulary")

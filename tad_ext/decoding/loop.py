@@ -1,7 +1,6 @@
 """The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
 
-Finished sequences leave when the host looks, by default after every forward, and waiting prompts take their places
-(continuous batching).
+Finished sequences leave when the host looks, by default after every forward, and others take their places.
 """
 
 from __future__ import annotations
@@ -14,16 +13,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tad_ext.data.ragged import to_device
 from tad_ext.models.base import evaluation_mode
 
 from .batch import DecodingBatch
 from .config import DecodeConfig
 from .cuda_graphs import CapturedStep
-from .inputs import Prompt, SpecialTokens, check_model, check_numbers, check_prompts
+from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
+from .plan import plan_step
 from .result import DecodedSequence, DecodeResult, response_length
-from .sequence import Report
+from .sequence import SequenceProgress
 from .step import Step
-from .stopping import StopStrings
+from .stopping import check_stop_strings, stop_at_strings
 
 Watch = Callable[[list[int], Tensor, Tensor], None]
 """watch(numbers of the prompts, canvas (B, G), reveal_step (B, G)) after every look of the host; tensors on the CPU."""
@@ -62,10 +63,18 @@ def decode(
         RuntimeError: the model's logits hold NaN or +inf, naming the prompt and the forward.
     """
     started = time.perf_counter()
-    sequences = list(decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch))
-    sequences.sort(key=lambda sequence: sequence.number)
-    ends = () if config.infill else SpecialTokens.of(model, config).end
-    return DecodeResult.of(sequences, config.gen_length, ends, time.perf_counter() - started)
+    responses = decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress, watch=watch)
+    decoded = sorted(responses, key=lambda response: response.number)
+    reveal_step = [one.reveal_step + [0] * (config.gen_length - len(one.canvas)) for one in decoded]
+    return DecodeResult(
+        sequences=[one.prompt + one.canvas for one in decoded],
+        prompt_lengths=[len(one.prompt) for one in decoded],
+        reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, config.gen_length),
+        forwards=torch.tensor([one.forwards for one in decoded], dtype=torch.int64),
+        response_lengths=torch.tensor([one.response_length for one in decoded], dtype=torch.int64),
+        eos_token_ids=() if config.infill else SpecialTokens.of(model, config).end,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def decode_stream(
@@ -90,103 +99,75 @@ def decode_stream(
     """
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
-    checked_prompts = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
-    stop = StopStrings.of(config, tokens, tokenizer)
-    names = check_numbers(numbers, len(checked_prompts))
-    return Decoding(model, dict(zip(names, checked_prompts, strict=True)), config, tokens, stop, watch).run(progress)
+    sequences = check_prompts(prompts, model=model, config=config, mask=tokens.mask)
+    check_stop_strings(config, tokens, tokenizer)
+    for sequence, number in zip(sequences, check_numbers(numbers, len(sequences)), strict=True):
+        sequence.number = number
+    batch = DecodingBatch(model, sequences, config, tokens)
+    step = CapturedStep(Step(model, batch), model, config)
+    return _responses(model, batch, step, tokenizer, watch, progress)
 
 
-class Decoding:
-    """A batch, and the prompts that wait for a place in it."""
+def _responses(
+    model: Any, batch: DecodingBatch, step: CapturedStep, tokenizer: Any, watch: Watch | None, progress: bool
+) -> Iterator[DecodedSequence]:
+    """Decodes all sequences of the batch, and those that wait; gives each response as it finishes."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    masks = sum(sequence.masks for sequence in [*batch.sequences, *batch.waiting])
+    with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
+        while batch.sequences:
+            # Not around the yield: meanwhile the caller may train the model, or decode something else.
+            with torch.inference_mode(), evaluation_mode(modules):
+                masks = sum(sequence.masks for sequence in batch.sequences)
+                _advance(model, batch, step)
+                if batch.config.stop_strings:
+                    stop_at_strings(batch, tokenizer)
+                if watch is not None:
+                    numbers = [sequence.number for sequence in batch.sequences]
+                    shown = (batch.canvas, batch.state.reveal_step)
+                    watch(numbers, *(tensor[: len(batch)].to("cpu", copy=True) for tensor in shown))
+                bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
+                finished = _take_finished(batch)
+            yield from finished
 
-    def __init__(
-        self,
-        model: Any,
-        prompts: dict[int, Prompt],  # by number
-        config: DecodeConfig,
-        tokens: SpecialTokens,
-        stop: StopStrings | None = None,
-        watch: Watch | None = None,
-    ) -> None:
-        self.model, self.prompts, self.config, self.tokens = model, prompts, config, tokens
-        self.stop, self.watch = stop, watch
-        self.ends = () if config.infill else tokens.end  # what ends a response
-        capacity = min(config.batch_size, len(prompts))
-        longest = max((len(prompt.tokens) for prompt in prompts.values()), default=0)
-        self.modules = list(model.modules()) if isinstance(model, nn.Module) else []
-        self.batch = DecodingBatch(
-            capacity, longest, config, tokens, model.device, model.config.max_position_embeddings
-        )
-        self.step = Step(model, self.batch)
-        self.run_step = CapturedStep(self.step, model, config)
-        # Prompts of like length share a batch, which keeps padding small. The next one is taken from the end.
-        lengths = {number: len(prompt.tokens) + len(prompt.canvas) for number, prompt in prompts.items()}
-        self.waiting = sorted(prompts, key=lambda number: (lengths[number], -number))
 
-    def run(self, progress: bool = False) -> Iterator[DecodedSequence]:
-        """Decodes all prompts; gives each as it finishes."""
-        total = sum(prompt.canvas.count(self.tokens.mask) for prompt in self.prompts.values())
-        with tqdm(total=total, unit="token", desc="decoding", disable=not progress) as bar:
-            with torch.inference_mode():
-                while self.waiting and len(self.batch) < self.config.batch_size:
-                    self._put_next(len(self.batch))
-            while self.batch.sequences:
-                masks = sum(sequence.masks for sequence in self.batch.sequences)
-                # Not around the yield: meanwhile the caller may train the model, or decode something else.
-                with torch.inference_mode(), evaluation_mode(self.modules):
-                    self._advance()
-                    bar.update(masks - sum(sequence.masks for sequence in self.batch.sequences))
-                    finished = self._take_finished()
-                yield from finished
+def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
+    """Some steps, and what they say of the sequences."""
+    reports = []
+    for ahead in range(batch.config.sync_every):
+        plan = plan_step(model, batch, ahead, step.most_recorded)
+        reports.append(step(plan)[: len(batch)])
+    for report in torch.stack(reports).tolist():  # the one host sync
+        for sequence, fields in zip(batch.sequences, report, strict=True):
+            if not sequence.done:
+                sequence.advance(*fields)
 
-    def _advance(self) -> None:
-        """Some steps, and what the host makes of them."""
-        batch = self.batch
-        reports = []
-        for ahead in range(self.config.sync_every):
-            shape, windows = self.step.forward.plan(ahead, self.run_step.most_recorded)
-            reports.append(self.run_step(shape, windows)[: len(batch)])
-        for report in torch.stack(reports).tolist():  # the one host sync
-            for sequence, fields in zip(batch.sequences, report, strict=True):
-                if not sequence.done:
-                    sequence.advance(Report(*fields))
-        if self.stop is not None:
-            self.stop.apply(batch)
-        if self.watch is not None:
-            count = len(batch)
-            numbers = [sequence.number for sequence in batch.sequences]
-            canvas, reveal_step = (
-                tensor[:count].to("cpu", copy=True) for tensor in (batch.canvas, batch.state.reveal_step)
-            )
-            self.watch(numbers, canvas, reveal_step)
 
-    def _take_finished(self) -> list[DecodedSequence]:
-        """Takes finished sequences out, and puts the next prompts in their places."""
-        batch, ends = self.batch, self.ends
-        done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
-        if not done:
-            return []
-        finished = []
-        for index, (canvas, reveal_step) in zip(done, batch.finished(done), strict=True):
-            sequence = batch.sequences[index]
-            finished.append(
-                DecodedSequence(
-                    number=sequence.number,
-                    prompt=self.prompts[sequence.number].tokens,
-                    canvas=canvas,
-                    reveal_step=reveal_step,
-                    forwards=sequence.forwards,
-                    response_length=sequence.length or response_length(canvas, ends),
-                    eos_token_ids=ends,
-                )
-            )
-        for index in reversed(done):  # so that the last sequence is never a finished one when it moves
-            if self.waiting:
-                self._put_next(index)
-            else:
-                self.step.forward.move(batch.remove(index), index)
-        return finished
+def _take_finished(batch: DecodingBatch) -> list[DecodedSequence]:
+    """The finished sequences, which leave the batch."""
+    done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
+    if not done:
+        return []
+    rows = to_device(done, batch.device)
+    found = torch.stack([batch.canvas[rows], batch.state.reveal_step[rows]], dim=1).tolist()
+    ends = () if batch.config.infill else batch.tokens.end
+    pairs = zip((batch.sequences[index] for index in done), found, strict=True)
+    finished = [_decoded(sequence, canvas, steps, ends) for sequence, (canvas, steps) in pairs]
+    for index in reversed(done):  # so that the last sequence is never a finished one when it moves
+        batch.take_out(index)
+    return finished
 
-    def _put_next(self, index: int) -> None:
-        number = self.waiting.pop()
-        self.batch.put(index, number, self.prompts[number])
+
+def _decoded(
+    sequence: SequenceProgress, canvas: list[int], reveal_step: list[int], ends: tuple[int, ...]
+) -> DecodedSequence:
+    canvas = canvas[: sequence.canvas_length]
+    return DecodedSequence(
+        number=sequence.number,
+        prompt=sequence.tokens[: sequence.prompt_length],
+        canvas=canvas,
+        reveal_step=reveal_step[: sequence.canvas_length],
+        forwards=sequence.forwards,
+        response_length=sequence.length or response_length(canvas, ends),
+        eos_token_ids=ends,
+    )

@@ -12,35 +12,21 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from tad_ext.settings import ForcedProgress
+from tad_ext.settings import ForcedProgress, Settings
 
-from .caches import CacheScheme, D3LLMCache, DualCacheAtBlock, PrefixCacheAtBlock
-from .config import DecodeConfig
-from .policies import (
-    ConfidenceFactor,
-    ConfidenceThreshold,
-    DreamOrder,
-    EntropyThreshold,
-    FastDLLMDream,
-    LLaDASteps,
-    NamedPolicy,
-    TopK,
-)
+from .config import CacheText, DecodeConfig, PolicyText
 
 
 @dataclass(frozen=True)
-class Preset:
-    """Fields of a `DecodeConfig`, and where they are from.
+class Preset(Settings):
+    """Fields of a `DecodeConfig`, and where they are from. Thresholds are 1 where a method decodes block by block."""
 
-    The thresholds of the block schedule are 1, one block at a time, where a method does not decode several at once.
-    """
-
-    policy: NamedPolicy
+    policy: PolicyText
     source: str
     block_add_threshold: float = 1.0
     decoded_token_threshold: float = 1.0
     forced_progress: ForcedProgress = "row"
-    cache: CacheScheme | None = None
+    cache: CacheText = None
     hide_future_blocks: bool = False
     gen_length: int = 256
     block_length: int = 32
@@ -56,17 +42,17 @@ _FAST_DLLM_DREAM = "Fast-dLLM, its code for Dream with a cache"
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "one-per-step": Preset(TopK(1), "LLaDA, arXiv 2502.09992", note="how TAD collects trajectories"),
-        "tad": Preset(EntropyThreshold(0.5), "TAD, arXiv 2605.09536", 0.1, 0.95),
-        "tad-dream": Preset(EntropyThreshold(0.4), "TAD, its code for Dream on GSM8K", 0.1, 0.95),
-        "tad-one-per-step": Preset(EntropyThreshold(0.0), "TAD, its base line", note="lowest entropy first"),
-        "fast-dllm": Preset(ConfidenceThreshold(0.9), "Fast-dLLM, arXiv 2505.22618"),
-        "fast-dllm-factor": Preset(ConfidenceFactor(1.0, "code"), "Fast-dLLM, its code"),
-        "fast-dllm-dream-prefix": Preset(FastDLLMDream(0.9), _FAST_DLLM_DREAM, cache=PrefixCacheAtBlock()),
-        "fast-dllm-dream-dual": Preset(FastDLLMDream(0.9), _FAST_DLLM_DREAM, cache=DualCacheAtBlock()),
-        "dparallel": Preset(EntropyThreshold(0.5), "dParallel"),
+        "one-per-step": Preset("topk:1", "LLaDA, arXiv 2502.09992", note="how TAD collects trajectories"),
+        "tad": Preset("entropy:0.5", "TAD, arXiv 2605.09536", 0.1, 0.95),
+        "tad-dream": Preset("entropy:0.4", "TAD, its code for Dream on GSM8K", 0.1, 0.95),
+        "tad-one-per-step": Preset("entropy:0.0", "TAD, its base line", note="lowest entropy first"),
+        "fast-dllm": Preset("confidence:0.9", "Fast-dLLM, arXiv 2505.22618"),
+        "fast-dllm-factor": Preset("factor:1.0,variant=code", "Fast-dLLM, its code"),
+        "fast-dllm-dream-prefix": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="prefix-at-block"),
+        "fast-dllm-dream-dual": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="dual-at-block"),
+        "dparallel": Preset("entropy:0.5", "dParallel"),
         "d2f": Preset(
-            ConfidenceThreshold(0.9, "above"),
+            "confidence:0.9,accept=above",
             "D2F, arXiv 2508.09192",
             0.1,
             0.95,
@@ -74,17 +60,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             hide_future_blocks=True,
             note="without its block-causal attention and its cache; D2F trains blocks of 16",
         ),
-        "d3llm-llada": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95),
-        "d3llm-llada-gsm8k": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(2, 3)),
-        "d3llm-llada-math": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(1, None)),
-        "d3llm-llada-mbpp": Preset(EntropyThreshold(0.5), _D3LLM, 0.1, 0.95, cache=D3LLMCache(1, None)),
-        "d3llm-llada-humaneval": Preset(EntropyThreshold(0.5), _D3LLM, cache=D3LLMCache(2, 4)),
-        "d3llm-dream": Preset(EntropyThreshold(0.4), "d3LLM, its code for Dream", 0.1, 0.95, "block"),
+        "d3llm-llada": Preset("entropy:0.5", _D3LLM, 0.1, 0.95),
+        "d3llm-llada-gsm8k": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:2,3"),
+        "d3llm-llada-math": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:1,never"),
+        "d3llm-llada-mbpp": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:1,never"),
+        "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
+        "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
         "llada": Preset(
-            LLaDASteps(), "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"
+            "llada:0", "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"
         ),
         "dream": Preset(
-            DreamOrder(), "Dream 7B, the defaults of its code", gen_length=512, block_length=512, note="512 steps"
+            "dream:origin", "Dream 7B, the defaults of its code", gen_length=512, block_length=512, note="512 steps"
         ),
     }
 )

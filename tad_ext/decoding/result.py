@@ -16,26 +16,15 @@ TOKENS_PER_FORWARD_DEFINITION = (
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSequence:
-    """One finished response.
+    """One finished response."""
 
-    Attributes:
-        number: which prompt it answers.
-        prompt: its tokens.
-        canvas: the generation region, gen_length tokens; with infill, the prompt from its first mask on.
-        reveal_step: the 1-based forward that revealed each of them; 0 for what was given (infill).
-        forwards: during which the sequence was unfinished.
-        response_length: response tokens up to and including the first end-of-sequence token or stop string; the whole
-            canvas if there is none.
-        eos_token_ids: the ids that counted as end of sequence.
-    """
-
-    number: int
-    prompt: list[int]
-    canvas: list[int]
-    reveal_step: list[int]
-    forwards: int
-    response_length: int
-    eos_token_ids: tuple[int, ...]
+    number: int  # which prompt it answers
+    prompt: list[int]  # its tokens
+    canvas: list[int]  # the generation region, gen_length tokens; with infill, the prompt from its first mask on
+    reveal_step: list[int]  # the 1-based forward that revealed each of them; 0 for what was given (infill)
+    forwards: int  # during which the sequence was unfinished
+    response_length: int  # up to and including the first end of sequence or stop string; the canvas's if there is none
+    eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
 
     def response(self) -> list[int]:
         """The tokens before the first end-of-sequence token."""
@@ -51,18 +40,15 @@ class DecodedSequence:
 class DecodeResult:
     """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
 
-    The canvas is the generation region of a sequence. With `reveal_step`, the state after forward s is
-    `where(reveal_step <= s, canvas, MASK)`: a decode is a whole trajectory. The one exception is the tail that the
-    end-of-sequence rule fills: it carries the step of the filling, and what stood there before is not kept.
+    The canvas is the generation region of a sequence. The state after forward s is `where(reveal_step <= s, canvas,
+    MASK)`: a decode is a whole trajectory, but for the tail that the end-of-sequence rule fills: it carries the step of
+    the filling, and what stood there before is not kept.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.
         prompt_lengths: tokens of each prompt.
-        reveal_step: (P, gen_length), the 1-based forward that revealed each position; 0 for what was given (infill),
-            and behind the canvas.
-        forwards: (P,), forwards during which the sequence was unfinished.
-        response_lengths: (P,), response tokens up to and including the first end-of-sequence token or stop string; the
-            whole canvas if there is none.
+        reveal_step: (P, gen_length), as in `DecodedSequence`; 0 also behind the canvas.
+        forwards, response_lengths: (P,), as in `DecodedSequence`.
         eos_token_ids: the ids that counted as end of sequence.
         seconds: wall time of the whole call.
     """
@@ -74,22 +60,6 @@ class DecodeResult:
     response_lengths: Tensor
     eos_token_ids: tuple[int, ...]
     seconds: float
-
-    @classmethod
-    def of(
-        cls, sequences: Sequence[DecodedSequence], gen_length: int, eos_token_ids: tuple[int, ...], seconds: float
-    ) -> DecodeResult:
-        """Of sequences in the order of their prompts."""
-        reveal_step = [sequence.reveal_step + [0] * (gen_length - len(sequence.reveal_step)) for sequence in sequences]
-        return cls(
-            sequences=[sequence.prompt + sequence.canvas for sequence in sequences],
-            prompt_lengths=[len(sequence.prompt) for sequence in sequences],
-            reveal_step=torch.tensor(reveal_step, dtype=torch.int64).reshape(-1, gen_length),
-            forwards=torch.tensor([sequence.forwards for sequence in sequences], dtype=torch.int64),
-            response_lengths=torch.tensor([sequence.response_length for sequence in sequences], dtype=torch.int64),
-            eos_token_ids=eos_token_ids,
-            seconds=seconds,
-        )
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -1,65 +1,41 @@
-"""What the host knows of a sequence before its next forward, and what it reads after one."""
+"""What the host knows of a sequence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-
-class Report(NamedTuple):
-    """What a step says of a sequence: numbers on the host, (B,) tensors on the device. Blocks are counted from 0."""
-
-    broken: Any  # the model's logits held NaN or +inf
-    done: Any  # no mask is left
-    created: Any  # blocks
-    unfinished: Any  # the first block with masks
-    eligible: Any  # masks in created blocks
-    masks: Any  # all of the canvas
 
 
 @dataclass
 class SequenceProgress:
-    """A sequence, as its last report has left it.
+    """A sequence, as it was given and as its last forward has left it."""
 
-    Attributes:
-        number: which prompt.
-        prompt_length: its tokens.
-        canvas_length: columns of its canvas.
-        masks, eligible, created, unfinished, done: as in `Report`.
-        forwards: so far.
-        history: `unfinished` before each forward so far.
-        notes: what a cache scheme remembers of the sequence.
-        refreshed: the last forward, counted from 0, that computed the whole sequence; None: none with a cache yet.
-        length: response tokens, where a stop string has ended it.
-    """
-
-    number: int
+    number: int  # which prompt
+    tokens: list[int]  # prompt and canvas, as they were given
     prompt_length: int
-    canvas_length: int
-    masks: int
-    eligible: int
-    created: int = 1
-    unfinished: int = 0
-    done: bool = False
-    forwards: int = 0
-    history: list[int] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
-    refreshed: int | None = None
-    length: int | None = None
+    canvas_length: int  # columns of its canvas
+    masks: int  # all of the canvas
+    eligible: int  # masks in created blocks
+    created: int = 1  # blocks
+    unfinished: int = 0  # the first block with masks, from 0
+    forwards: int = 0  # so far
+    history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
+    notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
+    refreshed: int | None = None  # the last forward, from 0, that computed the whole sequence; None: none with a cache
+    length: int | None = None  # response tokens, where a stop string has ended it
 
-    def advance(self, report: Report) -> None:
-        """A forward is over.
+    @property
+    def done(self) -> bool:
+        """Whether no mask is left."""
+        return self.masks == 0
 
-        Raises:
-            RuntimeError: broken logits, naming the prompt and the forward.
-        """
+    def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int) -> None:
+        """A forward is over, and this is what it says. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
         self.forwards += 1
-        if report.broken:
+        if broken:
             raise RuntimeError(
                 f"the logits for prompt number {self.number} hold NaN or +inf in forward {self.forwards}: expected "
                 f"finite numbers (or -inf). Is the checkpoint intact, and its dtype wide enough? If the policy has a "
                 f"`prepare`, does that make them?"
             )
-        self.done, self.created, self.unfinished = bool(report.done), report.created, report.unfinished
-        self.eligible, self.masks = report.eligible, report.masks
+        self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks

@@ -1,4 +1,4 @@
-"""One step on the device: forward, statistics of the eligible positions, policy, reveal.
+"""One step on the device: forward, statistics of what the policy sees, policy, reveal.
 
 Nothing here looks at a value: a step goes from tensors that stay where they are to tensors that stay where they are,
 so that it can be recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
@@ -11,44 +11,126 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tad_ext.ops import select_reveal, unmask_step
+from tad_ext.ops import (
+    DecodeState,
+    TokenStatistics,
+    pack_offsets,
+    select_reveal,
+    token_statistics,
+    truncate_logits,
+    unmask_step,
+)
 
-from .batch import DecodingBatch, StepShape, Windows
-from .forward import Forward
-from .policies import checked, selection_of
-from .sampling import Sampler
-from .sequence import Report
+from .batch import DecodingBatch, Plan
+from .policies.by_selection import selection_of
+from .policies.checking import checked
 
 
 class Step:
     """One forward and its reveals, in place on the tensors of `batch`."""
 
     def __init__(self, model: Any, batch: DecodingBatch) -> None:
-        self.batch, policy = batch, batch.config.policy
-        self.forward = Forward(model, batch)
-        self.sampler = Sampler(batch)
-        self.policy = checked(policy)
+        self.model, self.batch, self.config = model, batch, batch.config
+        self.suppressed = torch.tensor(batch.tokens.suppressed, device=batch.device)
+        self.ends = torch.tensor(batch.tokens.end, dtype=torch.int64, device=batch.device)
+        # Whether all tokens of the vocabulary may be sampled, so that one read of the logits does it.
+        self.plain = self.config.temperature == 0 or (self.config.top_k is None and self.config.top_p == 1)
+        self.policy = checked(self.config.policy)
         self.prepare = getattr(self.policy, "prepare", None)
-        self.selection = selection_of(policy) if self.sampler.plain and self.prepare is None else None
+        self.selection = selection_of(self.config.policy) if self.plain and self.prepare is None else None
 
-    def __call__(self, shape: StepShape, windows: Windows | None) -> Tensor:
-        """(B, fields of `Report`) int64, for the host to read."""
-        batch, sequences = self.batch, shape.sequences
-        state, canvas, mask = batch.view(shape, windows), batch.canvas[:sequences], batch.tokens.mask
-        logits = self.forward.logits(shape, state, windows)
+    def __call__(self, plan: Plan) -> Tensor:
+        """(B, 5) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
+        batch, mask = self.batch, self.batch.tokens.mask
+        state, canvas = batch.view(plan), batch.canvas[: plan.sequences]
+        # 1. Logits, without end-of-sequence tokens before `min_length`.
+        logits = self._logits(plan, state)
         if self.prepare is not None:
             logits = self.prepare(logits, state)
-        logits = self.sampler.allowed(logits, state)
+        if self.config.min_length and len(self.ends):
+            early = (state.positions < self.config.min_length).flatten()[:, None]
+            logits = logits.index_copy(1, self.ends, logits[:, self.ends].masked_fill(early, -torch.inf))
+        # 2. Reveals, by a kernel where one knows the policy's rule.
         if self.selection is not None:
-            options = self.sampler.arguments(state)
+            options = self._sampling(state)
             statistics, _ = select_reveal(canvas, logits, state, self.selection, mask_token_id=mask, **options)
         else:
-            statistics = self.sampler(logits, state)
+            statistics = self._statistics(logits, state)
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
+        # 3. What the next step starts from, and what the host is told.
         batch.keep_memory(state)
-        batch.input_ids[:sequences].scatter_(1, batch.columns[:sequences], canvas)
+        batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
-        unfinished, eligible, masks = batch.update_positions(sequences).unbind(dim=1)
+        counts = batch.update_positions(plan.sequences)
         # All of one dtype, which torch stacks in one launch.
-        report = Report(broken.long(), state.done.long(), state.blocks, unfinished, eligible, masks)
-        return torch.stack(list(report), dim=1)
+        return torch.stack([broken.long(), state.blocks, *counts.unbind(dim=1)], dim=1)
+
+    def _logits(self, plan: Plan, state: DecodeState) -> Tensor:
+        """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
+        batch, config, rows = self.batch, self.config, slice(plan.sequences)
+        ids, starts = batch.input_ids[rows, : plan.length], batch.starts[rows]
+        first = torch.arange(0, plan.sequences * plan.length, plan.length, device=batch.device) + starts
+        positions = torch.where(state.present, first[:, None] + state.positions, -1)
+        lengths = batch.ends[rows] if plan.padded else None  # columns of each sequence that it is to see
+        if lengths is not None and config.hide_future_blocks:
+            lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
+        if batch.cache is not None:
+            return self.model.lm_head(self._hidden(plan, ids, lengths, positions))
+        logits = self.model(ids, lengths=lengths, positions=positions.flatten()).logits
+        if not config.guidance:
+            return logits
+        # Classifier-free guidance as LLaDA does it (arXiv 2502.09992): away from what it says without the prompt.
+        prompt = torch.arange(plan.length, device=batch.device) < starts[:, None]
+        hidden_prompt = ids.masked_fill(prompt, batch.tokens.mask)
+        without = self.model(hidden_prompt, lengths=lengths, positions=positions.flatten()).logits
+        guided = without + (config.guidance + 1) * (logits - without)
+        impossible = (logits == -torch.inf) | (without == -torch.inf)  # differences would be NaN
+        return torch.where(impossible, logits, guided)
+
+    def _hidden(self, plan: Plan, ids: Tensor, lengths: Tensor | None, positions: Tensor) -> Tensor:
+        """(B * W, D), the hidden rows of `positions`, (B, W).
+
+        Where some sequences are computed as a whole and others in their windows, these are two forwards. The windows'
+        is over all sequences, which saves gathering keys and values; what it makes of the whole ones is overwritten.
+        """
+        cache, columns, whole = self.batch.cache, None, plan.whole
+        if plan.bounds is not None:
+            first, last = plan.bounds[:, 0, None], plan.bounds[:, 1, None]
+            columns = torch.minimum(first + torch.arange(plan.window, device=ids.device), last)
+        flat = positions.flatten()
+        hidden = self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache, columns=columns)
+        if whole is not None:
+            shift = (torch.arange(len(whole), device=ids.device) - whole) * ids.shape[1]
+            chosen = positions[whole]
+            flat = torch.where(chosen < 0, -1, chosen + shift[:, None]).flatten()
+            own = None if lengths is None else lengths[whole]
+            fresh = self.model.hidden_rows(ids[whole], lengths=own, positions=flat, cache=cache, cache_rows=whole)
+            hidden.view(*positions.shape, -1).index_copy_(0, whole, fresh.view(*chosen.shape, -1))
+        return hidden
+
+    def _sampling(self, state: DecodeState) -> dict[str, Any]:
+        """Arguments of `token_statistics`, and of `select_reveal`."""
+        if self.config.temperature == 0:
+            return {"suppress_tokens": self.suppressed}
+        # The noise depends on the row's seed, the forward that may reveal the token and its place in the canvas only.
+        return {
+            "suppress_tokens": self.suppressed,
+            "temperature": self.config.temperature,
+            "seeds": self.batch.seeds[: len(state.positions), None],
+            "offsets": pack_offsets(state.forwards[:, None] + 1, state.positions),
+        }
+
+    def _statistics(self, logits: Tensor, state: DecodeState) -> TokenStatistics:
+        """Statistics of the entries `state.positions`, (B, W) each, and their tokens."""
+        entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
+        rows = entries.masked_fill(~state.present, -1)
+        if self.plain:
+            return token_statistics(logits, rows=rows, **self._sampling(state))
+        config = self.config
+        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
+        allowed = logits.index_fill(1, self.suppressed, -torch.inf)
+        likely = truncate_logits(allowed, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
+        token = token_statistics(likely, rows=rows, **self._sampling(state)).token
+        chosen = logits.gather(1, token.view(-1, 1)).float().view(token.shape)
+        confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
+        return statistics._replace(token=token, confidence=confidence.nan_to_num(nan=0.0))  # where nothing is possible

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tad_ext.decoding import parse_policy
-from tad_ext.decoding.policies import EntropyThreshold, policies_by_name
+from tad_ext.decoding import EntropyThreshold, parse_policy
+from tad_ext.decoding.policies import policies_by_name
 from tad_ext.settings import Kind, kinds_of
 
 ENTROPIES = (0.1, 0.3, 0.5, 0.65, 0.8, 1.2)  # nats

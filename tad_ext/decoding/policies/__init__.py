@@ -12,34 +12,28 @@ A plain function is a policy. This one reveals every position whose two best tok
     def margin_above_half(statistics, state):
         return statistics.margin, statistics.margin > 0.5
 
-    decode(model, prompts, DecodeConfig(gen_length=256, block_length=32, policy=margin_above_half))
-
 Three things more are there for policies that need them:
 
-* Before the statistics of a forward are taken, its logits are shown to the policy's method
-  `prepare(logits, state) -> logits`, if it has one. They are (B * W, V), row b * W + w for entry [b, w], padding
-  included. The method may return other logits of that shape, which then count for everything, or look and return them.
-  They must not be written to.
+* `prepare(logits, state) -> logits`, a method that is shown the logits of a forward before their statistics are taken:
+  (B * W, V), row b * W + w for entry [b, w], padding included. It may return others of that shape, which then count for
+  everything, or the same. It must not write to them.
 * `state.memory` keeps what a policy wants to know in the next forward: tensors by name, made by the policy at first
   use, with the first dimension B. A row starts with zeros, its memory moves with it, and is zeroed when another prompt
   takes the row. What is remembered per canvas column is found through `state.positions`, (B, W), -1 for padding.
-
-* A policy's attribute `sees` says what it is shown. "eligible": the positions it may reveal, masks of created blocks.
-  "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are shown and not
-  eligible are `state.present` and not `state.eligible`; they are never revealed, but the model's head computes logits
-  for them. With a cache, or where future blocks are hidden, those that the forward does not compute are padding.
+* `sees`, an attribute that says what the policy is shown. "eligible": the positions it may reveal, masks of created
+  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are shown and
+  not eligible are `state.present` and not `state.eligible`; they are never revealed, but the model's head computes
+  logits for them. With a cache, or where future blocks are hidden, those that the forward does not compute are padding.
 
 `state.seeds`, (B,), are the rows' own seeds, for random numbers that do not depend on the batch.
-
-A policy whose choice is one of the rules of `tad_ext.ops.Selection` can be a `BySelection`, as the plain ones here are:
-a kernel then applies it, and nothing runs in between.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
 indexing by a mask). It must treat each row on its own: then results do not depend on which prompts share a batch.
 
 The policies of this package are frozen dataclasses with a name, `NamedPolicy`: `parse_policy("entropy:0.5")` makes
 one, `str(policy)` gives the text back, and `tad policies` lists all. Each file of this folder is imported, so a new
-policy is one new file.
+policy is one new file. One whose choice is a rule of `tad_ext.ops.Selection` can be a `BySelection`: a kernel then
+applies it, and nothing runs in between.
 """
 
 from __future__ import annotations
@@ -47,46 +41,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .base import BySelection, NamedPolicy, policies_by_name, sees_of, selection_of
-from .checking import checked, is_built_in
-from .confidence import ConfidenceFactor, ConfidenceThreshold, FastDLLMDream, TopK
-from .credit import Credit
-from .dream import DreamOrder
-from .early_commit import Prophet, SchED
-from .entropy import EntropyBudget, EntropyThreshold
-from .hierarchical import Hierarchical
-from .klass import KLASS
-from .llada import LLaDASteps
-from .local_leap import LocalLeap
-from .margin import MarginThreshold
-from .text import parse_policy, text_form
+from .base import NamedPolicy, parse_policy, policies_by_name, text_form
+from .by_selection import BySelection
 
-__all__ = [
-    "KLASS",
-    "BySelection",
-    "ConfidenceFactor",
-    "ConfidenceThreshold",
-    "Credit",
-    "DreamOrder",
-    "EntropyBudget",
-    "EntropyThreshold",
-    "FastDLLMDream",
-    "Hierarchical",
-    "LLaDASteps",
-    "LocalLeap",
-    "MarginThreshold",
-    "NamedPolicy",
-    "Prophet",
-    "SchED",
-    "TopK",
-    "checked",
-    "is_built_in",
-    "parse_policy",
-    "policies_by_name",
-    "sees_of",
-    "selection_of",
-    "text_form",
-]
+__all__ = ["BySelection", "NamedPolicy", "parse_policy", "policies_by_name", "text_form"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+globals().update({policy.__name__: policy for policy in policies_by_name.values()})  # can be imported from here, too

@@ -1,22 +1,22 @@
 """What a policy with a name is: checked parameters, a text form, and a line in the registry.
 
-A subclass of `NamedPolicy` is registered by being defined; nothing else has to know of it.
+A subclass of `NamedPolicy` is registered by being defined; nothing else has to know of it. The text form is what
+command lines, YAML files and trajectory files hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from tad_ext.ops import DecodeState, Policy, Selection, TokenStatistics, select
-from tad_ext.settings import Settings, kinds_of
+from tad_ext.ops import DecodeState, Policy, TokenStatistics
+from tad_ext.settings import Between, Settings, kinds_of
 
 Sees = Literal["eligible", "masks", "canvas"]
+Steps = Annotated[int, Between(0, 2**20)]  # or positions; 0: as many as the canvas has
 
 
 class NamedPolicy(Settings, ABC):
@@ -42,45 +42,28 @@ class NamedPolicy(Settings, ABC):
     rule: ClassVar[str]  # one line, for tables
     source: ClassVar[str]
 
-    def __init_subclass__(cls, *, name: str, rule: str, source: str) -> None:
+    def __init_subclass__(cls, *, name: str = "", rule: str = "", source: str = "") -> None:
         super().__init_subclass__()
-        known = _REGISTRY.get(name)
+        if not name:  # a base of others
+            return
+        known = policies_by_name.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"policy name {name!r} of {cls.__name__} is taken by {known.__name__}")
         cls.name, cls.rule, cls.source = name, rule, source
-        _REGISTRY[name] = cls
+        policies_by_name[name] = cls
 
     @abstractmethod
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """(score, accept), (B, W) each; see `tad_ext.decoding.policies`."""
 
     def __str__(self) -> str:
-        values = {name: getattr(self, name) for name in kinds_of(type(self))}
-        if not values:
-            return self.name
-        first, *others = dataclasses.fields(self)  # type: ignore[arg-type]
-        if all(values[field.name] == field.default for field in others):
-            return f"{self.name}:{values[first.name]}"
-        return f"{self.name}:" + ",".join(f"{name}={value}" for name, value in values.items())
+        defaults = _defaults(type(self))
+        values = {name: getattr(self, name) for name in defaults}
+        return _text(self.name, values, main_alone=[*values.items()][1:] == [*defaults.items()][1:])
 
 
-class BySelection(ABC):
-    """A second base, of policies whose choice is a `tad_ext.ops.Selection`: a kernel applies it where it reveals."""
-
-    @property
-    @abstractmethod
-    def selection(self) -> Selection:
-        """The rule and its parameter."""
-
-    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """The same in PyTorch."""
-        return select(statistics, state, self.selection)
-
-
-def selection_of(policy: Policy) -> Selection | None:
-    """What a kernel can do in a policy's place; None where only the policy itself knows its choice."""
-    own = isinstance(policy, BySelection) and type(policy).__call__ is BySelection.__call__
-    return policy.selection if own else None  # type: ignore[attr-defined]
+policies_by_name: dict[str, type[NamedPolicy]] = {}
+"""Every policy defined so far, by the name in its text form."""
 
 
 def sees_of(policy: Policy) -> Sees:
@@ -91,6 +74,68 @@ def sees_of(policy: Policy) -> Sees:
     return sees  # type: ignore[return-value]
 
 
-_REGISTRY: dict[str, type[NamedPolicy]] = {}
-policies_by_name: Mapping[str, type[NamedPolicy]] = MappingProxyType(_REGISTRY)
-"""Every policy defined so far, by the name in its text form."""
+def text_form(policy: type[NamedPolicy]) -> str:
+    """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
+    defaults = _defaults(policy)
+    shown = {name: name.upper() if value is dataclasses.MISSING else value for name, value in defaults.items()}
+    return _text(policy.name, shown, main_alone=len(shown) == 1)
+
+
+def parse_policy(text: str) -> NamedPolicy:
+    """The policy that a command line or a YAML file names; the inverse of `str(policy)`.
+
+    "entropy:0.5" sets the policy's main parameter, "localleap:threshold=0.9,radius=8" any of them, and "klass" is the
+    policy with its defaults. `tad policies` lists names, parameters and defaults.
+
+    Raises:
+        TypeError: `text` is not a string.
+        ValueError: an unknown name or parameter, or a value that is missing, not a number or out of range.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f'policy must be a string such as "entropy:0.5", got {text!r}')
+    name, colon, values = (part.strip() for part in text.partition(":"))
+    if name not in policies_by_name:
+        known = ", ".join(sorted(policies_by_name))
+        raise ValueError(f'policy {text!r}: unknown name {name!r}; expected one of {known}, for example "entropy:0.5"')
+    policy = policies_by_name[name]
+    try:
+        return policy(**_arguments(policy, values.split(",") if colon else []))
+    except ValueError as error:
+        expected = f'expected "{text_form(policy)}", as in "entropy:0.5"'
+        raise ValueError(f"policy {text!r}: {error}; {expected}") from None
+
+
+def _arguments(policy: type[NamedPolicy], items: list[str]) -> dict[str, Any]:
+    """The keyword arguments that the items behind the colon stand for."""
+    kinds = kinds_of(policy)
+    arguments: dict[str, Any] = {}
+    for number, item in enumerate(items):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:  # "value" alone, which only the main parameter may be
+            key, value = (next(iter(kinds), "") if number == 0 else ""), key
+        if key not in kinds:
+            known = ", ".join(kinds) or "none"
+            raise ValueError(f"{item.strip()!r} names no parameter of {policy.__name__} (there are: {known})")
+        if key in arguments:
+            raise ValueError(f"{policy.__name__}.{key} is given twice")
+        try:
+            arguments[key] = kinds[key].from_text(value)
+        except ValueError:
+            raise ValueError(f"{policy.__name__}.{key} must be {kinds[key].expected}, got {value!r}") from None
+    for key, default in _defaults(policy).items():
+        if default is dataclasses.MISSING and key not in arguments:
+            raise ValueError(f"{policy.__name__}.{key} is missing")
+    return arguments
+
+
+def _defaults(policy: type[NamedPolicy]) -> dict[str, Any]:
+    """The parameters, the main one first, with their defaults; MISSING where there is none."""
+    return {field.name: field.default for field in dataclasses.fields(policy)}  # type: ignore[arg-type]
+
+
+def _text(name: str, values: dict[str, Any], *, main_alone: bool) -> str:
+    if not values:
+        return name
+    if main_alone:
+        return f"{name}:{next(iter(values.values()))}"
+    return f"{name}:" + ",".join(f"{key}={value}" for key, value in values.items())

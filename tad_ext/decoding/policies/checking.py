@@ -16,26 +16,22 @@ def is_built_in(policy: Policy) -> bool:
 
 
 def checked(policy: Policy) -> Policy:
-    """`policy`, its answers checked for shape and dtype if a user wrote it (metadata only: no sync).
-
-    What comes back has a `prepare` exactly if `policy` has one.
-    """
-    if is_built_in(policy):
-        return policy
-    return _CheckedWithPrepare(policy) if hasattr(policy, "prepare") else _Checked(policy)
+    """`policy`, with a `prepare` if it has one, its answers checked (shape and dtype: no sync) if a user wrote it."""
+    return policy if is_built_in(policy) else _Checked(policy)
 
 
 class _Checked:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
+        if hasattr(policy, "prepare"):
+            self.prepare = self._prepare
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        policy = self.policy
+        policy, shape = self.policy, tuple(state.positions.shape)
         answer = policy(statistics, state)
         if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Tensor) for part in answer)):
             raise TypeError(f"policy {policy!r} must return a tuple of two tensors (score, accept), got {answer!r}")
         score, accept = answer
-        shape = tuple(state.positions.shape)
         for name, part in (("score", score), ("accept", accept)):
             if tuple(part.shape) != shape:
                 raise ValueError(f"policy {policy!r}: {name} must have shape {shape}, got {tuple(part.shape)}")
@@ -45,9 +41,7 @@ class _Checked:
             raise TypeError(f"policy {policy!r}: accept must be bool, got {accept.dtype}")
         return score, accept
 
-
-class _CheckedWithPrepare(_Checked):
-    def prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
+    def _prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         answer = self.policy.prepare(logits, state)
         if not isinstance(answer, Tensor) or not answer.is_floating_point():
             raise TypeError(f"policy {self.policy!r}: prepare must return logits, a floating-point tensor")

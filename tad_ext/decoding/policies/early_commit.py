@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, TokenStatistics
-from tad_ext.settings import Between, NonNegative
+from tad_ext.settings import NonNegative
 
-from . import llada, time_schedule
-from .base import NamedPolicy
-from .dream import Order, score_of
-from .rows import candidates, columns_of, create_all_blocks, leading, mean_of, remembered
-
-Steps = Annotated[int, Between(0, 2**20)]
+from .base import NamedPolicy, Steps
+from .by_step import Order, dream_step, llada_step, score_of
+from .rows import candidates, columns_of, leading, remembered_columns
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Prophet(
     early: NonNegative = 7.5
     mid: NonNegative = 5.0
     late: NonNegative = 2.5
-    start: Annotated[int, Between(0, 2**20)] = 0
-    length: Annotated[int, Between(0, 2**20)] = 0
+    start: Steps = 0
+    length: Steps = 0
     steps: Steps = 0
     sees = "canvas"
 
@@ -56,14 +53,12 @@ class Prophet(
         length = state.reveal_step.shape[1]
         end = self.start + self.length if self.length else length
         inside = (state.positions >= self.start) & (state.positions < end)  # no padding is
-        # Of steps that are left out the last counts, whose threshold is the lowest: it is that of the next block's
-        # first.
-        step, count = llada.next_step(state, "prophet", self.steps)
+        # Of steps that are left out the last counts, whose threshold, that of the next block's first, is the lowest.
+        step, count = llada_step(state, "prophet", self.steps)
         progress = (step + 1).double() / (self.steps or length)
         threshold = torch.where(progress < 0.33, self.early, torch.where(progress < 0.67, self.mid, self.late))
-        sure = mean_of(statistics.gap, inside & statistics.valid) >= threshold
-        accept = leading(statistics.log_odds, candidates(statistics, state), count)
-        return statistics.log_odds, _or_everything(state, statistics, accept, sure)
+        sure = _mean_of(statistics.gap, inside & statistics.valid) >= threshold
+        return _best_or_everything(statistics, state, statistics.log_odds, count, sure)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class SchED(
     """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
     Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
-    schedule says (`time_schedule.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
+    schedule says (`by_step.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
     steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
@@ -98,19 +93,17 @@ class SchED(
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by the order; accept the step's share, or all."""
         steps = self.steps or state.reveal_step.shape[1]
-        first, last, count = time_schedule.next_step(state, "sched", steps)
-        guesses, entries = remembered(state, "sched.guess", dtype=torch.int64), columns_of(state)
+        first, last, count = dream_step(state, "sched", steps)
+        guesses, entries = remembered_columns(state, "sched.guess", dtype=torch.int64), columns_of(state)
         guess = statistics.top_token + 1  # 0: none yet
         changed = (state.present & (guesses[entries] != guess)).any(dim=-1, keepdim=True)
         guesses[entries] = guess
         # Where steps are left out, the guesses are the same in all but the first of them.
         progress = last.double() / max(steps - 1, 1)
         threshold = self.low + (self.high - self.low) * self._remaining(progress)
-        gap = mean_of(statistics.gap, state.present & statistics.valid)
+        gap = _mean_of(statistics.gap, state.present & statistics.valid)
         sure = (gap >= threshold) & (~changed | (last > first))
-        score = score_of(self.order, statistics)
-        accept = leading(score, candidates(statistics, state), count)
-        return score, _or_everything(state, statistics, accept, sure)
+        return _best_or_everything(statistics, state, score_of(self.order, statistics), count, sure)
 
     def _remaining(self, progress: Tensor) -> Tensor:
         """The part of the way from high to low that is still ahead, 1 at the start."""
@@ -121,7 +114,17 @@ class SchED(
         return (-self.rate * progress).exp()
 
 
-def _or_everything(state: DecodeState, statistics: TokenStatistics, accept: Tensor, everything: Tensor) -> Tensor:
-    """(B, W) bool: `accept`, or, of the rows (B, 1) bool that are sure, every mask of the canvas."""
-    create_all_blocks(state, everything)
-    return accept | (everything & state.present & statistics.valid)
+def _mean_of(value: Tensor, entries: Tensor) -> Tensor:
+    """(B, 1) float64: the mean over some entries of each row, 0 where there is none."""
+    total = value.double().masked_fill(~entries, 0.0).sum(dim=-1, keepdim=True)
+    return total / entries.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def _best_or_everything(
+    statistics: TokenStatistics, state: DecodeState, score: Tensor, count: Tensor, sure: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score; accept the `count` best of each row, or, where it is `sure`, every mask, for which all blocks are made."""
+    every = state.reveal_step.shape[1] // state.block_length
+    state.blocks.copy_(torch.where(sure[:, 0], every, state.blocks))
+    accept = leading(score, candidates(statistics, state), count)
+    return score, accept | (sure & state.present & statistics.valid)

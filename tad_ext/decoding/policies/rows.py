@@ -17,16 +17,6 @@ def candidates(statistics: TokenStatistics, state: DecodeState) -> Tensor:
     return state.eligible & statistics.valid
 
 
-def best_of_each(group: Tensor, score: Tensor, candidate: Tensor) -> Tensor:
-    """(B, W) bool: the best-scored candidate of each group (int64 numbers) of a row, ties to the lowest position."""
-    order = best_first(score, candidate)
-    order = order.gather(-1, group.gather(-1, order).argsort(dim=-1, stable=True))
-    number = group.gather(-1, order)
-    first = torch.ones_like(candidate)
-    first[..., 1:] = number[..., 1:] != number[..., :-1]
-    return in_place(order, first) & candidate
-
-
 def leading(score: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
     """(B, W) bool: the `count`, (B, 1), best-scored candidates of each row, ties to the lowest position."""
     order = best_first(score, candidate)
@@ -35,20 +25,10 @@ def leading(score: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
 
 
 def noise(state: DecodeState, step: Tensor | int) -> Tensor:
-    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own.
-
-    Raises:
-        ValueError: the state holds no seeds.
-    """
+    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own."""
     if state.seeds is None:
         raise ValueError("state.seeds is None: expected (B,) int64, the rows' seeds, for a random order")
     return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
-
-
-def mean_of(value: Tensor, candidate: Tensor) -> Tensor:
-    """(B, 1) float64: the mean over each row's candidates, 0 where there is none."""
-    total = value.double().masked_fill(~candidate, 0.0).sum(dim=-1, keepdim=True)
-    return total / candidate.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def first_block(state: DecodeState) -> Tensor:
@@ -64,7 +44,7 @@ def in_first_block(state: DecodeState) -> Tensor:
 
 def block_clock(state: DecodeState, name: str) -> tuple[Tensor, Tensor]:
     """(B, 1) int64 each: for how many forwards the first block has been the first, 0 at once, and its masks then."""
-    memory = remembered_of_row(state, f"{name}.clock", 3)
+    memory = remembered(state, f"{name}.clock", 3)
     known, step, total = memory.split(1, dim=1)
     block, masks = first_block(state) + 1, in_first_block(state).sum(dim=-1, keepdim=True)
     same = known == block
@@ -73,29 +53,16 @@ def block_clock(state: DecodeState, name: str) -> tuple[Tensor, Tensor]:
     return step, total
 
 
-def create_all_blocks(state: DecodeState, where: Tensor) -> None:
-    """Makes every mask of some rows, (B, 1) bool, eligible at once."""
-    every = state.reveal_step.shape[1] // state.block_length
-    state.blocks.copy_(torch.where(where[:, 0], every, state.blocks))
-
-
-def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The memory `name` of a policy, (B, gen_length + 1, *shape), zeros at first.
-
-    One entry per canvas column; the last one takes what is written for padding and means nothing.
-    """
+def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    """The memory `name` of a policy, (B, *shape), zeros at first."""
     if name not in state.memory:
-        rows, columns = state.reveal_step.shape
-        memory = torch.zeros(rows, columns + 1, *shape, dtype=dtype, device=state.reveal_step.device)
-        state.memory[name] = memory
+        state.memory[name] = state.forwards.new_zeros(len(state.forwards), *shape, dtype=dtype)
     return state.memory[name]
 
 
-def remembered_of_row(state: DecodeState, name: str, count: int = 1) -> Tensor:
-    """The memory `name` of a policy, (B, count) int64, zeros at first."""
-    if name not in state.memory:
-        state.memory[name] = state.forwards.new_zeros(len(state.forwards), count)
-    return state.memory[name]
+def remembered_columns(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same per canvas column, (B, gen_length + 1, *shape); the last takes what is written for padding."""
+    return remembered(state, name, state.reveal_step.shape[1] + 1, *shape, dtype=dtype)
 
 
 def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
@@ -107,6 +74,4 @@ def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
 def needs_prepare(state: DecodeState, name: str, policy: object) -> None:
     """RuntimeError if the memory that `policy.prepare` makes is not there."""
     if name not in state.memory:
-        raise RuntimeError(
-            f"policy {policy}: prepare(logits, state) must be called before the policy, in every forward"
-        )
+        raise RuntimeError(f"policy {policy}: prepare(logits, state) must be called before it, in every forward")

@@ -70,7 +70,7 @@ class OutputFolder:
     def add(self, response: Record, trace: Trace | None) -> None:
         """Writes a finished response; when this returns, it outlives the process."""
         # The response last: a trace without one is dropped when the run is continued.
-        records = {GENERATIONS: response} if trace is None else {TRACE: trace.to_json(), GENERATIONS: response}
+        records = {GENERATIONS: response} if trace is None else {TRACE: vars(trace), GENERATIONS: response}
         for name, record in records.items():
             add_json_line(self.path / name, record)
             self._records[name][record["index"]] = record

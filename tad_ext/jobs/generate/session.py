@@ -11,7 +11,7 @@ from tad_ext.data.prompts import chat_ids, text_ids
 from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.loop import Watch
-from tad_ext.decoding.stopping import StopStrings
+from tad_ext.decoding.stopping import check_stop_strings
 from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
@@ -31,7 +31,7 @@ class Session:
         # Decoding checks its input by `model.config`, which the checkpoint's folder has, too.
         self._without_weights = SimpleNamespace(config=load_config(config.model))
         self.tokens = SpecialTokens.of(self._without_weights, self.decoding)
-        StopStrings.of(self.decoding, self.tokens, self.tokenizer)
+        check_stop_strings(self.decoding, self.tokens, self.tokenizer)
 
     @cached_property
     def model(self) -> Any:

@@ -1,0 +1,83 @@
+"""What the host decides about a step before it runs: its sizes, and with a cache which columns it computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tad_ext.data.ragged import to_device
+
+from .batch import DecodingBatch, Plan
+from .config import DecodeConfig
+from .sequence import SequenceProgress
+
+
+def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: int = 0) -> Plan:
+    """The next step, or without a cache the one some steps `ahead`, of the sizes that it may need by then.
+
+    It is recorded, in sizes that are rounded up, so that there are few, where it computes at most `most_recorded`
+    columns, those of all sequences together. With a cache the sequences note the forwards that compute them as a whole.
+    """
+    config, sequences = batch.config, batch.sequences
+    # 1. Sizes. A forward adds at most one block, and has as many logits of each sequence as of the one that has most.
+    lengths = [_end_column(config, one, _visible_blocks(config, one) + ahead) for one in sequences]
+    padded = min(lengths) < max(lengths) or (ahead > 0 and config.hide_future_blocks)
+    if batch.sees == "eligible":
+        entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)
+    else:
+        entries = max(one.masks if batch.sees == "masks" else one.canvas_length for one in sequences)
+    width = min(_multiple(entries, of=config.block_length), _multiple(entries, of=8))
+    plan = Plan(len(batch), max(lengths), padded, width)
+    # 2. The same rounded up.
+    rows = min(1 << (plan.sequences - 1).bit_length(), len(batch.canvas))
+    length = min(_multiple(plan.length, of=64), batch.input_ids.shape[1], model.config.max_position_embeddings)
+    padded = padded or rows > plan.sequences or length > plan.length
+    rounded = Plan(rows, length, padded, _multiple(width, of=config.block_length), recorded=True)
+    # 3. Windows, unless all columns of all sequences are computed.
+    bounds, whole = _windows(model, batch)
+    if not bounds:
+        return rounded if rows * length <= most_recorded else plan
+    window = max(last - first for first, last, *_ in bounds) + 1
+    # Steps with windows and whole sequences are of many sizes, and frequent only where there are many sequences.
+    if not whole and rows * _multiple(window, of=32) <= most_recorded:
+        plan, window = rounded, _multiple(window, of=32)
+    bounds += [(0, 0, 0, 0)] * (plan.sequences - len(bounds))  # idle sequences
+    rows_to_refresh = to_device(whole, batch.device) if whole else None
+    return replace(plan, window=window, bounds=to_device(bounds, batch.device), whole=rows_to_refresh)
+
+
+def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int, int]], list[int]]:
+    """`Plan.bounds` by the cache scheme's rule, and the sequences that are computed whole. No bounds: all are."""
+    config, sequences = batch.config, batch.sequences
+    if config.cache is None:
+        return [], []
+    windows = [config.cache.window(one, _visible_blocks(config, one)) for one in sequences]
+    whole = [index for index, window in enumerate(windows) if window is None]
+    for index in whole:
+        sequences[index].refreshed = sequences[index].forwards
+    if len(whole) == len(windows):
+        return [], whole
+    bounds = []
+    for one, window in zip(sequences, windows, strict=True):
+        # A sequence that is computed as a whole takes part with one column, whatever becomes of it.
+        first, end = window or (0, 0)
+        column = one.prompt_length + first * config.block_length
+        before = column if getattr(config.cache, "starts_at_block", False) else model.prediction_columns(column)
+        visible = window or (0, _visible_blocks(config, one))
+        bounds.append((before, max(_end_column(config, one, end) - 1, column), *visible))
+    return bounds, whole
+
+
+def _visible_blocks(config: DecodeConfig, sequence: SequenceProgress) -> int:
+    """Blocks of the canvas that are part of the sequence's forward."""
+    return sequence.created if config.hide_future_blocks else -(-sequence.canvas_length // config.block_length)
+
+
+def _end_column(config: DecodeConfig, sequence: SequenceProgress, blocks: int) -> int:
+    """The column of `input_ids` behind the first so many blocks of the sequence's canvas."""
+    return sequence.prompt_length + min(blocks * config.block_length, sequence.canvas_length)
+
+
+def _multiple(number: int, *, of: int) -> int:
+    """The next multiple of a number, or the number itself."""
+    return -(-number // of) * of
