@@ -16,9 +16,10 @@ from bench.decode.clock import PARTS, StepClock
 from bench.decode.published_loop import published_loop
 from bench.decode.replay import ReplayedCounts, Schedule
 from bench.decode.runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
-from bench.decode.shapes import DREAM_7B, SHAPES, TINY, flops, random_model
-from bench.report.decoding import outside_layers_ms
+from bench.decode.shapes import DREAM_7B, SHAPES, TINY, random_model
 from bench.report.machines import page, section
+from bench.report.tables import outside_layers_ms
+from bench.train import flops
 from tad_ext import DecodeConfig, TopK, decode, parse_cache
 
 GEN, BLOCK = 16, 8
@@ -61,12 +62,11 @@ def published(model: Any, prompt: list[int], blocks: Any) -> tuple[list[int], li
     """Sequence and reveal steps of the published loop."""
     steps, sequence = [0] * GEN, []
     loop = published_loop(model, torch.tensor([prompt], device=model.device), blocks, block_length=BLOCK)
-    with torch.inference_mode():
-        for number, x in enumerate(loop, start=1):
-            sequence = x[0].tolist()
-            for place, token in enumerate(sequence[len(prompt) :]):
-                if token != model.config.mask_token_id and not steps[place]:
-                    steps[place] = number
+    for number, x in enumerate(loop, start=1):
+        sequence = x[0].tolist()
+        for place, token in enumerate(sequence[len(prompt) :]):
+            if token != model.config.mask_token_id and not steps[place]:
+                steps[place] = number
     return sequence, steps
 
 
@@ -83,11 +83,11 @@ def test_the_parts_of_a_step_add_up(model):
     clock = StepClock(model)
     ids = torch.tensor(prompts(1), device=model.device)
     with clock.watching():
-        clock.next_step()
+        clock.begin()
         for _ in range(2):
             model(ids)
             clock.policy(lambda: None)()
-            clock.next_step()
+            clock.begin()
         model(ids)  # a step that does not end is none
     model(ids)  # nor what nobody watches
     steps = clock.steps_ms()

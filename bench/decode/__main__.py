@@ -15,7 +15,6 @@ Put the file into bench/results/ to have `python -m bench.report` include it.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 from collections.abc import Iterator
@@ -25,8 +24,9 @@ from typing import Any
 import torch
 import transformers
 
+from .. import command_line
 from ..machine import describe_run, gpu_status
-from ..report.decoding import decoding_tables
+from ..report.tables import decoding_tables
 from ..results import write_json
 from .replay import Schedule
 from .runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
@@ -38,25 +38,22 @@ BATCHED = ("none", "dual")  # of these the larger batches, topk and, on a GPU, C
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 if anything could not be measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.decode", __doc__, device="cuda" if torch.cuda.is_available() else "cpu")
     several: dict[str, Any] = {"action": "append", "help": "may be given several times"}
     parser.add_argument("--shape", choices=SHAPES, **several)
     parser.add_argument("--cache", metavar="SCHEME", **several)
     parser.add_argument("--batch", type=int, **several)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
     parser.add_argument("--seconds", type=float, help="of a model: rounds until so long; default 20 on a GPU, else 90")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
     options = parser.parse_args(arguments)
     gpu = torch.device(options.device).type == "cuda"
-    if not gpu:
+    if gpu:
+        shape, seconds, sizes = "llada-8b", 20.0, Sizes(block_length=64, forwards=20)
+    else:
+        shape, seconds, sizes = "cpu", 90.0, Sizes(block_length=32, forwards=6)
         torch.set_num_threads(options.threads)
-    shapes = options.shape or ["llada-8b" if gpu else "cpu"]
-    seconds = options.seconds if options.seconds is not None else 20.0 if gpu else 90.0
-    sizes = Sizes(block_length=64, forwards=20) if gpu else Sizes(block_length=32, forwards=6)
+    shapes, seconds = options.shape or [shape], seconds if options.seconds is None else options.seconds
     if options.quick:
         shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
 
@@ -68,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.result:
                 write_json(options.result, {"run": run, "decoding": [*groups, group]})
         groups.append(group)
-        print(decoding_tables(group, parts=True), flush=True)
+        print("\n\n".join(decoding_tables(group, parts=True)), flush=True)
     return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
 
 

@@ -5,8 +5,6 @@ The model is one that `tad demo` has distilled; see replay.py for what the numbe
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,9 +13,12 @@ import torch
 from tad_ext import DecodeConfig, EntropyThreshold, decode, load_model, load_tokenizer
 from tad_ext.data.tasks import get_task
 
+from .. import command_line
+from ..results import write_json
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line("bench.decode.record_schedule", __doc__)
     parser.add_argument("model", help="folder of a distilled demo model")
     parser.add_argument("file", type=Path, help="JSON file to write")
     parser.add_argument("--threshold", type=float, default=0.52, help="entropy in nats; default 0.52")
@@ -32,14 +33,12 @@ def main() -> None:
     config = DecodeConfig(gen_length=length, block_length=length, policy=policy, stop_at_eos=False)
     steps = [Counter(row) for row in decode(model, prompts, config).reveal_step.tolist()]
     blocks = [[counts[step] for step in range(1, max(counts) + 1)] for counts in steps]
-    document = {
-        "source": f"recorded: `tad demo`'s distilled model ({model.num_parameters() / 1e6:.1f} million parameters) on "
-        f"the first {options.problems} test problems of its task, each a canvas of one block, {policy}, no stop at the "
-        f"end of sequence",
-        "block_length": length,
-        "blocks": blocks,
-    }
-    options.file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    source = (
+        f"recorded: `tad demo`'s distilled model ({model.num_parameters() / 1e6:.1f} million parameters) on the first "
+        f"{options.problems} test problems of its task, each a canvas of one block, {policy}, no stop at the end of "
+        "sequence"
+    )
+    write_json(options.file, {"source": source, "block_length": length, "blocks": blocks})
     print(f"{options.problems * length / sum(map(len, blocks)):.2f} tokens per forward")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from tad_ext import DecodeState, TokenStatistics
 
 from ..results import read_json
 
-RECORDED = Path(__file__).resolve().parent / "schedule.json"
+_RECORDED = Path(__file__).resolve().parent / "schedule.json"
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ class Schedule:
     blocks: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def recorded(cls, gen_length: int, block_length: int, path: Path = RECORDED) -> Schedule:
+    def recorded(cls, gen_length: int, block_length: int) -> Schedule:
         """For a canvas of any size: the recorded forwards in their order, from the start again after the last. A block
         takes forwards until it is full; the one that fills it reveals no more than is left. So blocks of a multiple of
         the recorded length have exactly the recorded numbers.
         """
-        document: dict[str, Any] = read_json(path)
+        document = read_json(_RECORDED)
         counts = cycle(chain.from_iterable(document["blocks"]))
         blocks = []
         for _ in range(gen_length // block_length):

@@ -22,6 +22,9 @@ from ..results import read_json, write_json
 
 _GRACE = 8.0  # seconds from the polite signal to the other one
 _LEAST_USEFUL = 5.0
+_SHOWN = 30  # of the last lines that a step printed, where it did not go well
+
+Outcome = tuple[str, str | None]  # a status and its reason
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Run:
 
     def execute(self, step: Step, *, reserved: float = 0.0) -> dict[str, Any]:
         """Run a step, and return its result; `reserved` seconds are left for later ones."""
-        left = self.limit - (time.monotonic() - self.started)
+        began = time.monotonic()
+        left = self.limit - (began - self.started)
         limit = min(step.limit, left - reserved)
         if limit < _LEAST_USEFUL:
             self.record(step, "failed", f"no time was left ({left:.0f} s, of which {reserved:.0f} s for later steps)")
@@ -76,55 +80,52 @@ class Run:
         print(f"{step.name}: at most {limit:.0f} s ...", flush=True)
         if step.result:
             step.result.unlink(missing_ok=True)  # of a run that was killed
-        began = time.monotonic()
-        outcome: tuple[str, str | None] = ("interrupted", None)
-        result: dict[str, Any] = {}
-        with self.log.open("a", encoding="utf-8", errors="replace") as log:
+        outcome: Outcome = ("interrupted", None)
+        with self.log.open("a+", encoding="utf-8", errors="replace") as log:
             start_of_log = log.tell()
             log.write(f"\n===== {step.name}: {' '.join(step.command)}\n")
             log.flush()
             try:
                 outcome = _run_limited(step, limit, log)
             finally:
-                seconds = round(time.monotonic() - began, 2)
                 result, outcome = _result(step, outcome)
+                seconds = round(time.monotonic() - began, 2)
                 more = {"result": result} if result else {}
                 self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
-        if outcome[0] != "ok":
-            _print_end(self.log, start_of_log)
+            if outcome[0] != "ok":
+                log.seek(start_of_log)
+                print(*(f"    {line}" for line in log.read().splitlines()[-_SHOWN:]), sep="\n", flush=True)
         return result
 
 
-def _run_limited(step: Step, limit: float, log: IO[str]) -> tuple[str, str | None]:
-    """Status and reason of the process; whatever it started is gone afterwards."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.env}
+def _run_limited(step: Step, limit: float, log: IO[str]) -> Outcome:
+    """What has become of the process; whatever it started and did not detach is gone afterwards."""
     try:
         process = subprocess.Popen(
-            step.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            step.command, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1", **step.env}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         return "failed", str(error)
+
+    def signal_all(number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
-        _signal_all(process, signal.SIGINT)  # pytest still writes its report
+        signal_all(signal.SIGINT)  # pytest still writes its report
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
         return "timed out", f"stopped after {limit:.0f} s"
     finally:
-        _signal_all(process, signal.SIGKILL)
+        signal_all(signal.SIGKILL)
         process.wait()
     return ("failed", f"exit code {code}") if code else ("ok", None)
 
 
-def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To the process and all that it started and did not detach."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-def _result(step: Step, outcome: tuple[str, str | None]) -> tuple[dict[str, Any], tuple[str, str | None]]:
+def _result(step: Step, outcome: Outcome) -> tuple[dict[str, Any], Outcome]:
     """What the step has written, and what has become of the step in the light of it."""
     if step.result is None:
         return {}, outcome
@@ -138,32 +139,22 @@ def _result(step: Step, outcome: tuple[str, str | None]) -> tuple[dict[str, Any]
     return result, ("failed", problem) if problem and outcome[0] in ("ok", "failed") else outcome
 
 
-def _print_end(log: Path, start: int, lines: int = 30) -> None:
-    """The last lines that a step printed."""
-    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
-    print("\n".join(f"    {line}" for line in text.splitlines()[-lines:]), flush=True)
-
-
 def read_junit(path: Path) -> dict[str, Any]:
     """Counts and the failed tests of a JUnit report of pytest. ValueError if it is none."""
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} is not a JUnit report: {error}") from error
-    cases = root.findall(".//testcase")
-    finished = sum(
-        int(suite.get("tests", 0)) for suite in root.iter("testsuite")
-    )  # one that was stopped is a case, too
-    names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
-    found = {
-        outcome: {name: one for name, case in zip(names, cases, strict=True) if (one := case.find(outcome)) is not None}
-        for outcome in ("failure", "error", "skipped")
-    }
+    tests, failed, errors, skipped = (
+        sum(int(suite.get(name, 0)) for suite in root.iter("testsuite"))
+        for name in ("tests", "failures", "errors", "skipped")
+    )
+    bad = [case for case in root.iter("testcase") if {"failure", "error"} & {part.tag for part in case}]
     return {
-        "passed": finished - sum(map(len, found.values())),
-        "failed": len(found["failure"]),
-        "errors": len(found["error"]),
-        "skipped": len(found["skipped"]),
-        "failed_tests": sorted({*found["failure"], *found["error"]}),
-        "skip_reasons": dict(Counter(one.get("message") or "" for one in found["skipped"].values())),
+        "passed": tests - failed - errors - skipped,
+        "failed": failed,
+        "errors": errors,
+        "skipped": skipped,
+        "failed_tests": sorted({f"{case.get('classname')}::{case.get('name')}" for case in bad}),
+        "skip_reasons": dict(Counter(one.get("message") or "" for one in root.iter("skipped"))),
     }

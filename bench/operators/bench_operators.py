@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..stopwatch import Stopwatch
+from ..stopwatch import Implementation, Stopwatch
 from .cases import Case
-from .measure import own_first, side_by_side
+from .measure import side_by_side
 
 _PREPARED_ROUNDS = 50  # of work that needs something before every run: pytest-benchmark wants to be told
 
@@ -20,16 +20,11 @@ _PREPARED_ROUNDS = 50  # of work that needs something before every run: pytest-b
 def test_operator(benchmark: Any, case: Case, stopwatch: Stopwatch) -> None:
     torch.compiler.reset()  # each size is compiled for itself, and no limit on recompilations is met
     workload = case.build()
-    own = next(iter(own_first(workload).values()))
+    own = next(iter(workload.implementations.values()))
     benchmark.group = case.operator
-    if own.is_prepared:
-
-        def setup() -> None:  # what it returned would be the run's arguments
-            own.prepare()
-
-        benchmark.pedantic(own.run, setup=setup, rounds=_PREPARED_ROUNDS, warmup_rounds=3)
-    else:
+    if own.prepare is Implementation.prepare:
         benchmark(own.run)
-    own.forget()
+    else:
+        benchmark.pedantic(own.run, setup=own.prepare, rounds=_PREPARED_ROUNDS, warmup_rounds=3)
     if benchmark.enabled:
         benchmark.extra_info.update(title=case.title, lines=side_by_side(stopwatch, case, workload))

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
+from ..stopwatch import Workload
 from .losses import compact_tad_loss, dense_tad_loss, linear_tad_loss
-from .work import Device, Workload
 from .workloads import copy, log_softmax, statistics, truncation, unmask
 
-BF16, FP32 = "bfloat16", "float32"
+BF16, FP32 = torch.bfloat16, torch.float32
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
 LLADA_IDS_WITHOUT_TOKEN = 115
 _DENSE = 4  # positions of a dense caller for each row that takes part
-_EAGER_TENSORS = 10  # of the logits' size, that eager PyTorch has at a time
+_LOSS = "TAD loss, forward + backward, {dtype}, "
+_RATIO = "near:distant {near}:{distant}"
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,13 @@ class Sizes:
     unmask_batches: tuple[int, ...]
     linear_shape: tuple[int, int]  # rows, hidden size
     copy_rows: int
-    linear_dtypes: tuple[str, ...] = (BF16, FP32)
+    linear_dtypes: tuple[torch.dtype, ...] = (BF16, FP32)
     vocabulary: int = LLADA_VOCABULARY
     canvas: tuple[int, int] = (256, 32)  # positions, and those of a block
 
-    @property
-    def dream_vocabulary(self) -> int:
-        """As much larger as Dream's is than LLaDA's."""
-        return self.vocabulary * DREAM_VOCABULARY // LLADA_VOCABULARY
-
-    @property
-    def ids_without_token(self) -> int:
-        """As many of the vocabulary as LLaDA's logits have beyond its tokenizer."""
-        return max(1, self.vocabulary * LLADA_IDS_WITHOUT_TOKEN // LLADA_VOCABULARY)
+    def like_llada(self, number: int) -> int:
+        """As much of this vocabulary as the number is of LLaDA's."""
+        return max(1, self.vocabulary * number // LLADA_VOCABULARY)
 
 
 # LLaDA-8B's hidden size.
@@ -63,110 +58,104 @@ def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOC
 
 @dataclass(frozen=True)
 class Case:
-    """`build` makes the tensors, so that those of one case at a time are in memory. `main`: for a short table."""
+    """`work` makes the tensors, so that those of one case at a time are in memory. `main`: for a short table."""
 
     operator: str
     title: str
-    build: Callable[[], Workload]
+    work: Callable[[], Workload]
     main: bool = True
 
+    def build(self, device: torch.device | str = "cpu") -> Workload:
+        """With its tensors on this device, and the same random numbers every time."""
+        torch.manual_seed(0)
+        with torch.device(device):
+            return self.work()
 
-def cases(operator: str, sizes: Sizes, device: Device) -> list[Case]:
+
+def cases(operator: str, sizes: Sizes) -> list[Case]:
     """The cases of one of `OPERATORS`."""
-    return list(OPERATORS[operator](sizes, device))
+    return list(OPERATORS[operator](sizes))
 
 
-def _copy(sizes: Sizes, device: Device) -> Iterator[Case]:
-    title = f"a copy of {sizes.copy_rows} {FP32} rows of {sizes.vocabulary:,}"
-    yield Case("copy", title, partial(copy, sizes.copy_rows * sizes.vocabulary, device))
+def _case(operator: str, title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
+    """What the work is given stands in its title."""
+    return Case(operator, title.format(**given).replace("torch.", ""), partial(work, **given), main)
 
 
-def _loss(sizes: Sizes, device: Device) -> Iterator[Case]:
+def _copy(sizes: Sizes) -> Iterator[Case]:
+    size = {"rows": sizes.copy_rows, "vocabulary": sizes.vocabulary}
+    yield _case("copy", "a copy of {rows} {dtype} rows of {vocabulary:,}", copy, dtype=FP32, **size)
+
+
+def _loss(sizes: Sizes) -> Iterator[Case]:
     first, *others = sizes.loss_rows
+    title, main = _LOSS + "{rows} rows of {vocabulary:,}, " + _RATIO, {"rows": first, "vocabulary": sizes.vocabulary}
 
-    def case(build: Callable[..., Workload], rows: str, dtype: str, near: int, distant: int, main: bool) -> Case:
-        title = f"TAD loss, forward + backward, {dtype}, {rows}, near:distant {near}:{distant}"
-        return Case("loss", title, partial(build, getattr(torch, dtype), device, near=near, distant=distant), main)
-
-    def compact(
-        dtype: str, rows: int = first, near: int = 1, distant: int = 7, vocabulary: int = sizes.vocabulary
-    ) -> Case:
-        build = partial(compact_tad_loss, rows, vocabulary)
-        main = (rows, near, distant, vocabulary) == (first, 1, 7, sizes.vocabulary)
-        return case(build, f"{rows} rows of {vocabulary:,}", dtype, near, distant, main)
+    def compact(dtype: torch.dtype, near: int = 1, distant: int = 7, **other: int) -> Case:
+        is_main = (near, distant, other) == (1, 7, {})
+        ratio = {"near": near, "distant": distant}
+        return _case("loss", title, compact_tad_loss, is_main, dtype=dtype, **ratio, **(main | other))
 
     for dtype in (BF16, FP32):
         yield compact(dtype)
     for dtype in (BF16, FP32):
         for rows in others:
-            if _fits(rows * sizes.vocabulary * getattr(torch, dtype).itemsize, device):
-                yield compact(dtype, rows)
-        dense = partial(dense_tad_loss, first, _DENSE * first, sizes.vocabulary)
-        yield case(dense, f"{first} of {_DENSE * first} rows of {sizes.vocabulary:,}", dtype, 1, 1, True)
+            yield compact(dtype, rows=rows)
+        dense = {"positions": _DENSE * first, "dtype": dtype, "near": 1, "distant": 1, **main}
+        yield _case("loss", title.replace("{rows}", "{rows} of {positions}"), dense_tad_loss, **dense)
         for near, distant in ((1, 0), (0, 1), (1, 1)):
-            yield compact(dtype, near=near, distant=distant)
-        yield compact(dtype, vocabulary=sizes.dream_vocabulary)
+            yield compact(dtype, near, distant)
+        yield compact(dtype, vocabulary=sizes.like_llada(DREAM_VOCABULARY))
 
 
-def _linear_loss(sizes: Sizes, device: Device) -> Iterator[Case]:
-    (rows, hidden), vocabulary = sizes.linear_shape, sizes.vocabulary
+def _linear_loss(sizes: Sizes) -> Iterator[Case]:
+    title = "linear " + _LOSS + "{rows} rows of {hidden_size} x {vocabulary:,}, " + _RATIO
+    size = dict(zip(("rows", "hidden_size"), sizes.linear_shape)) | {"vocabulary": sizes.vocabulary}
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
-            size = f"{rows} rows of {hidden} x {vocabulary:,}, near:distant {near}:{distant}"
-            build = partial(linear_tad_loss, rows, hidden, vocabulary, getattr(torch, dtype), device)
-            title = f"linear TAD loss, forward + backward, {dtype}, {size}"
-            yield Case("linear-loss", title, partial(build, near=near, distant=distant))
+            yield _case("linear-loss", title, linear_tad_loss, dtype=dtype, near=near, distant=distant, **size)
 
 
-def _log_softmax(sizes: Sizes, device: Device) -> Iterator[Case]:
+def _log_softmax(sizes: Sizes) -> Iterator[Case]:
+    title = "masked log-softmax, {part}, {dtype}, {rows} of {positions} rows of {vocabulary:,}"
     for dtype in (BF16, FP32):
         for rows in sizes.log_softmax_rows:
+            size = {"rows": rows, "positions": 2 * rows, "vocabulary": sizes.vocabulary}
             for part in ("forward", "backward"):
-                title = f"masked log-softmax, {part}, {dtype}, {rows} of {2 * rows} rows of {sizes.vocabulary:,}"
-                build = partial(log_softmax, rows, sizes.vocabulary, getattr(torch, dtype), device, part=part)
-                yield Case("log-softmax", title, build, rows == sizes.log_softmax_rows[0])
+                main = rows == sizes.log_softmax_rows[0]
+                yield _case("log-softmax", title, log_softmax, main, part=part, dtype=dtype, **size)
 
 
-def _statistics(sizes: Sizes, device: Device) -> Iterator[Case]:
-    first = sizes.statistics_rows[0]
+def _statistics(sizes: Sizes) -> Iterator[Case]:
+    first, dream = sizes.statistics_rows[0], sizes.like_llada(DREAM_VOCABULARY)
+    settings = ({"temperature": 0.0}, {"temperature": 0.7}, {"suppressed": sizes.like_llada(LLADA_IDS_WITHOUT_TOKEN)})
 
-    def case(work: Callable[..., Workload], name: str, dtype: str, rows: int, vocabulary: int, **setting: Any) -> Case:
-        words = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        title = f"{name}, {dtype}, {rows} rows of {vocabulary:,}, {words}"
-        main = (rows, vocabulary) == (first, sizes.vocabulary)
-        return Case(
-            "statistics", title, partial(work, rows, vocabulary, getattr(torch, dtype), device, **setting), main
-        )
+    def case(work: Callable[..., Workload], dtype: torch.dtype, setting: dict[str, float], **other: int) -> Case:
+        name = "truncation" if work is truncation else "token statistics"
+        title = name + ", {dtype}, {rows} rows of {vocabulary:,}, " + "".join(f"{key} {{{key}:g}}" for key in setting)
+        main = {"rows": first, "vocabulary": sizes.vocabulary}
+        return _case("statistics", title, work, main == main | other, dtype=dtype, **setting, **(main | other))
 
     for dtype in (BF16, FP32):
-        for temperature in (0.0, 0.7):
+        for setting in settings:
             for rows in sizes.statistics_rows:
-                yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, temperature=temperature)
-        for rows in sizes.statistics_rows:
-            ids = sizes.ids_without_token
-            yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, suppressed=ids)
-    yield case(statistics, "token statistics", BF16, first, sizes.dream_vocabulary, temperature=0.0)
+                yield case(statistics, dtype, setting, rows=rows)
+    yield case(statistics, BF16, settings[0], vocabulary=dream)
     for dtype in (BF16, FP32):
-        yield case(truncation, "truncation", dtype, first, sizes.vocabulary, top_p=0.9)
+        yield case(truncation, dtype, {"top_p": 0.9})
 
 
-def _unmask(sizes: Sizes, device: Device) -> Iterator[Case]:
+def _unmask(sizes: Sizes) -> Iterator[Case]:
+    given = dict(zip(("gen_length", "block_length"), sizes.canvas)) | {"vocabulary": sizes.vocabulary, "dtype": BF16}
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
+        title = (
+            f"unmask step, {name}, {{dtype}}, batch {{batch}}, {{gen_length}} positions in blocks of {{block_length}}"
+        )
         for batch in sizes.unmask_batches:
-            shape = (batch, *sizes.canvas)
-            title = f"unmask step, {name}, {BF16}, batch {batch}, {shape[1]} positions in blocks of {shape[2]}"
-            build = partial(unmask, *shape, sizes.vocabulary, torch.bfloat16, device, from_logits=from_logits)
-            yield Case("unmask", title, build)
+            yield _case("unmask", title, unmask, batch=batch, from_logits=from_logits, **given)
 
 
-def _fits(logits_bytes: int, device: Device) -> bool:
-    """Whether a GPU has the memory for everyone's work; on a CPU whoever asks for a size has it."""
-    if torch.device(device).type != "cuda":
-        return True
-    return _EAGER_TENSORS * logits_bytes < torch.cuda.get_device_properties(device).total_memory
-
-
-OPERATORS: dict[str, Callable[[Sizes, Device], Iterator[Case]]] = {
+OPERATORS: dict[str, Callable[[Sizes], Iterator[Case]]] = {
     "copy": _copy,  # the ceiling: it is measured in every run
     "loss": _loss,
     "linear-loss": _linear_loss,

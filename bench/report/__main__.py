@@ -7,20 +7,17 @@ python -m bench.report --plot kernels.png     # draw; the file's suffix decides 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from .. import ROOT
+from .. import ROOT, command_line
 from ..results import read_json
 from .machines import benchmarks_page, on_a_gpu, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 2 for files that are not what they should be."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.report", __doc__)
     results = ROOT / "bench" / "results"
     parser.add_argument("--results", type=Path, default=results, help="folder of JSON files; default bench/results")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="Markdown file to write all tables to")

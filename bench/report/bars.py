@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ..results import Line, bytes_per_second, copy_rate, groups_of, is_baseline, is_own, measured
-from .machines import machine_name
+from ..results import Line, is_baseline, is_own
+from .machines import groups_of, machine_name
+from .tables import bytes_per_second, copy_rate, measured
 from .text import time_text
 
 _COLOURS = {"bfloat16": "#9ec5e8", "float32": "#5b8fc9"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
-from ..results import copy_rate, decoding_of, groups_of, results_with
-from .counters import counters_table
-from .decoding import decoding_tables
-from .operators import case_table, short_table
+from ..results import Groups, Line
+from .tables import case_table, copy_rate, counters_table, decoding_tables, short_table, training_table
 from .text import plain
-from .training import training_table
 
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
 _TESTS = {"first-tests": "The operators' first GPU tests", "tests": "All GPU tests"}
@@ -28,8 +26,14 @@ step, whose parts are not known then; a run with a cache decodes the whole canva
 Memory is the peak beyond the weights, cache included."""
 
 
+def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
+    """All machines, in their order, with everything that was measured."""
+    pages = [page(name.removesuffix(".json"), document) for name, document in documents.items()]
+    return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
+
+
 def summary(documents: Mapping[str, dict[str, Any]]) -> str:
-    """All machines, in their order; those that are expected and absent are "not measured"."""
+    """All machines in short, in their order; those that are expected and absent are "not measured"."""
     sections = [section(document) for document in documents.values()]
     measured = {_gpu(document).get("name") for document in documents.values()}
     return "\n\n".join([*sections, *(f"**{name}**: not measured." for name in EXPECTED if name not in measured)])
@@ -37,62 +41,39 @@ def summary(documents: Mapping[str, dict[str, Any]]) -> str:
 
 def section(document: dict[str, Any]) -> str:
     """One machine in short."""
-    return "\n\n".join([paragraph(document), *_short_tables(document)])
-
-
-def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
-    """All machines, in their order, with everything that was measured."""
-    pages = [page(name.removesuffix(".json"), document) for name, document in documents.items()]
-    return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
+    texts = [_paragraph(document), *short_table(groups_of(document))]
+    texts += chain.from_iterable(map(decoding_tables, _decoding(document)))
+    texts += chain.from_iterable(map(training_table, _results_with("training", document)))
+    missing = [
+        f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
+        for name, step in document.get("steps", {}).items()
+        if step["status"] != "ok"
+    ]
+    return "\n\n".join([*texts, *([f"Not complete: {', '.join(missing)}."] if missing else [])])
 
 
 def page(title: str, document: dict[str, Any]) -> str:
     """One machine with everything that was measured on it."""
-    texts = [f"## {title}", paragraph(document)]
     groups = groups_of(document)
-    texts += [f"### {plain(case)}\n\n{case_table(lines, copy_rate(groups))}" for case, lines in groups.items()]
-    texts += [f"### What the hardware counts\n\n{counters_table(one)}" for one in results_with("counters", document)]
-    for group in decoding_of(document):
-        texts.append(f"### Decoding, {plain(group['shape'])} shape\n\n{decoding_tables(group, parts=True)}")
-    texts += [f"### Optimizer steps\n\n{training_table(one)}" for one in results_with("training", document)]
+    copy = copy_rate(groups)
+    texts = [f"## {title}", _paragraph(document)]
+    for case, lines in groups.items():
+        texts += [f"### {plain(case)}", *case_table(lines, copy)]
+    for result in _results_with("counters", document):
+        texts += ["### What the hardware counts", *counters_table(result)]
+    for group in _decoding(document):
+        texts += [f"### Decoding, {plain(group['shape'])} shape", *decoding_tables(group, parts=True)]
+    for result in _results_with("training", document):
+        texts += ["### Optimizer steps", *training_table(result)]
     return "\n\n".join(texts)
-
-
-def paragraph(document: dict[str, Any]) -> str:
-    """The machine that the numbers belong to."""
-    rate = copy_rate(groups_of(document))
-    copy = f" A copy moves {rate / 1e9:,.0f} GB/s (read and written)." if rate else ""
-    if "steps" in document:
-        return _h200_paragraph(document, copy)
-    run = document.get("machine_info") or document["run"]
-    return (
-        f"**{run.get('gpu') or run['processor']}, {run['threads']} threads, {run['instruction_set']}**: torch "
-        f"{run['torch']}, Python {run['python']}; medians of one run.{copy}"
-    )
 
 
 def machine_name(document: dict[str, Any]) -> str:
     """In a few words."""
     if "steps" in document:
         return _gpu(document).get("name", "no GPU")
-    run = document.get("machine_info") or document["run"]
-    return f"{run['processor']}, {run['threads']} threads, {run['instruction_set']}"
-
-
-def _short_tables(document: dict[str, Any]) -> Iterator[str]:
-    operators = short_table(groups_of(document))
-    if operators:
-        yield operators
-    steps = document.get("steps", {})
-    yield from map(decoding_tables, decoding_of(document))
-    yield from map(training_table, results_with("training", document))
-    missing = [
-        f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
-        for name, step in steps.items()
-        if step["status"] != "ok"
-    ]
-    if missing:
-        yield f"Not complete: {', '.join(missing)}."
+    run = _run(document)
+    return f"{run.get('gpu') or run['processor']}, {run['threads']} threads, {run['instruction_set']}"
 
 
 def on_a_gpu(document: dict[str, Any]) -> bool:
@@ -100,11 +81,49 @@ def on_a_gpu(document: dict[str, Any]) -> bool:
     return bool(_gpu(document) or document.get("run", {}).get("gpu"))
 
 
+def groups_of(document: dict[str, Any]) -> Groups:
+    """All operators' groups. Of a case that several steps have measured, the latest line of each path."""
+    latest: dict[str, dict[str, Line]] = {}
+    for result in _results(document):
+        for title, lines in result.get("results", {}).items():
+            known = latest.setdefault(title, {})
+            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
+    return {title: list(lines.values()) for title, lines in latest.items()}
+
+
+def _decoding(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of decoding, one object per model."""
+    return [group for result in _results(document) for group in result.get("decoding", [])]
+
+
+def _results_with(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in _results(document) if result.get(name)]
+
+
+def _results(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each step; of a document without steps its only one."""
+    if "benchmarks" in document:
+        found = [benchmark["extra_info"] for benchmark in document["benchmarks"]]
+        return [{"results": {info["title"]: info["lines"] for info in found if "lines" in info}}]
+    return [document, *(step.get("result", {}) for step in document.get("steps", {}).values())]
+
+
+def _run(document: dict[str, Any]) -> dict[str, Any]:
+    return document.get("machine_info") or document["run"]
+
+
 def _gpu(document: dict[str, Any]) -> dict[str, Any]:
     return document.get("machine", {}).get("gpu") or {}
 
 
-def _h200_paragraph(document: dict[str, Any], copy: str) -> str:
+def _paragraph(document: dict[str, Any]) -> str:
+    """The machine that the numbers belong to, and of an H200's run what became of the package and its tests."""
+    name, rate = machine_name(document), copy_rate(groups_of(document))
+    copy = f" A copy moves {rate / 1e9:,.0f} GB/s (read and written)." if rate else ""
+    if "steps" not in document:
+        run = _run(document)
+        return f"**{name}**: torch {run['torch']}, Python {run['python']}; medians of one run.{copy}"
+
     machine, steps, gpu = document["machine"], document["steps"], _gpu(document)
     versions = [f"driver {gpu['driver_version']}"] if gpu.get("driver_version") else []
     versions += [f"{name} {machine[name]}" for name in ("torch", "nvcc", "transformers") if machine.get(name)]
@@ -115,7 +134,7 @@ def _h200_paragraph(document: dict[str, Any], copy: str) -> str:
     installed = f"Installed in {install['seconds']:.0f} s." if install.get("status") == "ok" else "Not installed anew."
     tested = [f"{name}: {_counts(steps[step])}." for step, name in _TESTS.items() if steps.get(step, {}).get("result")]
     tests = " ".join(tested or ["GPU tests: not run."])
-    return f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
+    return f"**{name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
 
 
 def _counts(step: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, wide_last: bool = False) -> str:
@@ -13,12 +13,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, wide
     return "\n".join(
         "|" + "".join(f" {plain(cell)} |" if cell else " |" for cell in cells) for cells in (header, aligned, *rows)
     )
-
-
-def without_empty_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, less the columns for which no row has anything."""
-    used = [index for index in range(len(header)) if not index or any(row[index] for row in rows)]
-    return [header[index] for index in used], [[row[index] for index in used] for row in rows]
 
 
 def plain(text: str, most: int = 200) -> str:
@@ -45,8 +39,3 @@ def memory_text(count: int | None) -> str:
     if count is None:
         return ""
     return f"{count / 2**20:,.1f} MiB" if count >= 0.1 * 2**20 else f"{count / 2**10:,.1f} KiB"
-
-
-def shape_text(shape: Mapping[str, int]) -> str:
-    """A model's sizes by name."""
-    return ", ".join(f"{name} {value:,}" for name, value in shape.items())
