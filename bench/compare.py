@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from . import ROOT, command_line
-from .report.text import digits, markdown_table
+from .report.tables import digits, markdown_table
 
 SIDES = ("before", "after")
 LINES = (

@@ -19,7 +19,7 @@ from tad_ext.data.tasks import get_task
 from tad_ext.ops import ForcedProgress
 
 from . import command_line
-from .report.text import markdown_table
+from .report.tables import markdown_table
 
 POLICIES = (
     "topk:1", "topk:2", "confidence:0.9", "confidence:0.7", "factor:1.0", "margin:0.8", "entropy:0.5", "entropy:0.2",

@@ -7,8 +7,7 @@ from itertools import chain
 from typing import Any
 
 from ..results import Groups, Line
-from .tables import case_table, copy_rate, counters_table, decoding_tables, short_table, training_table
-from .text import plain
+from .tables import case_table, copy_rate, counters_table, decoding_tables, plain, short_table, training_table
 
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
 _TESTS = {"first-tests": "The operators' first GPU tests", "tests": "All GPU tests"}

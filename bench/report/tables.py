@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..results import Groups, Line, is_baseline, is_own
-from .text import digits, markdown_table, memory_text, plain, time_text
 
 Cell = Callable[[Line], str]
 _MIB = 2**20
@@ -38,22 +37,16 @@ _COUNTERS = (
 def short_table(groups: Groups) -> list[str]:
     """A row for each of tad_ext's lines of the main cases, with its baselines."""
     copy = copy_rate(groups)
-    lines = [
-        own | {"path": title + own["path"].removeprefix("tad_ext"), "beside": list(filter(is_baseline, lines))}
-        for title, lines in groups.items()
-        for own in filter(is_own, lines)
-        if own.get("main", True)
-    ]
     columns: dict[str, Cell] = {
         "tad_ext": lambda line: time_text(line["median_ms"]),
         "warm": lambda line: time_text(line.get("warm_median_ms")),
         "cold": lambda line: time_text(line.get("cold_median_ms")),
         "GB/s": _rate,
         "of the copy": lambda line: "" if "flops" in line else _share(line, copy),
-        "memory": lambda line: memory_text(line["peak_bytes"]),
-        "baselines (their time / ours)": lambda line: ", ".join(_beside(rival, line) for rival in line["beside"]),
+        "memory": lambda line: _memory(line["peak_bytes"]),
+        "baselines (their time / ours)": lambda line: ", ".join(_beside(other, line) for other in line["baselines"]),
     }
-    return _table(lines, columns, wide_last=True)
+    return _table(main_lines(groups), columns, wide_last=True)
 
 
 def case_table(lines: list[Line], copy: float | None) -> list[str]:
@@ -77,38 +70,38 @@ def case_table(lines: list[Line], copy: float | None) -> list[str]:
 
 def decoding_tables(group: dict[str, Any], *, parts: bool = False) -> list[str]:
     """Whole decodes: what was decoded, and how fast; the parts of a step where asked for."""
-    lines = group["lines"]
+    lines = [line | _outside_layers(line.get("parts_ms")) for line in group["lines"]]
     timed = [line for line in lines if line.get("parts_ms")]
-    published = next(filter(is_baseline, timed), None)
-
-    def of_parts(cell: Cell) -> Cell:
-        return lambda line: cell(line) if line["parts_ms"] else ""
-
-    def neither(line: Line) -> float:
-        return outside_layers_ms(line) - line["parts_ms"]["head"]
-
-    def beside_published(line: Line) -> str:
-        comparable = published is not None and line["batch"] == published["batch"]
-        return f"{outside_layers_ms(published) / outside_layers_ms(line):.1f}x" if comparable else ""
-
+    published = next(filter(is_baseline, timed), {"batch": None})
     columns: dict[str, Cell] = {
         "forwards/s": _number("forwards_per_second"),
         "tokens/s": _number("tokens_per_second"),
         "median step ms": _number("median_ms"),
-        "layers ms": of_parts(lambda line: digits(line["parts_ms"]["layers"])),
-        "head ms": of_parts(lambda line: digits(line["parts_ms"]["head"])),
-        "neither ms": of_parts(lambda line: digits(neither(line))),
-        "neither": of_parts(lambda line: f"{neither(line) / sum(line['parts_ms'].values()):.1%}"),
-        "outside layers, published / this": of_parts(beside_published),
+        "layers ms": lambda line: digits(line["parts_ms"].get("layers")),
+        "head ms": lambda line: digits(line["parts_ms"].get("head")),
+        "neither ms": _number("neither"),
+        "neither": lambda line: f"{line['neither'] / sum(line['parts_ms'].values()):.1%}" if line in timed else "",
+        "outside layers, published / this": lambda line: (
+            f"{published['outside'] / line['outside']:.1f}x"
+            if line in timed and line["batch"] == published["batch"]
+            else ""
+        ),
         "cache MiB": lambda line: digits(line["cache_bytes"] / _MIB or None),
         "peak MiB": _number("peak_bytes", _MIB),
     }
     texts = [_DECODING.format(**group | {"sizes": _sizes(group["sizes"])}), *_table(lines, columns)]
     if parts and timed:
-        names = list(timed[0]["parts_ms"])
-        rows = [[line["path"], *(digits(line["parts_ms"][name]) for name in names)] for line in timed]
-        texts += ["Mean milliseconds of a step by part:", markdown_table(["", *names], rows)]
+        cells = {part: lambda line, part=part: digits(line["parts_ms"][part]) for part in timed[0]["parts_ms"]}
+        texts += ["Mean milliseconds of a step by part:", *_table(timed, cells)]
     return texts
+
+
+def _outside_layers(parts_ms: dict[str, float] | None) -> Line:
+    """Milliseconds of a mean step outside its layers, and of what is neither layers nor head."""
+    if not parts_ms:
+        return {}
+    outside = sum(parts_ms.values()) - parts_ms["layers"]
+    return {"outside": outside, "neither": outside - parts_ms["head"]}
 
 
 def training_table(result: dict[str, Any]) -> list[str]:
@@ -151,6 +144,16 @@ def counters_table(result: dict[str, Any]) -> list[str]:
     return [_COUNTERS.format(**result), *_table(lines, columns, wide_last=True)]
 
 
+def main_lines(groups: Groups) -> list[Line]:
+    """tad_ext's lines of the main cases, under the case's title and with their "baselines"."""
+    return [
+        own | {"path": title + own["path"].removeprefix("tad_ext"), "baselines": list(filter(is_baseline, lines))}
+        for title, lines in groups.items()
+        for own in filter(is_own, lines)
+        if own.get("main", True)
+    ]
+
+
 def measured(lines: list[Line]) -> list[Line]:
     """Those that did not fail."""
     return [line for line in lines if "error" not in line]
@@ -167,9 +170,33 @@ def copy_rate(groups: Groups) -> float | None:
     return next(map(bytes_per_second, copies), None)
 
 
-def outside_layers_ms(line: Line) -> float:
-    """Of a mean step: the head, and all that is neither layers nor head."""
-    return sum(line["parts_ms"].values()) - line["parts_ms"]["layers"]
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, wide_last: bool = False) -> str:
+    """The first column is text, the others are numbers; with `wide_last` the last one is text, too."""
+    aligned = ["---", *("---:" for _ in header[1:])]
+    if wide_last:
+        aligned[-1] = "---"
+    return "\n".join(
+        "|" + "".join(f" {plain(cell)} |" if cell else " |" for cell in cells) for cells in (header, aligned, *rows)
+    )
+
+
+def plain(text: str, most: int = 200) -> str:
+    """On one line, and harmless inside a table."""
+    return " ".join(text.split()).replace("|", "\\|")[:most]
+
+
+def digits(value: float | None) -> str:
+    """Four significant ones, and never an exponent: a small copy may move thousands of GB/s."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def time_text(milliseconds: float | None, places: int = 2) -> str:
+    """Milliseconds, or microseconds where there is less than one."""
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.{places}f} ms" if milliseconds >= 1 else f"{milliseconds * 1e3:.1f} us"
 
 
 def _table(lines: list[Line], columns: Mapping[str, Cell], *, wide_last: bool = False) -> list[str]:
@@ -221,6 +248,9 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}%"
 
 
+def _memory(count: int) -> str:
+    return f"{count / _MIB:,.1f} MiB" if count >= 0.1 * _MIB else f"{count / 2**10:,.1f} KiB"
+
+
 def _sizes(shape: Mapping[str, int]) -> str:
-    """A model's sizes by name."""
     return ", ".join(f"{name} {value:,}" for name, value in shape.items())
