@@ -106,7 +106,7 @@ def _measure(options: Namespace) -> None:
     import tad_ext
     from tad_ext.ops import backend_info
 
-    from .operators.losses import compact_tad_loss
+    from .operators.losses import tad_loss
     from .operators.workloads import log_softmax, statistics, unmask
     from .stopwatch import Stopwatch
 
@@ -120,7 +120,7 @@ def _measure(options: Namespace) -> None:
     workloads = {
         "statistics": lambda dtype: statistics(rows, vocabulary, dtype),
         "select-reveal": lambda dtype: unmask(rows // 32, 256, 32, vocabulary, dtype),
-        "loss": lambda dtype: compact_tad_loss(rows, vocabulary, dtype, near=1, distant=7),
+        "loss": lambda dtype: tad_loss(rows, vocabulary, dtype, near=1, distant=7),
         "log-softmax": lambda dtype: log_softmax(rows, 2 * rows, vocabulary, dtype, part="forward"),
     }
     for name in options.line:

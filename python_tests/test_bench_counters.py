@@ -8,7 +8,7 @@ import sys
 from bench import ROOT
 from bench.h200 import counters as bench
 from bench.h200.counters import KERNELS, METRICS, Case, cases, counters, launch, measure
-from bench.stopwatch import Implementation
+from bench.stopwatch import Implementation, Workload
 
 STALL = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
 COUNTED = {
@@ -44,10 +44,10 @@ def test_every_case_runs_and_its_kernels_exist():
 
 
 def test_a_case_that_fails_costs_itself_only():
-    def broken() -> Implementation:
+    def broken() -> Workload:
         raise RuntimeError("no\nsuch luck")
 
-    nothing = Implementation(lambda: None)
+    nothing = Workload({"tad_ext": Implementation(lambda: None)}, bytes=0)
     chosen = [
         Case("a", ("one_kernel",), broken, 8),
         Case("b", ("one_kernel", "another_kernel"), lambda: nothing, 16_000),

@@ -158,7 +158,7 @@ def test_the_test_report_is_counted_and_judged(tmp_path):
     assert counts["failed_tests"] == [f"python_tests.ops.test_loss::test_{x}[cuda]" for x in "bc"]
     assert counts["skip_reasons"] == {"no second GPU": 1}
 
-    judge = script.failed_tests
+    judge = h200_steps.failed_tests
     assert "1 failed, 1 errors; first: python_tests.ops.test_loss::test_b[cuda]" in judge(counts)
     assert judge(counts | {"failed": 0, "errors": 0, "failed_tests": []}) is None
     nothing = counts | {"passed": 0, "failed": 0, "errors": 0, "failed_tests": []}

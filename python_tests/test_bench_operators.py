@@ -65,11 +65,10 @@ def test_baselines_do_the_same_work(case):
 
 def test_least_traffic_by_hand():
     half, vocabulary = torch.bfloat16, 100
-    compact, dense = losses.compact_tad_loss, losses.dense_tad_loss
-    assert compact(16, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3) * 200
-    assert compact(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
-    assert compact(16, vocabulary, half, near=0, distant=1).bytes == 16 * 3 * 200
-    assert dense(16, 64, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3 + 48) * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3) * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
+    assert losses.tad_loss(16, vocabulary, half, near=0, distant=1).bytes == 16 * 3 * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=7, positions=64).bytes == (2 * 2 + 14 * 3 + 48) * 200
     linear = losses.linear_tad_loss(16, 10, vocabulary, half, near=1, distant=7)
     assert linear.bytes == (100 * 10 + (2 * 2 + 14 * 3) * 10) * 2
     assert workloads.statistics(16, vocabulary, torch.float32).bytes == 16 * 400
@@ -143,7 +142,7 @@ def test_several_operators_and_what_is_left_out(measure, monkeypatch):
 
 def case(operator: str, *, main: bool) -> Case:
     work = Workload({"tad_ext": Implementation(lambda: None)}, bytes=8)
-    return Case(operator, f"{operator}, {main}", lambda: work, main)
+    return Case(f"{operator}, {main}", lambda: work, main)
 
 
 class OverwritingCrossEntropy(torch.autograd.Function):
@@ -197,7 +196,7 @@ def peer_names(work) -> set[str]:
 def test_peers_are_compared_where_they_do_the_same_work():
     for near, distant, names in ((1, 0, {"Liger-Kernel", "QuACK"}), (0, 1, {"Liger-Kernel"}), (1, 7, set())):
         for work in (
-            losses.compact_tad_loss(8, 64, torch.float32, near=near, distant=distant),
+            losses.tad_loss(8, 64, torch.float32, near=near, distant=distant),
             losses.linear_tad_loss(8, 16, 64, torch.bfloat16, near=near, distant=distant),
         ):
             linear = work.flops is not None
@@ -227,7 +226,7 @@ def test_on_a_cpu_all_paths_are_timed_in_turn():
 
     paths = {"tad_ext": path("tad_ext"), "eager": path("eager"), "broken": path("broken", RuntimeError("no"))}
     work = Workload(paths, bytes=8)
-    own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("loss", "title", lambda: work), work)
+    own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("title", lambda: work), work)
     warm_up = [step for name in ("tad_ext", "eager", "broken") for step in ("prepare", name)]
     one_round = [step for name in ("tad_ext", "eager") for step in ["prepare", name] * 2]
     assert happened[:6] == warm_up

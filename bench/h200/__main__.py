@@ -28,7 +28,7 @@ from typing import Any
 
 from .. import ROOT, TREE_IS_COMPILED, command_line
 from ..report.machines import section
-from .steps import Run, Step, read_junit
+from .steps import Run, Step
 
 LIMIT = 520  # seconds for all steps
 FIRST_TESTS = ["python_tests/ops/test_cuda.py", "python_tests/ops/test_large_vocabularies.py"]
@@ -94,7 +94,7 @@ def steps(output: Path, options: Namespace) -> list[Step]:
     def module(name: str, words: str, *arguments: str, limit: float, least: float = 0.0) -> Step:
         result = output / f"{name}.json"
         command = [sys.executable, "-m", *words.split(), *arguments, "--result", str(result)]
-        return Step(name, command, limit, least, result=result, judge=failed_lines)
+        return Step(name, command, limit, least, result)
 
     operators = "bench.operators loss statistics log-softmax unmask linear-loss"
     return [
@@ -129,25 +129,7 @@ def gpu_tests(name: str, output: Path, paths: list[str], marked: str, *, limit: 
     report = output / f"{name}.xml"
     parallel = ["-n", "8", "--maxschedchunk", "1"] if importlib.util.find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", "-m", marked, *paths, "-v", *parallel, f"--junitxml={report}"]
-    return Step(name, command, limit, least, result=report, read_result=read_junit, judge=failed_tests)
-
-
-def failed_lines(result: dict[str, Any]) -> str | None:
-    """The first of the lines that could not be measured."""
-    groups = [*result.get("results", {}).items()]
-    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
-    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
-    lines = [
-        f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line
-    ]
-    return f"{len(lines)} failed; first: {lines[0]}" if lines else None
-
-
-def failed_tests(result: dict[str, Any]) -> str | None:
-    """The first of the tests that failed. That none ran is a failure, too: a build without CUDA kernels skips all."""
-    if result["failed"] or result["errors"]:
-        return f"{result['failed']} failed, {result['errors']} errors; first: {result['failed_tests'][0]}"
-    return None if result["passed"] else f"no test ran: {result['skip_reasons']}"
+    return Step(name, command, limit, least, report)
 
 
 if __name__ == "__main__":

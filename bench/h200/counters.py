@@ -13,9 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from tad_ext.ops import fused_tad_loss
 
 from .. import ROOT, command_line
 from ..operators.cases import BF16, FP32, LLADA_IDS_WITHOUT_TOKEN, LLADA_VOCABULARY
-from ..operators.losses import compact_tad_loss
+from ..operators.losses import tad_loss
 from ..operators.workloads import log_softmax, statistics, truncation, unmask
 from ..results import Line, attempt, write_json
-from ..stopwatch import Implementation, Workload, training_step
+from ..stopwatch import Workload, training_step
 
 ROWS = 512
 METRICS = {
@@ -53,7 +54,6 @@ METRICS = {
 }
 _STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 _STALLS = 3  # the largest
-_BLOCK = 32
 SECTIONS = (
     "SpeedOfLight", "LaunchStats", "Occupancy", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis",
     "InstructionStats",
@@ -66,18 +66,18 @@ LOSS, LOG_SOFTMAX, GRADIENT, STATISTICS, REVEAL, TRUNCATION = KERNELS = (
 
 @dataclass(frozen=True)
 class Case:
-    """`kernels`: those of KERNELS that one run of `make()` launches, in this order, to read so many logits."""
+    """`kernels`: those of KERNELS that one run of tad_ext's work launches, in this order, to read so many logits."""
 
     title: str
-    kernels: tuple[str, ...]
-    make: Callable[[], Implementation]
+    kernels: Sequence[str]
+    build: Callable[[], Workload]
     logits: int
 
     def launch(self) -> Line:
         """Runs once; what has to be known of the kernels afterwards."""
-        work = self.make()
-        work.prepare()
-        work.run()
+        own = self.build().implementations["tad_ext"]
+        own.prepare()
+        own.run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return {"kernels": self.kernels, "logits": self.logits}
@@ -85,45 +85,38 @@ class Case:
 
 def cases(rows: int = ROWS, vocabulary: int = LLADA_VOCABULARY) -> list[Case]:
     """What is launched, in this order."""
-
-    def case(title: str, work: Callable[..., Workload], *kernels: str, read: int = rows, **given: Any) -> Case:
-        def make() -> Implementation:
-            return work(vocabulary=vocabulary, **given).implementations["tad_ext"]
-
-        return Case(title, kernels, make, read * vocabulary)
-
-    def loss(title: str, dtype: torch.dtype, near: int, distant: int) -> Case:
-        return case(title, compact_tad_loss, LOSS, rows=rows, dtype=dtype, near=near, distant=distant)
-
-    def token_statistics(title: str, dtype: torch.dtype = BF16, **given: Any) -> Case:
-        return case(title, statistics, STATISTICS, rows=rows, dtype=dtype, **given)
-
-    both = {"rows": rows, "positions": rows, "dtype": BF16, "part": "backward"}  # it is prepared by the forward
-    block = {"batch": 1, "gen_length": 256, "block_length": _BLOCK, "dtype": BF16}
+    bf16, fp32 = ({"rows": rows, "dtype": dtype} for dtype in (BF16, FP32))
+    near, distant = {"near": 1, "distant": 0}, {"near": 0, "distant": 1}
+    both = {"positions": rows, "part": "backward"}  # it is prepared by the forward
+    block = {"batch": 1, "gen_length": 256, "block_length": 32, "dtype": BF16}
+    chosen: list[Any] = [
+        ("CE, bfloat16", _cross_entropy, bf16, LOSS),
+        ("CE beside a teacher, bfloat16", tad_loss, bf16 | near, LOSS),
+        ("KL, bfloat16", tad_loss, bf16 | distant, LOSS),
+        ("CE, float32", tad_loss, fp32 | near, LOSS),
+        ("KL, float32", tad_loss, fp32 | distant, LOSS),
+        ("log-softmax forward, then backward, bfloat16", log_softmax, bf16 | both, LOG_SOFTMAX, GRADIENT),
+        ("statistics, bfloat16", statistics, bf16, STATISTICS),
+        ("statistics, suppressed ids", statistics, bf16 | {"suppressed": LLADA_IDS_WITHOUT_TOKEN}, STATISTICS),
+        ("statistics, temperature 0.7", statistics, bf16 | {"temperature": 0.7}, STATISTICS),
+        ("statistics, float32", statistics, fp32, STATISTICS),
+        ("select_reveal of 32 rows: slices, then reveal", unmask, block, STATISTICS, REVEAL),
+        ("truncation, top-p 0.9, bfloat16", truncation, bf16 | {"top_p": 0.9}, TRUNCATION),
+    ]
     return [
-        Case("CE, bfloat16", (LOSS,), lambda: _cross_entropy(rows, vocabulary), rows * vocabulary),
-        loss("CE beside a teacher, bfloat16", BF16, 1, 0),
-        loss("KL, bfloat16", BF16, 0, 1),
-        loss("CE, float32", FP32, 1, 0),
-        loss("KL, float32", FP32, 0, 1),
-        case("log-softmax forward, then backward, bfloat16", log_softmax, LOG_SOFTMAX, GRADIENT, **both),
-        token_statistics("statistics, bfloat16"),
-        token_statistics("statistics, suppressed ids", suppressed=LLADA_IDS_WITHOUT_TOKEN),
-        token_statistics("statistics, temperature 0.7", temperature=0.7),
-        token_statistics("statistics, float32", FP32),
-        case("select_reveal of 32 rows: slices, then reveal", unmask, STATISTICS, REVEAL, read=_BLOCK, **block),
-        case("truncation, top-p 0.9, bfloat16", truncation, TRUNCATION, rows=rows, dtype=BF16, top_p=0.9),
+        Case(title, kernels, partial(work, vocabulary=vocabulary, **given), given.get("rows", 32) * vocabulary)
+        for title, work, given, *kernels in chosen
     ]
 
 
-def _cross_entropy(rows: int, vocabulary: int) -> Implementation:
+def _cross_entropy(rows: int, vocabulary: int, dtype: torch.dtype) -> Workload:
     """Of a caller who has no teacher's logits."""
-    logits, labels = torch.randn(rows, vocabulary).to(BF16).requires_grad_(), torch.randint(vocabulary, (rows,))
+    logits, labels = torch.randn(rows, vocabulary).to(dtype).requires_grad_(), torch.randint(vocabulary, (rows,))
 
     def loss(logits: Tensor) -> Tensor:
         return fused_tad_loss(logits, None, labels, torch.ones_like(labels), delta=4, kl_weight=0.0).loss
 
-    return training_step(loss, [logits])
+    return Workload({"tad_ext": training_step(loss, [logits])}, bytes=2 * logits.nbytes)
 
 
 def launch(chosen: list[Case], device: str) -> Iterator[Line]:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +29,18 @@ Outcome = tuple[str, str | None]  # a status and its reason
 
 @dataclass(frozen=True)
 class Step:
-    """`limit` and `least` are in seconds: the most it may take, and what earlier steps leave it in any case."""
+    """`limit` and `least` are in seconds: the most it may take, and what earlier steps leave it in any case.
+
+    `result` is the file it writes its result to, bit by bit, and which is moved into the document: JSON, or the JUnit
+    report of tests.
+    """
 
     name: str
     command: Sequence[str]
     limit: float
     least: float = 0.0
+    result: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
-    result: Path | None = None  # the file it writes its result to, bit by bit; moved into the document
-    read_result: Callable[[Path], dict[str, Any]] = read_json
-    judge: Callable[[dict[str, Any]], str | None] = lambda result: None  # what is wrong with a result, if anything
 
 
 @dataclass
@@ -62,11 +64,10 @@ class Run:
 
     def record(self, step: Step, status: str, reason: str | None = None, **more: Any) -> None:
         """What has become of a step."""
-        record = {"status": status, **({"reason": reason} if reason else {}), **more}
-        self.document["steps"][step.name] = record
+        self.document["steps"][step.name] = {"status": status, **({"reason": reason} if reason else {}), **more}
         self.document["seconds"] = round(time.monotonic() - self.started, 2)
         write_json(self.output / "h200.json", self.document)
-        took = f", {record['seconds']:.1f} s" if "seconds" in record else ""
+        took = f", {more['seconds']:.1f} s" if "seconds" in more else ""
         print(f"{step.name}: {status}{took}{f': {reason}' if reason else ''}", flush=True)
 
     def execute(self, step: Step, *, reserved: float = 0.0) -> dict[str, Any]:
@@ -90,8 +91,9 @@ class Run:
             finally:
                 result, outcome = _result(step, outcome)
                 seconds = round(time.monotonic() - began, 2)
-                more = {"result": result} if result else {}
-                self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
+                self.record(
+                    step, *outcome, limit_s=round(limit, 1), seconds=seconds, **({"result": result} if result else {})
+                )
             if outcome[0] != "ok":
                 log.seek(start_of_log)
                 print(*(f"    {line}" for line in log.read().splitlines()[-_SHOWN:]), sep="\n", flush=True)
@@ -100,29 +102,24 @@ class Run:
 
 def _run_limited(step: Step, limit: float, log: IO[str]) -> Outcome:
     """What has become of the process; whatever it started and did not detach is gone afterwards."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.env}
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
     try:
-        process = subprocess.Popen(
-            step.command, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1", **step.env}, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        process = subprocess.Popen(step.command, cwd=ROOT, env=environment, start_new_session=True, **streams)
     except OSError as error:
         return "failed", str(error)
-
-    def signal_all(number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-
     try:
         code = process.wait(limit)
+        return ("failed", f"exit code {code}") if code else ("ok", None)
     except subprocess.TimeoutExpired:
-        signal_all(signal.SIGINT)  # pytest still writes its report
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGINT)  # pytest still writes its report
             process.wait(_GRACE)
         return "timed out", f"stopped after {limit:.0f} s"
     finally:
-        signal_all(signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return ("failed", f"exit code {code}") if code else ("ok", None)
 
 
 def _result(step: Step, outcome: Outcome) -> tuple[dict[str, Any], Outcome]:
@@ -130,13 +127,31 @@ def _result(step: Step, outcome: Outcome) -> tuple[dict[str, Any], Outcome]:
     if step.result is None:
         return {}, outcome
     try:
-        result = step.read_result(step.result)
+        result = read_junit(step.result) if step.result.suffix == ".xml" else read_json(step.result)
     except (OSError, ValueError) as error:
         return {}, ("failed", f"no result: {error}") if outcome[0] == "ok" else outcome
     finally:
         step.result.unlink(missing_ok=True)
-    problem = step.judge(result)
+    problem = failed_tests(result) if "failed_tests" in result else failed_lines(result)
     return result, ("failed", problem) if problem and outcome[0] in ("ok", "failed") else outcome
+
+
+def failed_lines(result: dict[str, Any]) -> str | None:
+    """The first of the lines that could not be measured, if there are any."""
+    groups = [*result.get("results", {}).items()]
+    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
+    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
+    failed = [
+        f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line
+    ]
+    return f"{len(failed)} failed; first: {failed[0]}" if failed else None
+
+
+def failed_tests(result: dict[str, Any]) -> str | None:
+    """The first of the tests that failed. That none ran is a failure, too: a build without CUDA kernels skips all."""
+    if result["failed"] or result["errors"]:
+        return f"{result['failed']} failed, {result['errors']} errors; first: {result['failed_tests'][0]}"
+    return None if result["passed"] else f"no test ran: {result['skip_reasons']}"
 
 
 def read_junit(path: Path) -> dict[str, Any]:
@@ -145,16 +160,15 @@ def read_junit(path: Path) -> dict[str, Any]:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} is not a JUnit report: {error}") from error
-    tests, failed, errors, skipped = (
-        sum(int(suite.get(name, 0)) for suite in root.iter("testsuite"))
-        for name in ("tests", "failures", "errors", "skipped")
-    )
+    counts = Counter[str]()
+    for suite in root.iter("testsuite"):
+        counts.update({name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")})
     bad = [case for case in root.iter("testcase") if {"failure", "error"} & {part.tag for part in case}]
     return {
-        "passed": tests - failed - errors - skipped,
-        "failed": failed,
-        "errors": errors,
-        "skipped": skipped,
+        "passed": counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"],
+        "failed": counts["failures"],
+        "errors": counts["errors"],
+        "skipped": counts["skipped"],
         "failed_tests": sorted({f"{case.get('classname')}::{case.get('name')}" for case in bad}),
         "skip_reasons": dict(Counter(one.get("message") or "" for one in root.iter("skipped"))),
     }

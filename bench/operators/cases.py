@@ -6,22 +6,22 @@ The most telling cases come first: a run that ends early has those.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from ..stopwatch import Workload
-from .losses import compact_tad_loss, dense_tad_loss, linear_tad_loss
+from .losses import linear_tad_loss, tad_loss
 from .workloads import copy, log_softmax, statistics, truncation, unmask
 
 BF16, FP32 = torch.bfloat16, torch.float32
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
 LLADA_IDS_WITHOUT_TOKEN = 115
 _DENSE = 4  # positions of a dense caller for each row that takes part
-_LOSS = "TAD loss, forward + backward, {dtype}, "
-_RATIO = "near:distant {near}:{distant}"
+_DTYPES = (BF16, FP32)
+_END = "{vocabulary:,}, near:distant {near}:{distant}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Sizes:
     unmask_batches: tuple[int, ...]
     linear_shape: tuple[int, int]  # rows, hidden size
     copy_rows: int
-    linear_dtypes: tuple[torch.dtype, ...] = (BF16, FP32)
+    linear_dtypes: tuple[torch.dtype, ...] = _DTYPES
     vocabulary: int = LLADA_VOCABULARY
     canvas: tuple[int, int] = (256, 32)  # positions, and those of a block
 
@@ -60,10 +60,10 @@ def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOC
 class Case:
     """`work` makes the tensors, so that those of one case at a time are in memory. `main`: for a short table."""
 
-    operator: str
     title: str
     work: Callable[[], Workload]
     main: bool = True
+    operator: str = ""
 
     def build(self, device: torch.device | str = "cpu") -> Workload:
         """With its tensors on this device, and the same random numbers every time."""
@@ -74,85 +74,83 @@ class Case:
 
 def cases(operator: str, sizes: Sizes) -> list[Case]:
     """The cases of one of `OPERATORS`."""
-    return list(OPERATORS[operator](sizes))
+    return [replace(case, operator=operator) for case in OPERATORS[operator](sizes)]
 
 
-def _case(operator: str, title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
+def _case(title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
     """What the work is given stands in its title."""
-    return Case(operator, title.format(**given).replace("torch.", ""), partial(work, **given), main)
+    return Case(title.format(**given).replace("torch.", ""), partial(work, **given), main)
 
 
 def _copy(sizes: Sizes) -> Iterator[Case]:
-    size = {"rows": sizes.copy_rows, "vocabulary": sizes.vocabulary}
-    yield _case("copy", "a copy of {rows} {dtype} rows of {vocabulary:,}", copy, dtype=FP32, **size)
+    title = "a copy of {rows} {dtype} rows of {vocabulary:,}"
+    yield _case(title, copy, rows=sizes.copy_rows, vocabulary=sizes.vocabulary, dtype=FP32)
 
 
 def _loss(sizes: Sizes) -> Iterator[Case]:
     first, *others = sizes.loss_rows
-    title, main = _LOSS + "{rows} rows of {vocabulary:,}, " + _RATIO, {"rows": first, "vocabulary": sizes.vocabulary}
 
-    def compact(dtype: torch.dtype, near: int = 1, distant: int = 7, **other: int) -> Case:
-        is_main = (near, distant, other) == (1, 7, {})
-        ratio = {"near": near, "distant": distant}
-        return _case("loss", title, compact_tad_loss, is_main, dtype=dtype, **ratio, **(main | other))
+    def case(dtype: torch.dtype, near: int = 1, distant: int = 7, **other: int) -> Case:
+        dense = "positions" in other
+        title = "TAD loss, forward + backward, {dtype}, {rows} " + "of {positions} " * dense + "rows of "
+        size = {"rows": first, "vocabulary": sizes.vocabulary} | other
+        main = dense or (near, distant, other) == (1, 7, {})
+        return _case(title + _END, tad_loss, main, dtype=dtype, near=near, distant=distant, **size)
 
-    for dtype in (BF16, FP32):
-        yield compact(dtype)
-    for dtype in (BF16, FP32):
+    yield from map(case, _DTYPES)
+    for dtype in _DTYPES:
         for rows in others:
-            yield compact(dtype, rows=rows)
-        dense = {"positions": _DENSE * first, "dtype": dtype, "near": 1, "distant": 1, **main}
-        yield _case("loss", title.replace("{rows}", "{rows} of {positions}"), dense_tad_loss, **dense)
+            yield case(dtype, rows=rows)
+        yield case(dtype, 1, 1, positions=_DENSE * first)
         for near, distant in ((1, 0), (0, 1), (1, 1)):
-            yield compact(dtype, near, distant)
-        yield compact(dtype, vocabulary=sizes.like_llada(DREAM_VOCABULARY))
+            yield case(dtype, near, distant)
+        yield case(dtype, vocabulary=sizes.like_llada(DREAM_VOCABULARY))
 
 
 def _linear_loss(sizes: Sizes) -> Iterator[Case]:
-    title = "linear " + _LOSS + "{rows} rows of {hidden_size} x {vocabulary:,}, " + _RATIO
-    size = dict(zip(("rows", "hidden_size"), sizes.linear_shape)) | {"vocabulary": sizes.vocabulary}
+    title = "linear TAD loss, forward + backward, {dtype}, {rows} rows of {hidden_size} x "
+    (rows, hidden_size), vocabulary = sizes.linear_shape, sizes.vocabulary
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
-            yield _case("linear-loss", title, linear_tad_loss, dtype=dtype, near=near, distant=distant, **size)
+            size = {"rows": rows, "hidden_size": hidden_size, "vocabulary": vocabulary}
+            yield _case(title + _END, linear_tad_loss, dtype=dtype, near=near, distant=distant, **size)
 
 
 def _log_softmax(sizes: Sizes) -> Iterator[Case]:
     title = "masked log-softmax, {part}, {dtype}, {rows} of {positions} rows of {vocabulary:,}"
-    for dtype in (BF16, FP32):
+    for dtype in _DTYPES:
         for rows in sizes.log_softmax_rows:
-            size = {"rows": rows, "positions": 2 * rows, "vocabulary": sizes.vocabulary}
+            size = {"rows": rows, "positions": 2 * rows, "vocabulary": sizes.vocabulary, "dtype": dtype}
             for part in ("forward", "backward"):
-                main = rows == sizes.log_softmax_rows[0]
-                yield _case("log-softmax", title, log_softmax, main, part=part, dtype=dtype, **size)
+                yield _case(title, log_softmax, rows == sizes.log_softmax_rows[0], part=part, **size)
 
 
 def _statistics(sizes: Sizes) -> Iterator[Case]:
-    first, dream = sizes.statistics_rows[0], sizes.like_llada(DREAM_VOCABULARY)
+    size = {"rows": sizes.statistics_rows[0], "vocabulary": sizes.vocabulary}
     settings = ({"temperature": 0.0}, {"temperature": 0.7}, {"suppressed": sizes.like_llada(LLADA_IDS_WITHOUT_TOKEN)})
 
     def case(work: Callable[..., Workload], dtype: torch.dtype, setting: dict[str, float], **other: int) -> Case:
         name = "truncation" if work is truncation else "token statistics"
         title = name + ", {dtype}, {rows} rows of {vocabulary:,}, " + "".join(f"{key} {{{key}:g}}" for key in setting)
-        main = {"rows": first, "vocabulary": sizes.vocabulary}
-        return _case("statistics", title, work, main == main | other, dtype=dtype, **setting, **(main | other))
+        return _case(title, work, size == size | other, dtype=dtype, **setting, **(size | other))
 
-    for dtype in (BF16, FP32):
+    for dtype in _DTYPES:
         for setting in settings:
             for rows in sizes.statistics_rows:
                 yield case(statistics, dtype, setting, rows=rows)
-    yield case(statistics, BF16, settings[0], vocabulary=dream)
-    for dtype in (BF16, FP32):
+    yield case(statistics, BF16, settings[0], vocabulary=sizes.like_llada(DREAM_VOCABULARY))
+    for dtype in _DTYPES:
         yield case(truncation, dtype, {"top_p": 0.9})
 
 
 def _unmask(sizes: Sizes) -> Iterator[Case]:
-    given = dict(zip(("gen_length", "block_length"), sizes.canvas)) | {"vocabulary": sizes.vocabulary, "dtype": BF16}
+    size = {"gen_length": sizes.canvas[0], "block_length": sizes.canvas[1], "vocabulary": sizes.vocabulary}
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
         title = (
             f"unmask step, {name}, {{dtype}}, batch {{batch}}, {{gen_length}} positions in blocks of {{block_length}}"
         )
         for batch in sizes.unmask_batches:
-            yield _case("unmask", title, unmask, batch=batch, from_logits=from_logits, **given)
+            yield _case(title, unmask, batch=batch, dtype=BF16, from_logits=from_logits, **size)
 
 
 OPERATORS: dict[str, Callable[[Sizes], Iterator[Case]]] = {

@@ -1,7 +1,4 @@
-"""The losses as they are timed: forward and backward, near : distant rows in a given ratio.
-
-A compact caller has gathered its rows already; a dense one has logits of every position.
-"""
+"""The losses as they are timed: forward and backward, near : distant rows in a given ratio."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tad_ext import fused_linear_tad_loss, fused_tad_loss
@@ -21,40 +17,43 @@ DELTA = 4
 PRODUCTS = "its matrix products alone"
 
 
-def compact_tad_loss(rows: int, vocabulary: int, dtype: torch.dtype, *, near: int, distant: int) -> Workload:
-    """Baselines get near and distant rows as tensors of their own, so that they have nothing to gather; "by masks": in
-    one tensor, as tad_ext does.
+def tad_loss(
+    rows: int, vocabulary: int, dtype: torch.dtype, *, near: int, distant: int, positions: int | None = None
+) -> Workload:
+    """A compact caller has gathered its rows already. A dense one has logits of more `positions`, of which so many
+    rows, evenly spaced, take part: baselines gather them by masks, and the gradient is dense.
+
+    Compact baselines get near and distant rows as tensors of their own, so that they have nothing to gather; "by
+    masks": in one tensor, as tad_ext does.
     """
-    student, teacher, labels = _tensors(rows, vocabulary, vocabulary, dtype)
+    positions, compact = positions or rows, positions is None
+    student, teacher, labels = _tensors(positions, vocabulary, vocabulary, dtype)
     steps, near_rows = _steps(rows, near, distant)
     parts = [student[:near_rows].requires_grad_(), student[near_rows:].requires_grad_()]
     student.requires_grad_()
-    paths = {
-        **_fused(student, teacher, labels, steps),
-        **_eager_and_compiled(eager.tad_loss, parts, teacher[near_rows:], labels[:near_rows]),
-        **_by_masks(student, teacher, labels, steps, words=", by masks"),
-    }
-    if distant == 0:
-        paths |= peers.cross_entropy(student, labels)
-    if near == 0:
-        paths |= peers.kl_divergence(student, teacher)
-    return Workload(paths, _row_passes(rows, near_rows) * vocabulary * dtype.itemsize)
-
-
-def dense_tad_loss(
-    rows: int, positions: int, vocabulary: int, dtype: torch.dtype, *, near: int, distant: int
-) -> Workload:
-    """`rows` of `positions`, evenly spaced, take part; baselines gather them by masks. The gradient is dense."""
-    student, teacher, labels = _tensors(positions, vocabulary, vocabulary, dtype)
-    student.requires_grad_()
-    steps, near_rows = _steps(rows, near, distant)
     named = torch.arange(rows) * (positions // rows)
-    dense_steps = torch.zeros(positions, dtype=torch.int64).index_copy(0, named, steps)
-    paths = _fused(student, teacher, labels[named], steps, student_rows=named, teacher_rows=named)
-    paths |= _by_masks(student, teacher, labels, dense_steps)
-    # Rows that no entry names are not read, and their gradient is written: zeros.
-    row_passes = _row_passes(rows, near_rows) + positions - rows
-    return Workload(paths, row_passes * vocabulary * dtype.itemsize)
+    every_step = torch.zeros(positions, dtype=torch.int64).index_copy(0, named, steps)
+    rows_named = {} if compact else {"student_rows": named, "teacher_rows": named}
+
+    def fused(*tensors: Tensor, **options: Any) -> Tensor:
+        return fused_tad_loss(*tensors, delta=DELTA, **rows_named, **options).loss
+
+    entries = (teacher, labels[named], steps)
+    paths = {
+        "tad_ext": training_step(fused, [student], *entries),
+        "tad_ext, recomputed": training_step(fused, [student], *entries, recompute_gradient=True),
+    }
+    if compact:
+        paths |= _eager_and_compiled("", eager.tad_loss, parts, teacher[near_rows:], labels[:near_rows])
+    masks = (teacher, labels, every_step, DELTA)
+    paths |= _eager_and_compiled(", by masks" if compact else "", eager.dense_tad_loss, [student], *masks)
+    if compact and distant == 0:
+        paths |= peers.cross_entropy(student, labels)
+    if compact and near == 0:
+        paths |= peers.kl_divergence(student, teacher)
+    # Rows of a dense caller that no entry names are not read, and their gradient is written: zeros.
+    passes = _row_passes(rows, near_rows) + positions - rows
+    return Workload(paths, passes * vocabulary * dtype.itemsize)
 
 
 def linear_tad_loss(
@@ -74,16 +73,10 @@ def linear_tad_loss(
 
     paths = {
         "tad_ext": training_step(fused, [student], teacher, weight, labels, steps),
-        **_eager_and_compiled(eager.linear_tad_loss, parts, teacher, weight, labels[:near_rows]),
+        **_eager_and_compiled("", eager.linear_tad_loss, parts, teacher, weight, labels[:near_rows]),
         PRODUCTS: _products(student.detach(), teacher, weight),
     }
     if distant == 0:
-        if hasattr(F, "linear_cross_entropy"):  # PyTorch's own, where this version has it
-            paths["F.linear_cross_entropy"] = training_step(F.linear_cross_entropy, [student], weight, labels)
-        if hasattr(torch.nn, "LinearCrossEntropyOptions") and student.is_cuda:  # on a CPU chunks would take seconds
-            chunked = {"options": torch.nn.LinearCrossEntropyOptions()}
-            step = training_step(F.linear_cross_entropy, [student], weight, labels, **chunked)
-            paths["F.linear_cross_entropy, chunked"] = step
         paths |= peers.linear_cross_entropy(student, weight, labels)
     passes = _row_passes(rows, near_rows) * hidden_size
     return Workload(paths, (weight.numel() + passes) * dtype.itemsize, flops=2 * passes * vocabulary)
@@ -106,22 +99,8 @@ def _row_passes(rows: int, near_rows: int) -> int:
     return 2 * near_rows + 3 * (rows - near_rows)
 
 
-def _fused(student: Tensor, *others: Tensor, **named: Tensor) -> dict[str, Implementation]:
-    def loss(*tensors: Tensor, **options: Any) -> Tensor:
-        return fused_tad_loss(*tensors, delta=DELTA, **named, **options).loss
-
-    return {
-        "tad_ext": training_step(loss, [student], *others),
-        "tad_ext, recomputed": training_step(loss, [student], *others, recompute_gradient=True),
-    }
-
-
-def _by_masks(student: Tensor, *others: Tensor, words: str = "") -> dict[str, Implementation]:
-    return _eager_and_compiled(eager.dense_tad_loss, [student], *others, DELTA, words=words)
-
-
 def _eager_and_compiled(
-    loss: Callable[..., Tensor], leaves: list[Tensor], *others: Any, words: str = ""
+    words: str, loss: Callable[..., Tensor], leaves: list[Tensor], *others: Any
 ) -> dict[str, Implementation]:
     functions = {"eager": loss, "torch.compile": torch.compile(loss)}
     return {path + words: training_step(function, leaves, *others) for path, function in functions.items()}

@@ -1,8 +1,8 @@
-"""Other projects' fused kernels on a GPU, where they are installed: Liger-Kernel and QuACK.
+"""Others' fused kernels: PyTorch's own, and on a GPU, where they are installed, those of Liger-Kernel and QuACK.
 
 What is missing here is absent from the tables; what is there and fails is shown as failed, because a package is
-imported in the first run and not before. Neither has a kernel for the mixture of near and distant rows: they are
-compared where there is one kind only. Liger-Kernel's fused linear divergences need the teacher's probabilities or are
+imported in the first run and not before. None has a kernel for the mixture of near and distant rows: they are compared
+where there is one kind only. Liger-Kernel's fused linear divergences need the teacher's probabilities or are
 Jensen-Shannon's, so they have no place here.
 """
 
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..stopwatch import Implementation, training_step
@@ -47,8 +48,16 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> dict[str, Implementation]
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> dict[str, Implementation]:
-    """Mean cross-entropy of `hidden @ weight.T`, whose logits never exist as a whole."""
+    """Mean cross-entropy of `hidden @ weight.T`: PyTorch's own, where this version has it, with whole logits and in
+    chunks, which on a CPU would take seconds, and kernels in which logits never exist as a whole.
+    """
     found = {}
+    if hasattr(F, "linear_cross_entropy"):
+        found["F.linear_cross_entropy"] = training_step(F.linear_cross_entropy, [hidden], weight, labels)
+    if hasattr(torch.nn, "LinearCrossEntropyOptions") and hidden.is_cuda:
+        chunked = {"options": torch.nn.LinearCrossEntropyOptions()}
+        step = training_step(F.linear_cross_entropy, [hidden], weight, labels, **chunked)
+        found["F.linear_cross_entropy, chunked"] = step
     if _usable(LIGER, hidden):
         liger = _liger("LigerFusedLinearCrossEntropyLoss")
         found[LIGER] = training_step(lambda hidden: liger(weight, hidden, labels), [hidden])
@@ -69,15 +78,14 @@ def _usable(peer: str, tensor: Tensor) -> bool:
 
 
 def _liger(name: str, **options: Any) -> Callable[..., Tensor]:
-    """One of its modules."""
-    return _imported(lambda: getattr(importlib.import_module("liger_kernel.transformers"), name)(**options))
+    return _when_called(lambda: getattr(importlib.import_module("liger_kernel.transformers"), name)(**options))
 
 
 def _quack(module: str, name: str = "") -> Callable[..., Tensor]:
-    return _imported(lambda: getattr(importlib.import_module(f"quack.{module}"), name or module))
+    return _when_called(lambda: getattr(importlib.import_module(f"quack.{module}"), name or module))
 
 
-def _imported(find: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor]:
+def _when_called(find: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor]:
     """A function that is imported when it is first called."""
     found = cache(find)
     return lambda *arguments, **options: found()(*arguments, **options)
