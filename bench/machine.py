@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import subprocess
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "nvcc": nvcc.group(1) if nvcc else None,
+        "nvcc": nvcc and nvcc[1],
         "triton": _version("triton"),
         "transformers": _version("transformers"),
         "revision": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
@@ -59,8 +58,7 @@ def describe_machine() -> dict[str, Any]:
 def gpu_status() -> dict[str, str | None]:
     """Driver, clocks in MHz, temperature and power limit of the first GPU, as nvidia-smi words them."""
     line = _output("nvidia-smi", "--id=0", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader")
-    values = [value.strip() for value in (line or "").split(",")]
-    return dict(zip(_SMI_FIELDS, values)) if len(values) == len(_SMI_FIELDS) else dict.fromkeys(_SMI_FIELDS)
+    return dict.fromkeys(_SMI_FIELDS) | dict(zip(_SMI_FIELDS, re.split(r",\s*", line) if line else ()))
 
 
 def _gpu() -> dict[str, Any]:
@@ -76,10 +74,9 @@ def _gpu() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    with suppress(OSError):
-        if name := re.search(r"^model name\s*: *(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            return name[1]
-    return platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.*)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -177,7 +177,7 @@ def peers_installed(monkeypatch):
         "liger_kernel.transformers",
         LigerCrossEntropyLoss=lambda reduction: OverwritingCrossEntropy.apply,
         LigerKLDIVLoss=torch.nn.KLDivLoss,
-        LigerFusedLinearCrossEntropyLoss=lambda: lambda weight, hidden, to: F.cross_entropy(hidden @ weight.T, to),
+        LigerFusedLinearCrossEntropyLoss=lambda reduction: lambda weight, x, to: F.cross_entropy(x @ weight.T, to),
     )
     module("quack")
     module("quack.cross_entropy", cross_entropy=F.cross_entropy)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -28,6 +28,8 @@ from .replay import ReplayedCounts, Schedule
 
 PUBLISHED = "published loop"
 _WARM_UP, _FORWARDS_FOR_MEMORY, _FEWEST_FORWARDS = 3, 2, 4
+
+Sample = tuple[float, list[dict[str, float]]]  # of a run: its seconds, milliseconds of each part of each step
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,6 @@ class DecodeCase:
         return self.cache not in (PUBLISHED, "none")
 
 
-class Sample(NamedTuple):
-    """One run. `steps` are milliseconds of each part of each step; `seconds` are of all of it."""
-
-    seconds: float
-    steps: list[dict[str, float]]
-
-
 class DecodeBench:
     """A model, and the runs it is measured by."""
 
@@ -90,7 +85,8 @@ class DecodeBench:
         by_path = {case.path: case for case in cases}
         turns = Turns(by_path)
         turns.each(partial(self.run, forwards=_WARM_UP))
-        peaks = turns.each(self._peak_bytes)
+        few = partial(self.run, forwards=_FORWARDS_FOR_MEMORY)
+        peaks = turns.each(lambda case: self.stopwatch.peak_bytes(Implementation(partial(few, case))))
         rounds: list[dict[str, Sample]] = []
         started = time.perf_counter()
         while not rounds or (len(rounds) < most and time.perf_counter() - started <= seconds):
@@ -135,17 +131,12 @@ class DecodeBench:
                     for _ in decode_stream(self.model, prompts, config, watch=after_step):
                         pass
             steps = self.clock.steps_ms()
-            return Sample(time.perf_counter() - started, steps)
+            return time.perf_counter() - started, steps
 
     def _whole_canvas(self, case: DecodeCase) -> int:
         """Forwards that finish it."""
-        sizes = self.sizes
-        if case.top_k:
-            return sizes.gen_length // sizes.block_length * ceil(sizes.block_length / case.top_k)
-        return self.schedule.forwards
-
-    def _peak_bytes(self, case: DecodeCase) -> int:
-        return self.stopwatch.peak_bytes(Implementation(partial(self.run, case, _FORWARDS_FOR_MEMORY)))
+        blocks, length = self.sizes.gen_length // self.sizes.block_length, self.sizes.block_length
+        return blocks * ceil(length / case.top_k) if case.top_k else self.schedule.forwards
 
     def _cache_bytes(self, case: DecodeCase) -> int:
         """Keys and values of every layer and column."""
@@ -156,10 +147,10 @@ class DecodeBench:
 
     def _numbers(self, case: DecodeCase, samples: list[Sample], peak_bytes: int) -> Line:
         # Step i is the same work in every round, so a disturbed one is outvoted before steps are averaged.
-        same_steps = list(zip(*(sample.steps for sample in samples)))
+        same_steps = list(zip(*(steps for _, steps in samples)))
         parts_ms = {part: fmean(median(step[part] for step in steps) for steps in same_steps) for part in PARTS}
         steps_ms = [sum(step.values()) for steps in same_steps for step in steps]
-        rate = median(len(sample.steps) / sample.seconds for sample in samples)
+        rate = median(len(steps) / seconds for seconds, steps in samples)
         if case.graphs:  # of a replay: every run records its graphs anew, which a long one would hardly notice
             rate, parts_ms = 1e3 / median(steps_ms), {}
         return {

@@ -20,10 +20,7 @@ _SECONDS, _FEWEST, _MOST = 2.5, 5, 11  # of a case: rounds until this long, but 
 
 
 def side_by_side(stopwatch: Stopwatch, case: Case, workload: Workload) -> list[Line]:
-    """Rounds in which each path runs once with emptied caches and once right after that.
-
-    A path that fails is left out from then on.
-    """
+    """Rounds in which each path runs once with emptied caches and once right after that."""
     turns = Turns(workload.implementations)
     turns.each(stopwatch.times_ms)  # compiles what is to be compiled
     started = time.perf_counter()
@@ -38,7 +35,7 @@ def side_by_side(stopwatch: Stopwatch, case: Case, workload: Workload) -> list[L
 
     def numbers(path: str) -> Line:
         cold, warm = zip(*(round_[path] for round_ in times))
-        return _numbers(case, workload, warm, "cold", cold, peaks[path])
+        return _numbers(case, workload, {"": warm, "cold_": cold}, peaks[path])
 
     return turns.lines(numbers)
 
@@ -49,25 +46,18 @@ def one_by_one(stopwatch: Stopwatch, case: Case, *, compiled: bool = True) -> It
 
     def numbers(work: Implementation) -> Line:
         cold, warm = (stopwatch.fitting_times_ms(work, cold=cold) for cold in (True, False))
-        return _numbers(case, workload, cold, "warm", warm, stopwatch.peak_bytes(work))
+        return _numbers(case, workload, {"": cold, "warm_": warm}, stopwatch.peak_bytes(work))
 
     for path, work in workload.implementations.items():
         if compiled or not ("compile" in path or path.startswith((LIGER, QUACK))):
             yield attempt(path, partial(numbers, work))
 
 
-def _numbers(
-    case: Case, workload: Workload, times: Sequence[float], other: str, other_times: Sequence[float], peak_bytes: int
-) -> Line:
-    flops = {} if workload.flops is None else {"flops": workload.flops}
-    return {
-        "main": case.main,
-        "bytes": workload.bytes,
-        **flops,
-        "median_ms": median(times),
-        "best_ms": min(times),
-        f"{other}_median_ms": median(other_times),
-        f"{other}_best_ms": min(other_times),
-        "rounds": len(times),
-        "peak_bytes": peak_bytes,
-    }
+def _numbers(case: Case, workload: Workload, times: dict[str, Sequence[float]], peak_bytes: int) -> Line:
+    """`times`: by what their names begin with."""
+    line = {"main": case.main, "bytes": workload.bytes}
+    if workload.flops is not None:
+        line["flops"] = workload.flops
+    for prefix, ms in times.items():
+        line |= {f"{prefix}median_ms": median(ms), f"{prefix}best_ms": min(ms)}
+    return line | {"rounds": len(times[""]), "peak_bytes": peak_bytes}

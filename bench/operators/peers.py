@@ -23,6 +23,7 @@ from ..stopwatch import Implementation, training_step
 
 LIGER, QUACK = "Liger-Kernel", "QuACK"
 _PACKAGES = {LIGER: "liger_kernel", QUACK: "quack"}
+_LIGER_MODULES = "liger_kernel.transformers"
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Implementation]:
@@ -30,16 +31,18 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Implementation]:
     found = {}
     if _usable(LIGER, logits):
         own = logits.detach().clone().requires_grad_()  # it writes the gradient over its logits
-        step = training_step(_liger("LigerCrossEntropyLoss", reduction="mean"), [own], labels)
+        step = training_step(_imported(_LIGER_MODULES, "LigerCrossEntropyLoss", reduction="mean"), [own], labels)
         found[LIGER] = replace(step, prepare=lambda: own.data.copy_(logits.detach()))
     if _usable(QUACK, logits):
-        found[QUACK] = training_step(_quack("cross_entropy"), [logits], labels, reduction="mean")
+        found[QUACK] = training_step(
+            _imported("quack.cross_entropy", "cross_entropy"), [logits], labels, reduction="mean"
+        )
     return found
 
 
 def kl_divergence(student: Tensor, teacher: Tensor) -> dict[str, Implementation]:
     """Mean KL(teacher || student) of every row, forward and backward: fused but for the two log-softmaxes."""
-    divergence = _liger("LigerKLDIVLoss", reduction="batchmean", log_target=True)
+    divergence = _imported(_LIGER_MODULES, "LigerKLDIVLoss", reduction="batchmean", log_target=True)
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         return divergence(student.log_softmax(-1), teacher.log_softmax(-1))
@@ -59,10 +62,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> dict
         step = training_step(F.linear_cross_entropy, [hidden], weight, labels, **chunked)
         found["F.linear_cross_entropy, chunked"] = step
     if _usable(LIGER, hidden):
-        liger = _liger("LigerFusedLinearCrossEntropyLoss")
+        liger = _imported(_LIGER_MODULES, "LigerFusedLinearCrossEntropyLoss", reduction="mean")
         found[LIGER] = training_step(lambda hidden: liger(weight, hidden, labels), [hidden])
     if _usable(QUACK, hidden) and hidden.dtype == torch.bfloat16:  # the dtype that its own tests cover
-        quack = _quack("linear_cross_entropy", "chunked_linear_cross_entropy")
+        quack = _imported("quack.linear_cross_entropy", "chunked_linear_cross_entropy")
         # Not tuned: its tuner would take longer than the benchmark.
         found[QUACK] = training_step(quack, [hidden], weight, labels, reduction="mean", tuned=False)
     return found
@@ -70,22 +73,19 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> dict
 
 def softmaxes(like: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     """Softmax, not its logarithm, of rows that need no gathering: as much traffic as masked log-softmax has."""
-    return {f"{QUACK}, softmax": _quack("softmax")} if _usable(QUACK, like) else {}
+    return {f"{QUACK}, softmax": _imported("quack.softmax", "softmax")} if _usable(QUACK, like) else {}
 
 
 def _usable(peer: str, tensor: Tensor) -> bool:
     return tensor.is_cuda and importlib.util.find_spec(_PACKAGES[peer]) is not None
 
 
-def _liger(name: str, **options: Any) -> Callable[..., Tensor]:
-    return _when_called(lambda: getattr(importlib.import_module("liger_kernel.transformers"), name)(**options))
+def _imported(module: str, name: str, **options: Any) -> Callable[..., Tensor]:
+    """A function, or what a function makes with these options, that is imported when it is first called."""
 
+    @cache
+    def found() -> Callable[..., Tensor]:
+        function = getattr(importlib.import_module(module), name)
+        return function(**options) if options else function
 
-def _quack(module: str, name: str = "") -> Callable[..., Tensor]:
-    return _when_called(lambda: getattr(importlib.import_module(f"quack.{module}"), name or module))
-
-
-def _when_called(find: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor]:
-    """A function that is imported when it is first called."""
-    found = cache(find)
-    return lambda *arguments, **options: found()(*arguments, **options)
+    return lambda *arguments, **given: found()(*arguments, **given)

@@ -8,16 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tad_ext.ops import (
-    DecodeState,
-    Selection,
-    commit_reveal,
-    masked_log_softmax,
-    pack_offsets,
-    reference,
-    select_reveal,
-    token_statistics,
-)
+from tad_ext import ops
 
 from ..stopwatch import Implementation, Workload
 from . import eager, peers
@@ -43,12 +34,12 @@ def statistics(
     logits = torch.randn(rows, vocabulary).to(dtype)
     if suppressed:
         last = torch.arange(vocabulary - suppressed, vocabulary)
-        return _unprepared({"tad_ext": lambda: token_statistics(logits, suppress_tokens=last)}, logits.nbytes)
+        return _unprepared({"tad_ext": lambda: ops.token_statistics(logits, suppress_tokens=last)}, logits.nbytes)
     seeds = torch.arange(rows)
-    offsets = pack_offsets(1, seeds)
+    offsets = ops.pack_offsets(1, seeds)
     compiled = torch.compile(eager.statistics_float32)
     paths = {
-        "tad_ext": lambda: token_statistics(logits, temperature=temperature, seeds=seeds, offsets=offsets),
+        "tad_ext": lambda: ops.token_statistics(logits, temperature=temperature, seeds=seeds, offsets=offsets),
         "float64 softmax": lambda: eager.statistics_float64(logits, temperature),
         "float32 log_softmax": lambda: eager.statistics_float32(logits, temperature),
         "that compiled": lambda: compiled(logits, temperature),
@@ -58,19 +49,14 @@ def statistics(
 
 def truncation(rows: int, vocabulary: int, dtype: torch.dtype, *, top_p: float) -> Workload:
     """What a nucleus of random logits leaves of each row: most of a large vocabulary goes, thousands of tokens stay."""
-    from tad_ext.ops import truncate_logits  # versions to compare with may not have it
-
     logits = torch.randn(rows, vocabulary).to(dtype)
-    functions = {
-        "tad_ext": truncate_logits,
-        "by sorting": reference.truncate_logits,
-        "that compiled": torch.compile(reference.truncate_logits),
+    compiled = torch.compile(ops.reference.truncate_logits)
+    paths = {
+        "tad_ext": lambda: ops.truncate_logits(logits, temperature=1.0, top_p=top_p),
+        "by sorting": lambda: ops.reference.truncate_logits(logits, temperature=1.0, top_p=top_p),
+        "that compiled": lambda: compiled(logits, temperature=1.0, top_p=top_p),
     }
-
-    def run(truncate: Callable[..., Tensor]) -> Callable[[], Tensor]:
-        return lambda: truncate(logits, temperature=1.0, top_p=top_p)
-
-    return _unprepared({path: run(truncate) for path, truncate in functions.items()}, 2 * logits.nbytes)
+    return _unprepared(paths, 2 * logits.nbytes)
 
 
 def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, *, part: str) -> Workload:
@@ -91,7 +77,7 @@ def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, 
         return Implementation(backward, lambda: output.append(function(leaf)))
 
     paths = {
-        "tad_ext": implementation(lambda logits: masked_log_softmax(logits, rows=chosen)),
+        "tad_ext": implementation(lambda logits: ops.masked_log_softmax(logits, rows=chosen)),
         "eager": implementation(lambda logits: eager.log_softmax_rows(logits, chosen)),
         "torch.compile": implementation(lambda logits: compiled(logits, chosen)),
     }
@@ -115,7 +101,7 @@ def unmask(
     logits[:, ::2, 7] = 40.0
     logits[..., mask_token_id] = -40.0  # PyTorch's paths suppress nothing
     canvas = torch.empty(batch, gen_length, dtype=torch.int64)
-    state = DecodeState.start(batch, gen_length, block_length=block_length, device=canvas.device)
+    state = ops.DecodeState.start(batch, gen_length, block_length=block_length, device=canvas.device)
     positions = state.positions = state.positions.contiguous()
 
     def restore() -> None:
@@ -125,18 +111,18 @@ def unmask(
             counter.zero_()
 
     # 2. The steps; each returns the canvas.
-    selection = Selection("confidence", THRESHOLD)
+    selection = ops.Selection("confidence", THRESHOLD)
     known = eager.statistics_float32(logits)[:2]
     accept = known[1] >= THRESHOLD
 
     def fused_step() -> Tensor:
-        select_reveal(canvas, logits, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppressed)
+        ops.select_reveal(canvas, logits, state, selection, mask_token_id=mask_token_id, suppress_tokens=suppressed)
         return canvas
 
     def fused_reveal() -> Tensor:
         counters = (state.reveal_step, state.forwards, state.blocks, state.done)
         chosen = (positions, *known, accept)
-        commit_reveal(canvas, *counters, *chosen, block_length=block_length, mask_token_id=mask_token_id)
+        ops.commit_reveal(canvas, *counters, *chosen, block_length=block_length, mask_token_id=mask_token_id)
         return canvas
 
     def eager_step(statistics_of: Callable[..., Any], reveal: Callable[..., Tensor]) -> Callable[[], Tensor]:
