@@ -79,3 +79,14 @@ def is_own(line: Line) -> bool:
 def is_baseline(line: Line) -> bool:
     """Whether it is another's way to do the same."""
     return not is_own(line) and line["path"] != "copy"
+
+
+def failed_lines(result: dict[str, Any]) -> str | None:
+    """The first of the lines that could not be measured, if there are any."""
+    groups = [*result.get("results", {}).items()]
+    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
+    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
+    failed = [
+        f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line
+    ]
+    return f"{len(failed)} failed; first: {failed[0]}" if failed else None

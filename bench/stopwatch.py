@@ -8,8 +8,9 @@ stay in the cache, and where the host is slower than the kernels it is the host 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -46,6 +47,14 @@ class Workload:
     implementations: dict[str, Implementation]
     bytes: int
     flops: int | None = None
+
+    def numbers(self, peak_bytes: int, times_ms: Sequence[float], **other_times_ms: Sequence[float]) -> dict[str, Any]:
+        """Those of one path's line: `other_times_ms` are of other caches, "cold" or "warm"."""
+        numbers = {"bytes": self.bytes} | ({} if self.flops is None else {"flops": self.flops})
+        numbers |= {"median_ms": median(times_ms), "best_ms": min(times_ms), "rounds": len(times_ms)}
+        for name, times in other_times_ms.items():
+            numbers |= {f"{name}_median_ms": median(times), f"{name}_best_ms": min(times)}
+        return numbers | {"peak_bytes": peak_bytes}
 
 
 def moment(on_gpu: bool) -> Any:

@@ -31,7 +31,7 @@ from tad_ext.ops import reference
 
 from . import command_line
 from .decode.shapes import LLADA_8B, TINY, random_model
-from .results import Line, attempt, write_json
+from .results import Line, attempt, failed_lines, write_json
 
 PROMPT, REFERENCE, CANVAS = 150, 130, 256  # tokens; the teacher's prompt has the reference besides
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             lines.append(attempt(path, partial(measure, shape, training, options.device)))
         print(lines[-1], flush=True)
         write_json(options.result, document)
-    return 1 if any("error" in line for line in lines) else 0
+    return 1 if failed_lines(document) else 0
 
 
 def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> Line:

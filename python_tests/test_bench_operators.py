@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import ROOT, stopwatch
 from bench.operators import __main__ as on_a_gpu
 from bench.operators import eager, losses, peers, workloads
+from bench.operators.bench_operators import side_by_side
 from bench.operators.cases import OPERATORS, QUICK, Case, cases
-from bench.operators.measure import side_by_side
 from bench.report.machines import section
 from bench.results import is_own
 from bench.stopwatch import Implementation, Stopwatch, Workload

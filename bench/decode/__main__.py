@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import transformers
 from .. import command_line
 from ..machine import describe_run, gpu_status
 from ..report.tables import decoding_tables
-from ..results import write_json
+from ..results import failed_lines, write_json
 from .replay import Schedule
 from .runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
 from .shapes import SHAPES, random_model
@@ -49,24 +48,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     gpu = torch.device(options.device).type == "cuda"
     if gpu:
-        shape, seconds, sizes = "llada-8b", 20.0, Sizes(block_length=64, forwards=20)
+        shape, dtype, seconds, sizes = "llada-8b", torch.bfloat16, 20.0, Sizes(block_length=64, forwards=20)
     else:
-        shape, seconds, sizes = "cpu", 90.0, Sizes(block_length=32, forwards=6)
+        shape, dtype, seconds, sizes = "cpu", torch.float32, 90.0, Sizes(block_length=32, forwards=6)
         torch.set_num_threads(options.threads)
     shapes, seconds = options.shape or [shape], seconds if options.seconds is None else options.seconds
     if options.quick:
         shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
 
-    groups: list[dict[str, Any]] = []
+    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
     run = describe_run(options.device) | {"transformers": transformers.__version__}
+    document: dict[str, Any] = {"run": run, "decoding": []}
     for shape in shapes:
-        group: dict[str, Any] = {}
-        for group in measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds):
+        bench = DecodeBench(random_model(SHAPES[shape], options.device, dtype), sizes, schedule)
+        group = {"shape": shape, **bench.description}
+        document["decoding"].append(group)
+        for lines in bench.measure(cases(options.batch, options.cache, gpu), seconds=seconds):
+            group |= {"lines": lines, **({"gpu_after": gpu_status()} if gpu else {})}
             if options.result:
-                write_json(options.result, {"run": run, "decoding": [*groups, group]})
-        groups.append(group)
+                write_json(options.result, document)
         print("\n\n".join(decoding_tables(group, parts=True)), flush=True)
-    return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
+        del bench  # and with it the model, before the next one
+        gc.collect()
+    return 1 if failed_lines(document) else 0
 
 
 def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:
@@ -79,36 +83,6 @@ def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> lis
         chosen += [DecodeCase(cache, graphs=True) for cache in few if gpu]
         chosen += [DecodeCase(cache, graphs=graphs, top_k=5) for cache in few for graphs in (False, True)[: 1 + gpu]]
     return chosen
-
-
-def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """A model of one shape, and its lines, after every round of them."""
-    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
-    gpu = torch.device(device).type == "cuda"
-    model = random_model(SHAPES[shape], device, torch.bfloat16 if gpu else torch.float32)
-    config = model.config
-    group = {
-        "shape": shape,
-        "sizes": {
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "heads": config.num_attention_heads,
-            "vocabulary": config.vocab_size,
-        },
-        "parameters": model.num_parameters(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "prompt_length": sizes.prompt_length,
-        "gen_length": sizes.gen_length,
-        "block_length": sizes.block_length,
-        "schedule": schedule.source,
-        "tokens_per_forward": schedule.tokens_per_forward,
-    }
-    for lines in DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds):
-        yield group | {"lines": lines} | ({"gpu_after": gpu_status()} if gpu else {})
-    del model
-    gc.collect()
-    if gpu:
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

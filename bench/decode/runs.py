@@ -80,6 +80,24 @@ class DecodeBench:
         most = min(model.config.mask_token_id, *model.config.eos_token_ids)
         self._prompts = torch.randint(most, (1024, sizes.prompt_length), generator=generator)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What tables say of it."""
+        config = self.model.config
+        return {
+            "sizes": {
+                "layers": config.num_hidden_layers,
+                "width": config.hidden_size,
+                "heads": config.num_attention_heads,
+                "vocabulary": config.vocab_size,
+            },
+            "parameters": self.model.num_parameters(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            **vars(self.sizes),
+            "schedule": self.schedule.source,
+            "tokens_per_forward": self.schedule.tokens_per_forward,
+        }
+
     def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> Iterator[list[Line]]:
         """A line for each case, after every round: all cases run in turn, until `seconds` have passed."""
         by_path = {case.path: case for case in cases}

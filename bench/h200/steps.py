@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import ROOT
-from ..results import read_json, write_json
+from ..results import failed_lines, read_json, write_json
 
 _GRACE = 8.0  # seconds from the polite signal to the other one
 _LEAST_USEFUL = 5.0
@@ -134,17 +134,6 @@ def _result(step: Step, outcome: Outcome) -> tuple[dict[str, Any], Outcome]:
         step.result.unlink(missing_ok=True)
     problem = failed_tests(result) if "failed_tests" in result else failed_lines(result)
     return result, ("failed", problem) if problem and outcome[0] in ("ok", "failed") else outcome
-
-
-def failed_lines(result: dict[str, Any]) -> str | None:
-    """The first of the lines that could not be measured, if there are any."""
-    groups = [*result.get("results", {}).items()]
-    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
-    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
-    failed = [
-        f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line
-    ]
-    return f"{len(failed)} failed; first: {failed[0]}" if failed else None
 
 
 def failed_tests(result: dict[str, Any]) -> str | None:
