@@ -7,8 +7,7 @@ the next one begins there. On a GPU the parts are the device's, its waiting for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,38 +27,31 @@ PARTS = (
 
 
 class StepClock:
-    """Of a model whose trunk is `model.model` and whose head is `model.lm_head`."""
+    """Of a model whose trunk is `model.model` and whose head is `model.lm_head`, which get hooks for good."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self._on_gpu = model, model.device.type == "cuda"
+        self._on_gpu, self._parts = model.device.type == "cuda", False
         self._marks: list[tuple[str, Any]] = []  # each a part, and the moment that it begins
+        for module, before, after in ((model.model, "layers", "rows"), (model.lm_head, "head", "choice")):
+            module.register_forward_pre_hook(lambda *_, part=before: self._begin(part))
+            module.register_forward_hook(lambda *_, part=after: self._begin(part))
 
-    @contextmanager
-    def watching(self, *, parts: bool = True) -> Iterator[None]:
-        """Forgets earlier steps. The model's hooks are there until the end; without `parts` there are none."""
-        self._marks = []
-        hooks = []
-        for module, before, after in ((self._model.model, "layers", "rows"), (self._model.lm_head, "head", "choice")):
-            if parts:
-                hooks.append(module.register_forward_pre_hook(lambda *_, part=before: self.begin(part)))
-                hooks.append(module.register_forward_hook(lambda *_, part=after: self.begin(part)))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def start(self, *, parts: bool = True) -> None:
+        """Forgets earlier steps; the first one begins here. Without `parts` steps are not divided."""
+        self._marks, self._parts = [], parts
+        self.next_step()
 
-    def begin(self, part: str = PARTS[0]) -> None:
-        """A part begins here, and the one before it ends; the first part begins a step."""
-        self._marks.append((part, moment(self._on_gpu)))
+    def next_step(self) -> None:
+        """A step begins here, and the one before it ends."""
+        self._marks.append((PARTS[0], moment(self._on_gpu)))
 
     def policy(self, policy: Callable[..., Any]) -> Callable[..., Any]:
         """The policy as a part of its own."""
 
         def timed(*arguments: Any) -> Any:
-            self.begin("policy")
+            self._begin("policy")
             answer = policy(*arguments)
-            self.begin("reveal")
+            self._begin("reveal")
             return answer
 
         return timed
@@ -74,3 +66,7 @@ class StepClock:
                 steps.append(dict.fromkeys(PARTS, 0.0))
             steps[-1][part] += milliseconds(began, ended)
         return steps if self._marks[-1][0] == PARTS[0] else steps[:-1]
+
+    def _begin(self, part: str) -> None:
+        if self._parts:
+            self._marks.append((part, moment(self._on_gpu)))

@@ -116,40 +116,38 @@ class DecodeBench:
         # 1. What is decoded, and how far.
         few = max(_FEWEST_FORWARDS, self.sizes.forwards // case.rows)
         left = forwards or (self._whole_canvas(case) if case.has_cache else few)
-        sizes, prompts = self.sizes, self._prompts[: case.rows]
-        policy: Policy = ReplayedCounts(self.schedule, case.rows, self.model.device)
-        policy = TopK(case.top_k) if case.top_k else policy if case.graphs else self.clock.policy(policy)
+        length, prompts = self.sizes.block_length, self._prompts[: case.rows]
+        policy: Policy = self.clock.policy(ReplayedCounts(self.schedule, case.rows, self.model.device))
 
         def after_step(*_: object) -> None:
             nonlocal left
-            self.clock.begin()
+            self.clock.next_step()
             left -= 1
             if not left:
                 raise _EnoughError
 
         # 2. The run, from its first step to the end of its last.
-        with self.clock.watching(parts=not case.graphs):
-            started = time.perf_counter()
-            self.clock.begin()
-            with suppress(_EnoughError):
-                if case.cache == PUBLISHED:
-                    prompt = prompts.to(self.model.device)
-                    for _ in published_loop(self.model, prompt, self.schedule.blocks, block_length=sizes.block_length):
-                        after_step()
-                else:
-                    config = DecodeConfig(
-                        gen_length=sizes.gen_length,
-                        block_length=sizes.block_length,
-                        policy=policy,
-                        cuda_graphs=case.graphs,
-                        stop_at_eos=False,
-                        cache=parse_cache(case.cache),
-                        batch_size=case.rows,
-                    )
-                    for _ in decode_stream(self.model, prompts, config, watch=after_step):
-                        pass
-            steps = self.clock.steps_ms()
-            return time.perf_counter() - started, steps
+        started = time.perf_counter()
+        self.clock.start(parts=not case.graphs)
+        with suppress(_EnoughError):
+            if case.cache == PUBLISHED:
+                prompt = prompts.to(self.model.device)
+                for _ in published_loop(self.model, prompt, self.schedule.blocks, block_length=length):
+                    after_step()
+            else:
+                config = DecodeConfig(
+                    gen_length=self.sizes.gen_length,
+                    block_length=length,
+                    policy=TopK(case.top_k) if case.top_k else policy,
+                    cuda_graphs=case.graphs,
+                    stop_at_eos=False,
+                    cache=parse_cache(case.cache),
+                    batch_size=case.rows,
+                )
+                for _ in decode_stream(self.model, prompts, config, watch=after_step):
+                    pass
+        steps = self.clock.steps_ms()
+        return time.perf_counter() - started, steps
 
     def _whole_canvas(self, case: DecodeCase) -> int:
         """Forwards that finish it."""
