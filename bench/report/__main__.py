@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import ROOT, command_line
 from ..results import read_json
-from .machines import benchmarks_page, on_a_gpu, summary
+from .machines import Document, benchmarks_page, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         files = {path.name: read_json(path) for path in sorted(options.results.glob("*.json"))}
-        documents = dict(sorted(files.items(), key=lambda file: not on_a_gpu(file[1])))  # GPUs first, else by name
+        documents = dict(sorted(files.items(), key=lambda file: not Document(file[1]).gpu))  # GPUs first, else by name
         if options.tables:
             options.tables.write_text(benchmarks_page(documents), encoding="utf-8")
         if options.plot:

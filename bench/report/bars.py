@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ..results import Line
-from .machines import groups_of, machine_name
-from .tables import bytes_per_second, copy_rate, main_lines, measured, time_text
+from .machines import Document
+from .tables import bytes_per_second, main_lines, measured, time_text
 
 _COLOURS = {"bfloat16": "#9ec5e8", "float32": "#5b8fc9"}
 _TICKS = {"PyTorch": "#111827", "torch.compile": "#c2410c", "other kernels": "#15803d"}
@@ -31,31 +31,29 @@ _NOT_IN_A_LABEL = re.compile(
 )
 
 
-def draw_bars(documents: Mapping[str, dict[str, Any]], path: Path) -> None:
+def draw_bars(contents: Mapping[str, dict[str, Any]], path: Path) -> None:
     """One panel per machine, in order; the file's suffix decides the format. ValueError if there is nothing to draw."""
-    panels = [(document, lines) for document in documents.values() if (lines := _lines(document))]
+    panels = [(one.name, lines) for one in map(Document, contents.values()) if (lines := _lines(one))]
     if not panels:
         raise ValueError("no line with a copy beside it in the results, expected at least one to draw")
     heights = [len(lines) + 2.5 for _, lines in panels]
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tad_ext", "font.size": 10, "font.family": "sans-serif"}):
         figure = Figure(figsize=(9.4, _ROW_INCHES * sum(heights)), layout=ConstrainedLayoutEngine(w_pad=_PAD_INCHES))
         every_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (document, lines) in zip(every_axes, panels, strict=True):
-            _draw(axes, machine_name(document), lines)
+        for axes, (machine, lines) in zip(every_axes, panels, strict=True):
+            _draw(axes, machine, lines)
         figure.savefig(path, dpi=100, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _lines(document: dict[str, Any]) -> list[Line]:
+def _lines(document: Document) -> list[Line]:
     """tad_ext's main lines that are bound by bytes, and their baselines, with their "share" of the copy."""
-    groups = groups_of(document)
-    copy = copy_rate(groups)
 
     def with_share(line: Line) -> Line:
-        return line | {"share": bytes_per_second(line) / copy}
+        return line | {"share": bytes_per_second(line) / document.copy}
 
     return [
         with_share(own) | {"baselines": list(map(with_share, measured(own["baselines"])))}
-        for own in measured(main_lines(groups) if copy else [])
+        for own in measured(main_lines(document.groups) if document.copy else [])
         if "flops" not in own and own["bytes"] >= _FEWEST_BYTES
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 from ..results import Groups, Line
@@ -25,115 +24,101 @@ step, whose parts are not known then; a run with a cache decodes the whole canva
 Memory is the peak beyond the weights, cache included."""
 
 
-def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
+class Document:
+    """What a file of results says, whichever command has written it.
+
+    Attributes:
+        name: of the machine, in a few words.
+        gpu: its name, if the numbers are a GPU's.
+        groups: of all operators. Of a case that several steps have measured, the latest line of each path.
+        copy: bytes per second of the copy among them.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        results = [content, *(step.get("result", {}) for step in content.get("steps", {}).values())]
+        found = [benchmark["extra_info"] for benchmark in content.get("benchmarks", [])]
+        results.append({"results": {info["title"]: info["lines"] for info in found if "lines" in info}})
+        self.decoding = [group for result in results for group in result.get("decoding", [])]
+        self.training = [result for result in results if result.get("training")]
+        self.counters = [result for result in results if result.get("counters")]
+
+        latest: dict[str, dict[str, Line]] = {}
+        for title, lines in (group for result in results for group in result.get("results", {}).items()):
+            known = latest.setdefault(title, {})
+            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
+        self.groups: Groups = {title: list(lines.values()) for title, lines in latest.items()}
+        self.copy = copy_rate(self.groups)
+
+        run = content.get("machine_info") or content.get("run") or {}
+        self.gpu = run.get("gpu") or (content.get("machine", {}).get("gpu") or {}).get("name")
+        self.name = self.gpu or run.get("processor", "no GPU")
+        if run:
+            self.name += f", {run['threads']} threads, {run['instruction_set']}"
+
+
+def benchmarks_page(contents: Mapping[str, dict[str, Any]]) -> str:
     """All machines, in their order, with everything that was measured."""
-    pages = [page(name.removesuffix(".json"), document) for name, document in documents.items()]
-    return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
+    pages = [page(name.removesuffix(".json"), content) for name, content in contents.items()]
+    return "\n\n".join([_HEAD, "## In short", summary(contents), *pages]) + "\n"
 
 
-def summary(documents: Mapping[str, dict[str, Any]]) -> str:
+def summary(contents: Mapping[str, dict[str, Any]]) -> str:
     """All machines in short, in their order; those that are expected and absent are "not measured"."""
-    sections = [section(document) for document in documents.values()]
-    measured = {_gpu(document).get("name") for document in documents.values()}
-    return "\n\n".join([*sections, *(f"**{name}**: not measured." for name in EXPECTED if name not in measured)])
+    measured = {Document(content).gpu for content in contents.values()}
+    missing = [f"**{name}**: not measured." for name in EXPECTED if name not in measured]
+    return "\n\n".join([*map(section, contents.values()), *missing])
 
 
-def section(document: dict[str, Any]) -> str:
+def section(content: dict[str, Any]) -> str:
     """One machine in short."""
-    texts = [_paragraph(document), *short_table(groups_of(document))]
-    texts += chain.from_iterable(map(decoding_tables, _decoding(document)))
-    texts += chain.from_iterable(map(training_table, _results_with("training", document)))
+    document = Document(content)
+    texts = [_paragraph(document, content), *short_table(document.groups)]
+    for group in document.decoding:
+        texts += decoding_tables(group)
+    for result in document.training:
+        texts += training_table(result)
     missing = [
         f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
-        for name, step in document.get("steps", {}).items()
+        for name, step in content.get("steps", {}).items()
         if step["status"] != "ok"
     ]
     return "\n\n".join([*texts, *([f"Not complete: {', '.join(missing)}."] if missing else [])])
 
 
-def page(title: str, document: dict[str, Any]) -> str:
+def page(title: str, content: dict[str, Any]) -> str:
     """One machine with everything that was measured on it."""
-    groups = groups_of(document)
-    copy = copy_rate(groups)
-    texts = [f"## {title}", _paragraph(document)]
-    for case, lines in groups.items():
-        texts += [f"### {plain(case)}", *case_table(lines, copy)]
-    for result in _results_with("counters", document):
+    document = Document(content)
+    texts = [f"## {title}", _paragraph(document, content)]
+    for case, lines in document.groups.items():
+        texts += [f"### {plain(case)}", *case_table(lines, document.copy)]
+    for result in document.counters:
         texts += ["### What the hardware counts", *counters_table(result)]
-    for group in _decoding(document):
+    for group in document.decoding:
         texts += [f"### Decoding, {plain(group['shape'])} shape", *decoding_tables(group, parts=True)]
-    for result in _results_with("training", document):
+    for result in document.training:
         texts += ["### Optimizer steps", *training_table(result)]
     return "\n\n".join(texts)
 
 
-def machine_name(document: dict[str, Any]) -> str:
-    """In a few words."""
-    if "steps" in document:
-        return _gpu(document).get("name", "no GPU")
-    run = _run(document)
-    return f"{run.get('gpu') or run['processor']}, {run['threads']} threads, {run['instruction_set']}"
-
-
-def on_a_gpu(document: dict[str, Any]) -> bool:
-    """Whether a document's numbers are a GPU's."""
-    return bool(_gpu(document) or document.get("run", {}).get("gpu"))
-
-
-def groups_of(document: dict[str, Any]) -> Groups:
-    """All operators' groups. Of a case that several steps have measured, the latest line of each path."""
-    latest: dict[str, dict[str, Line]] = {}
-    for result in _results(document):
-        for title, lines in result.get("results", {}).items():
-            known = latest.setdefault(title, {})
-            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
-    return {title: list(lines.values()) for title, lines in latest.items()}
-
-
-def _decoding(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was measured of decoding, one object per model."""
-    return [group for result in _results(document) for group in result.get("decoding", [])]
-
-
-def _results_with(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [result for result in _results(document) if result.get(name)]
-
-
-def _results(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of each step; of a document without steps its only one."""
-    if "benchmarks" in document:
-        found = [benchmark["extra_info"] for benchmark in document["benchmarks"]]
-        return [{"results": {info["title"]: info["lines"] for info in found if "lines" in info}}]
-    return [document, *(step.get("result", {}) for step in document.get("steps", {}).values())]
-
-
-def _run(document: dict[str, Any]) -> dict[str, Any]:
-    return document.get("machine_info") or document["run"]
-
-
-def _gpu(document: dict[str, Any]) -> dict[str, Any]:
-    return document.get("machine", {}).get("gpu") or {}
-
-
-def _paragraph(document: dict[str, Any]) -> str:
+def _paragraph(document: Document, content: dict[str, Any]) -> str:
     """The machine that the numbers belong to, and of an H200's run what became of the package and its tests."""
-    name, rate = machine_name(document), copy_rate(groups_of(document))
-    copy = f" A copy moves {rate / 1e9:,.0f} GB/s (read and written)." if rate else ""
-    if "steps" not in document:
-        run = _run(document)
-        return f"**{name}**: torch {run['torch']}, Python {run['python']}; medians of one run.{copy}"
+    copy = f" A copy moves {document.copy / 1e9:,.0f} GB/s (read and written)." if document.copy else ""
+    if "steps" not in content:
+        run = content.get("machine_info") or content["run"]
+        return f"**{document.name}**: torch {run['torch']}, Python {run['python']}; medians of one run.{copy}"
 
-    machine, steps, gpu = document["machine"], document["steps"], _gpu(document)
-    versions = [f"driver {gpu['driver_version']}"] if gpu.get("driver_version") else []
+    machine, steps = content["machine"], content["steps"]
+    driver = (machine.get("gpu") or {}).get("driver_version")
+    versions = [f"driver {driver}"] if driver else []
     versions += [f"{name} {machine[name]}" for name in ("torch", "nvcc", "transformers") if machine.get(name)]
     if machine.get("revision"):
         versions.append(f"revision {machine['revision'][:10]}{'' if machine.get('revision_is_clean') else ', changed'}")
-    quick = " A quick run: sizes too small to mean anything." if document.get("quick") else ""
+    quick = " A quick run: sizes too small to mean anything." if content.get("quick") else ""
     install = steps.get("install", {})
     installed = f"Installed in {install['seconds']:.0f} s." if install.get("status") == "ok" else "Not installed anew."
     tested = [f"{name}: {_counts(steps[step])}." for step, name in _TESTS.items() if steps.get(step, {}).get("result")]
     tests = " ".join(tested or ["GPU tests: not run."])
-    return f"**{name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
+    return f"**{document.name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
 
 
 def _counts(step: dict[str, Any]) -> str:
