@@ -110,8 +110,8 @@ def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
     return layers * (2 * positions * weights_of_layer + attention) + head
 
 
-def random_trajectories(shape: dict[str, Any], number: int = 8) -> list[Trajectory]:
-    """Of random tokens, revealed in a random order."""
+def random_trajectories(shape: dict[str, Any]) -> list[Trajectory]:
+    """Eight, of random tokens, revealed in a random order."""
     generator = np.random.default_rng(0)
     random_tokens = partial(generator.integers, min(shape["mask_token_id"], shape["eos_token_id"]))
     same = {"task": "random", "num_steps": CANVAS, "correct": True, "answer": None, "reference": ""}
@@ -124,7 +124,7 @@ def random_trajectories(shape: dict[str, Any], number: int = 8) -> list[Trajecto
             reveal_step=1 + generator.permutation(CANVAS),
             **same,
         )
-        for index in range(number)
+        for index in range(8)
     ]
 
 

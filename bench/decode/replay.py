@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tad_ext import DecodeState, TokenStatistics
+from tad_ext.decoding.policies.rows import candidates, leading
 
 from ..results import read_json
 
@@ -77,10 +78,6 @@ class ReplayedCounts:
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by confidence; accept the n_t best."""
-        candidate = state.eligible & statistics.valid
-        score = statistics.confidence.masked_fill(~candidate, -torch.inf)
-        order = score.argsort(dim=-1, descending=True, stable=True)
         now = state.forwards.clamp(max=self.counts.shape[1] - 1)[:, None]  # forwards before this one
-        best = torch.arange(score.shape[-1], device=score.device) < self.counts[: len(now)].gather(1, now)
-        accept = torch.zeros_like(candidate).scatter(-1, order, best) & candidate
-        return score, accept
+        count = self.counts[: len(now)].gather(1, now)
+        return statistics.confidence, leading(statistics.confidence, candidates(statistics, state), count)

@@ -43,19 +43,12 @@ class Step:
     env: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
 class Run:
-    """A series of steps with one document, one log and a limit for all of them together."""
+    """A series of steps with one document, one log of all that they print, and a limit for all of them together."""
 
-    output: Path
-    limit: float
-    document: dict[str, Any]
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def log(self) -> Path:
-        """Everything that the steps print."""
-        return self.output / "h200.log"
+    def __init__(self, output: Path, limit: float, document: dict[str, Any]) -> None:
+        self.output, self.limit, self.document = output, limit, document
+        self.log, self.started = output / "h200.log", time.monotonic()
 
     @property
     def all_well(self) -> bool:

@@ -50,10 +50,7 @@ def short_table(groups: Groups) -> list[str]:
 
 
 def case_table(lines: list[Line], copy: float | None) -> list[str]:
-    """A row for each path; "baseline / this" is how many times as long the baseline takes.
-
-    `copy`: bytes per second of the copy that was measured beside it.
-    """
+    """A row for each path. `copy`: bytes per second of the copy that was measured beside it."""
     columns: dict[str, Cell] = {
         "median ms": _number("median_ms"),
         "best ms": _number("best_ms"),
@@ -180,9 +177,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, wide
     )
 
 
-def plain(text: str, most: int = 200) -> str:
-    """On one line, and harmless inside a table."""
-    return " ".join(text.split()).replace("|", "\\|")[:most]
+def plain(text: str) -> str:
+    """On one line, harmless inside a table, and not too long."""
+    return " ".join(text.split()).replace("|", "\\|")[:200]
 
 
 def digits(value: float | None) -> str:
