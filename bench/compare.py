@@ -25,10 +25,8 @@ from . import ROOT, command_line
 from .report.tables import digits, markdown_table
 
 SIDES = ("before", "after")
-LINES = (
-    "statistics-float32", "statistics-bfloat16", "select-reveal-float32", "select-reveal-bfloat16", "loss-float32",
-    "loss-bfloat16", "log-softmax-float32", "log-softmax-bfloat16",
-)  # fmt: skip
+OPERATORS = ("statistics", "select-reveal", "loss", "log-softmax")
+LINES = [f"{operator}-{dtype}" for operator in OPERATORS for dtype in ("float32", "bfloat16")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--result", type=Path, default=ROOT / "build" / "compare.jsonl", help="each line as it comes")
     parser.add_argument("--worker", action="store_true", help=SUPPRESS)
     options = parser.parse_args(arguments)
-    options.line = options.line or list(LINES[:6])
+    options.line = options.line or LINES[:6]
     if options.worker:
         _measure(options)
         return 0

@@ -66,9 +66,10 @@ class Turns(Generic[T]):
 
 def attempt(path: str, measure: Callable[[], Line]) -> Line:
     """The line of what is measured once, or of why it could not be."""
-    turn = Turns({path: measure})
-    measured = turn.each(lambda measure: measure())
-    return turn.lines(lambda path: measured[path])[0]
+    try:
+        return {"path": path, **measure()}
+    except Exception as error:
+        return failed(path, error)
 
 
 def is_own(line: Line) -> bool:

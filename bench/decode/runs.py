@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from tad_ext.decoding import DecodeConfig, TopK, decode_stream, parse_cache
-from tad_ext.ops import Policy
 
 from ..results import Line, Turns
 from ..stopwatch import Implementation, Stopwatch
@@ -113,39 +112,37 @@ class DecodeBench:
 
     def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
         """One decode from the start, of at most so many forwards."""
-        # 1. What is decoded, and how far.
-        few = max(_FEWEST_FORWARDS, self.sizes.forwards // case.rows)
+        started, device, sizes = time.perf_counter(), self.model.device, self.sizes
+        few = max(_FEWEST_FORWARDS, sizes.forwards // case.rows)
         left = forwards or (self._whole_canvas(case) if case.has_cache else few)
-        length, prompts = self.sizes.block_length, self._prompts[: case.rows]
-        policy: Policy = self.clock.policy(ReplayedCounts(self.schedule, case.rows, self.model.device))
 
-        def after_step(*_: object) -> None:
+        def after_forward(*_: object) -> None:
             nonlocal left
             self.clock.next_step()
             left -= 1
             if not left:
                 raise _EnoughError
 
-        # 2. The run, from its first step to the end of its last.
-        started = time.perf_counter()
+        prompts = self._prompts[: case.rows]
+        if case.cache == PUBLISHED:
+            loop = published_loop(self.model, prompts.to(device), self.schedule.blocks, block_length=sizes.block_length)
+            decode: Iterator[object] = map(after_forward, loop)
+        else:
+            top_k = TopK(case.top_k) if case.top_k else None
+            config = DecodeConfig(
+                gen_length=sizes.gen_length,
+                block_length=sizes.block_length,
+                policy=top_k or self.clock.policy(ReplayedCounts(self.schedule, case.rows, device)),
+                cuda_graphs=case.graphs,
+                stop_at_eos=False,
+                cache=parse_cache(case.cache),
+                batch_size=case.rows,
+            )
+            decode = decode_stream(self.model, prompts, config, watch=after_forward)
         self.clock.start(parts=not case.graphs)
         with suppress(_EnoughError):
-            if case.cache == PUBLISHED:
-                prompt = prompts.to(self.model.device)
-                for _ in published_loop(self.model, prompt, self.schedule.blocks, block_length=length):
-                    after_step()
-            else:
-                config = DecodeConfig(
-                    gen_length=self.sizes.gen_length,
-                    block_length=length,
-                    policy=TopK(case.top_k) if case.top_k else policy,
-                    cuda_graphs=case.graphs,
-                    stop_at_eos=False,
-                    cache=parse_cache(case.cache),
-                    batch_size=case.rows,
-                )
-                for _ in decode_stream(self.model, prompts, config, watch=after_step):
-                    pass
+            for _ in decode:
+                pass
         steps = self.clock.steps_ms()
         return time.perf_counter() - started, steps
 

@@ -77,14 +77,14 @@ def cases(operator: str, sizes: Sizes) -> list[Case]:
     return [replace(case, operator=operator) for case in OPERATORS[operator](sizes)]
 
 
-def _case(title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
+def _case(sizes: Sizes, title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
     """What the work is given stands in its title."""
+    given = {"vocabulary": sizes.vocabulary, **given}
     return Case(title.format(**given).replace("torch.", ""), partial(work, **given), main)
 
 
 def _copy(sizes: Sizes) -> Iterator[Case]:
-    title = "a copy of {rows} {dtype} rows of {vocabulary:,}"
-    yield _case(title, copy, rows=sizes.copy_rows, vocabulary=sizes.vocabulary, dtype=FP32)
+    yield _case(sizes, "a copy of {rows} {dtype} rows of {vocabulary:,}", copy, rows=sizes.copy_rows, dtype=FP32)
 
 
 def _loss(sizes: Sizes) -> Iterator[Case]:
@@ -92,10 +92,10 @@ def _loss(sizes: Sizes) -> Iterator[Case]:
 
     def case(dtype: torch.dtype, near: int = 1, distant: int = 7, **other: int) -> Case:
         dense = "positions" in other
-        title = "TAD loss, forward + backward, {dtype}, {rows} " + "of {positions} " * dense + "rows of "
-        size = {"rows": first, "vocabulary": sizes.vocabulary} | other
+        title = "TAD loss, forward + backward, {dtype}, {rows} " + "of {positions} " * dense + "rows of " + _END
         main = dense or (near, distant, other) == (1, 7, {})
-        return _case(title + _END, tad_loss, main, dtype=dtype, near=near, distant=distant, **size)
+        given = {"rows": first, "dtype": dtype, "near": near, "distant": distant, **other}
+        return _case(sizes, title, tad_loss, main, **given)
 
     yield from map(case, _DTYPES)
     for dtype in _DTYPES:
@@ -108,31 +108,30 @@ def _loss(sizes: Sizes) -> Iterator[Case]:
 
 
 def _linear_loss(sizes: Sizes) -> Iterator[Case]:
-    title = "linear TAD loss, forward + backward, {dtype}, {rows} rows of {hidden_size} x "
-    (rows, hidden_size), vocabulary = sizes.linear_shape, sizes.vocabulary
+    title = "linear TAD loss, forward + backward, {dtype}, {rows} rows of {hidden_size} x " + _END
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
-            size = {"rows": rows, "hidden_size": hidden_size, "vocabulary": vocabulary}
-            yield _case(title + _END, linear_tad_loss, dtype=dtype, near=near, distant=distant, **size)
+            given = {"rows": sizes.linear_shape[0], "hidden_size": sizes.linear_shape[1], "dtype": dtype}
+            yield _case(sizes, title, linear_tad_loss, near=near, distant=distant, **given)
 
 
 def _log_softmax(sizes: Sizes) -> Iterator[Case]:
     title = "masked log-softmax, {part}, {dtype}, {rows} of {positions} rows of {vocabulary:,}"
     for dtype in _DTYPES:
         for rows in sizes.log_softmax_rows:
-            size = {"rows": rows, "positions": 2 * rows, "vocabulary": sizes.vocabulary, "dtype": dtype}
             for part in ("forward", "backward"):
-                yield _case(title, log_softmax, rows == sizes.log_softmax_rows[0], part=part, **size)
+                given = {"rows": rows, "positions": 2 * rows, "dtype": dtype, "part": part}
+                yield _case(sizes, title, log_softmax, rows == sizes.log_softmax_rows[0], **given)
 
 
 def _statistics(sizes: Sizes) -> Iterator[Case]:
-    size = {"rows": sizes.statistics_rows[0], "vocabulary": sizes.vocabulary}
     settings = ({"temperature": 0.0}, {"temperature": 0.7}, {"suppressed": sizes.like_llada(LLADA_IDS_WITHOUT_TOKEN)})
+    main = {"rows": sizes.statistics_rows[0]}
 
     def case(work: Callable[..., Workload], dtype: torch.dtype, setting: dict[str, float], **other: int) -> Case:
         name = "truncation" if work is truncation else "token statistics"
         title = name + ", {dtype}, {rows} rows of {vocabulary:,}, " + "".join(f"{key} {{{key}:g}}" for key in setting)
-        return _case(title, work, size == size | other, dtype=dtype, **setting, **(size | other))
+        return _case(sizes, title, work, main | other == main, dtype=dtype, **setting, **(main | other))
 
     for dtype in _DTYPES:
         for setting in settings:
@@ -144,13 +143,11 @@ def _statistics(sizes: Sizes) -> Iterator[Case]:
 
 
 def _unmask(sizes: Sizes) -> Iterator[Case]:
-    size = {"gen_length": sizes.canvas[0], "block_length": sizes.canvas[1], "vocabulary": sizes.vocabulary}
+    given = {"gen_length": sizes.canvas[0], "block_length": sizes.canvas[1], "dtype": BF16}
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
-        title = (
-            f"unmask step, {name}, {{dtype}}, batch {{batch}}, {{gen_length}} positions in blocks of {{block_length}}"
-        )
+        title = f"unmask step, {name}, " + "{dtype}, batch {batch}, {gen_length} positions in blocks of {block_length}"
         for batch in sizes.unmask_batches:
-            yield _case(title, unmask, batch=batch, dtype=BF16, from_logits=from_logits, **size)
+            yield _case(sizes, title, unmask, batch=batch, from_logits=from_logits, **given)
 
 
 OPERATORS: dict[str, Callable[[Sizes], Iterator[Case]]] = {
