@@ -67,8 +67,8 @@ def case_table(lines: list[Line], copy: float | None) -> list[str]:
 
 def decoding_tables(group: dict[str, Any], *, parts: bool = False) -> list[str]:
     """Whole decodes: what was decoded, and how fast; the parts of a step where asked for."""
-    lines = [line | _outside_layers(line.get("parts_ms")) for line in group["lines"]]
-    timed = [line for line in lines if line.get("parts_ms")]
+    lines = [line | _outside_layers(line) if line.get("parts_ms") else line for line in group["lines"]]
+    timed = [line for line in lines if "outside" in line]
     published = next(filter(is_baseline, timed), {"batch": None})
     columns: dict[str, Cell] = {
         "forwards/s": _number("forwards_per_second"),
@@ -77,10 +77,10 @@ def decoding_tables(group: dict[str, Any], *, parts: bool = False) -> list[str]:
         "layers ms": lambda line: digits(line["parts_ms"].get("layers")),
         "head ms": lambda line: digits(line["parts_ms"].get("head")),
         "neither ms": _number("neither"),
-        "neither": lambda line: f"{line['neither'] / sum(line['parts_ms'].values()):.1%}" if line in timed else "",
+        "neither": lambda line: f"{line['neither'] / sum(line['parts_ms'].values()):.1%}" if "neither" in line else "",
         "outside layers, published / this": lambda line: (
             f"{published['outside'] / line['outside']:.1f}x"
-            if line in timed and line["batch"] == published["batch"]
+            if "outside" in line and line["batch"] == published["batch"]
             else ""
         ),
         "cache MiB": lambda line: digits(line["cache_bytes"] / _MIB or None),
@@ -93,12 +93,10 @@ def decoding_tables(group: dict[str, Any], *, parts: bool = False) -> list[str]:
     return texts
 
 
-def _outside_layers(parts_ms: dict[str, float] | None) -> Line:
+def _outside_layers(line: Line) -> Line:
     """Milliseconds of a mean step outside its layers, and of what is neither layers nor head."""
-    if not parts_ms:
-        return {}
-    outside = sum(parts_ms.values()) - parts_ms["layers"]
-    return {"outside": outside, "neither": outside - parts_ms["head"]}
+    outside = sum(line["parts_ms"].values()) - line["parts_ms"]["layers"]
+    return {"outside": outside, "neither": outside - line["parts_ms"]["head"]}
 
 
 def training_table(result: dict[str, Any]) -> list[str]:
