@@ -14,12 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 Line = dict[str, Any]
 Groups = dict[str, list[Line]]
-R = TypeVar("R")
-T = TypeVar("T")
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -42,13 +40,13 @@ def failed(path: str, error: Exception) -> Line:
     return {"path": path, "error": f"{type(error).__name__}: {error}".strip().splitlines()[0]}
 
 
-class Turns(Generic[T]):
+class Turns:
     """Rivals that take turns. One that fails is left out from then on, and has a line that says why."""
 
-    def __init__(self, rivals: Mapping[str, T]) -> None:
+    def __init__(self, rivals: Mapping[str, Any]) -> None:
         self.rivals, self._failed = rivals, dict[str, Line]()
 
-    def each(self, measure: Callable[[T], R]) -> dict[str, R]:
+    def each(self, measure: Callable[[Any], Any]) -> dict[str, Any]:
         """What is measured of each of them, by path."""
         results = {}
         for path, rival in self.rivals.items():

@@ -25,7 +25,7 @@ def test_operator(benchmark: Any, case: Case, stopwatch: Stopwatch) -> None:
     workload = case.build()
     own = next(iter(workload.implementations.values()))
     benchmark.group = case.operator
-    if own.prepare is Implementation.prepare:
+    if own.prepare is Implementation.prepare:  # nothing to prepare
         benchmark(own.run)
     else:
         benchmark.pedantic(own.run, setup=own.prepare, rounds=_PREPARED_ROUNDS, warmup_rounds=3)
