@@ -53,11 +53,6 @@ class Schedule:
         """Of one canvas."""
         return sum(map(len, self.blocks))
 
-    @property
-    def tokens_per_forward(self) -> float:
-        """Of one row, over the whole canvas."""
-        return sum(map(sum, self.blocks)) / self.forwards
-
     def of_row(self, row: int) -> list[int]:
         """Row r starts at block r of the schedule, and has block 0 after the last: rows of a batch enter new blocks at
         different forwards, as they would, and still finish together.

@@ -94,7 +94,7 @@ class DecodeBench:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             **vars(self.sizes),
             "schedule": self.schedule.source,
-            "tokens_per_forward": self.schedule.tokens_per_forward,
+            "tokens_per_forward": self.sizes.gen_length / self.schedule.forwards,
         }
 
     def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> Iterator[list[Line]]:
