@@ -15,6 +15,7 @@ Where this tree has no compiled module, the installed package is measured.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,3 +23,12 @@ TREE_IS_COMPILED = any((ROOT / "tad_ext").glob("_C*.so"))
 
 if not TREE_IS_COMPILED:  # its tad_ext would hide the installed one; the modules of `bench` are still found
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+def command_line(module: str, doc: str | None, *, device: str | None = None) -> ArgumentParser:
+    """The parser of `python -m MODULE`; with a default `device` that of one that measures on a device or another."""
+    parser = ArgumentParser(f"python -m {module}", description=doc, formatter_class=RawDescriptionHelpFormatter)
+    if device:
+        parser.add_argument("--device", default=device, help=f"default {device}")
+        parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
+    return parser

@@ -11,32 +11,27 @@ is before / after: above 1 the second tree is faster. What a tree compared with 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from argparse import SUPPRESS, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import ROOT
-from .report.text import digits, markdown_table
+from . import ROOT, command_line
+from .report.tables import digits, markdown_table
 
 SIDES = ("before", "after")
-LINES = (
-    "statistics-float32", "statistics-bfloat16", "select-reveal-float32", "select-reveal-bfloat16", "loss-float32",
-    "loss-bfloat16", "log-softmax-float32", "log-softmax-bfloat16",
-)  # fmt: skip
+OPERATORS = ("statistics", "select-reveal", "loss", "log-softmax")
+LINES = [f"{operator}-{dtype}" for operator in OPERATORS for dtype in ("float32", "bfloat16")]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.compare", __doc__)
     parser.add_argument("trees", type=Path, nargs="*", metavar="TREE", help="before and after")
     parser.add_argument("--line", choices=LINES, action="append", help="default: the first six")
     parser.add_argument("--processes", type=int, default=10, help="of each tree; default 10")
@@ -45,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=int, default=126_464, help="default 126464")
     parser.add_argument("--threads", type=int, default=2, help="default 2")
     parser.add_argument("--result", type=Path, default=ROOT / "build" / "compare.jsonl", help="each line as it comes")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=SUPPRESS)
     options = parser.parse_args(arguments)
-    options.line = options.line or list(LINES[:6])
+    options.line = options.line or LINES[:6]
     if options.worker:
         _measure(options)
         return 0
@@ -78,15 +73,13 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     header = ["", "before, least ms", "after, least ms", "ratio of the least", "ratio of the medians", "in each pair"]
     rows = []
     for name in dict.fromkeys(record["line"] for record in records):
-        before, after = (
-            {record["process"]: record for record in records if (record["side"], record["line"]) == (side, name)}
-            for side in SIDES
-        )
-        least = [min(record["best_ms"] for record in of.values()) for of in (before, after)]
-        medians = [median(record["median_ms"] for record in of.values()) for of in (before, after)]
-        pairs = [before[process]["median_ms"] / after[process]["median_ms"] for process in before]
-        ratios = [f"{one / other:.3f}" for one, other in (least, medians)]
-        rows.append([name, *map(digits, least), *ratios, f"{min(pairs):.3f} to {max(pairs):.3f}"])
+        sides = [[one for one in records if (one["side"], one["line"]) == (side, name)] for side in SIDES]
+        least = [min(record["best_ms"] for record in side) for side in sides]
+        medians = [[record["median_ms"] for record in side] for side in sides]  # by process
+        ratios = [least[0] / least[1], median(medians[0]) / median(medians[1])]
+        pairs = [before / after for before, after in zip(*medians)]
+        spread = f"{min(pairs):.3f} to {max(pairs):.3f}"
+        rows.append([name, *map(digits, least), *(f"{ratio:.3f}" for ratio in ratios), spread])
     return markdown_table(header, rows)
 
 
@@ -101,42 +94,39 @@ def _run(tree: Path, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
         raise SystemExit(f"bench.compare: the process of {tree} ended with exit code {process.returncode}")
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _measure(options: Namespace) -> None:
     """Prints a JSON object for each line. The tree is the one that PYTHONPATH names."""
+    # 1. Its own tad_ext, before which `python -m` has put this tree.
     tree = os.environ["PYTHONPATH"]
-    sys.path.insert(0, tree)  # `python -m` has put this tree before it
+    sys.path.insert(0, tree)
     import torch
 
     import tad_ext
     from tad_ext.ops import backend_info
 
+    from .operators.losses import tad_loss
+    from .operators.workloads import log_softmax, statistics, unmask
     from .stopwatch import Stopwatch
 
     if not Path(tad_ext.__file__).is_relative_to(tree) or not backend_info()["compiled"]:
         raise SystemExit(f"measured would be {tad_ext.__file__}, expected the compiled one of {tree}")
+
+    # 2. The lines.
     torch.set_num_threads(options.threads)
-    stopwatch = Stopwatch("cpu", evict_bytes=4)
+    torch.manual_seed(0)
+    stopwatch, rows, vocabulary = Stopwatch("cpu"), options.rows, options.vocabulary
+    workloads = {
+        "statistics": lambda dtype: statistics(rows, vocabulary, dtype),
+        "select-reveal": lambda dtype: unmask(rows // 32, 256, 32, vocabulary, dtype),
+        "loss": lambda dtype: tad_loss(rows, vocabulary, dtype, near=1, distant=7),
+        "log-softmax": lambda dtype: log_softmax(rows, 2 * rows, vocabulary, dtype, part="forward"),
+    }
     for name in options.line:
-        work = _workloads(options.rows, options.vocabulary)[name]().implementations["tad_ext"]
-        timing = stopwatch.time(work, cold=False, seconds=options.seconds, most=10_000)
-        line = {"line": name, "best_ms": timing.best_ms, "median_ms": timing.median_ms, "rounds": timing.rounds}
+        operator, dtype = name.rsplit("-", 1)
+        work = workloads[operator](getattr(torch, dtype)).implementations["tad_ext"]
+        times = stopwatch.fitting_times_ms(work, seconds=options.seconds, most=10_000)
+        line = {"line": name, "best_ms": min(times), "median_ms": median(times), "rounds": len(times)}
         print(json.dumps(line), flush=True)
-
-
-def _workloads(rows: int, vocabulary: int) -> dict[str, Callable[[], Any]]:
-    import torch
-
-    from .operators.losses import compact_tad_loss
-    from .operators.workloads import log_softmax, statistics, unmask
-
-    made: dict[str, Callable[[], Any]] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        suffix, shape = str(dtype).removeprefix("torch."), (rows, vocabulary, dtype)
-        made[f"statistics-{suffix}"] = partial(statistics, *shape)
-        made[f"select-reveal-{suffix}"] = partial(unmask, rows // 32, 256, 32, vocabulary, dtype)
-        made[f"loss-{suffix}"] = partial(compact_tad_loss, *shape, near=1, distant=7)
-        made[f"log-softmax-{suffix}"] = partial(log_softmax, *shape, part="forward")
-    return made
 
 
 if __name__ == "__main__":

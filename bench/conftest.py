@@ -17,7 +17,6 @@ from .report.machines import page
 from .stopwatch import Stopwatch
 
 _ROWS = (64, 32, 128)
-_EVICT_BYTES = 2**28
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,9 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="logits rows, one eighth of them near; may be given several times: the loss is measured at all of them, "
         f"everything else at the first; default {' '.join(map(str, _ROWS))}",
     )  # fmt: skip
-    group.addoption(
-        "--bench-vocabulary", type=int, default=LLADA_VOCABULARY, help=f"vocabulary; default {LLADA_VOCABULARY} (LLaDA)"
-    )
+    words = f"vocabulary; default {LLADA_VOCABULARY} (LLaDA)"
+    group.addoption("--bench-vocabulary", type=int, default=LLADA_VOCABULARY, help=words)
     group.addoption("--bench-threads", type=int, default=2, help="CPU threads; default 2")
 
 
@@ -39,17 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [case.title for case in _cases(metafunc.config)], indirect=True)
+        metafunc.parametrize("case", list(_cases(metafunc.config)), indirect=True)
 
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
-    return next(case for case in _cases(request.config) if case.title == request.param)
+    return _cases(request.config)[request.param]
 
 
 @pytest.fixture(scope="session")
 def stopwatch() -> Stopwatch:
-    return Stopwatch("cpu", evict_bytes=_EVICT_BYTES)
+    return Stopwatch("cpu", evict_bytes=2**28)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -65,8 +63,8 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    measured = [{"extra_info": one.extra_info} for one in config._benchmarksession.benchmarks]
-    if any("lines" in one["extra_info"] for one in measured):
+    measured = [{"extra_info": one.extra_info} for one in config._benchmarksession.benchmarks if one.extra_info]
+    if measured:
         document = {"machine_info": pytest_benchmark_generate_machine_info(config), "benchmarks": measured}
         terminalreporter.write_line("\n" + page("tad_ext beside its baselines", document))
 
@@ -75,5 +73,5 @@ def _sizes(config: pytest.Config) -> Sizes:
     return cpu_sizes(tuple(config.getoption("--bench-rows") or _ROWS), config.getoption("--bench-vocabulary"))
 
 
-def _cases(config: pytest.Config) -> list[Case]:
-    return [case for operator in OPERATORS for case in cases(operator, _sizes(config), "cpu")]
+def _cases(config: pytest.Config) -> dict[str, Case]:
+    return {case.title: case for operator in OPERATORS for case in cases(operator, _sizes(config))}

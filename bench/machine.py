@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import ROOT
+from . import ROOT, command_line
 from .results import write_json
 
 _SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.limit")
@@ -28,7 +27,7 @@ def describe_run(device: torch.device | str) -> dict[str, Any]:
 
     gpu = torch.device(device).type == "cuda"
     return {
-        "processor": processor(),
+        "processor": _processor(),
         "gpu": torch.cuda.get_device_name(device) if gpu else None,
         "threads": torch.get_num_threads(),
         "instruction_set": backend_info()["cpu_capability"],
@@ -42,13 +41,13 @@ def describe_machine() -> dict[str, Any]:
     status = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     nvcc = re.search(r"release ([\d.]+)", _output("nvcc", "--version") or "")
     return {
-        "processor": processor(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": _gpu(),
+        "gpu": _gpu() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "nvcc": nvcc.group(1) if nvcc else None,
+        "nvcc": nvcc and nvcc[1],
         "triton": _version("triton"),
         "transformers": _version("transformers"),
         "revision": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
@@ -56,26 +55,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def gpu_status() -> dict[str, str | None]:
     """Driver, clocks in MHz, temperature and power limit of the first GPU, as nvidia-smi words them."""
     line = _output("nvidia-smi", "--id=0", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader")
-    values = [value.strip() for value in (line or "").split(",")]
-    return dict(zip(_SMI_FIELDS, values)) if len(values) == len(_SMI_FIELDS) else dict.fromkeys(_SMI_FIELDS)
+    return dict.fromkeys(_SMI_FIELDS) | dict(zip(_SMI_FIELDS, re.split(r",\s*", line) if line else ()))
 
 
-def _gpu() -> dict[str, Any] | None:
-    if not torch.cuda.is_available():
-        return None
+def _gpu() -> dict[str, Any]:
     found = torch.cuda.get_device_properties(0)
     return {
         "name": found.name,
@@ -85,6 +71,12 @@ def _gpu() -> dict[str, Any] | None:
         "l2_bytes": getattr(found, "L2_cache_size", None),
         **gpu_status(),
     }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.*)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -97,13 +89,12 @@ def _version(package: str) -> str | None:
 def _output(*command: str) -> str | None:
     """What a command prints; None where it is missing, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line("bench.machine", __doc__)
     parser.add_argument("--result", type=Path, required=True, help="file to write")
     write_json(parser.parse_args().result, describe_machine())

@@ -12,6 +12,7 @@ cold ones, `warm_median_ms` being the other. "main" lines are those of a short t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,36 @@ def failed(path: str, error: Exception) -> Line:
     return {"path": path, "error": f"{type(error).__name__}: {error}".strip().splitlines()[0]}
 
 
+class Turns:
+    """Rivals that take turns. One that fails is left out from then on, and has a line that says why."""
+
+    def __init__(self, rivals: Mapping[str, Any]) -> None:
+        self.rivals, self._failed = rivals, dict[str, Line]()
+
+    def each(self, measure: Callable[[Any], Any]) -> dict[str, Any]:
+        """What is measured of each of them, by path."""
+        results = {}
+        for path, rival in self.rivals.items():
+            if path not in self._failed:
+                try:
+                    results[path] = measure(rival)
+                except Exception as error:
+                    self._failed[path] = failed(path, error)
+        return results
+
+    def lines(self, numbers: Callable[[str], Line]) -> list[Line]:
+        """A line for each path, of these numbers."""
+        return [self._failed.get(path) or {"path": path, **numbers(path)} for path in self.rivals]
+
+
+def attempt(path: str, measure: Callable[[], Line]) -> Line:
+    """The line of what is measured once, or of why it could not be."""
+    try:
+        return {"path": path, **measure()}
+    except Exception as error:
+        return failed(path, error)
+
+
 def is_own(line: Line) -> bool:
     """Whether a line is tad_ext's."""
     return line["path"].split(",")[0] == "tad_ext"
@@ -49,44 +80,12 @@ def is_baseline(line: Line) -> bool:
     return not is_own(line) and line["path"] != "copy"
 
 
-def measured(lines: list[Line]) -> list[Line]:
-    """Those that did not fail."""
-    return [line for line in lines if "error" not in line]
-
-
-def groups_of(document: dict[str, Any]) -> Groups:
-    """All operators' groups. Of a case that several steps have measured, the latest line of each path."""
-    if "benchmarks" in document:
-        found = [benchmark["extra_info"] for benchmark in document["benchmarks"]]
-        return {info["title"]: info["lines"] for info in found if "lines" in info}
-    latest: dict[str, dict[str, Line]] = {}
-    for result in _step_results(document):
-        for title, lines in result.get("results", {}).items():
-            known = latest.setdefault(title, {})
-            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
-    return {title: list(lines.values()) for title, lines in latest.items()}
-
-
-def decoding_of(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was measured of decoding, one object per model."""
-    return [group for result in (document, *_step_results(document)) for group in result.get("decoding", [])]
-
-
-def results_with(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results of the steps that have something of this name: "training", "counters"."""
-    return [result for result in _step_results(document) if result.get(name)]
-
-
-def bytes_per_second(line: Line) -> float:
-    """The least traffic over the time taken."""
-    return line["bytes"] / line["median_ms"] * 1e3
-
-
-def copy_rate(groups: Groups) -> float | None:
-    """Bytes per second of the copy that was measured beside the groups."""
-    copies = [line for lines in groups.values() for line in measured(lines) if line["path"] == "copy"]
-    return bytes_per_second(copies[0]) if copies else None
-
-
-def _step_results(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [step.get("result", {}) for step in document.get("steps", {}).values()]
+def failed_lines(result: dict[str, Any]) -> str | None:
+    """The first of the lines that could not be measured, if there are any."""
+    groups = [*result.get("results", {}).items()]
+    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
+    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
+    failed = [
+        f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line
+    ]
+    return f"{len(failed)} failed; first: {failed[0]}" if failed else None

@@ -8,12 +8,13 @@ forwards, loss, backward, AdamW.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,19 +29,18 @@ from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.ops import reference
 
-from .decode.shapes import LLADA_8B, TINY, flops, random_model
-from .results import Line, failed, write_json
+from . import command_line
+from .decode.shapes import LLADA_8B, TINY, random_model
+from .results import Line, attempt, failed_lines, write_json
 
 PROMPT, REFERENCE, CANVAS = 150, 130, 256  # tokens; the teacher's prompt has the reference besides
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The file is written anew after every line. Returns the exit code: 1 if anything could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    parser = command_line("bench.train", __doc__, device="cuda")
     parser.add_argument("--result", type=Path, required=True, help="file to write")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of each line, the first not timed")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
-    parser.add_argument("--device", default="cuda", help="default cuda")
     options = parser.parse_args(arguments)
     shape = TINY if options.quick else LLADA_8B
     training = TrainingSettings(max_steps=options.steps, **({"accumulation": 1} if options.quick else {}))
@@ -53,36 +53,29 @@ def main(arguments: list[str] | None = None) -> int:
         "positions": PROMPT + CANVAS,
         "training": lines,
     }
-    own = tad.fused_linear_tad_loss
-    for path, loss in (("tad_ext", own), ("loss in PyTorch", reference.fused_linear_tad_loss)):
-        tad.fused_linear_tad_loss = loss
-        try:
-            lines.append({"path": path, **measure(shape, training, options.device)})
-        except Exception as error:
-            lines.append(failed(path, error))
-        finally:
-            tad.fused_linear_tad_loss = own
+    losses = {"tad_ext": tad.fused_linear_tad_loss, "loss in PyTorch": reference.fused_linear_tad_loss}
+    for path, loss in losses.items():
+        with mock.patch.object(tad, "fused_linear_tad_loss", loss):
+            lines.append(attempt(path, partial(measure, shape, training, options.device)))
         print(lines[-1], flush=True)
         write_json(options.result, document)
-    return 1 if any("error" in line for line in lines) else 0
+    return 1 if failed_lines(document) else 0
 
 
 def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> Line:
-    """One line: a model, adapted afresh, and its steps, with the same random numbers for every line."""
+    """A model, adapted afresh, and its steps, with the same random numbers every time."""
+    # 1. The model and what it learns from.
     torch.manual_seed(0)
     gpu = torch.device(device).type == "cuda"
     gc.collect()
     if gpu:
         torch.cuda.empty_cache()
     model = random_model(shape, device, torch.bfloat16 if gpu else torch.float32)
-    adapted = add_lora(
-        model,
-        rank=DistillConfig.rank,
-        alpha=DistillConfig.alpha,
-        dropout=DistillConfig.dropout,
-        target_modules=DistillConfig.target_modules,
-    )
+    settings = ("rank", "alpha", "dropout", "target_modules")
+    adapted = add_lora(model, **{name: getattr(DistillConfig, name) for name in settings})
     states = TrajectoryStates(random_trajectories(shape), mask_token_id=shape["mask_token_id"])
+
+    # 2. The steps.
     before = torch.cuda.memory_allocated() if gpu else 0
     if gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -91,10 +84,10 @@ def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> L
     for record in train(tad.TADObjective(adapted, tad.TADSettings()), states, training, accelerator):
         times.append(time.perf_counter() - began)  # the record's numbers were waited for
         loss, began = record.loss, time.perf_counter()
-    seconds = median(times[1:])
-    rows = training.batch_size * training.accumulation
-    # Student forward, gradients of its activations, and the teacher's forward; the head at about half of the canvas.
+
+    # 3. Student forward, gradients of its activations, teacher's forward; the head at about half of the canvas.
     work = 2 * flops(shape, PROMPT + CANVAS, CANVAS // 2) + flops(shape, PROMPT + REFERENCE + CANVAS, CANVAS // 2)
+    rows, seconds = training.batch_size * training.accumulation, median(times[1:])
     return {
         "median_ms": seconds * 1e3,
         "best_ms": min(times[1:]) * 1e3,
@@ -107,24 +100,31 @@ def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> L
     }
 
 
-def random_trajectories(shape: dict[str, Any], number: int = 8) -> list[Trajectory]:
-    """Of random tokens, revealed in a random order."""
+def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
+    """Of the matrix products of one forward of one sequence: a multiplication and an addition count as two."""
+    width, layers = shape["d_model"], shape["n_layers"]
+    keys = width * shape["n_kv_heads"] // shape["n_heads"]
+    weights_of_layer = 2 * width * width + 2 * width * keys + 3 * width * shape["mlp_hidden_size"]
+    attention = 4 * positions * positions * width  # scores, and their products with the values
+    head = 2 * head_rows * width * shape["vocab_size"]
+    return layers * (2 * positions * weights_of_layer + attention) + head
+
+
+def random_trajectories(shape: dict[str, Any]) -> list[Trajectory]:
+    """Eight, of random tokens, revealed in a random order."""
     generator = np.random.default_rng(0)
-    tokens = min(shape["mask_token_id"], shape["eos_token_id"])
+    random_tokens = partial(generator.integers, min(shape["mask_token_id"], shape["eos_token_id"]))
+    same = {"task": "random", "num_steps": CANVAS, "correct": True, "answer": None, "reference": ""}
     return [
         Trajectory(
             id=str(index),
-            task="random",
-            prompt_ids=generator.integers(tokens, size=PROMPT),
-            teacher_prompt_ids=generator.integers(tokens, size=PROMPT + REFERENCE),
-            response_ids=generator.integers(tokens, size=CANVAS),
+            prompt_ids=random_tokens(size=PROMPT),
+            teacher_prompt_ids=random_tokens(size=PROMPT + REFERENCE),
+            response_ids=random_tokens(size=CANVAS),
             reveal_step=1 + generator.permutation(CANVAS),
-            num_steps=CANVAS,
-            correct=True,
-            answer=None,
-            reference="",
+            **same,
         )
-        for index in range(number)
+        for index in range(8)
     ]
 
 

@@ -141,7 +141,7 @@ time.sleep(60)
     assert is_gone(Path("/proc") / child.read_text())
 
 
-JUNIT = """<testsuites><testsuite tests="4">
+JUNIT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1">
   <testcase classname="python_tests.ops.test_loss" name="test_a[cuda]"/>
   <testcase classname="python_tests.ops.test_loss" name="test_b[cuda]"><failure message="off"/></testcase>
   <testcase classname="python_tests.ops.test_loss" name="test_c[cuda]"><error message="x"/></testcase>
@@ -158,7 +158,7 @@ def test_the_test_report_is_counted_and_judged(tmp_path):
     assert counts["failed_tests"] == [f"python_tests.ops.test_loss::test_{x}[cuda]" for x in "bc"]
     assert counts["skip_reasons"] == {"no second GPU": 1}
 
-    judge = script.gpu_tests("tests", tmp_path, ["python_tests"], "gpu", limit=9).judge
+    judge = h200_steps.failed_tests
     assert "1 failed, 1 errors; first: python_tests.ops.test_loss::test_b[cuda]" in judge(counts)
     assert judge(counts | {"failed": 0, "errors": 0, "failed_tests": []}) is None
     nothing = counts | {"passed": 0, "failed": 0, "errors": 0, "failed_tests": []}

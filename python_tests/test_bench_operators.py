@@ -19,16 +19,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import ROOT, stopwatch
 from bench.operators import __main__ as on_a_gpu
 from bench.operators import eager, losses, peers, workloads
+from bench.operators.bench_operators import side_by_side
 from bench.operators.cases import OPERATORS, QUICK, Case, cases
-from bench.operators.measure import side_by_side
-from bench.operators.work import Workload
 from bench.report.machines import section
 from bench.results import is_own
-from bench.stopwatch import Implementation, Stopwatch
+from bench.stopwatch import Implementation, Stopwatch, Workload
 
 pytestmark = pytest.mark.slow
 
-CASES = [pytest.param(case, id=case.title) for operator in OPERATORS for case in cases(operator, QUICK, "cpu")]
+CASES = [pytest.param(case, id=case.title) for operator in OPERATORS for case in cases(operator, QUICK)]
 
 
 @pytest.fixture(autouse=True)
@@ -66,18 +65,19 @@ def test_baselines_do_the_same_work(case):
 
 def test_least_traffic_by_hand():
     half, vocabulary = torch.bfloat16, 100
-    compact, dense = losses.compact_tad_loss, losses.dense_tad_loss
-    assert compact(16, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3) * 200
-    assert compact(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
-    assert compact(16, vocabulary, half, near=0, distant=1).bytes == 16 * 3 * 200
-    assert dense(16, 64, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3 + 48) * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=7).bytes == (2 * 2 + 14 * 3) * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=0).bytes == 16 * 2 * 200
+    assert losses.tad_loss(16, vocabulary, half, near=0, distant=1).bytes == 16 * 3 * 200
+    assert losses.tad_loss(16, vocabulary, half, near=1, distant=7, positions=64).bytes == (2 * 2 + 14 * 3 + 48) * 200
     linear = losses.linear_tad_loss(16, 10, vocabulary, half, near=1, distant=7)
     assert linear.bytes == (100 * 10 + (2 * 2 + 14 * 3) * 10) * 2
     assert workloads.statistics(16, vocabulary, torch.float32).bytes == 16 * 400
     assert workloads.truncation(16, vocabulary, torch.float32, top_p=0.9).bytes == 2 * 16 * 400
-    forward, backward = (workloads.log_softmax(16, vocabulary, half, part=of).bytes for of in ("forward", "backward"))
+    forward, backward = (
+        workloads.log_softmax(16, 32, vocabulary, half, part=of).bytes for of in ("forward", "backward")
+    )
     assert (forward, backward) == (2 * 16 * 200, (16 + 16 + 32) * 200)
-    assert workloads.copy(1000).bytes == 8000
+    assert workloads.copy(10, 100, torch.float32).bytes == 8000
 
 
 def test_matrix_products_are_counted_as_pytorch_counts_them():
@@ -133,7 +133,7 @@ def test_several_operators_and_what_is_left_out(measure, monkeypatch):
     assert [title.split(",")[0] for title in titles] == ["unmask step"] * 2 + ["masked log-softmax"] * 2
     assert {line["path"] for title in titles for line in groups[title]} == {"tad_ext", "eager"}
 
-    monkeypatch.setattr(on_a_gpu, "cases", lambda operator, *_: [case(operator, main=main) for main in (True, False)])
+    monkeypatch.setattr(on_a_gpu, "cases", lambda operator, _: [case(operator, main=main) for main in (True, False)])
     assert list(measure("--without-compiled")[1]) == [f"{name}, {main}" for name in OPERATORS for main in (True, False)]
     assert list(measure("--without-compiled", "--match", "True$")[1]) == ["copy, True", "copy, False"] + [
         f"{name}, True" for name in list(OPERATORS)[1:]
@@ -142,7 +142,7 @@ def test_several_operators_and_what_is_left_out(measure, monkeypatch):
 
 def case(operator: str, *, main: bool) -> Case:
     work = Workload({"tad_ext": Implementation(lambda: None)}, bytes=8)
-    return Case(operator, f"{operator}, {main}", lambda: work, main)
+    return Case(f"{operator}, {main}", lambda: work, main)
 
 
 class OverwritingCrossEntropy(torch.autograd.Function):
@@ -171,14 +171,13 @@ def peers_installed(monkeypatch):
         made.__spec__ = importlib.util.spec_from_loader(name, loader=None)
         monkeypatch.setitem(sys.modules, name, made)
 
-    monkeypatch.setattr(peers, "_on_gpu", lambda tensor: True)
-    peers._liger.cache_clear()
+    monkeypatch.setattr(peers, "_usable", lambda peer, tensor: True)
     module("liger_kernel")
     module(
         "liger_kernel.transformers",
         LigerCrossEntropyLoss=lambda reduction: OverwritingCrossEntropy.apply,
         LigerKLDIVLoss=torch.nn.KLDivLoss,
-        LigerFusedLinearCrossEntropyLoss=lambda: lambda weight, hidden, to: F.cross_entropy(hidden @ weight.T, to),
+        LigerFusedLinearCrossEntropyLoss=lambda reduction: lambda weight, x, to: F.cross_entropy(x @ weight.T, to),
     )
     module("quack")
     module("quack.cross_entropy", cross_entropy=F.cross_entropy)
@@ -187,8 +186,6 @@ def peers_installed(monkeypatch):
         chunked_linear_cross_entropy=lambda x, weight, to, reduction, tuned: F.cross_entropy(x @ weight.T, to),
     )
     module("quack.softmax", softmax=lambda x: x.softmax(-1))
-    yield
-    peers._liger.cache_clear()
 
 
 def peer_names(work) -> set[str]:
@@ -199,7 +196,7 @@ def peer_names(work) -> set[str]:
 def test_peers_are_compared_where_they_do_the_same_work():
     for near, distant, names in ((1, 0, {"Liger-Kernel", "QuACK"}), (0, 1, {"Liger-Kernel"}), (1, 7, set())):
         for work in (
-            losses.compact_tad_loss(8, 64, torch.float32, near=near, distant=distant),
+            losses.tad_loss(8, 64, torch.float32, near=near, distant=distant),
             losses.linear_tad_loss(8, 16, 64, torch.bfloat16, near=near, distant=distant),
         ):
             linear = work.flops is not None
@@ -212,8 +209,7 @@ def test_peers_are_compared_where_they_do_the_same_work():
                     tolerance = 2e-2 if linear else 1e-5
                     torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
                     torch.testing.assert_close(gradient, wanted, rtol=tolerance, atol=tolerance)
-                    work.implementations[name].forget()
-    softmax = workloads.log_softmax(8, 64, torch.float32, part="forward").implementations["QuACK, softmax"].run()
+    softmax = workloads.log_softmax(8, 16, 64, torch.float32, part="forward").implementations["QuACK, softmax"].run()
     torch.testing.assert_close(softmax.sum(-1), torch.ones(8))
 
 
@@ -226,15 +222,15 @@ def test_on_a_cpu_all_paths_are_timed_in_turn():
             if error:
                 raise error
 
-        return Implementation(run, lambda: happened.append("prepare"), lambda: happened.append("forget"))
+        return Implementation(run, lambda: happened.append("prepare"))
 
-    paths = {"eager": path("eager"), "broken": path("broken", RuntimeError("no")), "tad_ext": path("tad_ext")}
+    paths = {"tad_ext": path("tad_ext"), "eager": path("eager"), "broken": path("broken", RuntimeError("no"))}
     work = Workload(paths, bytes=8)
-    own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("loss", "title", lambda: work), work)
-    warm_up = [step for name in ("tad_ext", "eager", "broken") for step in ("prepare", name, "forget")]
-    one_round = [step for name in ("tad_ext", "eager") for step in (*["prepare", name] * 2, "forget")]
-    assert happened[:9] == warm_up
-    assert happened[15:35] == one_round * 2
+    own, eager_line, broken = side_by_side(Stopwatch("cpu", evict_bytes=64), Case("title", lambda: work), work)
+    warm_up = [step for name in ("tad_ext", "eager", "broken") for step in ("prepare", name)]
+    one_round = [step for name in ("tad_ext", "eager") for step in ["prepare", name] * 2]
+    assert happened[:6] == warm_up
+    assert happened[10:26] == one_round * 2
     assert (own["path"], own["rounds"], own["main"], own["bytes"]) == ("tad_ext", 11, True, 8)
     assert 0 < own["best_ms"] <= own["median_ms"]
     assert eager_line["cold_median_ms"] > 0
@@ -256,15 +252,15 @@ def test_events_enclose_the_run_alone(cold, monkeypatch):
             return 2.0
 
     watch = Stopwatch("cpu", evict_bytes=64)
-    watch._cuda = True
+    watch.on_gpu = True
     monkeypatch.setattr(watch, "_evict", lambda: happened.append("evict"))
     monkeypatch.setattr(stopwatch.torch.cuda, "Event", Event)
     monkeypatch.setattr(stopwatch.torch.cuda, "synchronize", lambda: None)
     work = Implementation(lambda: happened.append("run"), lambda: happened.append("prepare"))
-    timing = watch.time(work, cold=cold)
-    assert (timing.median_ms, timing.best_ms) == (2.0, 2.0)
+    times = watch.fitting_times_ms(work, cold=cold)
+    assert set(times) == {2.0}
     one_round = ["prepare", *(["evict"] if cold else []), "event", "run", "event"]
-    assert happened[-len(one_round) * timing.rounds :] == one_round * timing.rounds
+    assert happened[-len(one_round) * len(times) :] == one_round * len(times)
 
 
 def test_pytest_benchmark_times_saves_and_compares(tmp_path):

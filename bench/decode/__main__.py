@@ -15,19 +15,18 @@ Put the file into bench/results/ to have `python -m bench.report` include it.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from .. import command_line
 from ..machine import describe_run, gpu_status
-from ..report.decoding import decoding_tables
-from ..results import write_json
+from ..report.tables import decoding_tables
+from ..results import failed_lines, write_json
 from .replay import Schedule
 from .runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
 from .shapes import SHAPES, random_model
@@ -38,38 +37,40 @@ BATCHED = ("none", "dual")  # of these the larger batches, topk and, on a GPU, C
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 if anything could not be measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.decode", __doc__, device="cuda" if torch.cuda.is_available() else "cpu")
     several: dict[str, Any] = {"action": "append", "help": "may be given several times"}
     parser.add_argument("--shape", choices=SHAPES, **several)
     parser.add_argument("--cache", metavar="SCHEME", **several)
     parser.add_argument("--batch", type=int, **several)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
     parser.add_argument("--seconds", type=float, help="of a model: rounds until so long; default 20 on a GPU, else 90")
-    parser.add_argument("--quick", action="store_true", help="a tiny model: whether it runs, not how fast")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
     options = parser.parse_args(arguments)
     gpu = torch.device(options.device).type == "cuda"
-    if not gpu:
+    if gpu:
+        shape, dtype, seconds, sizes = "llada-8b", torch.bfloat16, 20.0, Sizes(block_length=64, forwards=20)
+    else:
+        shape, dtype, seconds, sizes = "cpu", torch.float32, 90.0, Sizes(block_length=32, forwards=6)
         torch.set_num_threads(options.threads)
-    shapes = options.shape or ["llada-8b" if gpu else "cpu"]
-    seconds = options.seconds if options.seconds is not None else 20.0 if gpu else 90.0
-    sizes = Sizes(block_length=64, forwards=20) if gpu else Sizes(block_length=32, forwards=6)
+    shapes, seconds = options.shape or [shape], seconds if options.seconds is None else options.seconds
     if options.quick:
         shapes, seconds, sizes = ["tiny"], 0.0, Sizes(16, 6, prompt_length=10, gen_length=32)
 
-    groups: list[dict[str, Any]] = []
+    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
     run = describe_run(options.device) | {"transformers": transformers.__version__}
+    document: dict[str, Any] = {"run": run, "decoding": []}
     for shape in shapes:
-        group: dict[str, Any] = {}
-        for group in measure(shape, sizes, cases(options.batch, options.cache, gpu), options.device, seconds):
+        bench = DecodeBench(random_model(SHAPES[shape], options.device, dtype), sizes, schedule)
+        group = {"shape": shape, **bench.description}
+        document["decoding"].append(group)
+        for lines in bench.measure(cases(options.batch, options.cache, gpu), seconds=seconds):
+            group |= {"lines": lines, **({"gpu_after": gpu_status()} if gpu else {})}
             if options.result:
-                write_json(options.result, {"run": run, "decoding": [*groups, group]})
-        groups.append(group)
-        print(decoding_tables(group, parts=True), flush=True)
-    return 1 if any("error" in line for group in groups for line in group["lines"]) else 0
+                write_json(options.result, document)
+        print("\n\n".join(decoding_tables(group, parts=True)), flush=True)
+        del bench  # and with it the model, before the next one
+        gc.collect()
+    return 1 if failed_lines(document) else 0
 
 
 def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:
@@ -82,36 +83,6 @@ def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> lis
         chosen += [DecodeCase(cache, graphs=True) for cache in few if gpu]
         chosen += [DecodeCase(cache, graphs=graphs, top_k=5) for cache in few for graphs in (False, True)[: 1 + gpu]]
     return chosen
-
-
-def measure(shape: str, sizes: Sizes, cases: list[DecodeCase], device: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """A model of one shape, and its lines, after every round of them."""
-    schedule = Schedule.recorded(sizes.gen_length, sizes.block_length)
-    gpu = torch.device(device).type == "cuda"
-    model = random_model(SHAPES[shape], device, torch.bfloat16 if gpu else torch.float32)
-    config = model.config
-    group = {
-        "shape": shape,
-        "sizes": {
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "heads": config.num_attention_heads,
-            "vocabulary": config.vocab_size,
-        },
-        "parameters": model.num_parameters(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "prompt_length": sizes.prompt_length,
-        "gen_length": sizes.gen_length,
-        "block_length": sizes.block_length,
-        "schedule": schedule.source,
-        "tokens_per_forward": schedule.tokens_per_forward,
-    }
-    for lines in DecodeBench(model, sizes, schedule).measure(cases, seconds=seconds):
-        yield group | {"lines": lines} | ({"gpu_after": gpu_status()} if gpu else {})
-    del model
-    gc.collect()
-    if gpu:
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,18 @@
 
 A part lasts until the next one begins, so the parts of a step add up to the step. They begin where a hook on the model
 or a wrapped policy says so; a step ends where the decoder shows its canvas (`watch=`, which copies it to the host), and
-the next one begins there. On a GPU the moments are CUDA events, which the host does not wait for: the parts are the
-device's, its waiting for the host included.
+the next one begins there. On a GPU the parts are the device's, its waiting for the host included.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
+
+from ..stopwatch import milliseconds, moment
 
 PARTS = (
     "inputs",  # until the layers: eligible positions, ids, masks
@@ -28,33 +27,23 @@ PARTS = (
 
 
 class StepClock:
-    """Of a model whose trunk is `model.model` and whose head is `model.lm_head`."""
+    """Of a model whose trunk is `model.model` and whose head is `model.lm_head`, which get hooks for good."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self._cuda = model, model.device.type == "cuda"
+        self._on_gpu, self._parts = model.device.type == "cuda", False
         self._marks: list[tuple[str, Any]] = []  # each a part, and the moment that it begins
+        for module, before, after in ((model.model, "layers", "rows"), (model.lm_head, "head", "choice")):
+            module.register_forward_pre_hook(lambda *_, part=before: self._begin(part))
+            module.register_forward_hook(lambda *_, part=after: self._begin(part))
 
-    @contextmanager
-    def watching(self, *, parts: bool = True) -> Iterator[None]:
-        """Forgets earlier steps. The model's hooks are there until the end; without `parts` there are none."""
-        hooks = []
-        if parts:
-            for module, before, after in (
-                (self._model.model, "layers", "rows"),
-                (self._model.lm_head, "head", "choice"),
-            ):
-                hooks.append(module.register_forward_pre_hook(lambda *_, part=before: self._begin(part)))
-                hooks.append(module.register_forward_hook(lambda *_, part=after: self._begin(part)))
-        self._marks = []
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def start(self, *, parts: bool = True) -> None:
+        """Forgets earlier steps; the first one begins here. Without `parts` steps are not divided."""
+        self._marks, self._parts = [], parts
+        self.next_step()
 
     def next_step(self) -> None:
         """A step begins here, and the one before it ends."""
-        self._begin("inputs")
+        self._marks.append((PARTS[0], moment(self._on_gpu)))
 
     def policy(self, policy: Callable[..., Any]) -> Callable[..., Any]:
         """The policy as a part of its own."""
@@ -69,20 +58,15 @@ class StepClock:
 
     def steps_ms(self) -> list[dict[str, float]]:
         """Milliseconds of each part of each step that came to its end; waits for the device."""
-        if self._cuda:
+        if self._on_gpu:
             torch.cuda.synchronize()
         steps: list[dict[str, float]] = []
         for (part, began), (_, ended) in pairwise(self._marks):
-            if part == "inputs":
-                steps.append({})
-            ms = began.elapsed_time(ended) if self._cuda else (ended - began) * 1e3
-            steps[-1][part] = steps[-1].get(part, 0.0) + ms
-        return steps if self._marks[-1][0] == "inputs" else steps[:-1]
+            if part == PARTS[0]:
+                steps.append(dict.fromkeys(PARTS, 0.0))
+            steps[-1][part] += milliseconds(began, ended)
+        return steps if self._marks[-1][0] == PARTS[0] else steps[:-1]
 
     def _begin(self, part: str) -> None:
-        if self._cuda:
-            moment: Any = torch.cuda.Event(enable_timing=True)
-            moment.record()
-        else:
-            moment = time.perf_counter()
-        self._marks.append((part, moment))
+        if self._parts:
+            self._marks.append((part, moment(self._on_gpu)))

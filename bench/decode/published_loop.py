@@ -14,13 +14,9 @@ import torch
 from torch import Tensor
 
 
+@torch.inference_mode()
 def published_loop(
-    model: Any,
-    prompt: Tensor,
-    blocks: Sequence[Sequence[int]],
-    *,
-    block_length: int,
-    temperature: float = 0.0,
+    model: Any, prompt: Tensor, blocks: Sequence[Sequence[int]], *, block_length: int
 ) -> Iterator[Tensor]:
     """Decodes one prompt, (1, P) int64; gives the sequence so far, (1, P + G), after every forward.
 
@@ -36,7 +32,7 @@ def published_loop(
         for step in range(len(counts)):
             masked = x == mask_token_id
             logits = model(x).logits
-            x0 = with_gumbel_noise(logits, temperature).argmax(dim=-1)
+            x0 = logits.argmax(dim=-1)
             p = torch.softmax(logits.to(torch.float64), dim=-1)
             x0_p = p.gather(-1, x0[..., None])[..., 0]
             x0_p[:, block_end:] = -torch.inf
@@ -48,11 +44,3 @@ def published_loop(
                 transfer[row, chosen] = True
             x[transfer] = x0[transfer]
             yield x
-
-
-def with_gumbel_noise(logits: Tensor, temperature: float) -> Tensor:
-    """The argmax of the result is a sample at `temperature`; at 0 the logits as they are."""
-    if temperature == 0:
-        return logits
-    logits = logits.to(torch.float64)
-    return logits.exp() / (-torch.rand_like(logits).log()) ** temperature

@@ -5,8 +5,6 @@ The model is one that `tad demo` has distilled; see replay.py for what the numbe
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,33 +13,25 @@ import torch
 from tad_ext import DecodeConfig, EntropyThreshold, decode, load_model, load_tokenizer
 from tad_ext.data.tasks import get_task
 
+from .. import command_line
+from ..results import write_json
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="folder of a distilled demo model")
-    parser.add_argument("file", type=Path, help="JSON file to write")
-    parser.add_argument("--threshold", type=float, default=0.52, help="entropy in nats; default 0.52")
-    parser.add_argument("--problems", type=int, default=8, help="canvases of one block each; default 8")
-    parser.add_argument("--block-length", type=int, default=32, help="default 32")
-    options = parser.parse_args()
-
-    model, tokenizer = load_model(options.model, dtype=torch.float32, device="cpu"), load_tokenizer(options.model)
-    task, policy = get_task("arithmetic"), EntropyThreshold(options.threshold)
-    prompts = [task.student_prompt(one, tokenizer) for one in task.problems("test", limit=options.problems)]
-    length = options.block_length
-    config = DecodeConfig(gen_length=length, block_length=length, policy=policy, stop_at_eos=False)
-    steps = [Counter(row) for row in decode(model, prompts, config).reveal_step.tolist()]
-    blocks = [[counts[step] for step in range(1, max(counts) + 1)] for counts in steps]
-    document = {
-        "source": f"recorded: `tad demo`'s distilled model ({model.num_parameters() / 1e6:.1f} million parameters) on "
-        f"the first {options.problems} test problems of its task, each a canvas of one block, {policy}, no stop at the "
-        f"end of sequence",
-        "block_length": length,
-        "blocks": blocks,
-    }
-    options.file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    print(f"{options.problems * length / sum(map(len, blocks)):.2f} tokens per forward")
-
+PROBLEMS, LENGTH, POLICY = 8, 32, EntropyThreshold(0.52)
 
 if __name__ == "__main__":
-    main()
+    parser = command_line("bench.decode.record_schedule", __doc__)
+    parser.add_argument("model", help="folder of a distilled demo model")
+    parser.add_argument("file", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    model, tokenizer = load_model(options.model, dtype=torch.float32, device="cpu"), load_tokenizer(options.model)
+    task = get_task("arithmetic")
+    prompts = [task.student_prompt(one, tokenizer) for one in task.problems("test", limit=PROBLEMS)]
+    config = DecodeConfig(gen_length=LENGTH, block_length=LENGTH, policy=POLICY, stop_at_eos=False)
+    steps = [Counter(row) for row in decode(model, prompts, config).reveal_step.tolist()]
+    blocks = [[counts[step] for step in range(1, max(counts) + 1)] for counts in steps]
+    source = (
+        f"recorded: `tad demo`'s distilled model ({model.num_parameters() / 1e6:.1f} million parameters) on the first "
+        f"{PROBLEMS} test problems of its task, each a canvas of one block, {POLICY}, no stop at the end of sequence"
+    )
+    write_json(options.file, {"source": source, "block_length": LENGTH, "blocks": blocks})
+    print(f"{PROBLEMS * LENGTH / sum(map(len, blocks)):.2f} tokens per forward")

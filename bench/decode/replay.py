@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tad_ext import DecodeState, TokenStatistics
+from tad_ext.decoding.policies.rows import candidates, leading
 
 from ..results import read_json
 
-RECORDED = Path(__file__).resolve().parent / "schedule.json"
+_RECORDED = Path(__file__).resolve().parent / "schedule.json"
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Schedule:
     blocks: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def recorded(cls, gen_length: int, block_length: int, path: Path = RECORDED) -> Schedule:
+    def recorded(cls, gen_length: int, block_length: int) -> Schedule:
         """For a canvas of any size: the recorded forwards in their order, from the start again after the last. A block
         takes forwards until it is full; the one that fills it reveals no more than is left. So blocks of a multiple of
         the recorded length have exactly the recorded numbers.
         """
-        document: dict[str, Any] = read_json(path)
+        document = read_json(_RECORDED)
         counts = cycle(chain.from_iterable(document["blocks"]))
         blocks = []
         for _ in range(gen_length // block_length):
@@ -52,11 +52,6 @@ class Schedule:
     def forwards(self) -> int:
         """Of one canvas."""
         return sum(map(len, self.blocks))
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """Of one row, over the whole canvas."""
-        return sum(map(sum, self.blocks)) / self.forwards
 
     def of_row(self, row: int) -> list[int]:
         """Row r starts at block r of the schedule, and has block 0 after the last: rows of a batch enter new blocks at
@@ -78,10 +73,6 @@ class ReplayedCounts:
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by confidence; accept the n_t best."""
-        candidate = state.eligible & statistics.valid
-        score = statistics.confidence.masked_fill(~candidate, -torch.inf)
-        order = score.argsort(dim=-1, descending=True, stable=True)
         now = state.forwards.clamp(max=self.counts.shape[1] - 1)[:, None]  # forwards before this one
-        best = torch.arange(score.shape[-1], device=score.device) < self.counts[: len(now)].gather(1, now)
-        accept = torch.zeros_like(candidate).scatter(-1, order, best) & candidate
-        return score, accept
+        count = self.counts[: len(now)].gather(1, now)
+        return statistics.confidence, leading(statistics.confidence, candidates(statistics, state), count)

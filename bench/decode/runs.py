@@ -7,7 +7,7 @@ whose policy is a built-in one, which reveals as many at every forward.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,10 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tad_ext.decoding import DecodeConfig, TopK, decode_stream, parse_cache
-from tad_ext.ops import Policy
 
-from ..results import Line, failed
+from ..results import Line, Turns
 from ..stopwatch import Implementation, Stopwatch
 from .clock import PARTS, StepClock
 from .published_loop import published_loop
@@ -29,6 +27,8 @@ from .replay import ReplayedCounts, Schedule
 
 PUBLISHED = "published loop"
 _WARM_UP, _FORWARDS_FOR_MEMORY, _FEWEST_FORWARDS = 3, 2, 4
+
+Sample = tuple[float, list[dict[str, float]]]  # of a run: its seconds, milliseconds of each part of each step
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,10 @@ class DecodeCase:
         who = self.cache if self.cache == PUBLISHED else f"tad_ext, {self.cache.replace('none', 'no')} cache"
         return f"{who}, batch {self.rows}" + (f", topk:{self.top_k}" if self.top_k else "") + ", graphs" * self.graphs
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One run. `steps` are milliseconds of each part of each step; `seconds` are of all of it."""
-
-    seconds: float
-    steps: list[dict[str, float]]
+    @property
+    def has_cache(self) -> bool:
+        """Whether keys and values are kept."""
+        return self.cache not in (PUBLISHED, "none")
 
 
 class DecodeBench:
@@ -75,113 +72,101 @@ class DecodeBench:
 
     def __init__(self, model: Any, sizes: Sizes, schedule: Schedule) -> None:
         self.model, self.sizes, self.schedule = model, sizes, schedule
-        self.device: torch.device = model.device
-        self.clock = StepClock(model)
+        self.clock, self.stopwatch = StepClock(model), Stopwatch(model.device)
         with torch.no_grad():  # its logit is 0 and never the largest: no decoder chooses the mask, or spends time on it
             model.lm_head.weight[model.config.mask_token_id] = 0
         generator = torch.Generator().manual_seed(0)
         most = min(model.config.mask_token_id, *model.config.eos_token_ids)
         self._prompts = torch.randint(most, (1024, sizes.prompt_length), generator=generator)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What tables say of it."""
+        config = self.model.config
+        return {
+            "sizes": {
+                "layers": config.num_hidden_layers,
+                "width": config.hidden_size,
+                "heads": config.num_attention_heads,
+                "vocabulary": config.vocab_size,
+            },
+            "parameters": self.model.num_parameters(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            **vars(self.sizes),
+            "schedule": self.schedule.source,
+            "tokens_per_forward": self.sizes.gen_length / self.schedule.forwards,
+        }
+
     def measure(self, cases: list[DecodeCase], *, seconds: float, most: int = 7) -> Iterator[list[Line]]:
         """A line for each case, after every round: all cases run in turn, until `seconds` have passed."""
-        samples: dict[DecodeCase, list[Sample]] = {case: [] for case in cases}
-        peaks: dict[DecodeCase, int] = {}
-        failures: dict[DecodeCase, Line] = {}
-
-        def each(run: Callable[[DecodeCase], object]) -> None:
-            for case in cases:
-                if case not in failures:
-                    try:
-                        run(case)
-                    except Exception as error:
-                        failures[case] = failed(case.path, error)
-
-        each(lambda case: self.run(case, _WARM_UP))
-        stopwatch, few = Stopwatch(self.device, evict_bytes=4), _FORWARDS_FOR_MEMORY
-        each(lambda case: peaks.update({case: stopwatch.peak_bytes(Implementation(partial(self.run, case, few)))}))
+        by_path = {case.path: case for case in cases}
+        turns = Turns(by_path)
+        turns.each(partial(self.run, forwards=_WARM_UP))
+        few = partial(self.run, forwards=_FORWARDS_FOR_MEMORY)
+        peaks = turns.each(lambda case: self.stopwatch.peak_bytes(Implementation(partial(few, case))))
+        rounds: list[dict[str, Sample]] = []
         started = time.perf_counter()
-        for _ in range(most):
-            each(lambda case: samples[case].append(self.run(case)))
-            yield [failures.get(case) or self._line(case, samples[case], peaks[case]) for case in cases]
-            if time.perf_counter() - started > seconds:
-                break
+        while not rounds or (len(rounds) < most and time.perf_counter() - started <= seconds):
+            rounds.append(turns.each(self.run))
+            yield turns.lines(lambda path: self._numbers(by_path[path], [of[path] for of in rounds], peaks[path]))
 
     def run(self, case: DecodeCase, forwards: int | None = None) -> Sample:
         """One decode from the start, of at most so many forwards."""
-        if forwards is None:
-            few = max(_FEWEST_FORWARDS, self.sizes.forwards // case.rows)
-            forwards = few if case.cache in (PUBLISHED, "none") else self._whole_canvas(case)
-        with self.clock.watching(parts=not case.graphs):
-            started = time.perf_counter()
-            decode = self._published if case.cache == PUBLISHED else self._own
-            decode(case, self._prompts[: case.rows], forwards)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            return Sample(time.perf_counter() - started, self.clock.steps_ms())
+        started, device, sizes = time.perf_counter(), self.model.device, self.sizes
+        few = max(_FEWEST_FORWARDS, sizes.forwards // case.rows)
+        left = forwards or (self._whole_canvas(case) if case.has_cache else few)
 
-    def _own(self, case: DecodeCase, prompts: Tensor, forwards: int) -> None:
-        left = forwards
-
-        def watch(*_: object) -> None:
+        def after_forward(*_: object) -> None:
             nonlocal left
             self.clock.next_step()
             left -= 1
             if not left:
                 raise _EnoughError
 
-        policy: Policy = TopK(case.top_k) if case.top_k else ReplayedCounts(self.schedule, case.rows, self.device)
-        config = DecodeConfig(
-            gen_length=self.sizes.gen_length,
-            block_length=self.sizes.block_length,
-            policy=policy if case.top_k or case.graphs else self.clock.policy(policy),
-            cuda_graphs=case.graphs,
-            stop_at_eos=False,
-            cache=parse_cache(case.cache),
-            batch_size=case.rows,
-        )
-        rows = decode_stream(self.model, prompts, config, watch=watch)
-        self.clock.next_step()
+        prompts = self._prompts[: case.rows]
+        if case.cache == PUBLISHED:
+            loop = published_loop(self.model, prompts.to(device), self.schedule.blocks, block_length=sizes.block_length)
+            decode: Iterator[object] = map(after_forward, loop)
+        else:
+            top_k = TopK(case.top_k) if case.top_k else None
+            config = DecodeConfig(
+                gen_length=sizes.gen_length,
+                block_length=sizes.block_length,
+                policy=top_k or self.clock.policy(ReplayedCounts(self.schedule, case.rows, device)),
+                cuda_graphs=case.graphs,
+                stop_at_eos=False,
+                cache=parse_cache(case.cache),
+                batch_size=case.rows,
+            )
+            decode = decode_stream(self.model, prompts, config, watch=after_forward)
+        self.clock.start(parts=not case.graphs)
         with suppress(_EnoughError):
-            for _ in rows:
+            for _ in decode:
                 pass
-
-    def _published(self, case: DecodeCase, prompts: Tensor, forwards: int) -> None:
-        with torch.inference_mode():
-            prompt = prompts[:1].to(self.device)
-            loop = published_loop(self.model, prompt, self.schedule.blocks, block_length=self.sizes.block_length)
-            self.clock.next_step()
-            for _ in range(min(forwards, self.schedule.forwards)):
-                next(loop)
-                self.clock.next_step()
+        steps = self.clock.steps_ms()
+        return time.perf_counter() - started, steps
 
     def _whole_canvas(self, case: DecodeCase) -> int:
         """Forwards that finish it."""
-        sizes = self.sizes
-        if case.top_k:
-            return sizes.gen_length // sizes.block_length * ceil(sizes.block_length / case.top_k)
-        return self.schedule.forwards
+        blocks, length = self.sizes.gen_length // self.sizes.block_length, self.sizes.block_length
+        return blocks * ceil(length / case.top_k) if case.top_k else self.schedule.forwards
 
     def _cache_bytes(self, case: DecodeCase) -> int:
         """Keys and values of every layer and column."""
-        if case.cache in (PUBLISHED, "none"):
-            return 0
         config, columns = self.model.config, self.sizes.prompt_length + self.sizes.gen_length
         width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
-        return 2 * config.num_hidden_layers * case.rows * columns * width * self.model.dtype.itemsize
+        row_bytes = 2 * config.num_hidden_layers * columns * width * self.model.dtype.itemsize
+        return case.rows * row_bytes if case.has_cache else 0
 
-    def _line(self, case: DecodeCase, samples: list[Sample], peak_bytes: int) -> Line:
+    def _numbers(self, case: DecodeCase, samples: list[Sample], peak_bytes: int) -> Line:
         # Step i is the same work in every round, so a disturbed one is outvoted before steps are averaged.
-        same_steps = list(zip(*(sample.steps for sample in samples)))
-        parts_ms = {
-            part: fmean(median(step.get(part, 0.0) for step in steps) for steps in same_steps) for part in PARTS
-        }
+        same_steps = list(zip(*(steps for _, steps in samples)))
+        parts_ms = {part: fmean(median(step[part] for step in steps) for steps in same_steps) for part in PARTS}
         steps_ms = [sum(step.values()) for steps in same_steps for step in steps]
-        rate = median(len(sample.steps) / sample.seconds for sample in samples)
+        rate = median(len(steps) / seconds for seconds, steps in samples)
         if case.graphs:  # of a replay: every run records its graphs anew, which a long one would hardly notice
             rate, parts_ms = 1e3 / median(steps_ms), {}
         return {
-            "path": case.path,
             "batch": case.rows,
             "median_ms": median(steps_ms),
             "best_ms": min(steps_ms),

@@ -41,13 +41,3 @@ def random_model(
     with torch.device(device):
         model = model_class._from_config(config_class.from_dict(shape), dtype=dtype)
     return model.eval()
-
-
-def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
-    """Of the matrix products of one forward of one sequence: a multiplication and an addition count as two."""
-    width, layers = shape["d_model"], shape["n_layers"]
-    keys = width * shape["n_kv_heads"] // shape["n_heads"]
-    weights_of_layer = 2 * width * width + 2 * width * keys + 3 * width * shape["mlp_hidden_size"]
-    attention = 4 * positions * positions * width  # scores, and their products with the values
-    head = 2 * head_rows * width * shape["vocab_size"]
-    return layers * (2 * positions * weights_of_layer + attention) + head

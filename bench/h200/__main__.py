@@ -17,21 +17,20 @@ Copy h200.json to bench/results/ to have `python -m bench.report` include it.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import signal
 import sys
+from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import ROOT, TREE_IS_COMPILED
+from .. import ROOT, TREE_IS_COMPILED, command_line
 from ..report.machines import section
-from .steps import Run, Step, read_junit
+from .steps import Run, Step
 
 LIMIT = 520  # seconds for all steps
-NO_GPU = "no CUDA GPU"
 FIRST_TESTS = ["python_tests/ops/test_cuda.py", "python_tests/ops/test_large_vocabularies.py"]
 # What torch.compile and other projects' kernels are measured with: their first runs take seconds.
 HEADLINES = (
@@ -44,9 +43,7 @@ _FOR_GPUS_ONLY = ("install", "first-tests", "counters", "tests")
 def main() -> int:
     """Returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a step's process is not left behind
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.h200", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.h200", __doc__)
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="the package; default: built here")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "h200", help="folder; default build/h200")
     parser.add_argument("--limit", type=float, default=LIMIT, help=f"seconds for all steps; default {LIMIT}")
@@ -57,30 +54,25 @@ def main() -> int:
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)
-    document: dict[str, Any] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quick": options.rehearse,
-        "machine": {},
-        "steps": {},
-    }
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    document: dict[str, Any] = {"started": started, "quick": options.rehearse, "machine": {}, "steps": {}}
     run = Run(options.output.resolve(), options.limit, document)
     run.log.unlink(missing_ok=True)
     describe, *others = steps(run.output, options)
     document["machine"] = run.execute(describe)
     document["steps"][describe.name].pop("result", None)  # once is enough
     for index, step in enumerate(others):
-        reason = reason_to_skip(step, document, options)
-        if reason:
+        if reason := reason_to_skip(step, document, options):
             run.record(step, "skipped", reason)
         else:
-            later = [one.least for one in others[index + 1 :] if not (options.only and one.name not in options.only)]
+            later = [one.least for one in others[index + 1 :] if not options.only or one.name in options.only]
             run.execute(step, reserved=sum(later))
 
     print(f"\n{section(document)}\n\n{document['seconds']:.0f} s; results in {run.output / 'h200.json'}")
     return 0 if run.all_well and (document["machine"].get("gpu") or options.rehearse) else 1
 
 
-def reason_to_skip(step: Step, document: dict[str, Any], options: argparse.Namespace) -> str | None:
+def reason_to_skip(step: Step, document: dict[str, Any], options: Namespace) -> str | None:
     """Why a step is left out; None if it is not."""
     if document["steps"]["machine"]["status"] != "ok":
         return "the machine is not known"
@@ -89,20 +81,20 @@ def reason_to_skip(step: Step, document: dict[str, Any], options: argparse.Names
     if options.rehearse:
         return "a rehearsal" if step.name in _FOR_GPUS_ONLY else None
     if not document["machine"].get("gpu"):
-        return NO_GPU
+        return "no CUDA GPU"
     if document["steps"].get("install", {}).get("status") in ("failed", "timed out"):
         return "the package is not installed"
     return None
 
 
-def steps(output: Path, options: argparse.Namespace) -> list[Step]:
+def steps(output: Path, options: Namespace) -> list[Step]:
     """All steps in their order, the machine's description first."""
     where = ["--quick", "--device", "cpu"] if options.rehearse else ["--device", "cuda"]
 
     def module(name: str, words: str, *arguments: str, limit: float, least: float = 0.0) -> Step:
         result = output / f"{name}.json"
         command = [sys.executable, "-m", *words.split(), *arguments, "--result", str(result)]
-        return Step(name, command, limit, least, result=result, judge=failed_lines)
+        return Step(name, command, limit, least, result)
 
     operators = "bench.operators loss statistics log-softmax unmask linear-loss"
     return [
@@ -129,18 +121,6 @@ def installation(wheel: Path | None) -> Step:
     return Step("install", build, limit=200, env={"MAX_JOBS": str(os.cpu_count()), "TAD_CUDA": "1"})
 
 
-def failed_lines(result: dict[str, Any]) -> str | None:
-    """The first of the lines that could not be measured."""
-    groups = [*result.get("results", {}).items()]
-    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
-    groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
-    lines = [(title, line) for title, group in groups for line in group if "error" in line]
-    if not lines:
-        return None
-    title, line = lines[0]
-    return f"{len(lines)} failed; first: {title}, {line['path']}: {line['error']}"
-
-
 def gpu_tests(name: str, output: Path, paths: list[str], marked: str, *, limit: float, least: float = 0.0) -> Step:
     """Tests with these marks, in eight processes where pytest can: they are small for a GPU. Each is logged.
 
@@ -149,15 +129,7 @@ def gpu_tests(name: str, output: Path, paths: list[str], marked: str, *, limit: 
     report = output / f"{name}.xml"
     parallel = ["-n", "8", "--maxschedchunk", "1"] if importlib.util.find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", "-m", marked, *paths, "-v", *parallel, f"--junitxml={report}"]
-
-    def judge(result: dict[str, Any]) -> str | None:
-        if result["failed"] or result["errors"]:
-            return f"{result['failed']} failed, {result['errors']} errors; first: {result['failed_tests'][0]}"
-        if not result["passed"]:
-            return f"no test ran: {result['skip_reasons']}"
-        return None
-
-    return Step(name, command, limit, least, result=report, read_result=read_junit, judge=judge)
+    return Step(name, command, limit, least, report)
 
 
 if __name__ == "__main__":

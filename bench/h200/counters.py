@@ -7,32 +7,30 @@ instructions per logit, and what its warps wait for most. Without ncu it says so
 
 from __future__ import annotations
 
-import argparse
 import csv
+import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tad_ext.ops import (
-    DecodeState,
-    Selection,
-    fused_tad_loss,
-    masked_log_softmax,
-    pack_offsets,
-    select_reveal,
-    token_statistics,
-    truncate_logits,
-)
+from tad_ext.ops import fused_tad_loss
 
-from .. import ROOT
-from ..operators.cases import LLADA_IDS_WITHOUT_TOKEN, LLADA_VOCABULARY
-from ..results import Line, failed, read_json, write_json
+from .. import ROOT, command_line
+from ..operators.cases import BF16, FP32, LLADA_IDS_WITHOUT_TOKEN, LLADA_VOCABULARY
+from ..operators.losses import tad_loss
+from ..operators.workloads import log_softmax, statistics, truncation, unmask
+from ..results import Line, attempt, write_json
+from ..stopwatch import Workload, training_step
 
 ROWS = 512
 METRICS = {
@@ -54,8 +52,7 @@ METRICS = {
     "cluster_size": "launch__cluster_size",
     "clusters_at_once": "launch__cluster_max_active",
 }
-_WARP_INSTRUCTIONS = "smsp__inst_executed.sum"
-_STALL, _STALL_END = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
+_STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 _STALLS = 3  # the largest
 SECTIONS = (
     "SpeedOfLight", "LaunchStats", "Occupancy", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis",
@@ -69,82 +66,68 @@ LOSS, LOG_SOFTMAX, GRADIENT, STATISTICS, REVEAL, TRUNCATION = KERNELS = (
 
 @dataclass(frozen=True)
 class Case:
-    """`kernels`: those of KERNELS that `run` launches, in this order, to read so many logits."""
+    """`kernels`: those of KERNELS that one run of tad_ext's work launches, in this order, to read so many logits."""
 
     title: str
-    kernels: tuple[str, ...]
-    run: Callable[[], Any]
+    kernels: Sequence[str]
+    build: Callable[[], Workload]
     logits: int
 
+    def launch(self) -> Line:
+        """Runs once; what has to be known of the kernels afterwards."""
+        own = self.build().implementations["tad_ext"]
+        own.prepare()
+        own.run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return {"kernels": self.kernels, "logits": self.logits}
 
-def cases(device: str, rows: int = ROWS, vocabulary: int = LLADA_VOCABULARY) -> list[Case]:
+
+def cases(rows: int = ROWS, vocabulary: int = LLADA_VOCABULARY) -> list[Case]:
     """What is launched, in this order."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def logits(dtype: torch.dtype = torch.bfloat16, rows: int = rows) -> torch.Tensor:
-        return torch.randn(rows, vocabulary, generator=generator, device=device).to(dtype)
-
-    labels = torch.randint(vocabulary, (rows,), generator=generator, device=device)
-    last = torch.arange(vocabulary - LLADA_IDS_WITHOUT_TOKEN, vocabulary, device=device)
-    student, teacher, few = logits(), logits(), logits(rows=32)
-    exact, exact_teacher = logits(torch.float32), logits(torch.float32)
-    seeds = torch.arange(rows, device=device)
-
-    def loss(step: int, s: torch.Tensor, t: torch.Tensor | None) -> Callable[[], Any]:
-        steps = torch.full((rows,), step, device=device)
-        return lambda: fused_tad_loss(s.detach().requires_grad_(), t, labels, steps, delta=4, kl_weight=float(step > 4))
-
-    def log_softmax() -> None:
-        masked_log_softmax(student.detach().requires_grad_()).backward(teacher)
-
-    def sampled() -> None:
-        token_statistics(student, temperature=0.7, seeds=seeds, offsets=pack_offsets(1, seeds))
-
-    def truncated() -> None:
-        truncate_logits(student, temperature=1.0, top_p=0.9)
-
-    def reveal() -> None:
-        mask_token_id = vocabulary - 1
-        canvas = torch.full((1, 256), mask_token_id, device=device)
-        state = DecodeState.start(1, 256, block_length=len(few), device=device)
-        state.positions = state.positions.contiguous()
-        most_likely = Selection("confidence", 0.9)
-        select_reveal(canvas, few[None], state, most_likely, mask_token_id=mask_token_id, suppress_tokens=last)
-
-    def case(title: str, run: Callable[[], Any], *kernels: str, read: torch.Tensor = student) -> Case:
-        return Case(title, kernels, run, read.numel())
-
+    bf16, fp32 = ({"rows": rows, "dtype": dtype} for dtype in (BF16, FP32))
+    near, distant = {"near": 1, "distant": 0}, {"near": 0, "distant": 1}
+    both = {"positions": rows, "part": "backward"}  # it is prepared by the forward
+    block = {"batch": 1, "gen_length": 256, "block_length": 32, "dtype": BF16}
+    chosen: list[Any] = [
+        ("CE, bfloat16", _cross_entropy, bf16, LOSS),
+        ("CE beside a teacher, bfloat16", tad_loss, bf16 | near, LOSS),
+        ("KL, bfloat16", tad_loss, bf16 | distant, LOSS),
+        ("CE, float32", tad_loss, fp32 | near, LOSS),
+        ("KL, float32", tad_loss, fp32 | distant, LOSS),
+        ("log-softmax forward, then backward, bfloat16", log_softmax, bf16 | both, LOG_SOFTMAX, GRADIENT),
+        ("statistics, bfloat16", statistics, bf16, STATISTICS),
+        ("statistics, suppressed ids", statistics, bf16 | {"suppressed": LLADA_IDS_WITHOUT_TOKEN}, STATISTICS),
+        ("statistics, temperature 0.7", statistics, bf16 | {"temperature": 0.7}, STATISTICS),
+        ("statistics, float32", statistics, fp32, STATISTICS),
+        ("select_reveal of 32 rows: slices, then reveal", unmask, block, STATISTICS, REVEAL),
+        ("truncation, top-p 0.9, bfloat16", truncation, bf16 | {"top_p": 0.9}, TRUNCATION),
+    ]
     return [
-        case("CE, bfloat16", loss(1, student, None), LOSS),
-        case("CE beside a teacher, bfloat16", loss(1, student, teacher), LOSS),
-        case("KL, bfloat16", loss(9, student, teacher), LOSS),
-        case("CE, float32", loss(1, exact, None), LOSS),
-        case("KL, float32", loss(9, exact, exact_teacher), LOSS),
-        case("log-softmax forward, then backward, bfloat16", log_softmax, LOG_SOFTMAX, GRADIENT),
-        case("statistics, bfloat16", lambda: token_statistics(student), STATISTICS),
-        case("statistics, suppressed ids", lambda: token_statistics(student, suppress_tokens=last), STATISTICS),
-        case("statistics, temperature 0.7", sampled, STATISTICS),
-        case("statistics, float32", lambda: token_statistics(exact), STATISTICS),
-        case("select_reveal of 32 rows: slices, then reveal", reveal, STATISTICS, REVEAL, read=few),
-        case("truncation, top-p 0.9, bfloat16", truncated, TRUNCATION),
+        Case(title, kernels, partial(work, vocabulary=vocabulary, **given), given.get("rows", 32) * vocabulary)
+        for title, work, given, *kernels in chosen
     ]
 
 
-def launch(file: Path, chosen: list[Case]) -> None:
-    """Every case, with a line for each of its kernels in the file, or one that says why it failed."""
-    lines: list[Line] = []
-    for case in chosen:
-        try:
-            case.run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            lines += [{"path": case.title, "kernel": kernel, "logits": case.logits} for kernel in case.kernels]
-        except Exception as error:
-            lines.append(failed(case.title, error))
-        write_json(file, lines)
+def _cross_entropy(rows: int, vocabulary: int, dtype: torch.dtype) -> Workload:
+    """Of a caller who has no teacher's logits."""
+    logits, labels = torch.randn(rows, vocabulary).to(dtype).requires_grad_(), torch.randint(vocabulary, (rows,))
+
+    def loss(logits: Tensor) -> Tensor:
+        return fused_tad_loss(logits, None, labels, torch.ones_like(labels), delta=4, kl_weight=0.0).loss
+
+    return Workload({"tad_ext": training_step(loss, [logits])}, bytes=2 * logits.nbytes)
 
 
-def counters(launched: list[Line], table: Iterable[str]) -> Iterator[Line]:
+def launch(chosen: list[Case], device: str) -> Iterator[Line]:
+    """A line for each case, with its kernels, or one that says why it failed."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        for case in chosen:
+            yield attempt(case.title, case.launch)
+
+
+def counters(launched: Iterable[Line], table: Iterable[str]) -> Iterator[Line]:
     """What was counted of each kernel that was launched; `table`: ncu's raw page as CSV, in the order of launches.
 
     A kernel is the next of its name. That of a case that failed is not among them: arguments are checked before a
@@ -155,77 +138,69 @@ def counters(launched: list[Line], table: Iterable[str]) -> Iterator[Line]:
     for line in launched:
         if "error" in line:
             yield line
-        elif row := next((row for row in rows if line["kernel"] in row["Kernel Name"]), None):
-            yield {"path": line["path"], **reduced(row, line["logits"])}
-        else:
-            yield {"path": line["path"], "error": f"ncu has not measured its {line['kernel']}"}
+        for kernel in line.get("kernels", ()):
+            row = next((row for row in rows if kernel in row["Kernel Name"]), None)
+            counted = reduced(row, line["logits"]) if row else {"error": f"ncu has not measured its {kernel}"}
+            yield {"path": line["path"], **counted}
 
 
 def reduced(row: dict[str, str], logits: int) -> Line:
     """METRICS of one kernel, null where ncu has none; instructions of a thread for each logit; the largest stalls, as
     percent of the time that warps spend on an instruction.
     """
-    values = {name: _number(row.get(metric)) for name, metric in METRICS.items()}
-    warp_instructions = _number(row.get(_WARP_INSTRUCTIONS))
-    waits = {
-        metric.removeprefix(_STALL).removesuffix(_STALL_END): _number(text) or 0.0
-        for metric, text in row.items()
-        if metric.startswith(_STALL) and metric.endswith(_STALL_END)
-    }
+    counted = {name: _number(text) for name, text in row.items()}
+    values = {name: counted.get(metric) for name, metric in METRICS.items()}
+    instructions = counted.get("smsp__inst_executed.sum")  # of warps
+    waits = {found[1]: value or 0.0 for name, value in counted.items() if (found := _STALL.fullmatch(name))}
     all_of_them = sum(waits.values())  # the instruction's own cycle, "selected", included
     stalls = sorted(waits.keys() - {"selected"}, key=lambda reason: -waits[reason])[:_STALLS]
     return {
         "kernel": row["Kernel Name"].removeprefix("void ").split("(")[0],
         **values,
         "duration_us": None if values["duration_us"] is None else values["duration_us"] / 1e3,
-        "instructions_per_logit": None if warp_instructions is None else round(warp_instructions * 32 / logits, 2),
+        "instructions_per_logit": None if instructions is None else round(instructions * 32 / logits, 2),
         "stalls_percent": {reason: round(100 * waits[reason] / all_of_them, 1) for reason in stalls if waits[reason]},
     }
 
 
 def _number(text: str | None) -> float | None:
     """ncu writes thousands with commas, and words where there is no number."""
-    try:
+    with suppress(ValueError):
         number = float((text or "").replace(",", ""))
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else number
-
-
-def ncu() -> str | None:
-    """Nsight Compute, if it is on the PATH."""
-    return shutil.which("ncu")
+        return int(number) if number.is_integer() else number
+    return None
 
 
 def measure(result: Path) -> int:
     """Runs ncu; the exit code, 1 if anything could not be measured."""
-    program = ncu()
+    program = shutil.which("ncu")
     if program is None:
         write_json(result, {"counters": [], "missing": "ncu is not on the PATH"})
         return 0
-    report, launched = result.with_suffix(".csv"), result.with_suffix(".launched")
-    chosen = [word for section in SECTIONS for word in ("--section", section)]
+    report = result.with_suffix(".csv")
     command = [
-        program, "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", *chosen,
+        program, "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
+        *(word for section in SECTIONS for word in ("--section", section)),
         "--kernel-name", f"regex:{'|'.join(KERNELS)}", "--log-file", str(report),
-        sys.executable, "-m", "bench.h200.counters", "--launch", str(launched),
+        sys.executable, "-m", "bench.h200.counters", "--launch",
     ]  # fmt: skip
-    code = subprocess.run(command, cwd=ROOT).returncode
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    launched = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     output = report.read_text(encoding="utf-8", errors="replace").splitlines() if report.exists() else []
-    lines = list(counters(read_json(launched) if launched.exists() else [], (row for row in output if row[:1] == '"')))
-    for file in (report, launched):
-        file.unlink(missing_ok=True)
+    report.unlink(missing_ok=True)
+    lines = list(counters(launched, (row for row in output if row[:1] == '"')))
     sizes = {"rows": ROWS, "vocabulary": LLADA_VOCABULARY}
     write_json(result, {**sizes, "counters": lines, "output": [row for row in output if row[:1] != '"'][-20:]})
-    return code or any("error" in line for line in lines)
+    return done.returncode or any("error" in line for line in lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench.h200.counters", description=__doc__)
+    parser = command_line("bench.h200.counters", __doc__)
     parser.add_argument("--result", type=Path, help="file to write")
-    parser.add_argument("--launch", type=Path, metavar="FILE", help="launch the kernels, and write which they are")
+    parser.add_argument("--launch", action="store_true", help="launch the kernels, and print which they are")
     options = parser.parse_args()
     if options.launch:
-        launch(options.launch, cases("cuda"))
+        for line in launch(cases(), "cuda"):
+            print(json.dumps(line), flush=True)
     else:
         raise SystemExit(measure(options.result))

@@ -6,21 +6,22 @@ The most telling cases come first: a run that ends early has those.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from .losses import compact_tad_loss, dense_tad_loss, linear_tad_loss
-from .work import Device, Workload
+from ..stopwatch import Workload
+from .losses import linear_tad_loss, tad_loss
 from .workloads import copy, log_softmax, statistics, truncation, unmask
 
-BF16, FP32 = "bfloat16", "float32"
+BF16, FP32 = torch.bfloat16, torch.float32
 LLADA_VOCABULARY, DREAM_VOCABULARY = 126_464, 152_064
 LLADA_IDS_WITHOUT_TOKEN = 115
 _DENSE = 4  # positions of a dense caller for each row that takes part
-_EAGER_TENSORS = 10  # of the logits' size, that eager PyTorch has at a time
+_DTYPES = (BF16, FP32)
+_END = "{vocabulary:,}, near:distant {near}:{distant}"
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,13 @@ class Sizes:
     unmask_batches: tuple[int, ...]
     linear_shape: tuple[int, int]  # rows, hidden size
     copy_rows: int
-    linear_dtypes: tuple[str, ...] = (BF16, FP32)
+    linear_dtypes: tuple[torch.dtype, ...] = _DTYPES
     vocabulary: int = LLADA_VOCABULARY
     canvas: tuple[int, int] = (256, 32)  # positions, and those of a block
 
-    @property
-    def dream_vocabulary(self) -> int:
-        """As much larger as Dream's is than LLaDA's."""
-        return self.vocabulary * DREAM_VOCABULARY // LLADA_VOCABULARY
-
-    @property
-    def ids_without_token(self) -> int:
-        """As many of the vocabulary as LLaDA's logits have beyond its tokenizer."""
-        return max(1, self.vocabulary * LLADA_IDS_WITHOUT_TOKEN // LLADA_VOCABULARY)
+    def like_llada(self, number: int) -> int:
+        """As much of this vocabulary as the number is of LLaDA's."""
+        return max(1, self.vocabulary * number // LLADA_VOCABULARY)
 
 
 # LLaDA-8B's hidden size.
@@ -63,110 +58,99 @@ def cpu_sizes(rows: tuple[int, ...] = (64, 32, 128), vocabulary: int = LLADA_VOC
 
 @dataclass(frozen=True)
 class Case:
-    """`build` makes the tensors, so that those of one case at a time are in memory. `main`: for a short table."""
+    """`work` makes the tensors, so that those of one case at a time are in memory. `main`: for a short table."""
 
-    operator: str
     title: str
-    build: Callable[[], Workload]
+    work: Callable[[], Workload]
     main: bool = True
+    operator: str = ""
+
+    def build(self, device: torch.device | str = "cpu") -> Workload:
+        """With its tensors on this device, and the same random numbers every time."""
+        torch.manual_seed(0)
+        with torch.device(device):
+            return self.work()
 
 
-def cases(operator: str, sizes: Sizes, device: Device) -> list[Case]:
+def cases(operator: str, sizes: Sizes) -> list[Case]:
     """The cases of one of `OPERATORS`."""
-    return list(OPERATORS[operator](sizes, device))
+    return [replace(case, operator=operator) for case in OPERATORS[operator](sizes)]
 
 
-def _copy(sizes: Sizes, device: Device) -> Iterator[Case]:
-    title = f"a copy of {sizes.copy_rows} {FP32} rows of {sizes.vocabulary:,}"
-    yield Case("copy", title, partial(copy, sizes.copy_rows * sizes.vocabulary, device))
+def _case(sizes: Sizes, title: str, work: Callable[..., Workload], main: bool = True, **given: Any) -> Case:
+    """What the work is given stands in its title."""
+    given = {"vocabulary": sizes.vocabulary, **given}
+    return Case(title.format(**given).replace("torch.", ""), partial(work, **given), main)
 
 
-def _loss(sizes: Sizes, device: Device) -> Iterator[Case]:
+def _copy(sizes: Sizes) -> Iterator[Case]:
+    yield _case(sizes, "a copy of {rows} {dtype} rows of {vocabulary:,}", copy, rows=sizes.copy_rows, dtype=FP32)
+
+
+def _loss(sizes: Sizes) -> Iterator[Case]:
     first, *others = sizes.loss_rows
 
-    def case(build: Callable[..., Workload], rows: str, dtype: str, near: int, distant: int, main: bool) -> Case:
-        title = f"TAD loss, forward + backward, {dtype}, {rows}, near:distant {near}:{distant}"
-        return Case("loss", title, partial(build, getattr(torch, dtype), device, near=near, distant=distant), main)
+    def case(dtype: torch.dtype, near: int = 1, distant: int = 7, **other: int) -> Case:
+        dense = "positions" in other
+        title = "TAD loss, forward + backward, {dtype}, {rows} " + "of {positions} " * dense + "rows of " + _END
+        main = dense or (near, distant, other) == (1, 7, {})
+        given = {"rows": first, "dtype": dtype, "near": near, "distant": distant, **other}
+        return _case(sizes, title, tad_loss, main, **given)
 
-    def compact(
-        dtype: str, rows: int = first, near: int = 1, distant: int = 7, vocabulary: int = sizes.vocabulary
-    ) -> Case:
-        build = partial(compact_tad_loss, rows, vocabulary)
-        main = (rows, near, distant, vocabulary) == (first, 1, 7, sizes.vocabulary)
-        return case(build, f"{rows} rows of {vocabulary:,}", dtype, near, distant, main)
-
-    for dtype in (BF16, FP32):
-        yield compact(dtype)
-    for dtype in (BF16, FP32):
+    yield from map(case, _DTYPES)
+    for dtype in _DTYPES:
         for rows in others:
-            if _fits(rows * sizes.vocabulary * getattr(torch, dtype).itemsize, device):
-                yield compact(dtype, rows)
-        dense = partial(dense_tad_loss, first, _DENSE * first, sizes.vocabulary)
-        yield case(dense, f"{first} of {_DENSE * first} rows of {sizes.vocabulary:,}", dtype, 1, 1, True)
+            yield case(dtype, rows=rows)
+        yield case(dtype, 1, 1, positions=_DENSE * first)
         for near, distant in ((1, 0), (0, 1), (1, 1)):
-            yield compact(dtype, near=near, distant=distant)
-        yield compact(dtype, vocabulary=sizes.dream_vocabulary)
+            yield case(dtype, near, distant)
+        yield case(dtype, vocabulary=sizes.like_llada(DREAM_VOCABULARY))
 
 
-def _linear_loss(sizes: Sizes, device: Device) -> Iterator[Case]:
-    (rows, hidden), vocabulary = sizes.linear_shape, sizes.vocabulary
+def _linear_loss(sizes: Sizes) -> Iterator[Case]:
+    title = "linear TAD loss, forward + backward, {dtype}, {rows} rows of {hidden_size} x " + _END
     for near, distant in ((1, 1), (1, 0)):
         for dtype in sizes.linear_dtypes:
-            size = f"{rows} rows of {hidden} x {vocabulary:,}, near:distant {near}:{distant}"
-            build = partial(linear_tad_loss, rows, hidden, vocabulary, getattr(torch, dtype), device)
-            title = f"linear TAD loss, forward + backward, {dtype}, {size}"
-            yield Case("linear-loss", title, partial(build, near=near, distant=distant))
+            given = {"rows": sizes.linear_shape[0], "hidden_size": sizes.linear_shape[1], "dtype": dtype}
+            yield _case(sizes, title, linear_tad_loss, near=near, distant=distant, **given)
 
 
-def _log_softmax(sizes: Sizes, device: Device) -> Iterator[Case]:
-    for dtype in (BF16, FP32):
+def _log_softmax(sizes: Sizes) -> Iterator[Case]:
+    title = "masked log-softmax, {part}, {dtype}, {rows} of {positions} rows of {vocabulary:,}"
+    for dtype in _DTYPES:
         for rows in sizes.log_softmax_rows:
             for part in ("forward", "backward"):
-                title = f"masked log-softmax, {part}, {dtype}, {rows} of {2 * rows} rows of {sizes.vocabulary:,}"
-                build = partial(log_softmax, rows, sizes.vocabulary, getattr(torch, dtype), device, part=part)
-                yield Case("log-softmax", title, build, rows == sizes.log_softmax_rows[0])
+                given = {"rows": rows, "positions": 2 * rows, "dtype": dtype, "part": part}
+                yield _case(sizes, title, log_softmax, rows == sizes.log_softmax_rows[0], **given)
 
 
-def _statistics(sizes: Sizes, device: Device) -> Iterator[Case]:
-    first = sizes.statistics_rows[0]
+def _statistics(sizes: Sizes) -> Iterator[Case]:
+    settings = ({"temperature": 0.0}, {"temperature": 0.7}, {"suppressed": sizes.like_llada(LLADA_IDS_WITHOUT_TOKEN)})
+    main = {"rows": sizes.statistics_rows[0]}
 
-    def case(work: Callable[..., Workload], name: str, dtype: str, rows: int, vocabulary: int, **setting: Any) -> Case:
-        words = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        title = f"{name}, {dtype}, {rows} rows of {vocabulary:,}, {words}"
-        main = (rows, vocabulary) == (first, sizes.vocabulary)
-        return Case(
-            "statistics", title, partial(work, rows, vocabulary, getattr(torch, dtype), device, **setting), main
-        )
+    def case(work: Callable[..., Workload], dtype: torch.dtype, setting: dict[str, float], **other: int) -> Case:
+        name = "truncation" if work is truncation else "token statistics"
+        title = name + ", {dtype}, {rows} rows of {vocabulary:,}, " + "".join(f"{key} {{{key}:g}}" for key in setting)
+        return _case(sizes, title, work, main | other == main, dtype=dtype, **setting, **(main | other))
 
-    for dtype in (BF16, FP32):
-        for temperature in (0.0, 0.7):
+    for dtype in _DTYPES:
+        for setting in settings:
             for rows in sizes.statistics_rows:
-                yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, temperature=temperature)
-        for rows in sizes.statistics_rows:
-            ids = sizes.ids_without_token
-            yield case(statistics, "token statistics", dtype, rows, sizes.vocabulary, suppressed=ids)
-    yield case(statistics, "token statistics", BF16, first, sizes.dream_vocabulary, temperature=0.0)
-    for dtype in (BF16, FP32):
-        yield case(truncation, "truncation", dtype, first, sizes.vocabulary, top_p=0.9)
+                yield case(statistics, dtype, setting, rows=rows)
+    yield case(statistics, BF16, settings[0], vocabulary=sizes.like_llada(DREAM_VOCABULARY))
+    for dtype in _DTYPES:
+        yield case(truncation, dtype, {"top_p": 0.9})
 
 
-def _unmask(sizes: Sizes, device: Device) -> Iterator[Case]:
+def _unmask(sizes: Sizes) -> Iterator[Case]:
+    given = {"gen_length": sizes.canvas[0], "block_length": sizes.canvas[1], "dtype": BF16}
     for name, from_logits in (("statistics, policy and reveal", True), ("reveal alone", False)):
+        title = f"unmask step, {name}, " + "{dtype}, batch {batch}, {gen_length} positions in blocks of {block_length}"
         for batch in sizes.unmask_batches:
-            shape = (batch, *sizes.canvas)
-            title = f"unmask step, {name}, {BF16}, batch {batch}, {shape[1]} positions in blocks of {shape[2]}"
-            build = partial(unmask, *shape, sizes.vocabulary, torch.bfloat16, device, from_logits=from_logits)
-            yield Case("unmask", title, build)
+            yield _case(sizes, title, unmask, batch=batch, from_logits=from_logits, **given)
 
 
-def _fits(logits_bytes: int, device: Device) -> bool:
-    """Whether a GPU has the memory for everyone's work; on a CPU whoever asks for a size has it."""
-    if torch.device(device).type != "cuda":
-        return True
-    return _EAGER_TENSORS * logits_bytes < torch.cuda.get_device_properties(device).total_memory
-
-
-OPERATORS: dict[str, Callable[[Sizes, Device], Iterator[Case]]] = {
+OPERATORS: dict[str, Callable[[Sizes], Iterator[Case]]] = {
     "copy": _copy,  # the ceiling: it is measured in every run
     "loss": _loss,
     "linear-loss": _linear_loss,

@@ -7,20 +7,17 @@ python -m bench.report --plot kernels.png     # draw; the file's suffix decides 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from .. import ROOT
+from .. import ROOT, command_line
 from ..results import read_json
-from .machines import benchmarks_page, on_a_gpu, summary
+from .machines import Document, benchmarks_page, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 2 for files that are not what they should be."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench.report", __doc__)
     results = ROOT / "bench" / "results"
     parser.add_argument("--results", type=Path, default=results, help="folder of JSON files; default bench/results")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="Markdown file to write all tables to")
@@ -28,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         files = {path.name: read_json(path) for path in sorted(options.results.glob("*.json"))}
-        documents = dict(sorted(files.items(), key=lambda file: not on_a_gpu(file[1])))  # GPUs first, else by name
+        documents = dict(sorted(files.items(), key=lambda file: not Document(file[1]).gpu))  # GPUs first, else by name
         if options.tables:
             options.tables.write_text(benchmarks_page(documents), encoding="utf-8")
         if options.plot:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ..results import copy_rate, decoding_of, groups_of, results_with
-from .counters import counters_table
-from .decoding import decoding_tables
-from .operators import case_table, short_table
-from .text import plain
-from .training import training_table
+from ..results import Groups, Line
+from .tables import case_table, copy_rate, counters_table, decoding_tables, plain, short_table, training_table
 
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
 _TESTS = {"first-tests": "The operators' first GPU tests", "tests": "All GPU tests"}
@@ -28,94 +24,101 @@ step, whose parts are not known then; a run with a cache decodes the whole canva
 Memory is the peak beyond the weights, cache included."""
 
 
-def summary(documents: Mapping[str, dict[str, Any]]) -> str:
-    """All machines, in their order; those that are expected and absent are "not measured"."""
-    sections = [section(document) for document in documents.values()]
-    measured = {_gpu(document).get("name") for document in documents.values()}
-    return "\n\n".join([*sections, *(f"**{name}**: not measured." for name in EXPECTED if name not in measured)])
+class Document:
+    """What a file of results says, whichever command has written it.
+
+    Attributes:
+        name: of the machine, in a few words.
+        gpu: its name, if the numbers are a GPU's.
+        groups: of all operators. Of a case that several steps have measured, the latest line of each path.
+        copy: bytes per second of the copy among them.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        results = [content, *(step.get("result", {}) for step in content.get("steps", {}).values())]
+        found = [benchmark["extra_info"] for benchmark in content.get("benchmarks", [])]
+        results.append({"results": {info["title"]: info["lines"] for info in found if "lines" in info}})
+        self.decoding = [group for result in results for group in result.get("decoding", [])]
+        self.training = [result for result in results if result.get("training")]
+        self.counters = [result for result in results if result.get("counters")]
+
+        latest: dict[str, dict[str, Line]] = {}
+        for title, lines in (group for result in results for group in result.get("results", {}).items()):
+            known = latest.setdefault(title, {})
+            known.update({line["path"]: line for line in lines if "error" not in line or line["path"] not in known})
+        self.groups: Groups = {title: list(lines.values()) for title, lines in latest.items()}
+        self.copy = copy_rate(self.groups)
+
+        run = content.get("machine_info") or content.get("run") or {}
+        self.gpu = run.get("gpu") or (content.get("machine", {}).get("gpu") or {}).get("name")
+        self.name = self.gpu or run.get("processor", "no GPU")
+        if run:
+            self.name += f", {run['threads']} threads, {run['instruction_set']}"
 
 
-def section(document: dict[str, Any]) -> str:
-    """One machine in short."""
-    return "\n\n".join([paragraph(document), *_short_tables(document)])
-
-
-def benchmarks_page(documents: Mapping[str, dict[str, Any]]) -> str:
+def benchmarks_page(contents: Mapping[str, dict[str, Any]]) -> str:
     """All machines, in their order, with everything that was measured."""
-    pages = [page(name.removesuffix(".json"), document) for name, document in documents.items()]
-    return "\n\n".join([_HEAD, "## In short", summary(documents), *pages]) + "\n"
+    pages = [page(name.removesuffix(".json"), content) for name, content in contents.items()]
+    return "\n\n".join([_HEAD, "## In short", summary(contents), *pages]) + "\n"
 
 
-def page(title: str, document: dict[str, Any]) -> str:
+def summary(contents: Mapping[str, dict[str, Any]]) -> str:
+    """All machines in short, in their order; those that are expected and absent are "not measured"."""
+    measured = {Document(content).gpu for content in contents.values()}
+    missing = [f"**{name}**: not measured." for name in EXPECTED if name not in measured]
+    return "\n\n".join([*map(section, contents.values()), *missing])
+
+
+def section(content: dict[str, Any]) -> str:
+    """One machine in short."""
+    document = Document(content)
+    texts = [_paragraph(document, content), *short_table(document.groups)]
+    for group in document.decoding:
+        texts += decoding_tables(group)
+    for result in document.training:
+        texts += training_table(result)
+    missing = [
+        f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
+        for name, step in content.get("steps", {}).items()
+        if step["status"] != "ok"
+    ]
+    return "\n\n".join([*texts, *([f"Not complete: {', '.join(missing)}."] if missing else [])])
+
+
+def page(title: str, content: dict[str, Any]) -> str:
     """One machine with everything that was measured on it."""
-    texts = [f"## {title}", paragraph(document)]
-    groups = groups_of(document)
-    texts += [f"### {plain(case)}\n\n{case_table(lines, copy_rate(groups))}" for case, lines in groups.items()]
-    texts += [f"### What the hardware counts\n\n{counters_table(one)}" for one in results_with("counters", document)]
-    for group in decoding_of(document):
-        texts.append(f"### Decoding, {plain(group['shape'])} shape\n\n{decoding_tables(group, parts=True)}")
-    texts += [f"### Optimizer steps\n\n{training_table(one)}" for one in results_with("training", document)]
+    document = Document(content)
+    texts = [f"## {title}", _paragraph(document, content)]
+    for case, lines in document.groups.items():
+        texts += [f"### {plain(case)}", *case_table(lines, document.copy)]
+    for result in document.counters:
+        texts += ["### What the hardware counts", *counters_table(result)]
+    for group in document.decoding:
+        texts += [f"### Decoding, {plain(group['shape'])} shape", *decoding_tables(group, parts=True)]
+    for result in document.training:
+        texts += ["### Optimizer steps", *training_table(result)]
     return "\n\n".join(texts)
 
 
-def paragraph(document: dict[str, Any]) -> str:
-    """The machine that the numbers belong to."""
-    rate = copy_rate(groups_of(document))
-    copy = f" A copy moves {rate / 1e9:,.0f} GB/s (read and written)." if rate else ""
-    if "steps" in document:
-        return _h200_paragraph(document, copy)
-    run = document.get("machine_info") or document["run"]
-    return (
-        f"**{run.get('gpu') or run['processor']}, {run['threads']} threads, {run['instruction_set']}**: torch "
-        f"{run['torch']}, Python {run['python']}; medians of one run.{copy}"
-    )
+def _paragraph(document: Document, content: dict[str, Any]) -> str:
+    """The machine that the numbers belong to, and of an H200's run what became of the package and its tests."""
+    copy = f" A copy moves {document.copy / 1e9:,.0f} GB/s (read and written)." if document.copy else ""
+    if "steps" not in content:
+        run = content.get("machine_info") or content["run"]
+        return f"**{document.name}**: torch {run['torch']}, Python {run['python']}; medians of one run.{copy}"
 
-
-def machine_name(document: dict[str, Any]) -> str:
-    """In a few words."""
-    if "steps" in document:
-        return _gpu(document).get("name", "no GPU")
-    run = document.get("machine_info") or document["run"]
-    return f"{run['processor']}, {run['threads']} threads, {run['instruction_set']}"
-
-
-def _short_tables(document: dict[str, Any]) -> Iterator[str]:
-    operators = short_table(groups_of(document))
-    if operators:
-        yield operators
-    steps = document.get("steps", {})
-    yield from map(decoding_tables, decoding_of(document))
-    yield from map(training_table, results_with("training", document))
-    missing = [
-        f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
-        for name, step in steps.items()
-        if step["status"] != "ok"
-    ]
-    if missing:
-        yield f"Not complete: {', '.join(missing)}."
-
-
-def on_a_gpu(document: dict[str, Any]) -> bool:
-    """Whether a document's numbers are a GPU's."""
-    return bool(_gpu(document) or document.get("run", {}).get("gpu"))
-
-
-def _gpu(document: dict[str, Any]) -> dict[str, Any]:
-    return document.get("machine", {}).get("gpu") or {}
-
-
-def _h200_paragraph(document: dict[str, Any], copy: str) -> str:
-    machine, steps, gpu = document["machine"], document["steps"], _gpu(document)
-    versions = [f"driver {gpu['driver_version']}"] if gpu.get("driver_version") else []
+    machine, steps = content["machine"], content["steps"]
+    driver = (machine.get("gpu") or {}).get("driver_version")
+    versions = [f"driver {driver}"] if driver else []
     versions += [f"{name} {machine[name]}" for name in ("torch", "nvcc", "transformers") if machine.get(name)]
     if machine.get("revision"):
         versions.append(f"revision {machine['revision'][:10]}{'' if machine.get('revision_is_clean') else ', changed'}")
-    quick = " A quick run: sizes too small to mean anything." if document.get("quick") else ""
+    quick = " A quick run: sizes too small to mean anything." if content.get("quick") else ""
     install = steps.get("install", {})
     installed = f"Installed in {install['seconds']:.0f} s." if install.get("status") == "ok" else "Not installed anew."
     tested = [f"{name}: {_counts(steps[step])}." for step, name in _TESTS.items() if steps.get(step, {}).get("result")]
     tests = " ".join(tested or ["GPU tests: not run."])
-    return f"**{gpu.get('name', 'no GPU')}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
+    return f"**{document.name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
 
 
 def _counts(step: dict[str, Any]) -> str:
