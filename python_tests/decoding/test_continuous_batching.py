@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from python_tests.decoding.conftest import RAGGED
-from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, DualCache, TopK, decode, decode_stream
+from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, DualCache, Prophet, SchED, TopK, decode, decode_stream
 
 CONFIG = DecodeConfig(
     gen_length=12, block_length=4, policy=ConfidenceThreshold(0.35), block_add_threshold=0.25, batch_size=3
@@ -45,7 +45,16 @@ def test_any_rows_may_finish_together(scripted_model, slow, batch_size):
 
 @pytest.mark.parametrize("transformer", ["llada"], indirect=True)
 @pytest.mark.parametrize("sync_every", [3, 20])
-@pytest.mark.parametrize("changes", [{}, {"policy": TopK(1), "block_add_threshold": 0.0}, {"stop_at_eos": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"policy": TopK(1), "block_add_threshold": 0.0},
+        {"stop_at_eos": False},
+        {"policy": Prophet(early=100.0, mid=0.0), "block_add_threshold": 1.0},  # everything in the fourth forward
+        {"policy": SchED(high=100.0, low=0.0, schedule="exp", rate=100.0), "block_add_threshold": 1.0},
+    ],
+)
 def test_looking_less_often_changes_nothing(transformer, sync_every, changes):
     for hide_future_blocks in (False, True):
         config = replace(CONFIG, hide_future_blocks=hide_future_blocks, temperature=1.0, **changes)

@@ -19,8 +19,11 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     columns, those of all sequences together. With a cache the sequences note the forwards that compute them as a whole.
     """
     config, sequences = batch.config, batch.sequences
-    # 1. Sizes. A forward adds at most one block, and has as many logits of each sequence as of the one that has most.
-    lengths = [_end_column(config, one, _visible_blocks(config, one) + ahead) for one in sequences]
+    # 1. Sizes. A forward has as many logits of each sequence as of the one that has most, and adds at most one block,
+    #    but for policies that may create all of them at once.
+    at_once = getattr(config.policy, "creates_all_blocks", False)
+    added = config.gen_length if ahead and at_once else ahead
+    lengths = [_end_column(config, one, _visible_blocks(config, one) + added) for one in sequences]
     padded = min(lengths) < max(lengths) or (ahead > 0 and config.hide_future_blocks)
     if batch.sees == "eligible":
         entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)

@@ -33,7 +33,13 @@ indexing by a mask). It must treat each row on its own: then results do not depe
 The policies of this package are frozen dataclasses with a name, `NamedPolicy`: `parse_policy("entropy:0.5")` makes
 one, `str(policy)` gives the text back, and `tad policies` lists all. Each file of this folder is imported, so a new
 policy is one new file. One whose choice is a rule of `tad_ext.ops.Selection` can be a `BySelection`: a kernel then
-applies it, and nothing runs in between.
+applies it, and nothing runs in between. By what they go:
+
+by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
+by_step.py        the number of the step
+neighbours.py     what stands beside a position
+remembering.py    earlier forwards
+early_commit.py   all positions together: everything is revealed once the model is sure enough
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class Prophet(
     length: Steps = 0
     steps: Steps = 0
     sees = "canvas"
+    creates_all_blocks: ClassVar[bool] = True
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by log-odds; accept the step's share, or all."""
@@ -89,6 +90,7 @@ class SchED(
     steps: Steps = 0
     order: Order = "entropy"
     sees = "masks"
+    creates_all_blocks: ClassVar[bool] = True
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """Score by the order; accept the step's share, or all."""
