@@ -10,8 +10,8 @@ import pytest
 
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.data.trajectory_metadata import TrajectoryMetadata
-from tad_ext.distillation.dataset import check_fits
 from tad_ext.distillation.trainer import shuffled
+from tad_ext.jobs.distill.run import check_fits
 from tad_ext.models.tokenizers import tokenizer_hash
 
 MASK = 99
