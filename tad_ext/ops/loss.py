@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import (
-    FLOATS,
-    check_between,
-    check_devices,
-    check_dtype,
-    check_fits,
-    check_logits,
-    check_none,
-    check_range,
-    check_shape,
-    expect,
-    outside,
-    values_may_be_read,
-)
-from .library import operator, register_fake
+from .checks import Call, expect, outside, values_may_be_read
+from .library import empty, operator, register_fakes
+from .reference import compute_dtype
 from .types import Count, TADLoss
 
 # Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU multiplies faster the more
@@ -32,21 +18,15 @@ from .types import Count, TADLoss
 _CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
 
 
-def _check_loss(call: Any) -> None:
-    _check_delta(call.delta)
-    check_devices(vars(call))
+def _check_loss(call: Call) -> None:
     student, teacher, labels = call.student_logits, call.teacher_logits, call.labels
-    check_logits(student, "student_logits")
-    _teacher(teacher, "teacher_logits", call.kl_weight)
+    *rows, vocabulary = student.shape
+    _check_options(call, "teacher_logits")
     if teacher is not None:
-        check_logits(teacher, "teacher_logits")
-        vocabulary = student.shape[-1]
-        check_fits(teacher.shape[-1] == vocabulary, teacher, "teacher_logits", f"a vocabulary of {vocabulary}")
-    _loss_options(call)
-    rows = student.shape[:-1]
-    flat = call.student_rows is not None or labels.dim() == 1
-    check_fits(flat or labels.shape == rows, labels, "labels", f"{list(rows)} like the rows of student_logits")
-    _loss_rows(call, student.shape[-1], rows.numel(), None if teacher is None else teacher.shape[:-1].numel())
+        call.check("teacher_logits", teacher.shape[-1] == vocabulary, f"a vocabulary of {vocabulary}")
+    fits = call.student_rows is not None or labels.dim() == 1 or list(labels.shape) == rows
+    call.check("labels", fits, f"{rows} like the rows of student_logits")
+    _check_rows(call, vocabulary, math.prod(rows), None if teacher is None else teacher.shape[:-1].numel())
 
 
 @operator(_check_loss)
@@ -136,24 +116,20 @@ def fused_tad_loss(
     return TADLoss(loss, ce, kl, near, distant)
 
 
-def _check_linear_loss(call: Any) -> None:
-    _check_delta(call.delta)
-    head, student, teacher = _weight_of_head(call.lm_head_weight), call.student_hidden, call.teacher_hidden
-    check_devices({**vars(call), "lm_head_weight": head})
-    check_logits(head, "lm_head_weight")
-    check_fits(head.dim() == 2, head, "lm_head_weight", "(vocabulary, D)")
-    _teacher(teacher, "teacher_hidden", call.kl_weight)
-    for name, hidden in (("student_hidden", student), ("teacher_hidden", teacher)):
-        if hidden is not None:
-            check_logits(hidden, name)
-            columns = head.shape[1]
-            check_fits(hidden.dim() == 2 and hidden.shape[1] == columns, hidden, name, f"(rows, {columns})")
-            if _autocast_dtype(student) is None:
-                check_dtype(hidden, name, head.dtype)
-    expect(call.chunk_rows is None or call.chunk_rows >= 1, f"chunk_rows is {call.chunk_rows}, expected >= 1")
-    call = SimpleNamespace(**vars(call), student_rows=None)
-    _loss_options(call)
-    _loss_rows(call, len(head), len(student), None if teacher is None else len(teacher))
+def _check_linear_loss(call: Call) -> None:
+    head = call.lm_head_weight = _weight_of_head(call.lm_head_weight)
+    call.student_rows = None
+    call.check_tensors()
+    call.check("lm_head_weight", head.dim() == 2, "(vocabulary, D)")
+    _check_options(call, "teacher_hidden")
+    teacher, columns = call.teacher_hidden, head.shape[1]
+    for name in ("student_hidden", "teacher_hidden"):
+        if (hidden := getattr(call, name)) is not None:
+            call.check(name, hidden.dim() == 2 and hidden.shape[1] == columns, f"(rows, {columns})")
+            if _autocast_dtype(call.student_hidden) is None:
+                call.check_dtype(name, head.dtype)
+    call.check("chunk_rows", call.chunk_rows is None or call.chunk_rows >= 1, "an integer >= 1")
+    _check_rows(call, len(head), len(call.student_hidden), None if teacher is None else len(teacher))
 
 
 @operator(_check_linear_loss)
@@ -253,50 +229,42 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     return head.weight
 
 
-def _teacher(teacher: Tensor | None, name: str, kl_weight: float) -> None:
-    expect(teacher is not None or kl_weight == 0, f"{name} is None, expected rows because kl_weight is {kl_weight}")
-
-
-def _loss_options(call: Any) -> None:
-    expect(call.delta >= 0, f"delta is {call.delta}, expected an integer >= 0")
-    check_between(1e-6, call.temperature, 1e6, "temperature")
+def _check_options(call: Call, teacher: str) -> None:
+    """What both losses take beside what they read."""
+    _check_delta(call.delta)
+    call.check("delta", call.delta >= 0, "an integer >= 0")
+    call.check("temperature", 1e-6 <= call.temperature <= 1e6, "1e-6 <= value <= 1e6")
     for name in ("ce_weight", "kl_weight"):
-        expect(math.isfinite(getattr(call, name)), f"{name} is {getattr(call, name)}, expected a finite number")
-    labels, steps, entries = call.labels, call.steps_to_reveal, call.labels.numel()
-    check_dtype(labels, "labels", torch.int64)
-    check_shape(steps, "steps_to_reveal", torch.int64, labels.shape)
-    choice = {"student_rows": (torch.int64,), "teacher_rows": (torch.int64,), "row_weight": FLOATS}
-    for name, dtypes in choice.items():
-        given = getattr(call, name)
-        if given is not None:
-            check_dtype(given, name, *dtypes)
-            check_fits(given.numel() == entries, given, name, f"{entries} elements, one per entry")
+        call.check(name, math.isfinite(getattr(call, name)), "a finite number")
+    given = getattr(call, teacher) is not None
+    call.check(teacher, given or call.kl_weight == 0, f"rows because kl_weight is {call.kl_weight}")
+    call.check_shape("steps_to_reveal", call.labels.shape)
+    entries = call.labels.numel()
+    for name in ("student_rows", "teacher_rows", "row_weight"):
+        choice = getattr(call, name)
+        call.check(name, choice is None or choice.numel() == entries, f"{entries} elements, one per entry")
     for name in ("near_count", "distant_count"):
         count = getattr(call, name)
         if isinstance(count, Tensor):
-            check_fits(count.numel() == 1, count, name, "a 0-d tensor")
+            call.check(name, count.numel() == 1, "a 0-d tensor")
             count = count.item() if values_may_be_read(count) else None
-        expect(count is None or 0 <= count < math.inf, f"{name} is {count}, expected a finite number >= 0")
+        call.check(name, count is None or 0 <= count < math.inf, "a finite number >= 0")
 
 
-def _loss_rows(call: Any, vocabulary: int, student_rows: int, teacher_rows: int | None) -> None:
+def _check_rows(call: Call, vocabulary: int, student_rows: int, teacher_rows: int | None) -> None:
     """The rows there are fit the entries that read them, and labels are tokens. No teacher: None."""
-    labels, steps, entries = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.labels.numel()
-    for who, rows, named in (
-        ("student", student_rows, call.student_rows),
-        ("teacher", teacher_rows, call.teacher_rows),
-    ):
-        fits = named is not None or rows is None or rows == entries
-        expect(fits, f"the {who} has {rows} rows, expected {entries}, one per label, unless {who}_rows says which")
+    labels, steps = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1)
+    for who, rows in (("student", student_rows), ("teacher", teacher_rows)):
+        fits = getattr(call, f"{who}_rows") is not None or rows is None or rows == len(labels)
+        expect(fits, f"the {who} has {rows} rows, expected {len(labels)}, one per label, unless {who}_rows says which")
+    call.check_range("student_rows", 0, student_rows, "rows of student_logits")
     if not values_may_be_read(labels):
         return
-    near, distant = (steps >= 1) & (steps <= call.delta), steps > call.delta
-    check_none(near & outside(labels, 0, vocabulary), labels, "labels", f"0 <= label < {vocabulary} (the vocabulary)")
-    if call.student_rows is not None:
-        check_range(call.student_rows, "student_rows", 0, student_rows, "rows of student_logits")
+    wrong = (steps >= 1) & (steps <= call.delta) & outside(labels, 0, vocabulary)
+    call.check_none(wrong, "labels", f"0 <= label < {vocabulary} (the vocabulary)")
     if call.teacher_rows is not None and teacher_rows is not None:
-        wrong = distant & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
-        check_none(wrong, call.teacher_rows, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
+        wrong = (steps > call.delta) & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
+        call.check_none(wrong, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
@@ -322,40 +290,20 @@ def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
     return torch.full((), float(count), dtype=torch.float64, device=labels.device)
 
 
-def _real_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _fake_scalars(like: Tensor) -> tuple[Tensor, ...]:
+def _fake_scalars(like: Tensor) -> list[Tensor]:
     """loss, ce, kl, near_count, distant_count."""
-    real = [like.new_empty((), dtype=_real_dtype(like)) for _ in range(3)]
-    return (*real, like.new_empty((), dtype=torch.int64), like.new_empty((), dtype=torch.int64))
+    real, count = compute_dtype(like), torch.int64
+    return [like.new_empty((), dtype=dtype) for dtype in (real, real, real, count, count)]
 
 
-@register_fake("tad_loss")
-def _(student_logits: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    with_gradient = rest[-1]
-    return (*_fake_scalars(student_logits), student_logits.new_empty(student_logits.shape if with_gradient else (0,)))
-
-
-@register_fake("tad_loss_gradient")
-def _(grad_loss: Tensor, student_logits: Tensor, *rest: Any) -> Tensor:
-    return student_logits.new_empty(student_logits.shape)
-
-
-@register_fake("scale_gradient")
-def _(gradient: Tensor, grad_loss: Tensor) -> None:
-    pass
-
-
-@register_fake("linear_tad_loss")
-def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    hidden_grad, weight_grad = rest[-2:]
-    grad_hidden = student_hidden.new_empty(student_hidden.shape if hidden_grad else (0,))
-    grad_weight = lm_head_weight.new_empty(lm_head_weight.shape if weight_grad else (0,))
-    return (*_fake_scalars(student_hidden), grad_hidden, grad_weight)
-
-
-@register_fake("linear_tad_loss_backward")
-def _(grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(grad_hidden), torch.empty_like(grad_weight)
+register_fakes(
+    tad_loss=lambda call: (*_fake_scalars(call.student_logits), empty(call.student_logits, call.with_gradient)),
+    tad_loss_gradient=lambda call: empty(call.student_logits),
+    scale_gradient=lambda call: None,
+    linear_tad_loss=lambda call: (
+        *_fake_scalars(call.student_hidden),
+        empty(call.student_hidden, call.hidden_grad),
+        empty(call.lm_head_weight, call.weight_grad),
+    ),
+    linear_tad_loss_backward=lambda call: (torch.empty_like(call.grad_hidden), torch.empty_like(call.grad_weight)),
+)

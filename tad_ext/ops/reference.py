@@ -25,13 +25,12 @@ Result = TypeVar("Result")
 
 
 def _on_one_device(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The function behind the check of its tensors' devices; of an output head, that of its weight."""
+    """The function behind the check of its tensors' devices."""
     names = list(inspect.signature(function).parameters)
 
     @wraps(function)
     def checked(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
-        named = {**dict(zip(names, arguments)), **options}
-        check_devices({name: getattr(value, "weight", value) for name, value in named.items()})
+        check_devices({**dict(zip(names, arguments)), **options})
         return function(*arguments, **options)
 
     return checked
@@ -60,7 +59,7 @@ def fused_tad_loss(
     `recompute_gradient` means nothing here: autograd keeps what it needs.
     """
     student = student_logits.reshape(-1, student_logits.shape[-1])
-    student = student.to(_compute_dtype(student))
+    student = student.to(compute_dtype(student))
     labels, steps = labels.reshape(-1), steps_to_reveal.reshape(-1)
     entries = torch.arange(labels.numel(), device=labels.device)
     student_rows = entries if student_rows is None else student_rows.reshape(-1)
@@ -146,7 +145,7 @@ def masked_log_softmax(
     if mask is not None:
         rows = mask.reshape(-1).nonzero()[:, 0]
     chosen = flat if rows is None else flat[rows]
-    scaled = chosen.to(_compute_dtype(logits)) / temperature
+    scaled = chosen.to(compute_dtype(logits)) / temperature
     return scaled.log_softmax(-1).to(dtype or logits.dtype)
 
 
@@ -169,7 +168,7 @@ def token_statistics(
     padding = torch.zeros(shape, dtype=torch.bool, device=logits.device) if rows is None else rows < 0
     if rows is not None:
         flat = flat[rows.reshape(-1).clamp(min=0)]
-    x = flat.to(_compute_dtype(logits)).reshape(*shape, vocabulary)
+    x = flat.to(compute_dtype(logits)).reshape(*shape, vocabulary)
 
     valid = ~(x.isnan() | (x == torch.inf)).any(-1) & ~padding
     empty = (x == -torch.inf).all(-1)  # nothing is possible: confidence 0 and the largest uncertainty
@@ -227,7 +226,7 @@ def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = N
         logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], -torch.inf)
     if top_p < 1:
         ordered = logits.sort(dim=-1, descending=True).values
-        p = (ordered.to(_compute_dtype(logits)) / temperature).softmax(-1)
+        p = (ordered.to(compute_dtype(logits)) / temperature).softmax(-1)
         before = p.cumsum(-1) - p  # what those above it have together
         least = ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -361,7 +360,8 @@ def eligible_positions(
     return torch.stack([unfinished, eligible.sum(dim=1), masked.sum(dim=1)], dim=1)
 
 
-def _compute_dtype(logits: Tensor) -> torch.dtype:
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """That of sums and results: float64 for float64 logits, otherwise float32."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
