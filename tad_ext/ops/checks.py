@@ -6,6 +6,7 @@ that stands above the public one does, with the same errors.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -40,6 +41,13 @@ def expect(holds: bool, message: str, error: type[Exception] = ValueError) -> No
 class Call(SimpleNamespace):
     """The arguments of a call, by name, and checks that name them. A tensor that is missing passes, but for `check`."""
 
+    @classmethod
+    def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> Call:
+        """That of a function of this signature, with its defaults."""
+        bound = signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        return cls(**bound.arguments)
+
     def check(self, name: str, holds: bool, expected: str, error: type[Exception] = ValueError) -> None:
         """An argument is as expected."""
         if not holds:
@@ -63,15 +71,12 @@ class Call(SimpleNamespace):
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in expected)
             expect(tensor.dtype in expected, f"{name} has dtype {tensor.dtype}, expected {names}", TypeError)
 
-    def check_shape(self, name: str, shape: Sequence[int]) -> None:
-        """Exactly this shape."""
-        self.check(name, list(getattr(self, name).shape) == list(shape), str(list(shape)))
-
-    def check_writable(self, name: str, shape: Sequence[int]) -> None:
-        """The same of a tensor that is written: contiguous."""
-        self.check_shape(name, shape)
+    def check_shape(self, name: str, shape: Sequence[int], *, written: bool = False) -> None:
+        """Exactly this shape; contiguous where it is written."""
         tensor = getattr(self, name)
-        expect(tensor.is_contiguous(), f"{name} has strides {tensor.stride()}, expected it contiguous")
+        self.check(name, list(tensor.shape) == list(shape), str(list(shape)))
+        fits = tensor.is_contiguous() or not written
+        expect(fits, f"{name} has strides {tensor.stride()}, expected it contiguous")
 
     def check_expandable(self, name: str, shape: Sequence[int]) -> None:
         """The tensor can be expanded to `shape`."""

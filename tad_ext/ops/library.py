@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from . import reference
 from .checks import Call, check_devices, debugging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -58,9 +57,9 @@ def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
                     ".`; after a change of torch install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch "
                     "reference instead."
                 )
-            bound = signature.bind(*arguments, **options)
-            bound.apply_defaults()
-            call = Call(**bound.arguments)
+            from . import reference  # not above: it has the signatures of the public functions
+
+            call = Call.bound(signature, *arguments, **options)
             call.check_tensors()
             check(call)
             return getattr(reference, function.__name__)(*arguments, **options)

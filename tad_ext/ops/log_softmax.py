@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .checks import FLOATS, Call
 from .library import empty, operator, register_fakes
-from .reference import compute_dtype
+from .types import compute_dtype
 
 
 def _check_mask(logits: Tensor, mask: Tensor, rows: Tensor | None) -> None:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .checks import Call, expect, outside, values_may_be_read
 from .library import empty, operator, register_fakes
-from .reference import compute_dtype
-from .types import Count, TADLoss
+from .types import Count, TADLoss, compute_dtype
 
 # Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU multiplies faster the more
 # rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to 14 % less than 256, and 2,048 hardly
@@ -19,14 +18,13 @@ _CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
 
 
 def _check_loss(call: Call) -> None:
-    student, teacher, labels = call.student_logits, call.teacher_logits, call.labels
-    *rows, vocabulary = student.shape
-    _check_options(call, "teacher_logits")
-    if teacher is not None:
-        call.check("teacher_logits", teacher.shape[-1] == vocabulary, f"a vocabulary of {vocabulary}")
+    teacher, labels, (*rows, vocabulary) = call.teacher_logits, call.labels, call.student_logits.shape
+    teacher_rows = None if teacher is None else teacher.shape[:-1].numel()
+    _check_entries(call, vocabulary, math.prod(rows), "teacher_logits", teacher_rows)
+    fits = teacher is None or teacher.shape[-1] == vocabulary
+    call.check("teacher_logits", fits, f"a vocabulary of {vocabulary} like student_logits")
     fits = call.student_rows is not None or labels.dim() == 1 or list(labels.shape) == rows
     call.check("labels", fits, f"{rows} like the rows of student_logits")
-    _check_rows(call, vocabulary, math.prod(rows), None if teacher is None else teacher.shape[:-1].numel())
 
 
 @operator(_check_loss)
@@ -59,9 +57,8 @@ def fused_tad_loss(
     logits that are NaN or inf: a side of weight 0 adds nothing to `loss`, though its part is reported as it is (NaN or
     inf, too); an entry of row weight 0 adds nothing to its part, but is counted.
 
-    Loss and gradient come from one visit of the logits; nothing of their size is allocated but the gradient. (Only
-    logits whose rows are not evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and
-    `student_rows` instead.)
+    One visit of the logits gives loss and gradient, and nothing else of their size is allocated. (Logits whose rows are
+    not evenly spaced, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
     Results have the same bits at any number of threads, and run after run. On a GPU nothing waits for the device, so
     indices are not checked: an entry whose label or row does not exist has a NaN loss. TAD_EXT_DEBUG=1 checks them.
 
@@ -98,38 +95,27 @@ def fused_tad_loss(
     needs_gradient = torch.is_grad_enabled() and student_logits.requires_grad
     in_forward = needs_gradient and not recompute_gradient and not torch.compiler.is_compiling()
     loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
-        student_logits,
-        None if teacher_logits is None else teacher_logits.detach(),
-        labels,
-        steps_to_reveal,
-        delta,
-        ce_weight,
-        kl_weight,
-        temperature,
-        None if row_weight is None else row_weight.detach(),
-        student_rows,
-        teacher_rows,
-        _count_tensor(near_count, labels),
-        _count_tensor(distant_count, labels),
-        in_forward,
-    )
+        student_logits, None if teacher_logits is None else teacher_logits.detach(), student_rows,
+        labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
+        None if row_weight is None else row_weight.detach(), teacher_rows,
+        _count_tensor(near_count, labels), _count_tensor(distant_count, labels), in_forward,
+    )  # fmt: skip
     return TADLoss(loss, ce, kl, near, distant)
 
 
 def _check_linear_loss(call: Call) -> None:
     head = call.lm_head_weight = _weight_of_head(call.lm_head_weight)
-    call.student_rows = None
+    student, teacher, call.student_rows = call.student_hidden, call.teacher_hidden, None
     call.check_tensors()
     call.check("lm_head_weight", head.dim() == 2, "(vocabulary, D)")
-    _check_options(call, "teacher_hidden")
-    teacher, columns = call.teacher_hidden, head.shape[1]
-    for name in ("student_hidden", "teacher_hidden"):
-        if (hidden := getattr(call, name)) is not None:
-            call.check(name, hidden.dim() == 2 and hidden.shape[1] == columns, f"(rows, {columns})")
-            if _autocast_dtype(call.student_hidden) is None:
+    for name, hidden in (("student_hidden", student), ("teacher_hidden", teacher)):
+        if hidden is not None:
+            fits = hidden.dim() == 2 and hidden.shape[1] == head.shape[1]
+            call.check(name, fits, f"(rows, {head.shape[1]}) to go with lm_head_weight")
+            if _autocast_dtype(student) is None:
                 call.check_dtype(name, head.dtype)
     call.check("chunk_rows", call.chunk_rows is None or call.chunk_rows >= 1, "an integer >= 1")
-    _check_rows(call, len(head), len(call.student_hidden), None if teacher is None else len(teacher))
+    _check_entries(call, len(head), len(student), "teacher_hidden", None if teacher is None else len(teacher))
 
 
 @operator(_check_linear_loss)
@@ -186,26 +172,14 @@ def fused_linear_tad_loss(
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
     if chunk_rows is None:
         chunk_rows = _default_chunk_rows(lm_head_weight)
+    # Gradients, the last two, are asked for where the operator is differentiated: under vmap tensors do not show here
+    # whether they require one.
     loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
-        student_hidden,
-        None if teacher_hidden is None else teacher_hidden.detach(),
-        lm_head_weight,
-        labels,
-        steps_to_reveal,
-        delta,
-        ce_weight,
-        kl_weight,
-        temperature,
-        None if row_weight is None else row_weight.detach(),
-        teacher_rows,
-        _count_tensor(near_count, labels),
-        _count_tensor(distant_count, labels),
-        chunk_rows,
-        # Gradients are asked for where the operator is differentiated: under vmap tensors do not show here whether they
-        # require one.
-        False,
-        False,
-    )
+        student_hidden, None if teacher_hidden is None else teacher_hidden.detach(), lm_head_weight,
+        labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
+        None if row_weight is None else row_weight.detach(), teacher_rows,
+        _count_tensor(near_count, labels), _count_tensor(distant_count, labels), chunk_rows, False, False,
+    )  # fmt: skip
     return TADLoss(loss, ce, kl, near, distant)
 
 
@@ -229,17 +203,17 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     return head.weight
 
 
-def _check_options(call: Call, teacher: str) -> None:
-    """What both losses take beside what they read."""
+def _check_entries(call: Call, vocabulary: int, student_rows: int, teacher: str, teacher_rows: int | None) -> None:
+    """What both losses are told of their entries fits the rows there are. No teacher: None."""
     _check_delta(call.delta)
     call.check("delta", call.delta >= 0, "an integer >= 0")
     call.check("temperature", 1e-6 <= call.temperature <= 1e6, "1e-6 <= value <= 1e6")
     for name in ("ce_weight", "kl_weight"):
         call.check(name, math.isfinite(getattr(call, name)), "a finite number")
-    given = getattr(call, teacher) is not None
-    call.check(teacher, given or call.kl_weight == 0, f"rows because kl_weight is {call.kl_weight}")
+    needed = call.kl_weight != 0
+    call.check(teacher, not needed or teacher_rows is not None, f"rows because kl_weight is {call.kl_weight}")
     call.check_shape("steps_to_reveal", call.labels.shape)
-    entries = call.labels.numel()
+    labels, steps, entries = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.labels.numel()
     for name in ("student_rows", "teacher_rows", "row_weight"):
         choice = getattr(call, name)
         call.check(name, choice is None or choice.numel() == entries, f"{entries} elements, one per entry")
@@ -249,14 +223,9 @@ def _check_options(call: Call, teacher: str) -> None:
             call.check(name, count.numel() == 1, "a 0-d tensor")
             count = count.item() if values_may_be_read(count) else None
         call.check(name, count is None or 0 <= count < math.inf, "a finite number >= 0")
-
-
-def _check_rows(call: Call, vocabulary: int, student_rows: int, teacher_rows: int | None) -> None:
-    """The rows there are fit the entries that read them, and labels are tokens. No teacher: None."""
-    labels, steps = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1)
     for who, rows in (("student", student_rows), ("teacher", teacher_rows)):
-        fits = getattr(call, f"{who}_rows") is not None or rows is None or rows == len(labels)
-        expect(fits, f"the {who} has {rows} rows, expected {len(labels)}, one per label, unless {who}_rows says which")
+        fits = getattr(call, f"{who}_rows") is not None or rows is None or rows == entries
+        expect(fits, f"the {who} has {rows} rows, expected {entries}, one per label, unless {who}_rows says which")
     call.check_range("student_rows", 0, student_rows, "rows of student_logits")
     if not values_may_be_read(labels):
         return

@@ -43,17 +43,8 @@ def unmask_step(
     if isinstance(statistics, Tensor):
         suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
         statistics = token_statistics(statistics, suppress_tokens=suppress)
-    score, accept = policy(statistics, state)
-    return commit_reveal(
-        canvas,
-        *state.tensors,
-        statistics.token,
-        score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
-        accept & statistics.valid,
-        top_tokens=statistics.top_token,
-        mask_token_id=mask_token_id,
-        **state.schedule,
-    )
+    answer = policy(statistics, state)
+    return commit_reveal(canvas, **state.to_commit(statistics, *answer), mask_token_id=mask_token_id)
 
 
 def _check_blocks(call: Call) -> None:
@@ -71,9 +62,9 @@ def _check_canvases(call: Call) -> None:
     for name in ("block_add_threshold", "decoded_token_threshold"):
         call.check(name, 0 <= getattr(call, name) <= 1, "0 <= value <= 1")
     for name in ("canvas", "reveal_step"):
-        call.check_writable(name, (batch, length))
+        call.check_shape(name, (batch, length), written=True)
     for name in ("forwards", "blocks", "done"):
-        call.check_writable(name, (batch,))
+        call.check_shape(name, (batch,), written=True)
     call.check_shape("positions", (batch, call.positions.shape[1]))
     call.check("eos_token_ids", len(call.eos_token_ids) <= _MAX_EOS_TOKENS, f"at most {_MAX_EOS_TOKENS} ids")
     call.check_range("positions", -1, length, "columns of the canvas, -1 for padding")
@@ -154,23 +145,10 @@ def commit_reveal(
         (B, W) bool: the entries that were revealed.
     """
     return torch.ops.tad_ext.commit_reveal(
-        canvas,
-        reveal_step,
-        forwards,
-        blocks,
-        done,
-        positions,
-        tokens,
-        tokens if top_tokens is None else top_tokens,
-        score,
-        accept,
-        block_length,
-        block_add_threshold,
-        decoded_token_threshold,
-        forced_progress,
-        mask_token_id,
-        list(eos_token_ids),
-    )
+        canvas, reveal_step, forwards, blocks, done, positions,
+        tokens, tokens if top_tokens is None else top_tokens, score, accept,
+        block_length, block_add_threshold, decoded_token_threshold, forced_progress, mask_token_id, list(eos_token_ids),
+    )  # fmt: skip
 
 
 def _check_select(call: Call) -> None:
@@ -219,30 +197,19 @@ def select_reveal(
         ValueError, TypeError: as the three functions, naming the argument.
     """
     *statistics, revealed = torch.ops.tad_ext.select_reveal(
-        canvas,
-        *state.tensors,
-        logits,
-        selection.rule,
-        float(selection.value),
-        float(temperature),
-        suppress_tokens,
-        seeds,
-        offsets,
-        state.block_length,
-        state.block_add_threshold,
-        state.decoded_token_threshold,
-        state.forced_progress,
-        mask_token_id,
-        list(state.eos_token_ids),
-    )
+        canvas, *state.tensors, logits, selection.rule, float(selection.value),
+        float(temperature), suppress_tokens, seeds, offsets,
+        state.block_length, state.block_add_threshold, state.decoded_token_threshold, state.forced_progress,
+        mask_token_id, list(state.eos_token_ids),
+    )  # fmt: skip
     no_queries = logits.new_empty((*revealed.shape, 0))
     return TokenStatistics._make([*statistics, no_queries]), revealed
 
 
 def _check_eligible(call: Call) -> None:
     _check_blocks(call)
-    call.check_writable("canvas", call.canvas.shape)
-    call.check_writable("positions", call.canvas.shape)
+    call.check_shape("canvas", call.canvas.shape, written=True)
+    call.check_shape("positions", call.canvas.shape, written=True)
     call.check_shape("blocks", call.canvas.shape[:1])
 
 
