@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,9 +55,22 @@ class Call(SimpleNamespace):
             found = f"has shape {list(value.shape)}" if isinstance(value, Tensor) and value.dim() else f"is {value!r}"
             raise error(f"{name} {found}, expected {expected}")
 
+    def check_devices(self) -> None:
+        """All tensors are on the first one's device; of a module, such as an output head, its weight.
+
+        Where one is a meta tensor PyTorch takes the whole call, or a part of it, for one without numbers: what comes
+        back would be memory that nobody has written.
+        """
+        values = {name: getattr(value, "weight", value) for name, value in vars(self).items()}
+        devices = {name: value.device for name, value in values.items() if isinstance(value, Tensor)}
+        first = next(iter(devices))
+        for name, device in devices.items():
+            if device != devices[first] and not (name in _ALSO_ON_CPU and device.type == "cpu"):
+                raise ValueError(f"{name} is on {device}, expected {devices[first]} like {first}")
+
     def check_tensors(self) -> None:
         """All tensors are on one device and of the dtype that their names stand for; logits have a vocabulary."""
-        check_devices(vars(self))
+        self.check_devices()
         for name, dtypes in _DTYPES.items():
             self.check_dtype(name, *dtypes)
         for name in _LOGITS:
@@ -93,21 +106,6 @@ class Call(SimpleNamespace):
         """None of a tensor's elements is wrong; or else the first of them is named."""
         for index in wrong.reshape(-1).nonzero()[:1, 0].tolist():
             raise ValueError(f"{name}[{index}] is {getattr(self, name).reshape(-1)[index]}, expected {expected}")
-
-
-def check_devices(arguments: Mapping[str, Any]) -> None:
-    """All tensors among a function's arguments are on the first one's device, or else a ValueError. Of a module, such
-    as an output head, its weight.
-
-    Where one is a meta tensor PyTorch takes the whole call, or a part of it, for one without numbers: what comes back
-    would be memory that nobody has written.
-    """
-    values = {name: getattr(value, "weight", value) for name, value in arguments.items()}
-    devices = {name: value.device for name, value in values.items() if isinstance(value, Tensor)}
-    first = next(iter(devices))
-    for name, device in devices.items():
-        if device != devices[first] and not (name in _ALSO_ON_CPU and device.type == "cpu"):
-            raise ValueError(f"{name} is on {device}, expected {devices[first]} like {first}")
 
 
 def outside(values: Tensor, low: int, high: int) -> Tensor:

@@ -7,13 +7,13 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from .checks import Call, check_devices, debugging
+from .checks import Call, debugging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,17 +69,17 @@ def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
     return decide
 
 
-def register_fakes(**fakes: Callable[[Any], Tensor | Sequence[Tensor] | None]) -> None:
+def register_fakes(**fakes: Callable[[Call], Tensor | Sequence[Tensor] | None]) -> None:
     """Registers fake kernels by the operators' names: what results would be, for meta tensors and for compilers that
     trace. Each is a function of the arguments, by name, and stands behind the check of their devices.
     """
     for name, fake in fakes.items() if _module is not None else ():
         names = [argument.name for argument in getattr(torch.ops.tad_ext, name).default._schema.arguments]
 
-        def checked(*values: Any, names: list[str] = names, fake: Callable[[Any], Any] = fake) -> Any:
-            arguments = dict(zip(names, values))
-            check_devices(arguments)
-            return fake(SimpleNamespace(**arguments))
+        def checked(*values: Any, names: list[str] = names, fake: Callable[[Call], Any] = fake) -> Any:
+            call = Call(**dict(zip(names, values)))
+            call.check_devices()
+            return fake(call)
 
         torch.library.register_fake(f"tad_ext::{name}", checked)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -61,7 +59,7 @@ def masked_log_softmax(
     return torch.ops.tad_ext.masked_log_softmax(logits, rows, temperature, dtype or logits.dtype)[0]
 
 
-def _fake(call: Any) -> tuple[Tensor, Tensor]:
+def _fake(call: Call) -> tuple[Tensor, Tensor]:
     logits, vocabulary = call.logits, call.logits.shape[-1]
     count = logits.numel() // vocabulary if call.rows is None else call.rows.shape[0]
     normalizers = logits.new_empty((count, 2), dtype=compute_dtype(logits))

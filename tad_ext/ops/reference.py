@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from . import log_softmax, loss, reveal, statistics
-from .checks import Call, check_devices
+from .checks import Call
 from .philox import gumbel_noise
 from .selection import select
 from .types import Count, TADLoss, TokenStatistics, compute_dtype
@@ -27,15 +27,15 @@ Result = TypeVar("Result")
 
 def _meaning_of(
     public: Callable[Parameters, Result],
-) -> Callable[[Callable[[Any], Result]], Callable[Parameters, Result]]:
+) -> Callable[[Callable[[Call], Result]], Callable[Parameters, Result]]:
     """Makes of a function of a call, whose arguments it has by name, one that is called as the public one is."""
     signature = inspect.signature(public)
 
-    def decide(function: Callable[[Any], Result]) -> Callable[Parameters, Result]:
+    def decide(function: Callable[[Call], Result]) -> Callable[Parameters, Result]:
         @wraps(public)
         def meaning(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
             call = Call.bound(signature, *arguments, **options)
-            check_devices(vars(call))
+            call.check_devices()
             return function(call)
 
         return meaning
@@ -44,19 +44,18 @@ def _meaning_of(
 
 
 @_meaning_of(loss.fused_tad_loss)
-def fused_tad_loss(call: Any) -> TADLoss:
+def fused_tad_loss(call: Call) -> TADLoss:
     """`recompute_gradient` means nothing here: autograd keeps what it needs."""
-    return _partitioned_loss(call, call.student_logits, call.teacher_logits, call.student_rows)
+    return _partitioned_loss(call, call.student_logits, call.teacher_logits)
 
 
-def _partitioned_loss(
-    call: Any, student_logits: Tensor, teacher_logits: Tensor | None, student_rows: Tensor | None
-) -> TADLoss:
+def _partitioned_loss(call: Call, student_logits: Tensor, teacher_logits: Tensor | None) -> TADLoss:
     """Cross-entropy on near entries plus KL(teacher || student) on distant ones."""
     student = student_logits.reshape(-1, student_logits.shape[-1])
     student = student.to(compute_dtype(student))
     labels, steps, temperature = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.temperature
     entries = torch.arange(labels.numel(), device=labels.device)
+    student_rows = getattr(call, "student_rows", None)
     student_rows = entries if student_rows is None else student_rows.reshape(-1)
     teacher_rows = entries if call.teacher_rows is None else call.teacher_rows.reshape(-1)
     weight = torch.ones_like(steps, dtype=student.dtype)
@@ -86,7 +85,7 @@ def _partitioned_loss(
 
 
 @_meaning_of(loss.fused_linear_tad_loss)
-def fused_linear_tad_loss(call: Any) -> TADLoss:
+def fused_linear_tad_loss(call: Call) -> TADLoss:
     """The logits exist as a whole: `chunk_rows` means nothing here."""
     hidden, teacher_hidden, head = call.student_hidden, call.teacher_hidden, call.lm_head_weight
     steps = call.steps_to_reveal
@@ -98,11 +97,11 @@ def fused_linear_tad_loss(call: Any) -> TADLoss:
         adds &= call.row_weight.reshape(-1) != 0
     logits = torch.cat([hidden[adds] @ weight.T, hidden[~adds].detach() @ weight.detach().T])
     in_order = (~adds).to(torch.int8).argsort(stable=True).argsort()
-    return _partitioned_loss(call, logits[in_order], teacher_logits, student_rows=None)
+    return _partitioned_loss(call, logits[in_order], teacher_logits)
 
 
 @_meaning_of(log_softmax.masked_log_softmax)
-def masked_log_softmax(call: Any) -> Tensor:
+def masked_log_softmax(call: Call) -> Tensor:
     """`log_softmax(logits[mask] / temperature)`, (N, V)."""
     logits, rows = call.logits, call.rows
     flat = logits.reshape(-1, logits.shape[-1])
@@ -114,7 +113,7 @@ def masked_log_softmax(call: Any) -> Tensor:
 
 
 @_meaning_of(statistics.token_statistics)
-def token_statistics(call: Any) -> TokenStatistics:
+def token_statistics(call: Call) -> TokenStatistics:
     """Token, confidence, runner-up, margin, entropy and logsumexp of each row."""
     logits, rows, temperature, query_tokens = call.logits.detach(), call.rows, call.temperature, call.query_tokens
     vocabulary = logits.shape[-1]
@@ -172,7 +171,7 @@ def token_statistics(call: Any) -> TokenStatistics:
 
 
 @_meaning_of(statistics.truncate_logits)
-def truncate_logits(call: Any) -> Tensor:
+def truncate_logits(call: Call) -> Tensor:
     """The most probable tokens of each row."""
     logits, top_k, top_p = call.logits.detach(), call.top_k, call.top_p
     if top_k is not None and top_k < logits.shape[-1]:
@@ -187,7 +186,7 @@ def truncate_logits(call: Any) -> Tensor:
 
 
 @_meaning_of(reveal.commit_reveal)
-def commit_reveal(call: Any) -> Tensor:
+def commit_reveal(call: Call) -> Tensor:
     """Writes one forward's chosen tokens and advances the block schedule."""
     canvas, blocks, block_length, mask_token_id = call.canvas, call.blocks, call.block_length, call.mask_token_id
     reveal_step, forwards, done, positions = call.reveal_step, call.forwards, call.done, call.positions
@@ -248,7 +247,7 @@ def commit_reveal(call: Any) -> Tensor:
 
 
 @_meaning_of(reveal.select_reveal)
-def select_reveal(call: Any) -> tuple[TokenStatistics, Tensor]:
+def select_reveal(call: Call) -> tuple[TokenStatistics, Tensor]:
     """Statistics, selection and reveals of one forward."""
     logits, state = call.logits, call.state
     entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
@@ -266,7 +265,7 @@ def select_reveal(call: Any) -> tuple[TokenStatistics, Tensor]:
 
 
 @_meaning_of(reveal.eligible_positions)
-def eligible_positions(call: Any) -> Tensor:
+def eligible_positions(call: Call) -> Tensor:
     """Eligible positions and counts of every canvas."""
     canvas, blocks, positions, block_length = call.canvas, call.blocks, call.positions, call.block_length
     columns = torch.arange(canvas.shape[1], device=canvas.device)

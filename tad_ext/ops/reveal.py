@@ -22,12 +22,7 @@ Policy = Callable[[TokenStatistics, DecodeState], tuple[Tensor, Tensor]]
 
 
 def unmask_step(
-    canvas: Tensor,
-    statistics: TokenStatistics | Tensor,
-    state: DecodeState,
-    policy: Policy,
-    *,
-    mask_token_id: int,
+    canvas: Tensor, statistics: TokenStatistics | Tensor, state: DecodeState, policy: Policy, *, mask_token_id: int
 ) -> Tensor:
     """One step of decoding: ask the policy which entries to reveal, write them to `canvas` and `state` in place.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,7 +124,7 @@ def empty_statistics(like: Tensor, shape: torch.Size) -> list[Tensor]:
     return [like.new_empty(shape, dtype=dtype) for dtype in dtypes]
 
 
-def _fake_statistics(call: Any) -> list[Tensor]:
+def _fake_statistics(call: Call) -> list[Tensor]:
     logits, queries = call.logits, call.query_tokens
     shape = logits.shape[:-1] if call.rows is None else call.rows.shape
     return [*empty_statistics(logits, shape), logits.new_empty((*shape, 0 if queries is None else queries.shape[-1]))]
