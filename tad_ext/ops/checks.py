@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,8 +37,15 @@ def expect(holds: bool, message: str, error: type[Exception] = ValueError) -> No
         raise error(message)
 
 
-class Call(SimpleNamespace):
+class Call:
     """The arguments of a call, by name, and checks that name them. A tensor that is missing passes, but for `check`."""
+
+    def __init__(self, **arguments: Any) -> None:  # no SimpleNamespace: torch.compile cannot trace it
+        vars(self).update(arguments)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @classmethod
     def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> Call:
