@@ -46,6 +46,7 @@ class Call:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     @classmethod
     def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> Call:
