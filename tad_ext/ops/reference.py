@@ -260,7 +260,9 @@ def select_reveal(call: Call) -> tuple[TokenStatistics, Tensor]:
         offsets=call.offsets,
     )
     answer = select(statistics, state, call.selection)
-    revealed = commit_reveal(call.canvas, **state.to_commit(statistics, *answer), mask_token_id=call.mask_token_id)
+    revealed = commit_reveal(
+        call.canvas, *state.tensors, **state.to_commit(statistics, *answer), mask_token_id=call.mask_token_id
+    )
     return statistics, revealed
 
 
