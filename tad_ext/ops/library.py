@@ -36,11 +36,9 @@ _module, _error = _load()
 
 
 def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
-    """Decides what serves calls of a public function, which itself calls a compiled operator.
-
-    Where that is loaded, the function as it is. Where TAD_EXT_REFERENCE is set, the function of this name in
-    `reference`, behind `check`, which comes after the checks of all tensors. Otherwise an ImportError says what is
-    missing.
+    """Decides what serves calls of a public function: where the compiled operators are loaded it does itself. Where
+    TAD_EXT_REFERENCE is set, its namesake in `reference` does, behind the checks of all tensors and then `check`.
+    Otherwise an ImportError says what is missing.
     """
 
     def decide(function: Function) -> Function:

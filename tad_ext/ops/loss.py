@@ -140,9 +140,8 @@ def fused_linear_tad_loss(
 
     Rows are worked through in chunks: logits of student and teacher in one product, then loss and, in the logits'
     place, their gradient, which is multiplied back to the hidden size at once. Gradients flow to `student_hidden`, and
-    to `lm_head_weight` if it requires one; they are computed in forward, at loss scale 1 in the dtype of
-    `student_hidden`, and only scaled in backward, so a loss scaler cannot rescue float16 gradients from underflow: use
-    bfloat16.
+    to `lm_head_weight` if it requires one. Forward computes them, of a loss of weight 1 in the dtype of
+    `student_hidden`; backward only scales them, too late for a loss scaler to rescue float16: use bfloat16.
 
     On the CPU loss and hidden gradient have the same bits at any batch size, chunk size and number of threads. On a GPU
     the matrix products are PyTorch's: the same bits run after run, but not from one chunk size to another.
@@ -150,15 +149,14 @@ def fused_linear_tad_loss(
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
         teacher_hidden: (M, D), a constant; read at distant entries only. None if `kl_weight` is 0.
-        lm_head_weight: (V, D), or the head itself, a `torch.nn.Linear` without bias. A head that is anything else, an
-            adapted one above all, is refused: only its weight would be used. (Of a weight nobody can tell where it is
-            from: pass the head where it might carry an adapter.)
-        labels: (N,) int64.
-        steps_to_reveal: (N,) int64.
-        teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
-            `teacher_hidden` need hold the distant rows only. Default: entry i reads row i. On a GPU, where nobody can
-            look at the entries, teacher logits are made for min(M, N) entries: pass the distant rows alone, and no
-            fewer rows than there are distant entries (those without one have a NaN loss).
+        lm_head_weight: (V, D), or the head itself, a `torch.nn.Linear` without bias. Any other head, an adapted one
+            above all, is refused: only its weight would be used. (A weight does not say where it is from: pass the head
+            where it might carry an adapter.)
+        labels, steps_to_reveal: (N,) int64.
+        teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that only distant
+            rows need be there. Default: entry i reads row i. On a GPU, where nobody can look at the entries, teacher
+            logits are made for min(M, N) of them: pass the distant rows alone, and no fewer than there are distant
+            entries (those without one have a NaN loss).
         chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 16 million
             logits, on a GPU 134 million.
 

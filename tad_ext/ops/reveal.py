@@ -124,16 +124,13 @@ def commit_reveal(
     6. A row is done when its canvas holds no mask.
 
     Args:
-        canvas: (B, G) int64, the generation region; written.
-        reveal_step: (B, G) int64; written.
+        canvas, reveal_step: (B, G) int64, of the generation region; written.
         forwards, blocks: (B,) int64; written.
         done: (B,) bool; written.
         positions: (B, W) int64, the canvas column of each entry, each at most once in a row, -1 for padding.
         tokens: (B, W) int64, never the mask token.
-        score: (B, W) float32.
-        accept: (B, W) bool.
-        top_tokens: (B, W) int64, the most probable tokens, where `tokens` are samples; never the mask token. Default:
-            `tokens`.
+        score, accept: (B, W) float32; (B, W) bool.
+        top_tokens: (B, W) int64, the most probable ones where `tokens` (the default) are samples; never the mask token.
         eos_token_ids: at most 16.
 
     Returns:

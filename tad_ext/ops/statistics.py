@@ -78,11 +78,10 @@ def token_statistics(
         ValueError, TypeError: wrong shapes, dtypes, devices, values or indices, naming the argument.
         NotImplementedError: a tangent in the logits, of forward-mode differentiation.
     """
-    return TokenStatistics(
-        *torch.ops.tad_ext.token_statistics(
-            logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
-        )
+    found = torch.ops.tad_ext.token_statistics(
+        logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
     )
+    return TokenStatistics(*found)
 
 
 def _check_truncation(call: Call) -> None:
@@ -97,10 +96,10 @@ def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = N
 
     The probabilities are those at `temperature` among the `top_k`. A token that ties with the last one taken stays.
     A row with NaN or +inf has no probabilities, and stays as `top_k` leaves it; where the last of `top_k` is NaN, that
-    is as it is. Nucleus sampling: Holtzman et al., arXiv 1904.09751.
+    is as it is. Nucleus sampling: Holtzman et al., arXiv 1904.09751. Not differentiable.
 
-    Nothing is sorted, and nothing waits for the device. Results have the same bits at any batch size and number of
-    threads, and run after run. Not differentiable.
+    Nothing is sorted, nothing waits for the device. The same bits at any batch size and number of threads, and run
+    after run.
 
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
