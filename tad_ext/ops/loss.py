@@ -11,11 +11,6 @@ from .checks import Call, expect, outside, values_may_be_read
 from .library import empty, operator, register_fakes
 from .types import Count, TADLoss, compute_dtype
 
-# Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU multiplies faster the more
-# rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to 14 % less than 256, and 2,048 hardly
-# less (docs/log.md). Its tiles have 128 rows.
-_CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
-
 
 def _check_loss(call: Call) -> None:
     teacher, labels, (*rows, vocabulary) = call.teacher_logits, call.labels, call.student_logits.shape
@@ -243,10 +238,11 @@ def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
 
 
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:
-    vocabulary = max(1, lm_head_weight.shape[0])
-    if lm_head_weight.device.type == "cpu":
-        return max(1, _CPU_CHUNK_ELEMENTS // vocabulary)
-    return max(1, _GPU_CHUNK_ELEMENTS // vocabulary // _GPU_TILE_ROWS) * _GPU_TILE_ROWS
+    """A GPU multiplies faster the more rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to
+    14 % less than 256, and 2,048 hardly less (docs/log.md). Its tiles have 128 rows.
+    """
+    logits, tile = (2**24, 1) if lm_head_weight.device.type == "cpu" else (2**27, 128)
+    return max(1, logits // max(1, lm_head_weight.shape[0]) // tile) * tile
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
