@@ -32,7 +32,7 @@ class TadEntries {
   void check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const;
 
   int64_t size() const { return labels_.numel(); }
-  at::IntArrayRef shape() const { return shape_; }
+  at::IntArrayRef shape() const { return shape_; }  // of the labels
   int64_t delta() const { return numbers_.delta; }
   const at::Tensor& steps() const { return steps_; }
 
