@@ -51,6 +51,8 @@ template <class... Arguments>
 void save_arguments(AutogradContext* ctx, const Arguments&... arguments) {
   variable_list tensors;
   c10::impl::GenericList numbers(c10::AnyType::get());
+  tensors.reserve(sizeof...(Arguments));
+  numbers.reserve(sizeof...(Arguments));
   const auto save = [&](const auto& argument) {
     using Argument = std::decay_t<decltype(argument)>;
     if constexpr (std::is_same_v<Argument, at::Tensor>) {
@@ -63,7 +65,7 @@ void save_arguments(AutogradContext* ctx, const Arguments&... arguments) {
   };
   (save(arguments), ...);
   ctx->save_for_backward(std::move(tensors));
-  ctx->saved_data["numbers"] = std::move(numbers);
+  if (!numbers.empty()) ctx->saved_data["numbers"] = std::move(numbers);
 }
 
 /// Calls an operator with `first` and, behind it, as many as it takes of the arguments that were kept.
@@ -71,7 +73,7 @@ template <class Result, class First, class... Arguments>
 Result call_saved(
     const c10::TypedOperatorHandle<Result(First, Arguments...)>& op, const AutogradContext& ctx,
     const variable_list& tensors, const at::Tensor& first) {
-  const c10::List<c10::IValue> numbers = ctx.saved_data.at("numbers").toList();
+  const auto numbers = ctx.saved_data.find("numbers");  // not there where none was kept
   size_t tensor = 0, number = 0;
   const auto next = [&]<class Argument>(std::type_identity<Argument>) -> Argument {
     if constexpr (std::is_same_v<Argument, at::Tensor>) {
@@ -80,7 +82,7 @@ Result call_saved(
       const at::Tensor& saved = tensors[tensor++];
       return saved.defined() ? OptionalTensor(saved) : std::nullopt;
     } else {
-      return numbers.get(number++).template to<Argument>();
+      return numbers->second.toListRef()[number++].template to<Argument>();
     }
   };
   const std::tuple<std::decay_t<Arguments>...> kept{next(std::type_identity<std::decay_t<Arguments>>())...};
