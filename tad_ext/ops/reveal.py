@@ -38,8 +38,9 @@ def unmask_step(
     if isinstance(statistics, Tensor):
         suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
         statistics = token_statistics(statistics, suppress_tokens=suppress)
-    answer = policy(statistics, state)
-    return commit_reveal(canvas, *state.tensors, **state.to_commit(statistics, *answer), mask_token_id=mask_token_id)
+    score, accept = policy(statistics, state)
+    choice = state.to_commit(statistics, score, accept)
+    return commit_reveal(canvas, *state.tensors, **choice, mask_token_id=mask_token_id)
 
 
 def _check_blocks(call: Call) -> None:
