@@ -46,12 +46,47 @@ variable_list gradients(std::initializer_list<std::pair<size_t, at::Tensor>> giv
   return all;
 }
 
-/// A tensor argument that may be missing, as autograd saves it, and back.
-inline at::Tensor or_undefined(const OptionalTensor& tensor) {
-  return tensor.value_or(at::Tensor());
+/// Keeps arguments of an operator for backward: tensors as autograd saves them, numbers beside them.
+template <class... Arguments>
+void save_arguments(AutogradContext* ctx, const Arguments&... arguments) {
+  variable_list tensors;
+  c10::impl::GenericList numbers(c10::AnyType::get());
+  tensors.reserve(sizeof...(Arguments));
+  numbers.reserve(sizeof...(Arguments));
+  const auto save = [&](const auto& argument) {
+    using Argument = std::decay_t<decltype(argument)>;
+    if constexpr (std::is_same_v<Argument, at::Tensor>) {
+      tensors.push_back(argument);
+    } else if constexpr (std::is_same_v<Argument, OptionalTensor>) {
+      tensors.push_back(argument.value_or(at::Tensor()));
+    } else {
+      numbers.push_back(argument);
+    }
+  };
+  (save(arguments), ...);
+  ctx->save_for_backward(std::move(tensors));
+  if (!numbers.empty()) ctx->saved_data["numbers"] = std::move(numbers);
 }
-inline OptionalTensor if_defined(const at::Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+
+/// Calls an operator with `first` and, behind it, as many as it takes of the arguments that were kept.
+template <class Result, class First, class... Arguments>
+Result call_saved(
+    const c10::TypedOperatorHandle<Result(First, Arguments...)>& op, const AutogradContext& ctx,
+    const variable_list& tensors, const at::Tensor& first) {
+  const auto numbers = ctx.saved_data.find("numbers");  // not there where none was kept
+  size_t tensor = 0, number = 0;
+  const auto next = [&]<class Argument>(std::type_identity<Argument>) -> Argument {
+    if constexpr (std::is_same_v<Argument, at::Tensor>) {
+      return tensors[tensor++];
+    } else if constexpr (std::is_same_v<Argument, OptionalTensor>) {
+      const at::Tensor& saved = tensors[tensor++];
+      return saved.defined() ? OptionalTensor(saved) : std::nullopt;
+    } else {
+      return numbers->second.toListRef()[number++].template to<Argument>();
+    }
+  };
+  const std::tuple<std::decay_t<Arguments>...> kept{next(std::type_identity<std::decay_t<Arguments>>())...};
+  return std::apply([&](const auto&... each) { return op.call(first, each...); }, kept);
 }
 
 bool requires_grad(const at::Tensor& tensor);

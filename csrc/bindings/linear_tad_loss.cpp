@@ -13,12 +13,12 @@
 namespace tad {
 
 TAD_SCHEMAS(m) {
-  m.def(
-      "linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, Tensor labels, "
-      "Tensor steps_to_reveal, int delta, float ce_weight, float kl_weight, float temperature, Tensor? row_weight, "
-      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count, int chunk_rows, bool hidden_grad, "
-      "bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, Tensor near_count, Tensor distant_count, "
-      "Tensor grad_hidden, Tensor grad_weight)");
+  const std::string loss =
+      std::string("linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, ") +
+      TadEntries::kSchema +
+      ", int chunk_rows, bool hidden_grad, bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, "
+      "Tensor near_count, Tensor distant_count, Tensor grad_hidden, Tensor grad_weight)";
+  m.def(loss.c_str());
   // The hidden states and the weight are arguments only so that double backward is noticed.
   m.def(
       "linear_tad_loss_backward(Tensor grad_loss, Tensor grad_hidden, Tensor grad_weight, Tensor student_hidden, "
@@ -104,24 +104,18 @@ TadLossArguments part_of(TadLossArguments a, int64_t begin, int64_t end) {
   return a;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_tad_loss(
+using LinearLossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+LinearLossResult linear_loss_of(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
-    const at::Tensor& labels, const at::Tensor& steps_to_reveal, int64_t delta, double ce_weight, double kl_weight,
-    double temperature, const OptionalTensor& row_weight, const OptionalTensor& teacher_rows,
-    const OptionalTensor& near_count, const OptionalTensor& distant_count, int64_t chunk_rows, bool hidden_grad,
-    bool weight_grad) {
+    const TadEntries& entries, int64_t chunk_rows, bool hidden_grad, bool weight_grad) {
   check_logits(lm_head_weight, "lm_head_weight");
   TORCH_CHECK_VALUE(
       lm_head_weight.dim() == 2, "lm_head_weight has shape ", lm_head_weight.sizes(), ", expected (vocabulary, D)");
   check_hidden(student_hidden, "student_hidden", lm_head_weight);
-  TORCH_CHECK_VALUE(
-      teacher_hidden || kl_weight == 0, "teacher_hidden is None, expected hidden rows because kl_weight is ",
-      kl_weight);
+  entries.check_teacher(teacher_hidden, "teacher_hidden");
   if (teacher_hidden) check_hidden(*teacher_hidden, "teacher_hidden", lm_head_weight);
   TORCH_CHECK_VALUE(chunk_rows >= 1, "chunk_rows is ", chunk_rows, ", expected an integer >= 1");
-  const TadEntries entries(
-      student_hidden, "student_hidden", labels, steps_to_reveal,
-      {delta, ce_weight, kl_weight, temperature, row_weight, std::nullopt, teacher_rows, near_count, distant_count});
   entries.check_rows(
       lm_head_weight.size(0), student_hidden.size(0),
       teacher_hidden ? std::optional(teacher_hidden->size(0)) : std::nullopt);
@@ -222,6 +216,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
       grad_weight.to(lm_head_weight.scalar_type())};
 }
 
+/// It as the dispatcher calls it: what TadEntries::of takes, one by one.
+template <class EntriesOf>
+struct LinearTadLossOperator;
+template <class... Entry>
+struct LinearTadLossOperator<TadEntries(const at::Tensor&, const char*, Entry...)> {
+  static LinearLossResult loss(
+      const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
+      Entry... entry, int64_t chunk_rows, bool hidden_grad, bool weight_grad) {
+    const TadEntries entries = TadEntries::of(student_hidden, "student_hidden", entry...);
+    return linear_loss_of(
+        student_hidden, teacher_hidden, lm_head_weight, entries, chunk_rows, hidden_grad, weight_grad);
+  }
+};
+using LinearTadLoss = LinearTadLossOperator<decltype(TadEntries::of)>;
+
 std::tuple<at::Tensor, at::Tensor> linear_tad_loss_backward(
     const at::Tensor& grad_loss, const at::Tensor& grad_hidden, const at::Tensor& grad_weight,
     const at::Tensor& student_hidden, const at::Tensor& lm_head_weight) {
@@ -234,19 +243,20 @@ std::tuple<at::Tensor, at::Tensor> linear_tad_loss_backward(
 
 class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunction> {
  public:
-  using Operator = decltype(linear_tad_loss);
+  using Operator = decltype(LinearTadLoss::loss);
   static constexpr const char* kName = "tad_ext::linear_tad_loss";
 
   template <class... Arguments>
-  static at::Tensor forward(AutogradContext* ctx, Signature<Operator>::Results* results, Arguments&... arguments) {
+  static at::Tensor forward(AutogradContext* ctx, LinearLossResult* results, Arguments&... arguments) {
     const auto all = std::tie(arguments...);
     const at::Tensor &student_hidden = std::get<0>(all), &lm_head_weight = std::get<2>(all);
-    bool &hidden_grad = std::get<14>(all), &weight_grad = std::get<15>(all);
+    constexpr size_t kLast = sizeof...(Arguments) - 1;
+    bool &hidden_grad = std::get<kLast - 1>(all), &weight_grad = std::get<kLast>(all);
     hidden_grad |= student_hidden.requires_grad();
     weight_grad |= lm_head_weight.requires_grad();
     *results = below<LinearTadLossFunction>(arguments...);
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({std::get<5>(*results), std::get<6>(*results), student_hidden, lm_head_weight});
+    save_arguments(ctx, std::get<5>(*results), std::get<6>(*results), student_hidden, lm_head_weight);
     ctx->saved_data["hidden_grad"] = hidden_grad;
     ctx->saved_data["weight_grad"] = weight_grad;
     return std::get<0>(*results);
@@ -255,8 +265,7 @@ class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunc
   static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
     if (!outer[0].defined()) return gradients<LinearTadLossFunction>();
     static const auto op = dispatched<decltype(linear_tad_loss_backward)>("tad_ext::linear_tad_loss_backward");
-    const variable_list saved = ctx->get_saved_variables();
-    const auto [grad_hidden, grad_weight] = op.call(outer[0], saved[0], saved[1], saved[2], saved[3]);
+    const auto [grad_hidden, grad_weight] = call_saved(op, *ctx, ctx->get_saved_variables(), outer[0]);
     return gradients<LinearTadLossFunction>(
         {{0, ctx->saved_data["hidden_grad"].toBool() ? grad_hidden : at::Tensor()},
          {2, ctx->saved_data["weight_grad"].toBool() ? grad_weight : at::Tensor()}});
@@ -266,7 +275,7 @@ class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunc
 }  // namespace
 
 TAD_KERNELS(m) {
-  m.impl("linear_tad_loss", linear_tad_loss);
+  m.impl("linear_tad_loss", LinearTadLoss::loss);
   m.impl("linear_tad_loss_backward", linear_tad_loss_backward);
 }
 

@@ -85,18 +85,14 @@ class LogSoftmaxFunction : public torch::autograd::Function<LogSoftmaxFunction> 
       double temperature, at::ScalarType dtype) {
     *results = below<LogSoftmaxFunction>(logits, rows, temperature, dtype);
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({logits, or_undefined(rows), std::get<1>(*results)});
-    ctx->saved_data["temperature"] = temperature;
+    save_arguments(ctx, logits, rows, /*normalizers=*/std::get<1>(*results), temperature);
     return std::get<0>(*results);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& outer) {
     if (!outer[0].defined()) return gradients<LogSoftmaxFunction>();
     static const auto op = dispatched<decltype(masked_log_softmax_backward)>("tad_ext::masked_log_softmax_backward");
-    const variable_list saved = ctx->get_saved_variables();
-    const double temperature = ctx->saved_data["temperature"].toDouble();
-    return gradients<LogSoftmaxFunction>(
-        {{0, op.call(outer[0], saved[0], if_defined(saved[1]), saved[2], temperature)}});
+    return gradients<LogSoftmaxFunction>({{0, call_saved(op, *ctx, ctx->get_saved_variables(), outer[0])}});
   }
 };
 

@@ -45,11 +45,11 @@ StatisticsResult select_reveal(
   TORCH_CHECK_VALUE(
       logits.numel() / logits.size(-1) == positions.numel(), "logits has shape ", logits.sizes(),
       ", expected a row for each of the ", positions.numel(), " positions");
+  StatisticsCall statistics(
+      logits, positions.sizes(), temperature, suppress_tokens, /*ascending=*/true, seeds, offsets);
   TORCH_CHECK_VALUE(
       !values_may_be_read(suppress_tokens) || suppress_tokens.eq(mask_token_id).any().item<bool>(),
       "suppress_tokens does not name the mask token ", mask_token_id, ": revealing a mask reveals nothing");
-  StatisticsCall statistics(
-      logits, positions.sizes(), temperature, suppress_tokens, /*ascending=*/true, seeds, offsets);
   const at::Tensor score = at::empty_like(statistics.confidence), accept = at::empty_like(statistics.valid);
   statistics.arguments.positions = reveal.arguments.positions;
   selection.value = value;

@@ -17,14 +17,22 @@ static at::Tensor denominator_tensor(const at::Tensor& given, const char* name, 
   return given.reshape({}).to(at::kDouble);
 }
 
-TadEntries::TadEntries(
+/// A row number for each entry, as the kernels want them.
+static OptionalTensor checked_rows(const OptionalTensor& rows, const char* name, const at::Tensor& labels) {
+  if (!rows) return std::nullopt;
+  check_int64(*rows, name);
+  check_same_device(*rows, name, labels, "labels");
+  check_count(*rows, name, labels.numel());
+  return flattened(rows);
+}
+
+TadEntries TadEntries::of(
     const at::Tensor& like, const char* like_name, const at::Tensor& labels, const at::Tensor& steps_to_reveal,
-    const LossOptions& options)
-    : options_(options) {
-  TORCH_CHECK_VALUE(options.delta >= 0, "delta is ", options.delta, ", expected an integer >= 0");
-  check_temperature(options.temperature);
-  for (const auto& [weight, name] :
-       {std::pair{options.ce_weight, "ce_weight"}, std::pair{options.kl_weight, "kl_weight"}})
+    int64_t delta, double ce_weight, double kl_weight, double temperature, const OptionalTensor& row_weight,
+    const OptionalTensor& teacher_rows, const OptionalTensor& near_count, const OptionalTensor& distant_count) {
+  TORCH_CHECK_VALUE(delta >= 0, "delta is ", delta, ", expected an integer >= 0");
+  check_temperature(temperature);
+  for (const auto& [weight, name] : {std::pair{ce_weight, "ce_weight"}, std::pair{kl_weight, "kl_weight"}})
     TORCH_CHECK_VALUE(std::isfinite(weight), name, " is ", weight, ", expected a finite number");
   check_int64(labels, "labels");
   check_same_device(labels, "labels", like, like_name);
@@ -33,39 +41,48 @@ TadEntries::TadEntries(
   TORCH_CHECK_VALUE(
       steps_to_reveal.sizes() == labels.sizes(), "steps_to_reveal has shape ", steps_to_reveal.sizes(), ", expected ",
       labels.sizes(), " like labels");
-  labels_ = labels.reshape({-1}).contiguous();
-  steps_ = steps_to_reveal.reshape({-1}).contiguous();
-  for (const auto& [rows, name] :
-       {std::pair{&options_.student_rows, "student_rows"}, std::pair{&options_.teacher_rows, "teacher_rows"}}) {
-    if (!*rows) continue;
-    check_int64(**rows, name);
-    check_same_device(**rows, name, like, like_name);
-    check_count(**rows, name, labels.numel());
-    *rows = flattened(*rows);
-  }
-  if (OptionalTensor& weight = options_.row_weight) {
+  TadEntries entries;
+  entries.numbers_.delta = delta;
+  entries.numbers_.ce_weight = ce_weight;
+  entries.numbers_.kl_weight = kl_weight;
+  entries.numbers_.temperature = temperature;
+  entries.shape_ = labels.sizes();
+  entries.labels_ = labels.reshape({-1}).contiguous();
+  entries.steps_ = steps_to_reveal.reshape({-1}).contiguous();
+  entries.teacher_rows_ = checked_rows(teacher_rows, "teacher_rows", labels);
+  if (row_weight) {
     TORCH_CHECK_TYPE(
-        weight->is_floating_point(), "row_weight has dtype ", weight->scalar_type(), ", expected floating point");
-    check_same_device(*weight, "row_weight", like, like_name);
-    check_count(*weight, "row_weight", labels.numel());
-    weight = weight->reshape({-1}).to(at::kDouble).contiguous();
+        row_weight->is_floating_point(), "row_weight has dtype ", row_weight->scalar_type(),
+        ", expected floating point");
+    check_same_device(*row_weight, "row_weight", like, like_name);
+    check_count(*row_weight, "row_weight", labels.numel());
+    entries.row_weight_ = row_weight->reshape({-1}).to(at::kDouble).contiguous();
   }
-  for (const auto& [count, name] :
-       {std::pair{&options_.near_count, "near_count"}, std::pair{&options_.distant_count, "distant_count"}})
-    if (*count) *count = denominator_tensor(**count, name, labels_);
+  if (near_count) entries.near_count_ = denominator_tensor(*near_count, "near_count", labels);
+  if (distant_count) entries.distant_count_ = denominator_tensor(*distant_count, "distant_count", labels);
+  return entries;
+}
+
+void TadEntries::choose_student_rows(const OptionalTensor& rows) {
+  student_rows_ = checked_rows(rows, "student_rows", labels_);
+}
+
+void TadEntries::check_teacher(const OptionalTensor& teacher, const char* name) const {
+  TORCH_CHECK_VALUE(
+      teacher || numbers_.kl_weight == 0, name, " is None, expected rows because kl_weight is ", numbers_.kl_weight);
 }
 
 void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optional<int64_t> teacher_rows) const {
   TORCH_CHECK_VALUE(
-      options_.student_rows || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
+      student_rows_ || size() == student_rows, "the student has ", student_rows, " rows, expected ", size(),
       ", one per label, unless student_rows says which");
   TORCH_CHECK_VALUE(
-      options_.teacher_rows || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
+      teacher_rows_ || !teacher_rows || size() == *teacher_rows, "the teacher has ", teacher_rows.value_or(0),
       " rows, expected ", size(), ", one per label, unless teacher_rows says which");
   if (!values_may_be_read(labels_)) return;
   TadEntries here = *this;
   for (at::Tensor* tensor : {&here.labels_, &here.steps_}) *tensor = tensor->cpu();
-  for (OptionalTensor* rows : {&here.options_.student_rows, &here.options_.teacher_rows})
+  for (OptionalTensor* rows : {&here.student_rows_, &here.teacher_rows_})
     if (*rows) *rows = (*rows)->cpu();
   const TadLossArguments a = here.arguments();
   for (int64_t i = 0; i < size(); ++i) {
@@ -86,42 +103,34 @@ void TadEntries::check_rows(int64_t vocabulary, int64_t student_rows, std::optio
 
 at::Tensor TadEntries::without_weight() const {
   at::Tensor result = steps_.le(0);
-  if (options_.ce_weight == 0) result.logical_or_(steps_.le(options_.delta));
-  if (options_.kl_weight == 0) result.logical_or_(steps_.gt(options_.delta));
-  if (options_.row_weight) result.logical_or_(options_.row_weight->eq(0));
+  if (numbers_.ce_weight == 0) result.logical_or_(steps_.le(numbers_.delta));
+  if (numbers_.kl_weight == 0) result.logical_or_(steps_.gt(numbers_.delta));
+  if (row_weight_) result.logical_or_(row_weight_->eq(0));
   return result.unsqueeze(1);
 }
 
 at::Tensor TadEntries::teacher_row_of_entries(int64_t begin, int64_t end) const {
-  return options_.teacher_rows ? options_.teacher_rows->slice(0, begin, end)
-                               : at::arange(begin, end, labels_.options());
+  return teacher_rows_ ? teacher_rows_->slice(0, begin, end) : at::arange(begin, end, labels_.options());
 }
 
 TadEntries TadEntries::reordered(const at::Tensor& order) const {
   TadEntries result = *this;
-  if (!options_.teacher_rows) result.options_.teacher_rows = order;
-  if (!options_.student_rows) result.options_.student_rows = order;
   for (at::Tensor* tensor : {&result.labels_, &result.steps_}) *tensor = tensor->index_select(0, order);
-  if (options_.row_weight) result.options_.row_weight = options_.row_weight->index_select(0, order);
-  if (options_.teacher_rows) result.options_.teacher_rows = options_.teacher_rows->index_select(0, order);
-  if (options_.student_rows) result.options_.student_rows = options_.student_rows->index_select(0, order);
+  if (row_weight_) result.row_weight_ = row_weight_->index_select(0, order);
+  result.teacher_rows_ = teacher_rows_ ? teacher_rows_->index_select(0, order) : order;
   return result;
 }
 
 TadLossArguments TadEntries::arguments() const {
-  TadLossArguments a;
+  TadLossArguments a = numbers_;
   a.entries = size();
   a.labels = labels_.const_data_ptr<int64_t>();
   a.steps = steps_.const_data_ptr<int64_t>();
-  a.row_weight = pointer_or_null<double>(options_.row_weight);
-  a.student_rows = pointer_or_null<int64_t>(options_.student_rows);
-  a.teacher_rows = pointer_or_null<int64_t>(options_.teacher_rows);
-  a.near_denominator = pointer_or_null<double>(options_.near_count);
-  a.distant_denominator = pointer_or_null<double>(options_.distant_count);
-  a.delta = options_.delta;
-  a.ce_weight = options_.ce_weight;
-  a.kl_weight = options_.kl_weight;
-  a.temperature = options_.temperature;
+  a.row_weight = pointer_or_null<double>(row_weight_);
+  a.student_rows = pointer_or_null<int64_t>(student_rows_);
+  a.teacher_rows = pointer_or_null<int64_t>(teacher_rows_);
+  a.near_denominator = pointer_or_null<double>(near_count_);
+  a.distant_denominator = pointer_or_null<double>(distant_count_);
   return a;
 }
 

@@ -12,9 +12,7 @@ namespace tad {
 
 TAD_SCHEMAS(m) {
   const std::string arguments =
-      "Tensor student_logits, Tensor? teacher_logits, Tensor labels, Tensor steps_to_reveal, int delta, "
-      "float ce_weight, float kl_weight, float temperature, Tensor? row_weight, Tensor? student_rows, "
-      "Tensor? teacher_rows, Tensor? near_count, Tensor? distant_count";
+      std::string("Tensor student_logits, Tensor? teacher_logits, Tensor? student_rows, ") + TadEntries::kSchema;
   const std::string loss = "tad_loss(" + arguments +
                            ", bool with_gradient) -> (Tensor loss, Tensor ce, Tensor kl, "
                            "Tensor near_count, Tensor distant_count, Tensor gradient)";
@@ -26,29 +24,21 @@ TAD_SCHEMAS(m) {
 
 namespace {
 
-/// The arguments of a loss.
-struct LossCall {
-  const at::Tensor& student_logits;
-  const OptionalTensor& teacher_logits;
-  const at::Tensor& labels;
-  const at::Tensor& steps_to_reveal;
-  LossOptions options;
-};
-
 /// What the kernels are told, checked, and the tensors it points to.
 struct Loss {
+  const at::Tensor& student_logits;
   at::Tensor student;  // as_rows
   OptionalTensor teacher;
-  std::optional<TadEntries> entries;
+  TadEntries entries;
   TadLossArguments arguments;
 
-  explicit Loss(const LossCall& call) {
-    const auto& [student_logits, teacher_logits, labels, steps_to_reveal, options] = call;
+  Loss(
+      const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const OptionalTensor& student_rows,
+      TadEntries given)
+      : student_logits(student_logits), entries(std::move(given)) {
     check_logits(student_logits, "student_logits");
     student = as_rows(student_logits);
-    TORCH_CHECK_VALUE(
-        teacher_logits || options.kl_weight == 0, "teacher_logits is None, expected logits because kl_weight is ",
-        options.kl_weight);
+    entries.check_teacher(teacher_logits, "teacher_logits");
     if (teacher_logits) {
       check_logits(*teacher_logits, "teacher_logits");
       check_same_device(*teacher_logits, "teacher_logits", student_logits, "student_logits");
@@ -57,13 +47,13 @@ struct Loss {
           ", expected a vocabulary of ", student_logits.size(-1), " like student_logits");
       teacher = as_rows(*teacher_logits);
     }
-    entries.emplace(student_logits, "student_logits", labels, steps_to_reveal, options);
+    entries.choose_student_rows(student_rows);
     const auto rows_shape = student_logits.sizes().slice(0, student_logits.dim() - 1);
     TORCH_CHECK_VALUE(
-        options.student_rows || labels.dim() == 1 || labels.sizes() == rows_shape, "labels has shape ", labels.sizes(),
-        ", expected ", rows_shape, " like the rows of student_logits");
-    entries->check_rows(student.size(1), student.size(0), teacher ? std::optional(teacher->size(0)) : std::nullopt);
-    arguments = entries->arguments();
+        student_rows || entries.shape().size() == 1 || entries.shape() == rows_shape, "labels has shape ",
+        entries.shape(), ", expected ", rows_shape, " like the rows of student_logits");
+    entries.check_rows(student.size(1), student.size(0), teacher ? std::optional(teacher->size(0)) : std::nullopt);
+    arguments = entries.arguments();
     arguments.student = rows_view(student);
     if (teacher) arguments.teacher = rows_view(*teacher);
     arguments.vocabulary = student.size(1);
@@ -79,12 +69,13 @@ at::Tensor checked_factor(const at::Tensor& factor, const char* name, const at::
 
 /// Runs one visit of the logits and returns the gradient, in the shape and dtype of the student's logits.
 at::Tensor visit_with_gradient(
-    const Backend& backend, TadLossArguments a, const at::Tensor& student_logits, const TadResult& result,
-    double* losses, const void* grad_loss) {
+    const Backend& backend, const Loss& loss, const TadResult& result, double* losses, const void* grad_loss) {
+  TadLossArguments a = loss.arguments;
   backend.tad_totals(a, nullptr, result.counts());
   a.near_count = result.near_count.const_data_ptr<int64_t>();
   a.distant_count = result.distant_count.const_data_ptr<int64_t>();
-  const at::Tensor gradient = empty_kept(student_logits.sizes(), student_logits.options().memory_format(std::nullopt));
+  const at::TensorOptions options = loss.student_logits.options().memory_format(std::nullopt);
+  const at::Tensor gradient = empty_kept(loss.student_logits.sizes(), options);
   const TadGradient target{mutable_rows_view(as_rows(gradient)), grad_loss};
   backend.tad_loss(a, losses, &target);
   return gradient;
@@ -92,42 +83,47 @@ at::Tensor visit_with_gradient(
 
 using LossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-LossResult loss_of(const LossCall& call, bool with_gradient) {
-  const Loss loss(call);
-  const auto backend = backend_for(call.student_logits);
+LossResult loss_of(const Loss& loss, bool with_gradient) {
+  const auto backend = backend_for(loss.student_logits);
   const TadResult result(loss.student);
-  const at::Tensor losses = at::empty({loss.entries->size()}, loss.student.options().dtype(at::kDouble));
+  const at::Tensor losses = at::empty({loss.entries.size()}, loss.student.options().dtype(at::kDouble));
   double* const loss_of_entry = losses.mutable_data_ptr<double>();
   at::Tensor gradient;
   if (with_gradient) {
-    gradient = visit_with_gradient(*backend, loss.arguments, call.student_logits, result, loss_of_entry, nullptr);
+    gradient = visit_with_gradient(*backend, loss, result, loss_of_entry, nullptr);
   } else {
-    gradient = at::empty({0}, call.student_logits.options().memory_format(std::nullopt));
+    gradient = at::empty({0}, loss.student_logits.options().memory_format(std::nullopt));
     backend->tad_loss(loss.arguments, loss_of_entry, nullptr);
   }
   backend->tad_totals(loss.arguments, loss_of_entry, result.view());
   return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, gradient};
 }
 
-at::Tensor gradient_of(const at::Tensor& grad_loss, const LossCall& call) {
-  const Loss loss(call);
-  const at::Tensor outer = checked_factor(grad_loss, "grad_loss", call.student_logits, "student_logits");
-  return visit_with_gradient(
-      *backend_for(call.student_logits), loss.arguments, call.student_logits, TadResult(loss.student), nullptr,
-      outer.const_data_ptr());
+at::Tensor gradient_of(const at::Tensor& grad_loss, const Loss& loss) {
+  const at::Tensor outer = checked_factor(grad_loss, "grad_loss", loss.student_logits, "student_logits");
+  const auto backend = backend_for(loss.student_logits);
+  return visit_with_gradient(*backend, loss, TadResult(loss.student), nullptr, outer.const_data_ptr());
 }
 
-/// Both as the dispatcher calls them, the arguments one by one.
-template <class... Arguments>
-struct OneByOne {
-  static LossResult loss(Arguments... arguments, bool with_gradient) { return loss_of({arguments...}, with_gradient); }
-  static at::Tensor gradient(const at::Tensor& grad_loss, Arguments... arguments) {
-    return gradient_of(grad_loss, {arguments...});
+/// Both as the dispatcher calls them: what TadEntries::of takes, one by one.
+template <class EntriesOf>
+struct TadLossOperators;
+template <class... Entry>
+struct TadLossOperators<TadEntries(const at::Tensor&, const char*, Entry...)> {
+  static LossResult loss(
+      const at::Tensor& student_logits, const OptionalTensor& teacher_logits, const OptionalTensor& student_rows,
+      Entry... entry, bool with_gradient) {
+    TadEntries entries = TadEntries::of(student_logits, "student_logits", entry...);
+    return loss_of({student_logits, teacher_logits, student_rows, std::move(entries)}, with_gradient);
+  }
+  static at::Tensor gradient(
+      const at::Tensor& grad_loss, const at::Tensor& student_logits, const OptionalTensor& teacher_logits,
+      const OptionalTensor& student_rows, Entry... entry) {
+    TadEntries entries = TadEntries::of(student_logits, "student_logits", entry...);
+    return gradient_of(grad_loss, {student_logits, teacher_logits, student_rows, std::move(entries)});
   }
 };
-using TadLoss = OneByOne<
-    const at::Tensor&, const OptionalTensor&, const at::Tensor&, const at::Tensor&, int64_t, double, double, double,
-    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&>;
+using TadLoss = TadLossOperators<decltype(TadEntries::of)>;
 
 void scale_gradient(at::Tensor& gradient, const at::Tensor& grad_loss) {
   check_logits(gradient, "gradient");
@@ -145,20 +141,11 @@ class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
   template <class... Arguments>
   static at::Tensor forward(AutogradContext* ctx, LossResult* results, const Arguments&... arguments) {
     *results = below<TadLossFunction>(arguments...);
-    const struct {
-      LossCall call;
-      bool with_gradient;
-    } given{arguments...};
-    const auto& [student_logits, teacher_logits, labels, steps_to_reveal, options] = given.call;
+    const bool with_gradient = std::get<sizeof...(Arguments) - 1>(std::tie(arguments...));
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward(
-        {student_logits, or_undefined(teacher_logits), labels, steps_to_reveal, or_undefined(options.row_weight),
-         or_undefined(options.student_rows), or_undefined(options.teacher_rows), or_undefined(options.near_count),
-         or_undefined(options.distant_count)});
-    ctx->saved_data["delta"] = options.delta;
-    ctx->saved_data["weights"] = std::vector<double>{options.ce_weight, options.kl_weight, options.temperature};
-    ctx->saved_data["in_forward"] = given.with_gradient;
-    if (given.with_gradient) {
+    save_arguments(ctx, arguments...);
+    ctx->saved_data["in_forward"] = with_gradient;
+    if (with_gradient) {
       ctx->saved_data["gradient"] = std::get<5>(*results);
       ctx->saved_data["version"] = int64_t(std::get<5>(*results)._version());
     }
@@ -189,13 +176,9 @@ class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
   }
 
  private:
-  static at::Tensor recomputed(AutogradContext& ctx, const variable_list& saved, const at::Tensor& grad_loss) {
+  static at::Tensor recomputed(const AutogradContext& ctx, const variable_list& saved, const at::Tensor& grad_loss) {
     static const auto op = dispatched<decltype(TadLoss::gradient)>("tad_ext::tad_loss_gradient");
-    const std::vector<double> weights = ctx.saved_data["weights"].toDoubleVector();
-    return op.call(
-        grad_loss, saved[0], if_defined(saved[1]), saved[2], saved[3], ctx.saved_data["delta"].toInt(), weights[0],
-        weights[1], weights[2], if_defined(saved[4]), if_defined(saved[5]), if_defined(saved[6]), if_defined(saved[7]),
-        if_defined(saved[8]));
+    return call_saved(op, ctx, saved, grad_loss);
   }
 };
 

@@ -19,7 +19,7 @@ def test_opcheck(device: str, form: str) -> None:
     rows = None if form == "compact" else torch.tensor([0, 1, 1, 3, 5, 4], device=device)
     count = torch.tensor(3.0, device=device)
     weight = torch.ones(6, device=device)
-    arguments = (student, teacher, labels, steps, 2, 1.0, 0.5, 1.5, weight, rows, rows, count, None)
+    arguments = (student, teacher, rows, labels, steps, 2, 1.0, 0.5, 1.5, weight, rows, count, None)
     for in_forward in (False, True):
         torch.library.opcheck(torch.ops.tad_ext.tad_loss.default, (*arguments, in_forward))
     half = torch.tensor(0.5, device=device)

@@ -1,35 +1,34 @@
-"""Argument checks in Python, as those of csrc/bindings/checks.h: messages name the argument and what was expected.
+"""Argument checks in Python, as those of csrc/bindings: messages name the argument, its value and what was expected.
 
-A compiled operator checks its arguments itself, in C++. Where the reference serves a call the function does that stands
-above the public one, in the same order and with the same errors; it has the arguments by name.
+A compiled operator checks its arguments itself, in C++. Where the reference serves a call, the function of these checks
+that stands above the public one does, with the same errors.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_MAX_VOCABULARY = 2**30  # as in csrc/common/arguments.h
 # Denominators may stay on the CPU.
 _ALSO_ON_CPU = ("near_count", "distant_count")
-_MAX_VOCABULARY = 2**30  # as in csrc/common/arguments.h
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def check_devices(arguments: Mapping[str, Any]) -> None:
-    """All tensors among a function's arguments are on the first one's device, or else a ValueError.
-
-    Where one is a meta tensor PyTorch takes the whole call, or a part of it, for one without numbers: what comes back
-    would be memory that nobody has written.
-    """
-    devices = {name: value.device for name, value in arguments.items() if isinstance(value, Tensor)}
-    first = next(iter(devices))
-    for name, device in devices.items():
-        if device != devices[first] and not (name in _ALSO_ON_CPU and device.type == "cpu"):
-            raise ValueError(f"{name} is on {device}, expected {devices[first]} like {first}")
+# Arguments of these names are looked at in every call.
+_LOGITS = ("logits", "student_logits", "teacher_logits", "student_hidden", "teacher_hidden", "lm_head_weight")
+_INTEGERS = (
+    *("labels", "steps_to_reveal", "student_rows", "teacher_rows", "rows", "suppress_tokens", "query_tokens"),
+    *("canvas", "reveal_step", "forwards", "blocks", "positions", "tokens", "top_tokens"),
+)
+_DTYPES = {
+    **dict.fromkeys((*_LOGITS, "row_weight"), FLOATS),
+    **dict.fromkeys(_INTEGERS, (torch.int64,)),
+    **{"score": (torch.float32,), "accept": (torch.bool,), "done": (torch.bool,)},
+}
 
 
 def expect(holds: bool, message: str, error: type[Exception] = ValueError) -> None:
@@ -38,68 +37,87 @@ def expect(holds: bool, message: str, error: type[Exception] = ValueError) -> No
         raise error(message)
 
 
-def check_fits(holds: bool, tensor: Tensor, name: str, expected: str) -> None:
-    """A tensor's shape fits, or else is named with what was expected."""
-    expect(holds, f"{name} has shape {list(tensor.shape)}, expected {expected}")
+class Call:
+    """The arguments of a call, by name, and checks that name them. A tensor that is missing passes, but for `check`."""
 
+    def __init__(self, **arguments: Any) -> None:  # no SimpleNamespace: torch.compile cannot trace it
+        vars(self).update(arguments)
 
-def check_dtype(tensor: Tensor, name: str, *expected: torch.dtype) -> None:
-    """One of these dtypes."""
-    names = ", ".join(str(dtype).removeprefix("torch.") for dtype in expected)
-    expect(tensor.dtype in expected, f"{name} has dtype {tensor.dtype}, expected {names}", TypeError)
+    if TYPE_CHECKING:
 
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
-def check_logits(tensor: Tensor, name: str) -> None:
-    """float32, bfloat16, float16 or float64 with at least one dimension and a vocabulary of at least one token."""
-    check_dtype(tensor, name, *FLOATS)
-    check_fits(tensor.dim() >= 1 and tensor.shape[-1] >= 1, tensor, name, "(..., vocabulary)")
-    check_fits(tensor.shape[-1] <= _MAX_VOCABULARY, tensor, name, f"a vocabulary of at most {_MAX_VOCABULARY}")
+    @classmethod
+    def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> Call:
+        """That of a function of this signature, with its defaults."""
+        bound = signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        return cls(**bound.arguments)
 
+    def check(self, name: str, holds: bool, expected: str, error: type[Exception] = ValueError) -> None:
+        """An argument is as expected."""
+        if not holds:
+            value = getattr(self, name)
+            found = f"has shape {list(value.shape)}" if isinstance(value, Tensor) and value.dim() else f"is {value!r}"
+            raise error(f"{name} {found}, expected {expected}")
 
-def check_shape(tensor: Tensor, name: str, dtype: torch.dtype, shape: Sequence[int]) -> None:
-    """Of this dtype and shape."""
-    check_dtype(tensor, name, dtype)
-    check_fits(list(tensor.shape) == list(shape), tensor, name, str(list(shape)))
+    def check_devices(self) -> None:
+        """All tensors are on the first one's device; of a module, such as an output head, its weight.
 
+        Where one is a meta tensor PyTorch takes the whole call, or a part of it, for one without numbers: what comes
+        back would be memory that nobody has written.
+        """
+        values = {name: getattr(value, "weight", value) for name, value in vars(self).items()}
+        devices = {name: value.device for name, value in values.items() if isinstance(value, Tensor)}
+        first = next(iter(devices))
+        for name, device in devices.items():
+            if device != devices[first] and not (name in _ALSO_ON_CPU and device.type == "cpu"):
+                raise ValueError(f"{name} is on {device}, expected {devices[first]} like {first}")
 
-def check_writable(tensor: Tensor, name: str, dtype: torch.dtype, shape: Sequence[int]) -> None:
-    """The same of a tensor that is written: contiguous."""
-    check_shape(tensor, name, dtype, shape)
-    expect(tensor.is_contiguous(), f"{name} has strides {tensor.stride()}, expected it contiguous")
+    def check_tensors(self) -> None:
+        """All tensors are on one device and of the dtype that their names stand for; logits have a vocabulary."""
+        self.check_devices()
+        for name, dtypes in _DTYPES.items():
+            self.check_dtype(name, *dtypes)
+        for name in _LOGITS:
+            if isinstance(logits := getattr(self, name, None), Tensor):
+                self.check(name, logits.dim() >= 1 and logits.shape[-1] >= 1, "(..., vocabulary)")
+                self.check(name, logits.shape[-1] <= _MAX_VOCABULARY, f"a vocabulary of at most {_MAX_VOCABULARY}")
 
+    def check_dtype(self, name: str, *expected: torch.dtype) -> None:
+        """One of these dtypes."""
+        if isinstance(tensor := getattr(self, name, None), Tensor):
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in expected)
+            expect(tensor.dtype in expected, f"{name} has dtype {tensor.dtype}, expected {names}", TypeError)
 
-def check_expandable(tensor: Tensor, name: str, shape: Sequence[int]) -> None:
-    """The tensor can be expanded to `shape`."""
-    own = list(tensor.shape)
-    fits = len(own) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(own), reversed(shape)))
-    check_fits(fits, tensor, name, f"one that expands to {list(shape)}")
+    def check_shape(self, name: str, shape: Sequence[int], *, written: bool = False) -> None:
+        """Exactly this shape; contiguous where it is written."""
+        tensor = getattr(self, name)
+        self.check(name, list(tensor.shape) == list(shape), str(list(shape)))
+        fits = tensor.is_contiguous() or not written
+        expect(fits, f"{name} has strides {tensor.stride()}, expected it contiguous")
 
+    def check_expandable(self, name: str, shape: Sequence[int]) -> None:
+        """The tensor can be expanded to `shape`."""
+        own = getattr(self, name).shape
+        fits = len(own) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(own), reversed(shape)))
+        self.check(name, fits, f"one that expands to {list(shape)}")
 
-def check_between(low: float, value: float, high: float, name: str) -> None:
-    """low <= value <= high."""
-    expect(low <= value <= high, f"{name} is {value:g}, expected {low:g} <= value <= {high:g}")
+    def check_range(self, name: str, low: int, high: int, of_what: str) -> None:
+        """Every element lies in [low, high), as far as values may be read."""
+        if (tensor := getattr(self, name)) is not None and values_may_be_read(tensor):
+            self.check_none(outside(tensor, low, high), name, f"{low} <= value < {high} ({of_what})")
 
-
-def check_one_of(word: str, name: str, words: Sequence[str]) -> None:
-    """A word among some."""
-    expect(word in words, f"{name} is {word!r}, expected one of {', '.join(words)}")
-
-
-def check_range(tensor: Tensor, name: str, low: int, high: int, of_what: str) -> None:
-    """Every element lies in [low, high), as far as values may be read."""
-    if values_may_be_read(tensor):
-        check_none(outside(tensor, low, high), tensor, name, f"{low} <= value < {high} ({of_what})")
+    def check_none(self, wrong: Tensor, name: str, expected: str) -> None:
+        """None of a tensor's elements is wrong; or else the first of them is named."""
+        for index in wrong.reshape(-1).nonzero()[:1, 0].tolist():
+            raise ValueError(f"{name}[{index}] is {getattr(self, name).reshape(-1)[index]}, expected {expected}")
 
 
 def outside(values: Tensor, low: int, high: int) -> Tensor:
     """Which values do not lie in [low, high)."""
     return (values < low) | (values >= high)
-
-
-def check_none(wrong: Tensor, values: Tensor, name: str, expected: str, *, called: str = "") -> None:
-    """None of the values, which are called something, is wrong; or else the first of them is named."""
-    for index in wrong.reshape(-1).nonzero()[:1, 0].tolist():
-        raise ValueError(f"{name}[{index}] is {called}{values.reshape(-1)[index]}, expected {expected}")
 
 
 def values_may_be_read(tensor: Tensor) -> bool:

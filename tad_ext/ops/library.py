@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
-from . import reference
-from .checks import check_devices, debugging
+from .checks import Call, debugging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,11 +35,10 @@ def _load() -> tuple[ModuleType | None, str | None]:
 _module, _error = _load()
 
 
-def operator(check: Callable[[Any], None]) -> Callable[[Function], Function]:
-    """Decides what serves calls of a public function, which itself calls a compiled operator.
-
-    Where that is loaded, the function as it is. Where TAD_EXT_REFERENCE is set, the function of this name in
-    `reference`, behind `check`, which has the arguments by name. Otherwise an ImportError says what is missing.
+def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
+    """Decides what serves calls of a public function: where the compiled operators are loaded it does itself. Where
+    TAD_EXT_REFERENCE is set, its namesake in `reference` does, behind the checks of all tensors and then `check`.
+    Otherwise an ImportError says what is missing.
     """
 
     def decide(function: Function) -> Function:
@@ -56,34 +55,36 @@ def operator(check: Callable[[Any], None]) -> Callable[[Function], Function]:
                     ".`; after a change of torch install again. TAD_EXT_REFERENCE=1 uses the slow plain-PyTorch "
                     "reference instead."
                 )
-            call = signature.bind(*arguments, **options)
-            call.apply_defaults()
-            check(SimpleNamespace(**call.arguments))
-            return getattr(reference, function.__name__)(*call.args, **call.kwargs)
+            from . import reference  # not above: it has the signatures of the public functions
+
+            call = Call.bound(signature, *arguments, **options)
+            call.check_tensors()
+            check(call)
+            return getattr(reference, function.__name__)(*arguments, **options)
 
         return cast(Function, stand_in)
 
     return decide
 
 
-def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function of an operator's arguments as its fake kernel: what the results would be, for meta tensors
-    and for compilers that trace. It stands behind the check of their devices.
+def register_fakes(**fakes: Callable[[Call], Tensor | Sequence[Tensor] | None]) -> None:
+    """Registers fake kernels by the operators' names: what results would be, for meta tensors and for compilers that
+    trace. Each is a function of the arguments, by name, and stands behind the check of their devices.
     """
+    for name, fake in fakes.items() if _module is not None else ():
+        names = [argument.name for argument in getattr(torch.ops.tad_ext, name).default._schema.arguments]
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        if _module is None:
-            return function
-        schema = getattr(torch.ops.tad_ext, name).default._schema
-        names = [argument.name for argument in schema.arguments]
+        def checked(*values: Any, names: list[str] = names, fake: Callable[[Call], Any] = fake) -> Any:
+            call = Call(**dict(zip(names, values)))
+            call.check_devices()
+            return fake(call)
 
-        def checked(*arguments: Any) -> Any:
-            check_devices(dict(zip(names, arguments)))
-            return function(*arguments)
+        torch.library.register_fake(f"tad_ext::{name}", checked)
 
-        return torch.library.register_fake(f"tad_ext::{name}", checked)
 
-    return register
+def empty(like: Tensor, wanted: bool = True) -> Tensor:
+    """For fake kernels: contiguous, in the shape of another one; without elements where nobody wants it."""
+    return like.new_empty(like.shape if wanted else (0,))
 
 
 def operators_wait() -> bool:
@@ -100,20 +101,11 @@ def backend_info() -> dict[str, Any]:
         cuda_reason: why, or why not; cuda_architectures: what they were compiled for, such as "sm_80, sm_90a".
         error: why nothing compiled is used, else None.
     """
-    if _module is None:
-        return {
-            "compiled": False,
-            "cpu_capability": "reference" if use_reference else "none",
-            "cuda_built": False,
-            "cuda_reason": "no compiled module",
-            "cuda_architectures": "",
-            "error": _error,
-        }
     return {
-        "compiled": True,
-        "cpu_capability": _module.cpu_instruction_set(),
+        "compiled": _module is not None,
+        "cpu_capability": _module.cpu_instruction_set() if _module else "reference" if use_reference else "none",
         "cuda_built": getattr(_module, "cuda_built", False),
-        "cuda_reason": _module.cuda_reason,
+        "cuda_reason": getattr(_module, "cuda_reason", "no compiled module"),
         "cuda_architectures": getattr(_module, "cuda_architectures", ""),
-        "error": None,
+        "error": _error,
     }

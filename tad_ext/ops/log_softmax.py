@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from .checks import FLOATS, check_between, check_devices, check_dtype, check_fits, check_logits, check_range, expect
-from .library import operator, register_fake
+from .checks import FLOATS, Call
+from .library import empty, operator, register_fakes
+from .types import compute_dtype
 
 
 def _check_mask(logits: Tensor, mask: Tensor, rows: Tensor | None) -> None:
@@ -21,18 +20,14 @@ def _check_mask(logits: Tensor, mask: Tensor, rows: Tensor | None) -> None:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {tuple(logits.shape[:-1])} like the logits")
 
 
-def _check(call: Any) -> None:
-    logits, rows = call.logits, call.rows
+def _check(call: Call) -> None:
     if call.mask is not None:
-        _check_mask(logits, call.mask, rows)
-    check_devices(vars(call))
-    check_logits(logits, "logits")
-    check_between(1e-6, call.temperature, 1e6, "temperature")
-    if rows is not None:
-        check_dtype(rows, "rows", torch.int64)
-        check_fits(rows.dim() == 1, rows, "rows", "(N,)")
-        check_range(rows, "rows", 0, logits.shape[:-1].numel(), "rows of logits")
-    expect(call.dtype is None or call.dtype in FLOATS, f"dtype is {call.dtype}, expected a float", TypeError)
+        _check_mask(call.logits, call.mask, call.rows)
+    call.check("temperature", 1e-6 <= call.temperature <= 1e6, "1e-6 <= value <= 1e6")
+    if call.rows is not None:
+        call.check("rows", call.rows.dim() == 1, "(N,)")
+        call.check_range("rows", 0, call.logits.shape[:-1].numel(), "rows of logits")
+    call.check("dtype", call.dtype is None or call.dtype in FLOATS, "a float", TypeError)
 
 
 @operator(_check)
@@ -64,14 +59,11 @@ def masked_log_softmax(
     return torch.ops.tad_ext.masked_log_softmax(logits, rows, temperature, dtype or logits.dtype)[0]
 
 
-@register_fake("masked_log_softmax")
-def _(logits: Tensor, rows: Tensor | None, temperature: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    vocabulary = logits.shape[-1]
-    count = logits.numel() // vocabulary if rows is None else rows.shape[0]
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty((count, vocabulary), dtype=dtype), logits.new_empty((count, 2), dtype=real)
+def _fake(call: Call) -> tuple[Tensor, Tensor]:
+    logits, vocabulary = call.logits, call.logits.shape[-1]
+    count = logits.numel() // vocabulary if call.rows is None else call.rows.shape[0]
+    normalizers = logits.new_empty((count, 2), dtype=compute_dtype(logits))
+    return logits.new_empty((count, vocabulary), dtype=call.dtype), normalizers
 
 
-@register_fake("masked_log_softmax_backward")
-def _(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
-    return logits.new_empty(logits.shape)
+register_fakes(masked_log_softmax=_fake, masked_log_softmax_backward=lambda call: empty(call.logits))

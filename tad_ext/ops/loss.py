@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import (
-    FLOATS,
-    check_between,
-    check_devices,
-    check_dtype,
-    check_fits,
-    check_logits,
-    check_none,
-    check_range,
-    check_shape,
-    expect,
-    outside,
-    values_may_be_read,
-)
-from .library import operator, register_fake
-from .types import Count, TADLoss
-
-# Logits alive at a time in fused_linear_tad_loss, unless chunk_rows says otherwise. A GPU multiplies faster the more
-# rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to 14 % less than 256, and 2,048 hardly
-# less (docs/log.md). Its tiles have 128 rows.
-_CPU_CHUNK_ELEMENTS, _GPU_CHUNK_ELEMENTS, _GPU_TILE_ROWS = 2**24, 2**27, 128
+from .checks import Call, expect, outside, values_may_be_read
+from .library import empty, operator, register_fakes
+from .types import Count, TADLoss, compute_dtype
 
 
-def _check_loss(call: Any) -> None:
-    _check_delta(call.delta)
-    check_devices(vars(call))
-    student, teacher, labels = call.student_logits, call.teacher_logits, call.labels
-    check_logits(student, "student_logits")
-    _teacher(teacher, "teacher_logits", call.kl_weight)
-    if teacher is not None:
-        check_logits(teacher, "teacher_logits")
-        vocabulary = student.shape[-1]
-        check_fits(teacher.shape[-1] == vocabulary, teacher, "teacher_logits", f"a vocabulary of {vocabulary}")
-    _loss_options(call)
-    rows = student.shape[:-1]
-    flat = call.student_rows is not None or labels.dim() == 1
-    check_fits(flat or labels.shape == rows, labels, "labels", f"{list(rows)} like the rows of student_logits")
-    _loss_rows(call, student.shape[-1], rows.numel(), None if teacher is None else teacher.shape[:-1].numel())
+def _check_loss(call: Call) -> None:
+    teacher, labels, (*rows, vocabulary) = call.teacher_logits, call.labels, call.student_logits.shape
+    teacher_rows = None if teacher is None else teacher.shape[:-1].numel()
+    _check_entries(call, vocabulary, math.prod(rows), "teacher_logits", teacher_rows)
+    fits = teacher is None or teacher.shape[-1] == vocabulary
+    call.check("teacher_logits", fits, f"a vocabulary of {vocabulary} like student_logits")
+    fits = call.student_rows is not None or labels.dim() == 1 or list(labels.shape) == rows
+    call.check("labels", fits, f"{rows} like the rows of student_logits")
 
 
 @operator(_check_loss)
@@ -79,9 +52,8 @@ def fused_tad_loss(
     logits that are NaN or inf: a side of weight 0 adds nothing to `loss`, though its part is reported as it is (NaN or
     inf, too); an entry of row weight 0 adds nothing to its part, but is counted.
 
-    Loss and gradient come from one visit of the logits; nothing of their size is allocated but the gradient. (Only
-    logits whose rows are not evenly spaced in memory, such as a slice `logits[:, p:]`, are copied: pass the whole and
-    `student_rows` instead.)
+    One visit of the logits gives loss and gradient, and nothing else of their size is allocated. (Logits whose rows are
+    not evenly spaced, such as a slice `logits[:, p:]`, are copied: pass the whole and `student_rows` instead.)
     Results have the same bits at any number of threads, and run after run. On a GPU nothing waits for the device, so
     indices are not checked: an entry whose label or row does not exist has a NaN loss. TAD_EXT_DEBUG=1 checks them.
 
@@ -118,42 +90,27 @@ def fused_tad_loss(
     needs_gradient = torch.is_grad_enabled() and student_logits.requires_grad
     in_forward = needs_gradient and not recompute_gradient and not torch.compiler.is_compiling()
     loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
-        student_logits,
-        None if teacher_logits is None else teacher_logits.detach(),
-        labels,
-        steps_to_reveal,
-        delta,
-        ce_weight,
-        kl_weight,
-        temperature,
-        None if row_weight is None else row_weight.detach(),
-        student_rows,
-        teacher_rows,
-        _count_tensor(near_count, labels),
-        _count_tensor(distant_count, labels),
-        in_forward,
-    )
+        student_logits, None if teacher_logits is None else teacher_logits.detach(), student_rows,
+        labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
+        None if row_weight is None else row_weight.detach(), teacher_rows,
+        _count_tensor(near_count, labels), _count_tensor(distant_count, labels), in_forward,
+    )  # fmt: skip
     return TADLoss(loss, ce, kl, near, distant)
 
 
-def _check_linear_loss(call: Any) -> None:
-    _check_delta(call.delta)
-    head, student, teacher = _weight_of_head(call.lm_head_weight), call.student_hidden, call.teacher_hidden
-    check_devices({**vars(call), "lm_head_weight": head})
-    check_logits(head, "lm_head_weight")
-    check_fits(head.dim() == 2, head, "lm_head_weight", "(vocabulary, D)")
-    _teacher(teacher, "teacher_hidden", call.kl_weight)
+def _check_linear_loss(call: Call) -> None:
+    head = call.lm_head_weight = _weight_of_head(call.lm_head_weight)
+    student, teacher, call.student_rows = call.student_hidden, call.teacher_hidden, None
+    call.check_tensors()
+    call.check("lm_head_weight", head.dim() == 2, "(vocabulary, D)")
     for name, hidden in (("student_hidden", student), ("teacher_hidden", teacher)):
         if hidden is not None:
-            check_logits(hidden, name)
-            columns = head.shape[1]
-            check_fits(hidden.dim() == 2 and hidden.shape[1] == columns, hidden, name, f"(rows, {columns})")
+            fits = hidden.dim() == 2 and hidden.shape[1] == head.shape[1]
+            call.check(name, fits, f"(rows, {head.shape[1]}) to go with lm_head_weight")
             if _autocast_dtype(student) is None:
-                check_dtype(hidden, name, head.dtype)
-    expect(call.chunk_rows is None or call.chunk_rows >= 1, f"chunk_rows is {call.chunk_rows}, expected >= 1")
-    call = SimpleNamespace(**vars(call), student_rows=None)
-    _loss_options(call)
-    _loss_rows(call, len(head), len(student), None if teacher is None else len(teacher))
+                call.check_dtype(name, head.dtype)
+    call.check("chunk_rows", call.chunk_rows is None or call.chunk_rows >= 1, "an integer >= 1")
+    _check_entries(call, len(head), len(student), "teacher_hidden", None if teacher is None else len(teacher))
 
 
 @operator(_check_linear_loss)
@@ -178,9 +135,8 @@ def fused_linear_tad_loss(
 
     Rows are worked through in chunks: logits of student and teacher in one product, then loss and, in the logits'
     place, their gradient, which is multiplied back to the hidden size at once. Gradients flow to `student_hidden`, and
-    to `lm_head_weight` if it requires one; they are computed in forward, at loss scale 1 in the dtype of
-    `student_hidden`, and only scaled in backward, so a loss scaler cannot rescue float16 gradients from underflow: use
-    bfloat16.
+    to `lm_head_weight` if it requires one. Forward computes them, of a loss of weight 1 in the dtype of
+    `student_hidden`; backward only scales them, too late for a loss scaler to rescue float16: use bfloat16.
 
     On the CPU loss and hidden gradient have the same bits at any batch size, chunk size and number of threads. On a GPU
     the matrix products are PyTorch's: the same bits run after run, but not from one chunk size to another.
@@ -188,15 +144,14 @@ def fused_linear_tad_loss(
     Args:
         student_hidden: (N, D), the hidden state of each entry, gathered before the head; dtype as `lm_head_weight`.
         teacher_hidden: (M, D), a constant; read at distant entries only. None if `kl_weight` is 0.
-        lm_head_weight: (V, D), or the head itself, a `torch.nn.Linear` without bias. A head that is anything else, an
-            adapted one above all, is refused: only its weight would be used. (Of a weight nobody can tell where it is
-            from: pass the head where it might carry an adapter.)
-        labels: (N,) int64.
-        steps_to_reveal: (N,) int64.
-        teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that
-            `teacher_hidden` need hold the distant rows only. Default: entry i reads row i. On a GPU, where nobody can
-            look at the entries, teacher logits are made for min(M, N) entries: pass the distant rows alone, and no
-            fewer rows than there are distant entries (those without one have a NaN loss).
+        lm_head_weight: (V, D), or the head itself, a `torch.nn.Linear` without bias. Any other head, an adapted one
+            above all, is refused: only its weight would be used. (A weight does not say where it is from: pass the head
+            where it might carry an adapter.)
+        labels, steps_to_reveal: (N,) int64.
+        teacher_rows: (N,) int64, each entry's row of `teacher_hidden`, -1 where it is not distant, so that only distant
+            rows need be there. Default: entry i reads row i. On a GPU, where nobody can look at the entries, teacher
+            logits are made for min(M, N) of them: pass the distant rows alone, and no fewer than there are distant
+            entries (those without one have a NaN loss).
         chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 16 million
             logits, on a GPU 134 million.
 
@@ -210,26 +165,14 @@ def fused_linear_tad_loss(
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.to(dtype)
     if chunk_rows is None:
         chunk_rows = _default_chunk_rows(lm_head_weight)
+    # Gradients, the last two, are asked for where the operator is differentiated: under vmap tensors do not show here
+    # whether they require one.
     loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
-        student_hidden,
-        None if teacher_hidden is None else teacher_hidden.detach(),
-        lm_head_weight,
-        labels,
-        steps_to_reveal,
-        delta,
-        ce_weight,
-        kl_weight,
-        temperature,
-        None if row_weight is None else row_weight.detach(),
-        teacher_rows,
-        _count_tensor(near_count, labels),
-        _count_tensor(distant_count, labels),
-        chunk_rows,
-        # Gradients are asked for where the operator is differentiated: under vmap tensors do not show here whether they
-        # require one.
-        False,
-        False,
-    )
+        student_hidden, None if teacher_hidden is None else teacher_hidden.detach(), lm_head_weight,
+        labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
+        None if row_weight is None else row_weight.detach(), teacher_rows,
+        _count_tensor(near_count, labels), _count_tensor(distant_count, labels), chunk_rows, False, False,
+    )  # fmt: skip
     return TADLoss(loss, ce, kl, near, distant)
 
 
@@ -253,50 +196,37 @@ def _weight_of_head(head: Tensor | torch.nn.Module) -> Tensor:
     return head.weight
 
 
-def _teacher(teacher: Tensor | None, name: str, kl_weight: float) -> None:
-    expect(teacher is not None or kl_weight == 0, f"{name} is None, expected rows because kl_weight is {kl_weight}")
-
-
-def _loss_options(call: Any) -> None:
-    expect(call.delta >= 0, f"delta is {call.delta}, expected an integer >= 0")
-    check_between(1e-6, call.temperature, 1e6, "temperature")
+def _check_entries(call: Call, vocabulary: int, student_rows: int, teacher: str, teacher_rows: int | None) -> None:
+    """What both losses are told of their entries fits the rows there are. No teacher: None."""
+    _check_delta(call.delta)
+    call.check("delta", call.delta >= 0, "an integer >= 0")
+    call.check("temperature", 1e-6 <= call.temperature <= 1e6, "1e-6 <= value <= 1e6")
     for name in ("ce_weight", "kl_weight"):
-        expect(math.isfinite(getattr(call, name)), f"{name} is {getattr(call, name)}, expected a finite number")
-    labels, steps, entries = call.labels, call.steps_to_reveal, call.labels.numel()
-    check_dtype(labels, "labels", torch.int64)
-    check_shape(steps, "steps_to_reveal", torch.int64, labels.shape)
-    choice = {"student_rows": (torch.int64,), "teacher_rows": (torch.int64,), "row_weight": FLOATS}
-    for name, dtypes in choice.items():
-        given = getattr(call, name)
-        if given is not None:
-            check_dtype(given, name, *dtypes)
-            check_fits(given.numel() == entries, given, name, f"{entries} elements, one per entry")
+        call.check(name, math.isfinite(getattr(call, name)), "a finite number")
+    needed = call.kl_weight != 0
+    call.check(teacher, not needed or teacher_rows is not None, f"rows because kl_weight is {call.kl_weight}")
+    call.check_shape("steps_to_reveal", call.labels.shape)
+    labels, steps, entries = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.labels.numel()
+    for name in ("student_rows", "teacher_rows", "row_weight"):
+        choice = getattr(call, name)
+        call.check(name, choice is None or choice.numel() == entries, f"{entries} elements, one per entry")
     for name in ("near_count", "distant_count"):
         count = getattr(call, name)
         if isinstance(count, Tensor):
-            check_fits(count.numel() == 1, count, name, "a 0-d tensor")
+            call.check(name, count.numel() == 1, "a 0-d tensor")
             count = count.item() if values_may_be_read(count) else None
-        expect(count is None or 0 <= count < math.inf, f"{name} is {count}, expected a finite number >= 0")
-
-
-def _loss_rows(call: Any, vocabulary: int, student_rows: int, teacher_rows: int | None) -> None:
-    """The rows there are fit the entries that read them, and labels are tokens. No teacher: None."""
-    labels, steps, entries = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.labels.numel()
-    for who, rows, named in (
-        ("student", student_rows, call.student_rows),
-        ("teacher", teacher_rows, call.teacher_rows),
-    ):
-        fits = named is not None or rows is None or rows == entries
+        call.check(name, count is None or 0 <= count < math.inf, "a finite number >= 0")
+    for who, rows in (("student", student_rows), ("teacher", teacher_rows)):
+        fits = getattr(call, f"{who}_rows") is not None or rows is None or rows == entries
         expect(fits, f"the {who} has {rows} rows, expected {entries}, one per label, unless {who}_rows says which")
+    call.check_range("student_rows", 0, student_rows, "rows of student_logits")
     if not values_may_be_read(labels):
         return
-    near, distant = (steps >= 1) & (steps <= call.delta), steps > call.delta
-    check_none(near & outside(labels, 0, vocabulary), labels, "labels", f"0 <= label < {vocabulary} (the vocabulary)")
-    if call.student_rows is not None:
-        check_range(call.student_rows, "student_rows", 0, student_rows, "rows of student_logits")
+    wrong = (steps >= 1) & (steps <= call.delta) & outside(labels, 0, vocabulary)
+    call.check_none(wrong, "labels", f"0 <= label < {vocabulary} (the vocabulary)")
     if call.teacher_rows is not None and teacher_rows is not None:
-        wrong = distant & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
-        check_none(wrong, call.teacher_rows, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
+        wrong = (steps > call.delta) & outside(call.teacher_rows.reshape(-1), 0, teacher_rows)
+        call.check_none(wrong, "teacher_rows", f"0 <= row < {teacher_rows} because the entry is distant")
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
@@ -308,10 +238,11 @@ def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
 
 
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:
-    vocabulary = max(1, lm_head_weight.shape[0])
-    if lm_head_weight.device.type == "cpu":
-        return max(1, _CPU_CHUNK_ELEMENTS // vocabulary)
-    return max(1, _GPU_CHUNK_ELEMENTS // vocabulary // _GPU_TILE_ROWS) * _GPU_TILE_ROWS
+    """A GPU multiplies faster the more rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to
+    14 % less than 256, and 2,048 hardly less (docs/log.md). Its tiles have 128 rows.
+    """
+    logits, tile = (2**24, 1) if lm_head_weight.device.type == "cpu" else (2**27, 128)
+    return max(1, logits // max(1, lm_head_weight.shape[0]) // tile) * tile
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
@@ -322,40 +253,20 @@ def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
     return torch.full((), float(count), dtype=torch.float64, device=labels.device)
 
 
-def _real_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _fake_scalars(like: Tensor) -> tuple[Tensor, ...]:
+def _fake_scalars(like: Tensor) -> list[Tensor]:
     """loss, ce, kl, near_count, distant_count."""
-    real = [like.new_empty((), dtype=_real_dtype(like)) for _ in range(3)]
-    return (*real, like.new_empty((), dtype=torch.int64), like.new_empty((), dtype=torch.int64))
+    real, count = compute_dtype(like), torch.int64
+    return [like.new_empty((), dtype=dtype) for dtype in (real, real, real, count, count)]
 
 
-@register_fake("tad_loss")
-def _(student_logits: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    with_gradient = rest[-1]
-    return (*_fake_scalars(student_logits), student_logits.new_empty(student_logits.shape if with_gradient else (0,)))
-
-
-@register_fake("tad_loss_gradient")
-def _(grad_loss: Tensor, student_logits: Tensor, *rest: Any) -> Tensor:
-    return student_logits.new_empty(student_logits.shape)
-
-
-@register_fake("scale_gradient")
-def _(gradient: Tensor, grad_loss: Tensor) -> None:
-    pass
-
-
-@register_fake("linear_tad_loss")
-def _(student_hidden: Tensor, teacher_hidden: Tensor | None, lm_head_weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    hidden_grad, weight_grad = rest[-2:]
-    grad_hidden = student_hidden.new_empty(student_hidden.shape if hidden_grad else (0,))
-    grad_weight = lm_head_weight.new_empty(lm_head_weight.shape if weight_grad else (0,))
-    return (*_fake_scalars(student_hidden), grad_hidden, grad_weight)
-
-
-@register_fake("linear_tad_loss_backward")
-def _(grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(grad_hidden), torch.empty_like(grad_weight)
+register_fakes(
+    tad_loss=lambda call: (*_fake_scalars(call.student_logits), empty(call.student_logits, call.with_gradient)),
+    tad_loss_gradient=lambda call: empty(call.student_logits),
+    scale_gradient=lambda call: None,
+    linear_tad_loss=lambda call: (
+        *_fake_scalars(call.student_hidden),
+        empty(call.student_hidden, call.hidden_grad),
+        empty(call.lm_head_weight, call.weight_grad),
+    ),
+    linear_tad_loss_backward=lambda call: (torch.empty_like(call.grad_hidden), torch.empty_like(call.grad_weight)),
+)

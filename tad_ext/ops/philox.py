@@ -5,6 +5,8 @@ Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,19 +38,12 @@ def uniform_noise(seeds: Tensor, offsets: Tensor) -> Tensor:
 def _uniform(seeds: Tensor, offsets: Tensor, blocks: Tensor, stream: int) -> Tensor:
     """(..., blocks, 4) float64 in (0, 1)."""
     seeds, offsets = torch.broadcast_tensors(seeds.to(torch.int64), offsets.to(torch.int64))
-    words = _philox(
-        counter=[
-            blocks,
-            offsets[..., None] & _MASK32,
-            (offsets[..., None] >> 32) & _MASK32,
-            torch.full_like(blocks, stream),
-        ],
-        key=[seeds[..., None] & _MASK32, (seeds[..., None] >> 32) & _MASK32],
-    )
+    (low, high), key = ((x[..., None] & _MASK32, (x[..., None] >> 32) & _MASK32) for x in (offsets, seeds))
+    words = _philox((blocks, low, high, torch.full_like(blocks, stream)), key)
     return ((words >> 8).to(torch.float64) + 0.5) * 2.0**-24
 
 
-def _philox(counter: list[Tensor], key: list[Tensor]) -> Tensor:
+def _philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Tensor:
     """Ten rounds over uint32 words held in int64 tensors; the four output words are the last dimension."""
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key

@@ -1,81 +1,74 @@
 """The plain-PyTorch meaning of every operator: oracle in the tests, baseline in bench/, fallback without a compiler.
 
-Same names and arguments as the public functions, behind which they stand where TAD_EXT_REFERENCE is set;
-differentiable through autograd, no argument checks but that of devices, several full-size temporaries. Computes in
-float32 (float64 for float64 logits).
+Each function has the name, the arguments and the docstring of the public one, behind which it stands where
+TAD_EXT_REFERENCE is set. It is differentiable through autograd, checks nothing but devices, makes several full-size
+temporaries, and computes in float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from .checks import check_devices
+from . import log_softmax, loss, reveal, statistics
+from .checks import Call
 from .philox import gumbel_noise
-from .selection import Selection, select
-from .types import Count, DecodeState, ForcedProgress, TADLoss, TokenStatistics
+from .selection import select
+from .types import Count, TADLoss, TokenStatistics, compute_dtype
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def _on_one_device(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The function behind the check of its tensors' devices; of an output head, that of its weight."""
-    names = list(inspect.signature(function).parameters)
+def _meaning_of(
+    public: Callable[Parameters, Result],
+) -> Callable[[Callable[[Call], Result]], Callable[Parameters, Result]]:
+    """Makes of a function of a call, whose arguments it has by name, one that is called as the public one is."""
+    signature = inspect.signature(public)
 
-    @wraps(function)
-    def checked(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
-        named = {**dict(zip(names, arguments)), **options}
-        check_devices({name: getattr(value, "weight", value) for name, value in named.items()})
-        return function(*arguments, **options)
+    def decide(function: Callable[[Call], Result]) -> Callable[Parameters, Result]:
+        @wraps(public)
+        def meaning(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+            call = Call.bound(signature, *arguments, **options)
+            call.check_devices()
+            return function(call)
 
-    return checked
+        return meaning
+
+    return decide
 
 
-@_on_one_device
-def fused_tad_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor | None,
-    labels: Tensor,
-    steps_to_reveal: Tensor,
-    *,
-    delta: int,
-    ce_weight: float = 1.0,
-    kl_weight: float = 1.0,
-    temperature: float = 1.0,
-    row_weight: Tensor | None = None,
-    student_rows: Tensor | None = None,
-    teacher_rows: Tensor | None = None,
-    near_count: Count = None,
-    distant_count: Count = None,
-    recompute_gradient: bool | None = None,
-) -> TADLoss:
-    """Cross-entropy on near entries plus KL(teacher || student) on distant ones; see `tad_ext.fused_tad_loss`.
+@_meaning_of(loss.fused_tad_loss)
+def fused_tad_loss(call: Call) -> TADLoss:
+    """`recompute_gradient` means nothing here: autograd keeps what it needs."""
+    return _partitioned_loss(call, call.student_logits, call.teacher_logits)
 
-    `recompute_gradient` means nothing here: autograd keeps what it needs.
-    """
+
+def _partitioned_loss(call: Call, student_logits: Tensor, teacher_logits: Tensor | None) -> TADLoss:
+    """Cross-entropy on near entries plus KL(teacher || student) on distant ones."""
     student = student_logits.reshape(-1, student_logits.shape[-1])
-    student = student.to(_compute_dtype(student))
-    labels, steps = labels.reshape(-1), steps_to_reveal.reshape(-1)
+    student = student.to(compute_dtype(student))
+    labels, steps, temperature = call.labels.reshape(-1), call.steps_to_reveal.reshape(-1), call.temperature
     entries = torch.arange(labels.numel(), device=labels.device)
+    student_rows = getattr(call, "student_rows", None)
     student_rows = entries if student_rows is None else student_rows.reshape(-1)
-    teacher_rows = entries if teacher_rows is None else teacher_rows.reshape(-1)
+    teacher_rows = entries if call.teacher_rows is None else call.teacher_rows.reshape(-1)
     weight = torch.ones_like(steps, dtype=student.dtype)
-    if row_weight is not None:
-        weight = row_weight.detach().reshape(-1).to(student.dtype)
-    sides = [(steps >= 1) & (steps <= delta), steps > delta]
+    if call.row_weight is not None:
+        weight = call.row_weight.detach().reshape(-1).to(student.dtype)
+    sides = [(steps >= 1) & (steps <= call.delta), steps > call.delta]
     counts = [side.sum() for side in sides]
     # What is switched off adds nothing, even where it is infinite or NaN.
     near, distant = ((side & (weight != 0)).nonzero()[:, 0] for side in sides)
 
     log_probabilities = student[student_rows[near]].log_softmax(-1)
     ce_of_entry = -log_probabilities.gather(-1, labels[near, None])[:, 0]
-    ce = (weight[near] * ce_of_entry).sum() / _denominator(near_count, counts[0])
+    ce = (weight[near] * ce_of_entry).sum() / _denominator(call.near_count, counts[0])
     if teacher_logits is None:
         kl = ce.new_zeros(())
     else:
@@ -86,90 +79,50 @@ def fused_tad_loss(
         kl_of_entry = torch.where(p > 0, p * (log_p - log_q), 0).sum(-1) * temperature**2
         # A teacher row that is NaN must not look like a row without probability.
         kl_of_entry = torch.where(p.isnan().any(-1), torch.nan, kl_of_entry)
-        kl = (weight[distant] * kl_of_entry).sum() / _denominator(distant_count, counts[1])
-    loss = sum((w * part for w, part in ((ce_weight, ce), (kl_weight, kl)) if w != 0), student[:0].sum())
+        kl = (weight[distant] * kl_of_entry).sum() / _denominator(call.distant_count, counts[1])
+    loss = sum((w * part for w, part in ((call.ce_weight, ce), (call.kl_weight, kl)) if w != 0), student[:0].sum())
     return TADLoss(loss, ce.detach(), kl.detach(), *counts)
 
 
-@_on_one_device
-def fused_linear_tad_loss(
-    student_hidden: Tensor,
-    teacher_hidden: Tensor | None,
-    lm_head_weight: Tensor | torch.nn.Module,
-    labels: Tensor,
-    steps_to_reveal: Tensor,
-    *,
-    delta: int,
-    ce_weight: float = 1.0,
-    kl_weight: float = 1.0,
-    row_weight: Tensor | None = None,
-    chunk_rows: int | None = None,
-    **options: Any,
-) -> TADLoss:
-    """`fused_tad_loss`, whose `options` it takes, of `hidden @ lm_head_weight.T`.
-
-    The logits exist as a whole: `chunk_rows` means nothing here.
-    """
-    weight = lm_head_weight if isinstance(lm_head_weight, Tensor) else lm_head_weight.get_parameter("weight")
+@_meaning_of(loss.fused_linear_tad_loss)
+def fused_linear_tad_loss(call: Call) -> TADLoss:
+    """The logits exist as a whole: `chunk_rows` means nothing here."""
+    hidden, teacher_hidden, head = call.student_hidden, call.teacher_hidden, call.lm_head_weight
+    steps = call.steps_to_reveal
+    weight = head if isinstance(head, Tensor) else head.get_parameter("weight")
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
     # Entries without weight have a product of their own, a constant: in its gradient 0 times NaN would be NaN.
-    side_weight = torch.where(steps_to_reveal <= delta, ce_weight, kl_weight)
-    adds = (steps_to_reveal >= 1) & (side_weight != 0)
-    if row_weight is not None:
-        adds &= row_weight.reshape(-1) != 0
-    logits = torch.cat([student_hidden[adds] @ weight.T, student_hidden[~adds].detach() @ weight.detach().T])
+    adds = (steps >= 1) & (torch.where(steps <= call.delta, call.ce_weight, call.kl_weight) != 0)
+    if call.row_weight is not None:
+        adds &= call.row_weight.reshape(-1) != 0
+    logits = torch.cat([hidden[adds] @ weight.T, hidden[~adds].detach() @ weight.detach().T])
     in_order = (~adds).to(torch.int8).argsort(stable=True).argsort()
-    return fused_tad_loss(
-        logits[in_order],
-        teacher_logits,
-        labels,
-        steps_to_reveal,
-        delta=delta,
-        ce_weight=ce_weight,
-        kl_weight=kl_weight,
-        row_weight=row_weight,
-        **options,
-    )
+    return _partitioned_loss(call, logits[in_order], teacher_logits)
 
 
-@_on_one_device
-def masked_log_softmax(
-    logits: Tensor,
-    mask: Tensor | None = None,
-    *,
-    rows: Tensor | None = None,
-    temperature: float = 1.0,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """`log_softmax(logits[mask] / temperature)`, (N, V); see `tad_ext.masked_log_softmax`."""
+@_meaning_of(log_softmax.masked_log_softmax)
+def masked_log_softmax(call: Call) -> Tensor:
+    """`log_softmax(logits[mask] / temperature)`, (N, V)."""
+    logits, rows = call.logits, call.rows
     flat = logits.reshape(-1, logits.shape[-1])
-    if mask is not None:
-        rows = mask.reshape(-1).nonzero()[:, 0]
+    if call.mask is not None:
+        rows = call.mask.reshape(-1).nonzero()[:, 0]
     chosen = flat if rows is None else flat[rows]
-    scaled = chosen.to(_compute_dtype(logits)) / temperature
-    return scaled.log_softmax(-1).to(dtype or logits.dtype)
+    scaled = chosen.to(compute_dtype(logits)) / call.temperature
+    return scaled.log_softmax(-1).to(call.dtype or logits.dtype)
 
 
-@_on_one_device
-def token_statistics(
-    logits: Tensor,
-    *,
-    rows: Tensor | None = None,
-    temperature: float = 0.0,
-    suppress_tokens: Tensor | None = None,
-    query_tokens: Tensor | None = None,
-    seeds: Tensor | None = None,
-    offsets: Tensor | None = None,
-) -> TokenStatistics:
-    """Token, confidence, runner-up, margin, entropy and logsumexp of each row; see `tad_ext.token_statistics`."""
+@_meaning_of(statistics.token_statistics)
+def token_statistics(call: Call) -> TokenStatistics:
+    """Token, confidence, runner-up, margin, entropy and logsumexp of each row."""
+    logits, rows, temperature, query_tokens = call.logits.detach(), call.rows, call.temperature, call.query_tokens
     vocabulary = logits.shape[-1]
-    logits = logits.detach()
     shape = logits.shape[:-1] if rows is None else rows.shape
     flat = logits.reshape(-1, vocabulary)
     padding = torch.zeros(shape, dtype=torch.bool, device=logits.device) if rows is None else rows < 0
     if rows is not None:
         flat = flat[rows.reshape(-1).clamp(min=0)]
-    x = flat.to(_compute_dtype(logits)).reshape(*shape, vocabulary)
+    x = flat.to(compute_dtype(logits)).reshape(*shape, vocabulary)
 
     valid = ~(x.isnan() | (x == torch.inf)).any(-1) & ~padding
     empty = (x == -torch.inf).all(-1)  # nothing is possible: confidence 0 and the largest uncertainty
@@ -183,14 +136,12 @@ def token_statistics(
 
     allowed = x.nan_to_num(nan=-torch.inf, posinf=torch.finfo(x.dtype).max, neginf=-torch.inf)
     suppressed = torch.zeros(vocabulary, dtype=torch.bool, device=x.device)
-    if suppress_tokens is not None:
-        suppressed[suppress_tokens] = True
+    if call.suppress_tokens is not None:
+        suppressed[call.suppress_tokens] = True
     first, second = _top2(allowed, suppressed)
     token = first
     if temperature > 0:
-        assert seeds is not None
-        assert offsets is not None
-        noise = gumbel_noise(seeds.expand(shape), offsets.expand(shape), vocabulary)
+        noise = gumbel_noise(call.seeds.expand(shape), call.offsets.expand(shape), vocabulary)
         keys = (allowed.double() / temperature + noise).masked_fill(suppressed, -torch.inf)
         token = torch.where((keys == -torch.inf).all(-1), first, keys.argmax(-1))
 
@@ -219,45 +170,30 @@ def token_statistics(
     )
 
 
-@_on_one_device
-def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
-    """The most probable tokens of each row; see `tad_ext.ops.truncate_logits`."""
-    logits = logits.detach()
+@_meaning_of(statistics.truncate_logits)
+def truncate_logits(call: Call) -> Tensor:
+    """The most probable tokens of each row."""
+    logits, top_k, top_p = call.logits.detach(), call.top_k, call.top_p
     if top_k is not None and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], -torch.inf)
     if top_p < 1:
         ordered = logits.sort(dim=-1, descending=True).values
-        p = (ordered.to(_compute_dtype(logits)) / temperature).softmax(-1)
+        p = (ordered.to(compute_dtype(logits)) / call.temperature).softmax(-1)
         before = p.cumsum(-1) - p  # what those above it have together
         least = ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
         logits = logits.masked_fill(logits < least, -torch.inf)
     return logits
 
 
-@_on_one_device
-def commit_reveal(
-    canvas: Tensor,
-    reveal_step: Tensor,
-    forwards: Tensor,
-    blocks: Tensor,
-    done: Tensor,
-    positions: Tensor,
-    tokens: Tensor,
-    score: Tensor,
-    accept: Tensor,
-    *,
-    top_tokens: Tensor | None = None,
-    block_length: int,
-    block_add_threshold: float = 1.0,
-    decoded_token_threshold: float = 1.0,
-    forced_progress: ForcedProgress = "row",
-    mask_token_id: int,
-    eos_token_ids: Sequence[int] = (),
-) -> Tensor:
-    """Write one forward's chosen tokens and advance the block schedule; see `tad_ext.commit_reveal`."""
+@_meaning_of(reveal.commit_reveal)
+def commit_reveal(call: Call) -> Tensor:
+    """Writes one forward's chosen tokens and advances the block schedule."""
+    canvas, blocks, block_length, mask_token_id = call.canvas, call.blocks, call.block_length, call.mask_token_id
+    reveal_step, forwards, done, positions = call.reveal_step, call.forwards, call.done, call.positions
+    tokens, score, accept, forced_progress = call.tokens, call.score, call.accept, call.forced_progress
     revealed = torch.zeros_like(accept)
     gen_length = canvas.shape[1]
-    top_tokens = tokens if top_tokens is None else top_tokens
+    top_tokens = tokens if call.top_tokens is None else call.top_tokens
 
     def share(row: int, block: int) -> float:
         """Revealed share of a block of a canvas."""
@@ -273,7 +209,7 @@ def commit_reveal(
         step = int(forwards[row]) + 1
         forwards[row] = step
         created = int(blocks[row])
-        fully_active = [b == 0 or share(row, b - 1) >= decoded_token_threshold for b in range(created)]
+        fully_active = [b == 0 or share(row, b - 1) >= call.decoded_token_threshold for b in range(created)]
         eligible = {
             entry: position
             for entry, position in enumerate(positions[row].tolist())
@@ -295,13 +231,13 @@ def commit_reveal(
             canvas[row, eligible[entry]] = token
             reveal_step[row, eligible[entry]] = step
             revealed[row, entry] = True
-        ends = [eligible[entry] for entry, token in chosen.items() if int(token) in eos_token_ids]
+        ends = [eligible[entry] for entry, token in chosen.items() if int(token) in call.eos_token_ids]
         if ends:
             first = min(ends)
             canvas[row, first + 1 :] = canvas[row, first]
             reveal_step[row, first + 1 :] = step
         newest = share(row, created - 1)
-        if (newest >= block_add_threshold or newest == 1.0) and created * block_length < gen_length:
+        if (newest >= call.block_add_threshold or newest == 1.0) and created * block_length < gen_length:
             blocks[row] = created + 1
         masks = (canvas[row] == mask_token_id).nonzero()
         if len(masks):
@@ -310,59 +246,37 @@ def commit_reveal(
     return revealed
 
 
-@_on_one_device
-def select_reveal(
-    canvas: Tensor,
-    logits: Tensor,
-    state: DecodeState,
-    selection: Selection,
-    *,
-    mask_token_id: int,
-    suppress_tokens: Tensor,
-    temperature: float = 0.0,
-    seeds: Tensor | None = None,
-    offsets: Tensor | None = None,
-) -> tuple[TokenStatistics, Tensor]:
-    """Statistics, selection and reveals of one forward; see `tad_ext.ops.select_reveal`."""
+@_meaning_of(reveal.select_reveal)
+def select_reveal(call: Call) -> tuple[TokenStatistics, Tensor]:
+    """Statistics, selection and reveals of one forward."""
+    logits, state = call.logits, call.state
     entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
     statistics = token_statistics(
         logits.reshape(-1, logits.shape[-1]),
         rows=entries.masked_fill(~state.eligible, -1),
-        temperature=temperature,
-        suppress_tokens=suppress_tokens,
-        seeds=seeds,
-        offsets=offsets,
+        temperature=call.temperature,
+        suppress_tokens=call.suppress_tokens,
+        seeds=call.seeds,
+        offsets=call.offsets,
     )
-    score, accept = select(statistics, state, selection)
+    answer = select(statistics, state, call.selection)
     revealed = commit_reveal(
-        canvas,
-        *state.tensors,
-        statistics.token,
-        score.masked_fill(~statistics.valid, -torch.inf),
-        accept,
-        top_tokens=statistics.top_token,
-        mask_token_id=mask_token_id,
-        **state.schedule,
+        call.canvas, *state.tensors, **state.to_commit(statistics, *answer), mask_token_id=call.mask_token_id
     )
     return statistics, revealed
 
 
-@_on_one_device
-def eligible_positions(
-    canvas: Tensor, blocks: Tensor, positions: Tensor, *, block_length: int, mask_token_id: int
-) -> Tensor:
-    """Eligible positions and counts of every canvas; see `tad_ext.ops.eligible_positions`."""
+@_meaning_of(reveal.eligible_positions)
+def eligible_positions(call: Call) -> Tensor:
+    """Eligible positions and counts of every canvas."""
+    canvas, blocks, positions, block_length = call.canvas, call.blocks, call.positions, call.block_length
     columns = torch.arange(canvas.shape[1], device=canvas.device)
-    masked = canvas == mask_token_id
+    masked = canvas == call.mask_token_id
     eligible = masked & (columns < (blocks * block_length)[:, None])
     in_order = torch.where(eligible, columns, canvas.shape[1]).sort(dim=1).values
     positions.copy_(in_order.masked_fill(in_order == canvas.shape[1], -1))
     unfinished = masked.unflatten(1, (-1, block_length)).any(dim=2).int().argmax(dim=1)
     return torch.stack([unfinished, eligible.sum(dim=1), masked.sum(dim=1)], dim=1)
-
-
-def _compute_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _denominator(given: Count, own: Tensor) -> Tensor:

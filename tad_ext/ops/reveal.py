@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from .checks import (
-    check_between,
-    check_devices,
-    check_fits,
-    check_logits,
-    check_none,
-    check_one_of,
-    check_range,
-    check_shape,
-    check_writable,
-    expect,
-    values_may_be_read,
-)
-from .library import operator, register_fake
+from .checks import Call, expect, values_may_be_read
+from .library import empty, operator, register_fakes
 from .selection import Rule, Selection
 from .statistics import check_statistics, empty_statistics, token_statistics
 from .types import DecodeState, ForcedProgress, TokenStatistics
@@ -35,12 +22,7 @@ Policy = Callable[[TokenStatistics, DecodeState], tuple[Tensor, Tensor]]
 
 
 def unmask_step(
-    canvas: Tensor,
-    statistics: TokenStatistics | Tensor,
-    state: DecodeState,
-    policy: Policy,
-    *,
-    mask_token_id: int,
+    canvas: Tensor, statistics: TokenStatistics | Tensor, state: DecodeState, policy: Policy, *, mask_token_id: int
 ) -> Tensor:
     """One step of decoding: ask the policy which entries to reveal, write them to `canvas` and `state` in place.
 
@@ -57,57 +39,46 @@ def unmask_step(
         suppress = torch.full((1,), mask_token_id, device=statistics.device)  # made there: a copy would wait for it
         statistics = token_statistics(statistics, suppress_tokens=suppress)
     score, accept = policy(statistics, state)
-    return commit_reveal(
-        canvas,
-        *state.tensors,
-        statistics.token,
-        score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
-        accept & statistics.valid,
-        top_tokens=statistics.top_token,
-        mask_token_id=mask_token_id,
-        **state.schedule,
-    )
+    choice = state.to_commit(statistics, score, accept)
+    return commit_reveal(canvas, *state.tensors, **choice, mask_token_id=mask_token_id)
 
 
-def _check_blocks(canvas: Tensor, block_length: int) -> None:
-    check_fits(canvas.dim() == 2, canvas, "canvas", "(batch, gen_length)")
-    length = canvas.shape[1]
-    whole = block_length >= 1 and length >= 1 and length % block_length == 0
-    expect(whole, f"block_length is {block_length}, expected a divisor of the generation length {length}")
+def _check_blocks(call: Call) -> None:
+    call.check("canvas", call.canvas.dim() == 2, "(batch, gen_length)")
+    length = call.canvas.shape[1]
+    whole = call.block_length >= 1 and length >= 1 and length % call.block_length == 0
+    call.check("block_length", whole, f"a divisor of the generation length {length}")
 
 
-def _check_canvases(call: Any) -> None:
-    canvas, positions = call.canvas, call.positions
-    _check_blocks(canvas, call.block_length)
-    check_fits(positions.dim() == 2, positions, "positions", "(batch, width)")
+def _check_canvases(call: Call) -> None:
+    """What a step of decoding is told beside its choice."""
+    _check_blocks(call)
+    call.check("positions", call.positions.dim() == 2, "(batch, width)")
+    batch, length = call.canvas.shape
     for name in ("block_add_threshold", "decoded_token_threshold"):
-        check_between(0, getattr(call, name), 1, name)
+        call.check(name, 0 <= getattr(call, name) <= 1, "0 <= value <= 1")
     for name in ("canvas", "reveal_step"):
-        check_writable(getattr(call, name), name, torch.int64, canvas.shape)
-    for name, dtype in (("forwards", torch.int64), ("blocks", torch.int64), ("done", torch.bool)):
-        check_writable(getattr(call, name), name, dtype, canvas.shape[:1])
-    check_shape(positions, "positions", torch.int64, (len(canvas), positions.shape[1]))
-    ids = len(call.eos_token_ids)
-    expect(ids <= _MAX_EOS_TOKENS, f"eos_token_ids has {ids} ids, expected at most {_MAX_EOS_TOKENS}")
-    check_range(positions, "positions", -1, canvas.shape[1], "columns of the canvas, -1 for padding")
-    check_range(call.blocks, "blocks", 1, canvas.shape[1] // call.block_length + 1, "created blocks")
-    check_one_of(call.forced_progress, "forced_progress", get_args(ForcedProgress))
+        call.check_shape(name, (batch, length), written=True)
+    for name in ("forwards", "blocks", "done"):
+        call.check_shape(name, (batch,), written=True)
+    call.check_shape("positions", (batch, call.positions.shape[1]))
+    call.check("eos_token_ids", len(call.eos_token_ids) <= _MAX_EOS_TOKENS, f"at most {_MAX_EOS_TOKENS} ids")
+    call.check_range("positions", -1, length, "columns of the canvas, -1 for padding")
+    call.check_range("blocks", 1, length // call.block_length + 1, "created blocks")
+    words = get_args(ForcedProgress)
+    call.check("forced_progress", call.forced_progress in words, f"one of {', '.join(words)}")
 
 
-def _check_commit(call: Any) -> None:
+def _check_commit(call: Call) -> None:
+    _check_canvases(call)
     if call.top_tokens is None:
         call.top_tokens = call.tokens
-    check_devices(vars(call))
-    _check_canvases(call)
-    choice = {"tokens": torch.int64, "top_tokens": torch.int64, "score": torch.float32, "accept": torch.bool}
-    for name, dtype in choice.items():
-        check_shape(getattr(call, name), name, dtype, call.positions.shape)
+    for name in ("tokens", "top_tokens", "score", "accept"):
+        call.check_shape(name, call.positions.shape)
     for name in ("tokens", "top_tokens"):
-        tokens = getattr(call, name)
-        if values_may_be_read(tokens):
+        if values_may_be_read(tokens := getattr(call, name)):
             masks = (call.positions >= 0) & ~call.done[:, None] & (tokens == call.mask_token_id)
-            expected = "another: revealing a mask reveals nothing"
-            check_none(masks, tokens, name, expected, called="the mask token ")
+            call.check_none(masks, name, "another than the mask token: revealing a mask reveals nothing")
 
 
 @operator(_check_commit)
@@ -154,60 +125,36 @@ def commit_reveal(
     6. A row is done when its canvas holds no mask.
 
     Args:
-        canvas: (B, G) int64, the generation region; written.
-        reveal_step: (B, G) int64; written.
+        canvas, reveal_step: (B, G) int64, of the generation region; written.
         forwards, blocks: (B,) int64; written.
         done: (B,) bool; written.
         positions: (B, W) int64, the canvas column of each entry, each at most once in a row, -1 for padding.
         tokens: (B, W) int64, never the mask token.
-        score: (B, W) float32.
-        accept: (B, W) bool.
-        top_tokens: (B, W) int64, the most probable tokens, where `tokens` are samples; never the mask token. Default:
-            `tokens`.
+        score, accept: (B, W) float32; (B, W) bool.
+        top_tokens: (B, W) int64, the most probable ones where `tokens` (the default) are samples; never the mask token.
         eos_token_ids: at most 16.
 
     Returns:
         (B, W) bool: the entries that were revealed.
     """
     return torch.ops.tad_ext.commit_reveal(
-        canvas,
-        reveal_step,
-        forwards,
-        blocks,
-        done,
-        positions,
-        tokens,
-        tokens if top_tokens is None else top_tokens,
-        score,
-        accept,
-        block_length,
-        block_add_threshold,
-        decoded_token_threshold,
-        forced_progress,
-        mask_token_id,
-        list(eos_token_ids),
-    )
+        canvas, reveal_step, forwards, blocks, done, positions,
+        tokens, tokens if top_tokens is None else top_tokens, score, accept,
+        block_length, block_add_threshold, decoded_token_threshold, forced_progress, mask_token_id, list(eos_token_ids),
+    )  # fmt: skip
 
 
-@register_fake("commit_reveal")
-def _(*arguments: Any) -> Tensor:
-    accept = arguments[9]
-    return torch.empty_like(accept, memory_format=torch.contiguous_format)
-
-
-def _check_select(call: Any) -> None:
-    state, logits, suppress, mask = call.state, call.logits, call.suppress_tokens, call.mask_token_id
-    own = dict(zip(("reveal_step", "forwards", "blocks", "done", "positions"), state.tensors))
-    check_devices({"canvas": call.canvas, **own, **vars(call)})
-    check_logits(logits, "logits")
-    check_one_of(call.selection.rule, "rule", get_args(Rule))
-    expect(not math.isnan(call.selection.value), f"value is nan, expected the parameter of {call.selection.rule}")
-    _check_canvases(SimpleNamespace(canvas=call.canvas, **own, **state.schedule))
-    entries = state.positions.numel()
-    check_fits(logits.shape[:-1].numel() == entries, logits, "logits", f"a row for each of the {entries} positions")
+def _check_select(call: Call) -> None:
+    call = Call(**{"canvas": call.canvas, **vars(call.state), **call.selection._asdict(), **vars(call)})
+    call.check_tensors()
+    call.check("rule", call.rule in get_args(Rule), f"one of {', '.join(get_args(Rule))}")
+    call.check("value", not math.isnan(call.value), f"the parameter of {call.rule}")
+    _check_canvases(call)
+    logits, suppress, mask, entries = call.logits, call.suppress_tokens, call.mask_token_id, call.positions.numel()
+    call.check("logits", logits.shape[:-1].numel() == entries, f"a row for each of the {entries} positions")
     named = not values_may_be_read(suppress) or bool((suppress == mask).any())
     expect(named, f"suppress_tokens does not name the mask token {mask}: revealing a mask reveals nothing")
-    check_statistics(call, state.positions.shape, ascending=True)
+    check_statistics(call, call.positions.shape, ascending=True)
 
 
 @operator(_check_select)
@@ -243,38 +190,20 @@ def select_reveal(
         ValueError, TypeError: as the three functions, naming the argument.
     """
     *statistics, revealed = torch.ops.tad_ext.select_reveal(
-        canvas,
-        *state.tensors,
-        logits,
-        selection.rule,
-        float(selection.value),
-        float(temperature),
-        suppress_tokens,
-        seeds,
-        offsets,
-        state.block_length,
-        state.block_add_threshold,
-        state.decoded_token_threshold,
-        state.forced_progress,
-        mask_token_id,
-        list(state.eos_token_ids),
-    )
+        canvas, *state.tensors, logits, selection.rule, float(selection.value),
+        float(temperature), suppress_tokens, seeds, offsets,
+        state.block_length, state.block_add_threshold, state.decoded_token_threshold, state.forced_progress,
+        mask_token_id, list(state.eos_token_ids),
+    )  # fmt: skip
     no_queries = logits.new_empty((*revealed.shape, 0))
     return TokenStatistics._make([*statistics, no_queries]), revealed
 
 
-@register_fake("select_reveal")
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    positions = arguments[5]
-    return *empty_statistics(positions, positions.shape), positions.new_empty(positions.shape, dtype=torch.bool)
-
-
-def _check_eligible(call: Any) -> None:
-    check_devices(vars(call))
-    _check_blocks(call.canvas, call.block_length)
-    check_writable(call.canvas, "canvas", torch.int64, call.canvas.shape)
-    check_writable(call.positions, "positions", torch.int64, call.canvas.shape)
-    check_shape(call.blocks, "blocks", torch.int64, call.canvas.shape[:1])
+def _check_eligible(call: Call) -> None:
+    _check_blocks(call)
+    call.check_shape("canvas", call.canvas.shape, written=True)
+    call.check_shape("positions", call.canvas.shape, written=True)
+    call.check_shape("blocks", call.canvas.shape[:1])
 
 
 @operator(_check_eligible)
@@ -294,6 +223,11 @@ def eligible_positions(
     return torch.ops.tad_ext.eligible_positions(canvas, blocks, positions, block_length, mask_token_id)
 
 
-@register_fake("eligible_positions")
-def _(canvas: Tensor, *_: Any) -> Tensor:
-    return canvas.new_empty(canvas.shape[0], 3)
+register_fakes(
+    commit_reveal=lambda call: empty(call.accept),
+    select_reveal=lambda call: [
+        *empty_statistics(call.positions, call.positions.shape),
+        call.positions.new_empty(call.positions.shape, dtype=torch.bool),
+    ],
+    eligible_positions=lambda call: call.canvas.new_empty(call.canvas.shape[0], 3),
+)

@@ -4,58 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import (
-    check_devices,
-    check_dtype,
-    check_expandable,
-    check_fits,
-    check_logits,
-    check_range,
-    expect,
-    values_may_be_read,
-)
-from .library import operator, register_fake
+from .checks import Call, expect, values_may_be_read
+from .library import empty, operator, register_fakes
 from .types import TokenStatistics
 
 
-def check_statistics(call: Any, shape: Sequence[int], *, ascending: bool) -> None:
+def check_statistics(call: Call, shape: Sequence[int], *, ascending: bool) -> None:
     """What every call that takes statistics checks."""
-    vocabulary, suppress, temperature = call.logits.shape[-1], call.suppress_tokens, call.temperature
-    expect(0 <= temperature < math.inf, f"temperature is {temperature:g}, expected a finite number >= 0")
-    if suppress is not None:
-        check_dtype(suppress, "suppress_tokens", torch.int64)
-        check_range(suppress, "suppress_tokens", 0, vocabulary, "the vocabulary")
+    vocabulary, suppress = call.logits.shape[-1], call.suppress_tokens
+    call.check("temperature", 0 <= call.temperature < math.inf, "a finite number >= 0")
+    call.check_range("suppress_tokens", 0, vocabulary, "the vocabulary")
     if suppress is not None and values_may_be_read(suppress):
         in_order = not ascending or bool((suppress.reshape(-1).diff() >= 0).all())
         expect(in_order, "suppress_tokens are not in ascending order")
         expect(suppress.unique().numel() < vocabulary, f"suppress_tokens names all {vocabulary} tokens, expected fewer")
-    if temperature > 0:
-        given = call.seeds is not None and call.offsets is not None
-        expect(given, f"seeds and offsets are expected because temperature is {temperature:g}")
+    if call.temperature > 0:
         for name in ("seeds", "offsets"):
-            check_dtype(getattr(call, name), name, torch.int64)
-            check_expandable(getattr(call, name), name, shape)
+            call.check(name, getattr(call, name) is not None, f"int64 because temperature is {call.temperature:g}")
+            call.check_dtype(name, torch.int64)
+            call.check_expandable(name, shape)
 
 
-def _check(call: Any) -> None:
-    check_devices(vars(call))
+def _check(call: Call) -> None:
     logits, rows, queries = call.logits, call.rows, call.query_tokens
-    check_logits(logits, "logits")
-    if rows is not None:
-        check_dtype(rows, "rows", torch.int64)
-        check_range(rows, "rows", -1, logits.shape[:-1].numel(), "rows of logits, -1 for padding")
+    call.check_range("rows", -1, logits.shape[:-1].numel(), "rows of logits, -1 for padding")
     shape = logits.shape[:-1] if rows is None else rows.shape
     check_statistics(call, shape, ascending=False)
     if queries is not None:
-        check_dtype(queries, "query_tokens", torch.int64)
-        check_fits(queries.dim() >= 1, queries, "query_tokens", "(..., K)")
-        check_expandable(queries, "query_tokens", [*shape, queries.shape[-1]])
-        check_range(queries, "query_tokens", 0, logits.shape[-1], "the vocabulary")
+        call.check("query_tokens", queries.dim() >= 1, "(..., K)")
+        call.check_expandable("query_tokens", [*shape, queries.shape[-1]])
+        call.check_range("query_tokens", 0, logits.shape[-1], "the vocabulary")
 
 
 @operator(_check)
@@ -96,34 +78,16 @@ def token_statistics(
         ValueError, TypeError: wrong shapes, dtypes, devices, values or indices, naming the argument.
         NotImplementedError: a tangent in the logits, of forward-mode differentiation.
     """
-    return TokenStatistics(
-        *torch.ops.tad_ext.token_statistics(
-            logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
-        )
+    found = torch.ops.tad_ext.token_statistics(
+        logits, rows, float(temperature), suppress_tokens, query_tokens, seeds, offsets
     )
+    return TokenStatistics(*found)
 
 
-@register_fake("token_statistics")
-def _(
-    logits: Tensor, rows: Tensor | None, temperature: float, suppress: Tensor | None, queries: Tensor | None, *rest: Any
-) -> tuple[Tensor, ...]:
-    shape = logits.shape[:-1] if rows is None else rows.shape
-    query_logits = logits.new_empty((*shape, 0 if queries is None else queries.shape[-1]))
-    return *empty_statistics(logits, shape), query_logits
-
-
-def empty_statistics(like: Tensor, shape: torch.Size) -> list[Tensor]:
-    """For fake kernels: token to valid, in the order of `TokenStatistics`."""
-    integer, real = torch.int64, torch.float32
-    dtypes = (integer, real, real, integer, integer, real, real, real, real, torch.bool)
-    return [like.new_empty(shape, dtype=dtype) for dtype in dtypes]
-
-
-def _check_truncation(call: Any) -> None:
-    check_logits(call.logits, "logits")
-    expect(0 < call.temperature < math.inf, f"temperature is {call.temperature:g}, expected a finite number > 0")
-    expect(call.top_k is None or call.top_k >= 1, f"top_k is {call.top_k}, expected an integer >= 1, or none")
-    expect(0 < call.top_p <= 1, f"top_p is {call.top_p:g}, expected 0 < value <= 1")
+def _check_truncation(call: Call) -> None:
+    call.check("temperature", 0 < call.temperature < math.inf, "a finite number > 0")
+    call.check("top_k", call.top_k is None or call.top_k >= 1, "an integer >= 1, or none")
+    call.check("top_p", 0 < call.top_p <= 1, "0 < value <= 1")
 
 
 @operator(_check_truncation)
@@ -132,10 +96,10 @@ def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = N
 
     The probabilities are those at `temperature` among the `top_k`. A token that ties with the last one taken stays.
     A row with NaN or +inf has no probabilities, and stays as `top_k` leaves it; where the last of `top_k` is NaN, that
-    is as it is. Nucleus sampling: Holtzman et al., arXiv 1904.09751.
+    is as it is. Nucleus sampling: Holtzman et al., arXiv 1904.09751. Not differentiable.
 
-    Nothing is sorted, and nothing waits for the device. Results have the same bits at any batch size and number of
-    threads, and run after run. Not differentiable.
+    Nothing is sorted, nothing waits for the device. The same bits at any batch size and number of threads, and run
+    after run.
 
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).
@@ -152,6 +116,17 @@ def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = N
     return torch.ops.tad_ext.truncate_logits(logits, float(temperature), top_k, float(top_p))
 
 
-@register_fake("truncate_logits")
-def _(logits: Tensor, temperature: float, top_k: int | None, top_p: float) -> Tensor:
-    return logits.new_empty(logits.shape)
+def empty_statistics(like: Tensor, shape: torch.Size) -> list[Tensor]:
+    """For fake kernels: token to valid, in the order of `TokenStatistics`."""
+    integer, real = torch.int64, torch.float32
+    dtypes = (integer, real, real, integer, integer, real, real, real, real, torch.bool)
+    return [like.new_empty(shape, dtype=dtype) for dtype in dtypes]
+
+
+def _fake_statistics(call: Call) -> list[Tensor]:
+    logits, queries = call.logits, call.query_tokens
+    shape = logits.shape[:-1] if call.rows is None else call.rows.shape
+    return [*empty_statistics(logits, shape), logits.new_empty((*shape, 0 if queries is None else queries.shape[-1]))]
+
+
+register_fakes(token_statistics=_fake_statistics, truncate_logits=lambda call: empty(call.logits))

@@ -14,6 +14,11 @@ Count = int | float | Tensor | None
 """A denominator: a number or a 0-d tensor; None is a call's own count."""
 
 
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """That of sums and results: float64 for float64 logits, otherwise float32."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
 class TADLoss(NamedTuple):
     """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors.
 
@@ -83,15 +88,20 @@ class DecodeState:
         """What `commit_reveal` takes behind the canvas: reveal_step, forwards, blocks, done, positions."""
         return self.reveal_step, self.forwards, self.blocks, self.done, self.positions
 
-    @property
-    def schedule(self) -> dict[str, Any]:
-        """The settings of `commit_reveal`, by its names for them."""
+    def to_commit(self, statistics: TokenStatistics, score: Tensor, accept: Tensor) -> dict[str, Any]:
+        """What `commit_reveal` takes by name, beside the mask token, of a policy's answer: entries whose statistics are
+        invalid are not accepted.
+        """
         return {
             "block_length": self.block_length,
             "block_add_threshold": self.block_add_threshold,
             "decoded_token_threshold": self.decoded_token_threshold,
             "forced_progress": self.forced_progress,
             "eos_token_ids": self.eos_token_ids,
+            "tokens": statistics.token,
+            "top_tokens": statistics.top_token,
+            "score": score.to(torch.float32).masked_fill(~statistics.valid, -torch.inf),
+            "accept": accept & statistics.valid,
         }
 
     @classmethod
