@@ -4,8 +4,6 @@
 unless it was installed with `pip install -e .`, would hide the installed package.
 """
 
-from __future__ import annotations
-
 import os
 
 import bench  # takes the folder off the import path, while it can be found there itself

@@ -4,8 +4,6 @@
 usual ones. What was decided is printed, and `tad doctor` repeats it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -12,8 +12,6 @@
 Where this tree has no compiled module, the installed package is measured.
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path

@@ -9,8 +9,6 @@ as slow for one as for the other. All of them time the same code, this tree's, o
 is before / after: above 1 the second tree is faster. What a tree compared with itself gives is the noise.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ pytest's `-k statistics` chooses, `--benchmark-save`, `--benchmark-compare` and 
 `--benchmark-json bench/results/NAME.json` keeps what `python -m bench.report` shows.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 `python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -9,8 +9,6 @@ blocks at a time, caches one row at a time. Computed columns are those that went
 whole rows would have been.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import get_args
 

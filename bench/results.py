@@ -9,8 +9,6 @@ Every ratio and rate is of `median_ms`: on a CPU with warm caches, `cold_median_
 cold ones, `warm_median_ms` being the other. "main" lines are those of a short table.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ the round, so that the time is the kernels' own. Warm: rounds follow each other,
 stay in the cache, and where the host is slower than the kernels it is the host that is timed.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ PyTorch, whose logits exist as a whole. A step is all that happens between two r
 forwards, loss, backward, AdamW.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from functools import partial

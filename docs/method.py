@@ -4,8 +4,6 @@ The example is the demo's arithmetic with two operations: `CA4>` asks for C(A(4)
 is `45`, each result in the place of its operation, and the response `4A5;5C4;#4`. Blocks have five positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

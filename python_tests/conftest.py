@@ -7,8 +7,6 @@ A test that takes `device` runs on the CPU and, marked `gpu`, on a GPU. With TAD
 the CUDA kernels: the library holds their own source, compiled for the host, and puts it in place of the CPU kernels.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

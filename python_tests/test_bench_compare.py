@@ -1,7 +1,5 @@
 """bench.compare: either tree's own package is measured, in turn, and what was measured is kept as it comes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """bench.h200.counters: every case can be launched, and a kernel's line says what ncu's table says of that kernel."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """bench.decode: it replays what it says, and its baseline decodes what we decode."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from typing import Any

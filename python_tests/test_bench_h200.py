@@ -1,7 +1,5 @@
 """bench.h200: it runs through anywhere and says what it skipped; a step that goes wrong costs itself only."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

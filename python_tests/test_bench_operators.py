@@ -1,7 +1,5 @@
 """bench.operators: what is compared computes the same, is counted right, and a path that breaks costs its own line."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -248,7 +246,7 @@ def test_events_enclose_the_run_alone(cold, monkeypatch):
         def record(self) -> None:
             happened.append("event")
 
-        def elapsed_time(self, end: Event) -> float:
+        def elapsed_time(self, end: "Event") -> float:
             return 2.0
 
     watch = Stopwatch("cpu", evict_bytes=64)

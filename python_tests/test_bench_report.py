@@ -1,7 +1,5 @@
 """bench.report: the tables and the picture say what the JSON says; docs show the committed results."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

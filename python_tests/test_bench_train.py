@@ -1,7 +1,5 @@
 """bench.train: it runs the trainer, and either loss takes the same steps."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

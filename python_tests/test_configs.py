@@ -1,7 +1,5 @@
 """The YAML files that come with the package are understood by the commands they are named after."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

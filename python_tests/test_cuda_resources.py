@@ -1,7 +1,5 @@
 """The reading of ptxas's report and the comparison with the committed table, on a report written by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every `tad` command that README, docs, settings files and help show is one, and options named in texts exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex

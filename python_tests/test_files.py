@@ -1,7 +1,5 @@
 """Atomic writing: what a reader can see at each moment, and what is left when a writer fails or is killed."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The house's floors: which room of the package may import from which, and what production may not include."""
 
-from __future__ import annotations
-
 import ast
 import re
 from graphlib import TopologicalSorter

@@ -1,7 +1,5 @@
 """The table of planted bugs fits the sources, and the tool says what a test found."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Base training: the objective is what the equation says, runs repeat themselves, the checkpoint is whole or absent."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields, replace
 from itertools import islice

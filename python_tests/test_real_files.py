@@ -4,8 +4,6 @@ The models are tiny and random, with the architectures, key names and tokenizers
 are wrong: every trajectory is kept instead of the right ones.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a YAML file of settings says, and what is refused in it by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import pytest

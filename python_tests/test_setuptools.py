@@ -1,7 +1,5 @@
 """A build without isolation, by a setuptools that cannot do it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Commands write to any output: without Unicode, without a reader, without a stream at all."""
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """tools/unchanged.py: what has passed is not run again while its sources are the same."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Nothing heavy is imported until a command is known, so that help is instant.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

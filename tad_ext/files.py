@@ -8,8 +8,6 @@ A job tries its output before it works (`output_folder`, `tried_folder`, `tried_
 alone until its own are complete (`successor`), and where its result cannot be written, puts it elsewhere (`rescued`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ library whose import was cut short fails later with an ImportError, and what is 
 forgotten. So it is remembered here that a signal came: whatever ends the command after that, ends it because of it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -87,7 +85,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
         check()
 
 
-def _not_forgotten(unraisable: sys.UnraisableHookArgs) -> None:
+def _not_forgotten(unraisable: "sys.UnraisableHookArgs") -> None:
     """What is raised in a callback goes nowhere: a signal that ended there comes again when the callback is over."""
     if not _received or not issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
         sys.__unraisablehook__(unraisable)

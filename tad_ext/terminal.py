@@ -1,7 +1,5 @@
 """A command's output, whatever it goes to: a terminal that knows only ASCII, a pipe that is closed, nothing at all."""
 
-from __future__ import annotations
-
 import codecs
 import functools
 import os

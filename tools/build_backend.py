@@ -5,8 +5,6 @@ the newest CUDA build of several gigabytes; so the environment that pip runs in 
 requested from the registry only where there is none.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

@@ -4,8 +4,6 @@ python tools/build_cuda_on_host.py          prints the library's path
 TAD_EXT_CUDA_ON_HOST=<that path> python -m pytest python_tests/ops
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch.utils.cpp_extension import load

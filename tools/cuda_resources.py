@@ -8,8 +8,6 @@ shared memory is chosen at launch and is not in the table.
 The table names the sources it is of. Where these and nvcc are the same, nothing is compiled again; --again does.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os

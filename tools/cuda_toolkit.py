@@ -1,7 +1,5 @@
 """nvcc as the build (setup.py) and the resource check (cuda_resources.py) use it: where it is, how it is called."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -9,8 +9,6 @@ table says so under a sanitizer; on the copy they must pass, and with any one bu
 fail. Needs cmake and a C++20 compiler; CMAKE_GENERATOR=Ninja saves some time.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import queue

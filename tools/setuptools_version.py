@@ -1,7 +1,5 @@
 """Whether the setuptools that is here can build tad_ext: without build isolation it is the environment's own."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -7,8 +7,6 @@ minutes, and gives what it gave before as long as the sources are the same. So w
 of its sources in tools/passed.txt, which is committed. AGAIN=1 in the environment runs the command whatever is noted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

@@ -13,8 +13,6 @@ head. On a GPU, one row at a time is also decoded with CUDA graphs: steps withou
 Put the file into bench/results/ to have `python -m bench.report` include it.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from pathlib import Path

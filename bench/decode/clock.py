@@ -5,8 +5,6 @@ or a wrapped policy says so; a step ends where the decoder shows its canvas (`wa
 the next one begins there. On a GPU the parts are the device's, its waiting for the host included.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any

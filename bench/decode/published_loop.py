@@ -5,8 +5,6 @@ masks of the block, row by row, with a number that the host reads from the devic
 for. One sequence at a time. The model's layers are the same as everyone's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 The model is one that `tad demo` has distilled; see replay.py for what the numbers are used for.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A model with random weights is never confident, so no threshold would reveal sev
 number is the recorded one, and only which tokens they are is the model's choice: its most confident ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
@@ -33,7 +31,7 @@ class Schedule:
     blocks: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def recorded(cls, gen_length: int, block_length: int) -> Schedule:
+    def recorded(cls, gen_length: int, block_length: int) -> "Schedule":
         """For a canvas of any size: the recorded forwards in their order, from the start again after the last. A block
         takes forwards until it is full; the one that fills it reveals no more than is left. So blocks of a multiple of
         the recorded length have exactly the recorded numbers.

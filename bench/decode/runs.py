@@ -4,8 +4,6 @@ All of them reveal the same numbers of tokens, those of a recorded schedule, and
 whose policy is a built-in one, which reveals as many at every forward.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import suppress

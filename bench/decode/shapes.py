@@ -1,7 +1,5 @@
 """Models of the sizes that benchmarks speak of, with random weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -15,8 +15,6 @@ anything; what a step has measured until then is kept. Exit code: 0 if all went 
 Copy h200.json to bench/results/ to have `python -m bench.report` include it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

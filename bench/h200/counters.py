@@ -5,8 +5,6 @@ caches and clocks as they are. The file holds a line for each kernel in the orde
 instructions per logit, and what its warps wait for most. Without ncu it says so.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -3,8 +3,6 @@
 The document is written after every step, so that a step that fails or runs out of time takes nothing with it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ A GPU's clock is steady and its time is dear: each path is measured by itself, t
 after every line, so that a run that is stopped has measured what it has measured.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ ratios are of a second measurement, in which all paths take turns, so that a mac
 one as for the other; they are the benchmark's "extra_info".
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -3,8 +3,6 @@
 The most telling cases come first: a run that ends early has those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The pure-PyTorch paths that the operators replace, as one would write them: the baselines of every ratio."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

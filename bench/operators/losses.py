@@ -1,7 +1,5 @@
 """The losses as they are timed: forward and backward, near : distant rows in a given ratio."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ where there is one kind only. Liger-Kernel's fused linear divergences need the t
 Jensen-Shannon's, so they have no place here.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Token statistics, truncation, log-softmax, unmasking, a copy, as they are timed. Losses are in losses.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ python -m bench.report --tables FILE.md       # write them, and every case and e
 python -m bench.report --plot kernels.png     # draw; the file's suffix decides the format (png, svg, pdf)
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A kernel that reads and writes logits is bound by bytes, so this is how near it 
 Operators bound by matrix products, or with next to no bytes, are not drawn.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from math import nan

@@ -1,7 +1,5 @@
 """What was measured on a machine: in short, or every case and every path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What was measured, as Markdown: a list of paragraphs for each kind of result, its table among them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every run here: a tiny model, and a task that it can please."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from collection_runs import LenientTask, make_model

@@ -1,7 +1,5 @@
 """Units, ranks and runs that continue a folder leave no trace in it, and a folder of another run is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

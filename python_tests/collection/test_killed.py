@@ -1,7 +1,5 @@
 """A run that was killed and started again leaves what an undisturbed one does."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import signal

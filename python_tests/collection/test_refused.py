@@ -1,7 +1,5 @@
 """What a collection refuses before anything is done."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

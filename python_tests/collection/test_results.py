@@ -1,7 +1,5 @@
 """What a collection keeps: right answers, the teacher's own canvases, samples of its seed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A byte-level tokenizer without merges, with the chat template of LLaDA or of Dream."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

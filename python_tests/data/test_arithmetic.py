@@ -1,7 +1,5 @@
 """The arithmetic task: its form, its verifier, and test problems that nobody can have been trained on."""
 
-from __future__ import annotations
-
 import random
 import re
 from itertools import islice

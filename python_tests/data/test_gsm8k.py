@@ -1,7 +1,5 @@
 """GSM8K: problems from the original files (and from a sample where those are not at hand), prompts and verifier."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,8 +1,6 @@
 """Where a response states its number, and when two ways to write one are the same."""
 # ruff: noqa: RUF001 - signs of multiplication and quotation marks are what is tested
 
-from __future__ import annotations
-
 from decimal import Decimal
 from fractions import Fraction
 

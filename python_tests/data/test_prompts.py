@@ -1,7 +1,5 @@
 """Prompts: written out as the models see them, and a student that never sees what only the teacher may see."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

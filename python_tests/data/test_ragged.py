@@ -1,7 +1,5 @@
 """Rows are padded on the right, and flat positions point at the columns that were asked for."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

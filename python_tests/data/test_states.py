@@ -1,7 +1,5 @@
 """States are rebuilt from reveal steps, and a batch's positions, rows and labels point at what they say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Trajectory files: lossless, and every kind of wrong file refused by name."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small deterministic models with the interface that decoding is written against, on the device under test."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """Keys and values that are kept: exact where every forward computes all, and the windows that schemes ask for."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

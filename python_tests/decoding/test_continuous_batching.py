@@ -1,7 +1,5 @@
 """A row that finishes makes room for the next prompt, and nobody's response depends on it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

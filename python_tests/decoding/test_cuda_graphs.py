@@ -2,8 +2,6 @@
 written down with the tensors it was given, and replayed on the same memory.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import warnings
 import weakref

@@ -1,7 +1,5 @@
 """Bad input is refused before the model is asked for anything, by errors that say what, its value and what instead."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Properties that every decode has: a complete trajectory that the model reproduces, the same at any batch size."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Prophet and SchED: everything at once, when the gap between the two best tokens is wide enough."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

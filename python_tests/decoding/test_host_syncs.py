@@ -1,7 +1,5 @@
 """A step waits for the device once, and once more where rows finish: seen by listing the calls that would."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from host_syncs import HostSyncs

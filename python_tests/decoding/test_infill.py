@@ -1,7 +1,5 @@
 """Prompts with masks in them: filled in when asked, with what stands around them as it was."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Top-k and the thresholds on hand-worked rows of statistics, and how their values are checked."""
 
-from __future__ import annotations
-
 import pytest
 from policy_cases import accepted, entries
 

@@ -1,7 +1,5 @@
 """Policies that compare the positions of a row with each other, on rows worked out by hand."""
 
-from __future__ import annotations
-
 from policy_cases import accepted, entries
 
 from tad_ext.decoding import ConfidenceFactor, EntropyBudget, Hierarchical, LocalLeap

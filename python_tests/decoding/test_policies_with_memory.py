@@ -1,7 +1,5 @@
 """Credit and KLASS: what they remember from one forward to the next."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """What holds for every policy: rows are on their own, what cannot be revealed does not count, nothing is waited for."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Names, text forms and the registry of the policies."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

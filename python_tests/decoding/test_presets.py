@@ -1,7 +1,5 @@
 """The published settings by name."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """What carries a published name decodes as published: tokens, reveal steps and forwards of the loops in `published`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 

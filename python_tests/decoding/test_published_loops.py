@@ -1,7 +1,5 @@
 """The plain loops of `helpers/published`: their rules on small examples, and `tad_ext.decode` where it has the same."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

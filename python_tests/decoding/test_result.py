@@ -1,7 +1,5 @@
 """Counts and cuts of a hand-made result."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

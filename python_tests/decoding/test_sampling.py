@@ -1,7 +1,5 @@
 """Truncated sampling, guidance, lengths and stop strings, against what their definitions say."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Hand-worked decodes: which forward reveals which position, under each schedule and with end-of-sequence tokens."""
 
-from __future__ import annotations
-
 import pytest
 
 from tad_ext.decoding import ConfidenceThreshold, DecodeConfig, EntropyThreshold, TopK, decode

@@ -1,7 +1,5 @@
 """A plain function is a policy, and its mistakes are named."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

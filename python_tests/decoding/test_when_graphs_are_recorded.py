@@ -1,7 +1,5 @@
 """What `cuda_graphs` "auto" comes to: small steps, on a GPU, where the host does nothing but launch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import pytest

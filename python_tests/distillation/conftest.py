@@ -1,7 +1,5 @@
 """A tiny model, and trajectories that a random teacher could have made, for the tests of distillation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings: the published defaults, and every bad value named."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Which GPU a training runs on: one process is told its number, several share out theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A new objective is a class and a line in the registry: the trainer asks nothing else of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

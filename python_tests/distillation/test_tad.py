@@ -1,7 +1,5 @@
 """The objective against a slow formula in float64, and what each normalisation promises about splitting a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

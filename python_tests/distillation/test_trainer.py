@@ -1,7 +1,5 @@
 """Training end to end on a tiny random model: it learns, leaves base and teacher alone, and repeats itself exactly."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

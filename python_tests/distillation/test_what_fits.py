@@ -1,7 +1,5 @@
 """Trajectories that do not fit a model are refused, and the order of their states is the same everywhere."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

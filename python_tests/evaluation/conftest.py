@@ -1,7 +1,5 @@
 """A model whose prediction at every position is written down, and a task of one word per problem."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

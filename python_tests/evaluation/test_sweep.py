@@ -1,7 +1,5 @@
 """Which decoding runs a sweep has: exactly the thresholds asked for, or values that the policy takes."""
 
-from __future__ import annotations
-
 import pytest
 
 from tad_ext.decoding import parse_policy

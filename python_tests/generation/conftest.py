@@ -1,7 +1,5 @@
 """A tiny checkpoint, and the settings that every test of generating begins with."""
 
-from __future__ import annotations
-
 import pytest
 from word_checkpoints import CHAT_TEMPLATE, write_words_model
 

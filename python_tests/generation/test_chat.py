@@ -1,7 +1,5 @@
 """A chat whose turns come from a script."""
 
-from __future__ import annotations
-
 import pytest
 
 from tad_ext.jobs.generate.run import generate

@@ -1,7 +1,5 @@
 """What the live view shows of a canvas, rendered to a recorded console."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

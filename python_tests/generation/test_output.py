@@ -1,7 +1,5 @@
 """The folder of a run: complete at every moment, and continued by the same command."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The order of reveals: written with the responses, read back, and drawn."""
 
-from __future__ import annotations
-
 import json
 import os
 

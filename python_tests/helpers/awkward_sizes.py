@@ -1,7 +1,5 @@
 """Every operator, at sizes that fit no vector and no block, aligned in memory and not: for sanitizers."""
 
-from __future__ import annotations
-
 import torch
 from every_operator import every_operator
 from torch import Tensor

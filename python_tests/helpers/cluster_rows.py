@@ -1,7 +1,5 @@
 """Every operator on rows of a real vocabulary, which clusters of blocks share: for sanitizers."""
 
-from __future__ import annotations
-
 import torch
 from every_operator import every_operator
 

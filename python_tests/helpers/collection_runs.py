@@ -1,7 +1,5 @@
 """Small runs of `collect`: a task that a random model can please, its model, and what a run leaves behind."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from typing import Any

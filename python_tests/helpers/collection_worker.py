@@ -3,8 +3,6 @@
 Run as a script this is that process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What earlier versions of the package noted in files."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

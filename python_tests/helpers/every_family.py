@@ -1,7 +1,5 @@
 """A checkpoint of each family of models, and edits of its config.json."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

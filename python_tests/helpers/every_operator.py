@@ -1,7 +1,5 @@
 """One call of every operator, forward and backward, for tests that are about devices and not about numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A command `tad job` that a test makes of a function."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import SimpleNamespace
 

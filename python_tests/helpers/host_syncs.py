@@ -1,7 +1,5 @@
 """Seeing when code waits for the device: the calls that read a tensor's values on the host."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from torch.overrides import TorchFunctionMode

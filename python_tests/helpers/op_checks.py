@@ -1,7 +1,5 @@
 """Inputs and comparisons shared by the operator tests."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

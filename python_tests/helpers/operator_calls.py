@@ -1,7 +1,5 @@
 """One small valid call of every operator of torch.ops.tad_ext."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

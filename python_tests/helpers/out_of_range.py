@@ -4,8 +4,6 @@ On a GPU, looking at an index waits for the device, so it is done only where TAD
 may end the process, so the tests run `main` in one of its own, and again under compute-sanitizer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Rows of statistics for the tests of policies, every named policy, and values for their parameters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

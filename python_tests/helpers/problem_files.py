@@ -1,7 +1,5 @@
 """Where tests find problem files: the original ones, which are not part of the repository, and a sample that is."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ independent readings of the format. The ids of the special tokens are those a to
 everything else is shaped as in GSAI-ML/LLaDA-8B-Instruct and Dream-org/Dream-v0-Instruct-7B.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

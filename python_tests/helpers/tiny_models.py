@@ -1,7 +1,5 @@
 """A TinyDiffusionLM with random weights, and what tests of adapters ask of it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

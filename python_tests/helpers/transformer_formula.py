@@ -5,8 +5,6 @@ float64 it is the exact answer; with bfloat16 it rounds where the published code
 queries and keys are rotated in float32 (LLaDA) or in the model's dtype (Dream).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

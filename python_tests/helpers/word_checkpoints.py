@@ -1,7 +1,5 @@
 """A tiny model with random weights whose tokens are words, with or without a chat template."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

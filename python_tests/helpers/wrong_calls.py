@@ -3,8 +3,6 @@
 `python wrong_calls.py` prints the latter as JSON, so that a test can ask a process that uses the reference.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adapters that peft made, option by option: the teacher is the base and merging is exact, or the option is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every key of a config.json: one setting in several spellings, what changes nothing, and what is refused by name."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Dream from original checkpoints: the logits of an independent formula, the shift by one, decoding, saving back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What identifies a model: its meaning and its weights, not how files are written; and what is said of another one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

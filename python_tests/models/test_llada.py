@@ -1,7 +1,5 @@
 """LLaDA from original checkpoints: the logits of an independent formula, fp32 rotation, decoding, saving back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Checkpoints: what is written is read back, and whatever does not fit is refused by name, from the headers alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

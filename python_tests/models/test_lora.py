@@ -1,7 +1,5 @@
 """LoRA adapters: what is adapted, that the teacher is the base, and what saving, loading and merging keep or refuse."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

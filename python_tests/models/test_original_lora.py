@@ -1,7 +1,5 @@
 """LoRA on LLaDA and Dream: all seven projections, merged and saved under original names; adapters made elsewhere."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

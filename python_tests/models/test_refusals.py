@@ -1,7 +1,5 @@
 """What is refused of LLaDA and Dream checkpoints: by file, key, value and expectation, before memory is filled."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

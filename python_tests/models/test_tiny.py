@@ -1,7 +1,5 @@
 """The masked diffusion interface, on the tiny model: bidirectional, ragged rows as if alone, chosen rows only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Tokenizers of original checkpoints: the right ids without running code, chat templates, agreement with the model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

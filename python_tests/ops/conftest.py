@@ -1,7 +1,5 @@
 """The dtypes every operator is tested in, and the check of indices on a device."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from op_checks import DTYPES

@@ -1,7 +1,5 @@
 """The reference stands in for the compiled operators: same arguments, same errors, no compiled module needed."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

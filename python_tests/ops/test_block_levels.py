@@ -1,7 +1,5 @@
 """Rows whose blocks lie on very different levels: kernels work block by block, relative to a reference they keep."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The kernels under compute-sanitizer: out-of-bounds accesses, races in shared memory, barriers, unwritten memory."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What only a GPU has: streams, other devices, graphs, waiting for the device, and tensors beyond 2**31 elements."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Every way to differentiate an operator gives the right derivative or an error: none is lost in silence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

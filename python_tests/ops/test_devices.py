@@ -1,7 +1,5 @@
 """Tensors on different devices are refused by every operator, whichever kernel they would reach."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Every instruction set of this processor, half precision exhaustively, and a forked child, each in its own process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

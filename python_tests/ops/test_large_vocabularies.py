@@ -1,7 +1,5 @@
 """Vocabularies of real models: many blocks a row, and work on a row that is shared."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, loss_and_gradient, random_entries

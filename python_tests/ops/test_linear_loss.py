@@ -1,7 +1,5 @@
 """fused_linear_tad_loss against the reference on whole logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """masked_log_softmax against float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """fused_tad_loss: its numbers, against the float64 reference."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """fused_tad_loss as an operator: autograd, compilation, layouts, the same bits, and errors."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

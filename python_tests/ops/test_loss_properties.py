@@ -1,7 +1,5 @@
 """fused_tad_loss on drawn problems: any form, stride, dtype, weights, denominators, and numbers that break kernels."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The loss allocates nothing of the logits' size but the gradient, on a CPU in memory that is kept for the next one."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from op_checks import CUDA_ON_HOST, peak_bytes

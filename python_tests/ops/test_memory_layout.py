@@ -1,7 +1,5 @@
 """Results depend neither on where tensors lie in memory nor on what was there before."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

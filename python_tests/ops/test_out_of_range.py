@@ -1,7 +1,5 @@
 """What indices out of range do where nobody looks at them: CUDA kernels without TAD_EXT_DEBUG=1."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """commit_reveal and unmask_step: hand-worked steps, and the compiled operator against the reference on random ones."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """select_reveal and eligible_positions: hand-worked choices, and whole decodes beside the reference's."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """token_statistics against the reference and hand-worked rows."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

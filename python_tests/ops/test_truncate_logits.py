@@ -1,7 +1,5 @@
 """truncate_logits against a sort in float64, and hand-worked rows."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -21,8 +21,6 @@ Whether a problem belongs to the test split is decided by a hash of its question
 drawn from the other part, so test problems are unseen by construction and not by luck.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import random

@@ -1,7 +1,5 @@
 """Reading text files, above all those of one JSON object a line, with errors that say where."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 r"""LaTeX's and typography's ways to write a number, replaced by plain ones: ``-\frac{1}{2}`` becomes ``-1/2``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

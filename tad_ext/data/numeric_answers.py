@@ -11,8 +11,6 @@ A response may be any text of any length, so no pattern here tries a second read
 possessive (``*+``), or what follows them cannot be part of them.
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 

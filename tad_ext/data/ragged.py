@@ -2,8 +2,6 @@
 entries that are wanted of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ class Ragged(NamedTuple):
     lengths: Tensor | None  #: (B,) tokens of each sequence; None where none is padded
     positions: Tensor  #: (N,) flattened, `sequence * L + column`
 
-    def to(self, device: torch.device | str) -> Ragged:
+    def to(self, device: torch.device | str) -> "Ragged":
         """The same on another device, which is not waited for."""
         lengths = None if self.lengths is None else to_device(self.lengths, device)
         return Ragged(to_device(self.input_ids, device), lengths, to_device(self.positions, device))

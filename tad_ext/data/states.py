@@ -5,8 +5,6 @@ prompt and that canvas; the teacher sees its privileged prompt and the same canv
 entry: what a model is asked about.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -86,12 +84,12 @@ class StateBatch:
         """(N,) the state that an entry belongs to, 0 <= state_index < B."""
         return self.student.positions // self.student.input_ids.shape[1]
 
-    def to(self, device: torch.device | str) -> StateBatch:
+    def to(self, device: torch.device | str) -> "StateBatch":
         """The same batch on another device, which is not waited for."""
         labels, steps = to_device(self.labels, device), to_device(self.steps_to_reveal, device)
         return StateBatch(self.states, self.student.to(device), labels, steps)
 
-    def without_entries(self) -> StateBatch:
+    def without_entries(self) -> "StateBatch":
         """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
         student = self.student._replace(positions=self.student.positions[:0])
         return StateBatch((), student, self.labels[:0], self.steps_to_reveal[:0])

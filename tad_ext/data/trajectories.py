@@ -8,8 +8,6 @@ forwards (0 <= s < num_steps), is ``where(reveal_step <= s, token, MASK)``, and 
 How the records were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Kept as JSON in the Parquet file's metadata, under one key, together with the version of the schema.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -40,7 +38,7 @@ class TrajectoryMetadata(Settings):
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
 
-    def differences(self, other: TrajectoryMetadata) -> list[tuple[str, Any, Any]]:
+    def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's value) for each field that must agree and does not; of the model, each setting
         and weights file.
         """

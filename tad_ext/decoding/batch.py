@@ -5,8 +5,6 @@ the position, and sees the tokens, that it would have alone. A sequence that fin
 its place; when none waits, the last sequence moves there, and the batch is one sequence shorter.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 

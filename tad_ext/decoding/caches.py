@@ -5,8 +5,6 @@ earlier canvas: a cache changes results, the less the fewer tokens were revealed
 A scheme sees one sequence at a time, so results do not depend on the batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 

@@ -1,7 +1,5 @@
 """How to decode: the settings of one `decode` call, and the decoding options of every command that decodes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

@@ -5,8 +5,6 @@ window of 64 columns. A graph repeats them on the same memory: the tensors of th
 windows. It lives as long as the decode, and all graphs of a decode share the memory of one step.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable

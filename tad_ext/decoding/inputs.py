@@ -1,7 +1,5 @@
 """Everything that `decode` checks about the model and the prompts before any work starts."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class SpecialTokens:
     suppressed: tuple[int, ...]  # never chosen; contains the mask
 
     @classmethod
-    def of(cls, model: Any, config: DecodeConfig) -> SpecialTokens:
+    def of(cls, model: Any, config: DecodeConfig) -> "SpecialTokens":
         """Read from `model.config`, the end-of-sequence ids from `config` where it names them.
 
         Raises:

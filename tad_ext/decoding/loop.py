@@ -3,8 +3,6 @@
 Finished sequences leave when the host looks, by default after every forward, and others take their places.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What the host decides about a step before it runs: its sizes, and with a cache which columns it computes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

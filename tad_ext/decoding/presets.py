@@ -5,8 +5,6 @@ then decodes the same tokens in the same number of forwards, greedily; docs/deco
 rest of `DecodeConfig` keeps its defaults; TAD's published numbers were decoded with `stop_at_eos=False`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """What decoding returns, and the one definition of tokens per forward."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

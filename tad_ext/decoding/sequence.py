@@ -1,7 +1,5 @@
 """What the host knows of a sequence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

@@ -4,8 +4,6 @@ Nothing here looks at a value: a step goes from tensors that stay where they are
 so that it can be recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

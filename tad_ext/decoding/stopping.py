@@ -1,7 +1,5 @@
 """Stop strings: texts that end a response where they stand."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from typing import Any
 

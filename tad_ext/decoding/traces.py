@@ -1,7 +1,5 @@
 """The order in which tokens were revealed: a line of trace.jsonl per prompt."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ class Trace(Settings):
             raise ValueError(f"reveal_step is up to {max(self.reveal_step)} and forwards is {self.forwards}")
 
     @classmethod
-    def of(cls, sequence: DecodedSequence, block_length: int, tokenizer: Any) -> Trace:
+    def of(cls, sequence: DecodedSequence, block_length: int, tokenizer: Any) -> "Trace":
         """Of a finished response."""
         return cls(
             index=sequence.number,

@@ -3,8 +3,6 @@
 A new one is a class in a file of its own and a line in `settings`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import make_dataclass

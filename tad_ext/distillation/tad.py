@@ -7,8 +7,6 @@ An entry is a masked position of a state: near when the trajectory reveals it wi
 The student and the teacher compute hidden states everywhere, but meet the language model head at these entries only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -5,8 +5,6 @@ micro-batches, so that what a mean is taken over is known everywhere without com
 reported losses are exchanged.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """How sure a model is of a token k steps before the teacher revealed it: the curve from which delta is chosen."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A model measured: a task's problems decoded by each policy of a sweep, the responses judged and counted."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The numbers that describe a decoding method: accuracy, its standard error, and accuracy under parallelism (AUP)."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The two pictures of the method: accuracy against tokens per forward, and confidence against steps until reveal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle

@@ -1,7 +1,5 @@
 """What one evaluation found: a point per decoding run, and the curve through them."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The decoding runs of a sweep: one policy at several values of its main parameter."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tad_ext.decoding import EntropyThreshold, parse_policy

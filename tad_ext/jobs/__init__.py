@@ -6,8 +6,6 @@ run.py      the job: a function with the folder's name that takes these settings
 A folder that holds both is a command; nothing else has to know of it. What several share stands in common.py.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

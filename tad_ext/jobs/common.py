@@ -1,7 +1,5 @@
 """What several commands have in common: the model that they load, and the problems that they decode."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

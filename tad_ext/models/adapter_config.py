@@ -4,8 +4,6 @@ The promise: with the adapter off the model is the base model, bit for bit (`lor
 adapted one. An option that is not known to keep it, also one of a later peft, must be off: null, false or empty.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

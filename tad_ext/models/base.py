@@ -4,8 +4,6 @@ The models are transformers' autoregressive classes (Llama, Qwen2), made bidirec
 configuration, which transformers honours in the attention mask and in the kernel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A masked diffusion model attends in both directions, so every key changes whenev
 are those of an earlier canvas. How old they may become is what the schemes of `tad_ext.decoding.caches` decide.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -4,8 +4,6 @@ A checkpoint is a folder with ``config.json``, ``model.safetensors`` (or shards 
 and the tokenizer's files. Weights in pickle are refused: reading one can run code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ the layers are transformers'; in the file that of a published model has its auth
 original code reads what is written here, too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar

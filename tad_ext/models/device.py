@@ -1,7 +1,5 @@
 """Where a model runs and in which dtype, by name."""
 
-from __future__ import annotations
-
 import os
 
 import torch

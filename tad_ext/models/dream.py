@@ -5,8 +5,6 @@ from the hidden state at position i - 1, and that for position 0 from its own. W
 and keys are rotated in the model's dtype, as in the original.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer

@@ -5,8 +5,6 @@ An identity is a JSON object, ``{"model_type": "llada", "hidden_size": 4096, ...
 versions noted, one hash of config.json and weights, is understood.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

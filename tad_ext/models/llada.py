@@ -5,8 +5,6 @@ of configuration fields and weights, attention in both directions, and queries a
 whatever the model's dtype (``rope_full_precision``): rotated in bfloat16, 4 % of the predicted tokens change.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any, ClassVar
 

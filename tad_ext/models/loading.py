@@ -4,8 +4,6 @@ transformers replaces missing weights by random ones and says so in a warning; h
 in config.json, the tokenizer's files and the headers of the weight files, before any memory is filled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

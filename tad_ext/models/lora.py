@@ -5,8 +5,6 @@ in place, so `base_model(model).hidden_rows(...)` uses the adapter, and the same
 frozen base model.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import warnings

@@ -4,8 +4,6 @@ Llama's layers (RMSNorm, rotary positions, SwiGLU), bidirectional; 300 thousand 
 saved, loaded, adapted with LoRA and decoded exactly as the large models are.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a tokenizer's ids mean: whether they are the model's, which of the model's no token has, and a hash of them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

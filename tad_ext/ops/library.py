@@ -1,7 +1,5 @@
 """Loads the compiled module, which registers `torch.ops.tad_ext.*`, and decides what serves the public functions."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

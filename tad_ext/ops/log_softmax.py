@@ -1,7 +1,5 @@
 """log softmax at chosen rows, without the copies of gathering them first."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The partitioned CE/KL loss of TAD on logits, and on hidden states with the output head inside."""
 
-from __future__ import annotations
-
 import math
 
 import torch

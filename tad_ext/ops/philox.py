@@ -3,8 +3,6 @@
 Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,8 +5,6 @@ TAD_EXT_REFERENCE is set. It is differentiable through autograd, checks nothing 
 temporaries, and computes in float32 (float64 for float64 logits).
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import wraps

@@ -1,7 +1,5 @@
 """One decoding step behind the logits: which tokens are revealed, the canvases and schedules after it, what is next."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import get_args

@@ -1,7 +1,5 @@
 """Rules that choose entries by their statistics, in PyTorch. `select_reveal` has them inside its kernel."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, get_args
 
 import torch

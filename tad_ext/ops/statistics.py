@@ -1,7 +1,5 @@
 """From one read of each logits row: the few numbers that policies choose by; and its most probable tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

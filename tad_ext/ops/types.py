@@ -1,7 +1,5 @@
 """The named results and the decode state that operators, their references and their callers share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -116,7 +114,7 @@ class DecodeState:
         forced_progress: ForcedProgress = "row",
         eos_token_ids: tuple[int, ...] = (),
         device: torch.device | str | None = None,
-    ) -> DecodeState:
+    ) -> "DecodeState":
         """State of `batch_size` fully masked canvases: no forwards yet, the first block created."""
         return cls(
             reveal_step=torch.zeros(batch_size, gen_length, dtype=torch.int64, device=device),

@@ -17,8 +17,6 @@ yaml_file.py   values from a YAML file
 explain.py     the text of --help
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeVar
 

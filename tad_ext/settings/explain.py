@@ -1,7 +1,5 @@
 """The text of --help: what a command does, and every option with its meaning and default."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from typing import Any

@@ -10,8 +10,6 @@ An annotation is one of
     KIND | None                       or nothing
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -112,7 +110,7 @@ class Kind:
         return text + (" or none" if self.optional else "")
 
     @property
-    def _entry(self) -> Kind:
+    def _entry(self) -> "Kind":
         """What a list's entries are."""
         return dataclasses.replace(self, is_list=False, optional=False)
 

@@ -1,7 +1,5 @@
 """Dataclasses of settings: how their fields are written, and the options that they are, with those of their groups."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import pkgutil

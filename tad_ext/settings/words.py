@@ -6,8 +6,6 @@ false is written ``--key`` and ``--no-key``, or with a value. A word that reads 
 ``--end`` needs the form with ``=``, one such as ``-5+3`` does not.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Sequence

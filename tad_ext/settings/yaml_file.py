@@ -5,8 +5,6 @@ Of YAML's two sets of rules for what a word without quotes means, these are the 
 false). What YAML has beyond this, a settings file does not: tags, merge keys, keys written twice, mappings as values.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections import Counter

@@ -14,8 +14,6 @@ revealed in any case, by one of three published ways of forcing:
 - "every-block" (D2F): every fully active block that has masks reveals its best if the rule accepts none of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What every loop needs: the canvas with its masks, what a forward predicts, and what decoding returns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -74,7 +72,7 @@ class Prediction:
     margin: list[float]
 
     @classmethod
-    def of(cls, logits: Tensor, canvas: Canvas, suppress: Collection[int]) -> Prediction:
+    def of(cls, logits: Tensor, canvas: Canvas, suppress: Collection[int]) -> "Prediction":
         """Of (L, V) logits of prompt and canvas; with fewer than all positions, the lists are shorter."""
         logits = logits.detach().float().double()[canvas.start :]
         probability = logits.softmax(dim=-1)

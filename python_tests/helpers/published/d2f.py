@@ -4,8 +4,6 @@
 exact there and not expressed here. The lengths of its evaluations differ from task to task.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from . import block_schedule

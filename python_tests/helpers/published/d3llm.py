@@ -3,8 +3,6 @@
 `d3llm.llada(predict, prompt, mask_id=...)`, and likewise the others; the cached ones take a `models.Model`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

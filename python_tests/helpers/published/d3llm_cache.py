@@ -16,8 +16,6 @@ forward f, it is computed in whole rows in f + 1 .. f + delay and kept in f + de
 is nothing to read, and forwards are whole whatever else holds.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -11,8 +11,6 @@ are masks reveals nothing. The orders:
   is a forward, also one that happens to reveal nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 import torch

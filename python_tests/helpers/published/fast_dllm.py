@@ -5,8 +5,6 @@ there a window cannot predict its own first column: the forward in which a block
 position, whatever its confidence, and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 from .canvas import Canvas, Decoded, Predict, Prediction, best

@@ -7,8 +7,6 @@ infinite. In its first `forwards` - 1 forwards a block accepts nothing; so the f
 nothing is accepted the block's most confident position is revealed (the published loop with as many steps as tokens).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

@@ -6,8 +6,6 @@ when the block begins. The order is by confidence, or random: `random(forward, p
 and the largest are revealed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 import torch

@@ -1,7 +1,5 @@
 """A model whose forwards may compute some columns only, and the windows of Fast-dLLM's and TAD's caches around it."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch

@@ -6,8 +6,6 @@ of the whole canvas takes its best token. Otherwise the step reveals what LLaDA'
 followed by one with the same predictions, which needs no forward, and may exit by a lower threshold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from . import llada

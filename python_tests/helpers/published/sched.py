@@ -10,8 +10,6 @@ With `max_changed` = 1 the threshold alone decides. `phases` instead of a smooth
 Prophet.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection
 

@@ -3,8 +3,6 @@
 `tad.llada(predict, prompt, mask_id=...)`, and likewise the others.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from . import block_schedule

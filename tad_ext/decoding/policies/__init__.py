@@ -42,8 +42,6 @@ remembering.py    earlier forwards
 early_commit.py   all positions together: everything is revealed once the model is sure enough
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

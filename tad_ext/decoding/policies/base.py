@@ -4,8 +4,6 @@ A subclass of `NamedPolicy` is registered by being defined; nothing else has to 
 command lines, YAML files and trajectory files hold.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, get_args

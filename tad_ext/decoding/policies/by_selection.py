@@ -1,7 +1,5 @@
 """Policies whose choice is one rule of `tad_ext.ops.Selection`, which a kernel applies where it reveals."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

@@ -5,8 +5,6 @@ are left, rounded down, and the last step all of them. Dream 7B, arXiv 2508.1548
 bit, with one difference: a step that reveals nothing changes nothing, and is left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

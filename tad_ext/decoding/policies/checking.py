@@ -1,7 +1,5 @@
 """A user's policy, checked at every call."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

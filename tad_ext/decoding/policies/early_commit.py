@@ -5,8 +5,6 @@ with progress, the number of the step over a fixed number of steps. Everything i
 blocks that did not exist.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Policies that look at what stands beside a position."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

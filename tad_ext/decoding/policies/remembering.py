@@ -1,7 +1,5 @@
 """Policies that remember predictions of earlier forwards."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ Nothing here reads a value on the host or lets one row touch another. Sums are t
 do not depend on the width W, which neighbours in a batch decide.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

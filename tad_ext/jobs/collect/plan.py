@@ -2,8 +2,6 @@
 units of them are still to be decoded.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -50,7 +48,7 @@ class CollectionPlan:
     world_size: int
 
     @classmethod
-    def make(cls, config: CollectConfig) -> CollectionPlan:
+    def make(cls, config: CollectConfig) -> "CollectionPlan":
         """Checks every setting, the checkpoint's folder and every prompt, and makes the output folder.
 
         Raises ValueError/TypeError naming the setting, its value and what was expected.

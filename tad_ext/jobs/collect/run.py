@@ -8,8 +8,6 @@ covers, so a killed run is continued by the same command, with any number of ran
 again, in the batches and with the random streams they would have had, so the result is that of an undisturbed run.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The settings of `tad demo`."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +53,7 @@ class DemoConfig(JobSettings):
     decode_batch_size: Count = setting(128, help="problems decoded at a time")
     decay_trajectories: Count = setting(200, help="trajectories of the confidence-decay curve")
 
-    def with_smoke(self) -> DemoConfig:
+    def with_smoke(self) -> "DemoConfig":
         """The settings with --smoke applied."""
         if not self.smoke:
             return self

@@ -4,8 +4,6 @@ Nothing is precomputed: every number in the table was measured in the run that p
 that its own command runs, so this file also shows how the jobs fit together.
 """
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Iterator, Sequence

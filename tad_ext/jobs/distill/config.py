@@ -1,7 +1,5 @@
 """The settings of `tad distill`; the defaults are those published for TAD (arXiv 2605.09536)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields

@@ -1,7 +1,5 @@
 """`tad doctor`: what is installed, compiled and usable on this machine, and what is missing for what."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """`tad evaluate`: a task's problems decoded one token per step and at a sweep of thresholds, and judged."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

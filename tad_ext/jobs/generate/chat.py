@@ -1,7 +1,5 @@
 """A chat in the terminal: turns are read line by line, and answered with the conversation so far."""
 
-from __future__ import annotations
-
 import time
 
 from tad_ext import interrupts

@@ -1,7 +1,5 @@
 """A canvas that fills, shown in the terminal after every forward."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

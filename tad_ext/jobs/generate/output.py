@@ -5,8 +5,6 @@ generations.jsonl  a record per response, written when it is finished; at the en
 trace.jsonl        likewise, with --trace
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`tad generate`: responses to one prompt, to a file of prompts, or to what is typed in a chat."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """What every way of generating shares: checked settings, the tokenizer, and the model, loaded when it is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The settings of `tad merge`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tad_ext.jobs.common import ModelSettings

@@ -1,7 +1,5 @@
 """`tad merge`: a model and its LoRA adapter become one plain checkpoint, which decodes faster."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tad_ext.files import rescued, tried_folder

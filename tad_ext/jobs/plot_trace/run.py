@@ -1,7 +1,5 @@
 """`tad plot trace`: the order in which tokens were revealed, as a heat map."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from pathlib import Path

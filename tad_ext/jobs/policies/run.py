@@ -1,7 +1,5 @@
 """`tad policies`: the unmasking policies and the published decoding settings, as tables or as JSON."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Column, Table
 

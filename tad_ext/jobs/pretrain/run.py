@@ -8,8 +8,6 @@ uniform in (0, 1] and every response token masked with probability t,
 an upper bound of the negative log-likelihood per token.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -89,7 +87,7 @@ class Batch(NamedTuple):
     labels: Tensor  #: (N,) int64 the tokens that were there
     weights: Tensor  #: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its sequence * B * response tokens)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         return Batch(self.sequences.to(device), self.labels.to(device), self.weights.to(device))
 
