@@ -1,8 +1,8 @@
-"""The sequences being decoded at one time: prompts of different lengths, each followed by its own canvas.
+"""The sequences being decoded at one time.
 
-A sequence holds its prompt, then the generation region (the canvas) right after it, then padding. So every token keeps
-the position, and sees the tokens, that it would have alone. A sequence that finishes makes room for the next prompt in
-its place; when none waits, the last sequence moves there, and the batch is one sequence shorter.
+A sequence holds its prompt, right behind it the generation region (the canvas), then padding: every token has the
+position, and sees the tokens, that it would have alone. The next prompt takes the place of a sequence that finishes;
+when none waits, the last sequence moves there, and the batch is one sequence shorter.
 """
 
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ class Plan:
 
 
 class DecodingBatch:
-    """Sequences 0 .. len(self) - 1 of tensors made once, for `capacity` sequences; the others are idle.
+    """Sequences 0 .. len(self) - 1 of tensors that are made once, for `capacity` sequences; the others are idle.
 
     Attributes:
         waiting: the sequences to come, the next one last. Those of like length stand together: that means less padding.
@@ -82,7 +82,7 @@ class DecodingBatch:
         return len(self.sequences)
 
     def take_out(self, index: int) -> None:
-        """Sequence `index` leaves. The next one that waits takes its place, or where none does the last one."""
+        """Sequence `index` leaves; the next that waits takes its place, or else the last one."""
         if self.waiting:
             self._put_next(index)
             return
@@ -97,7 +97,7 @@ class DecodingBatch:
         self.update_positions(source + 1)
 
     def _put_next(self, index: int) -> None:
-        """The next sequence, in place of number `index` or, where that is len(self), behind all."""
+        """The next sequence comes in place of number `index`, or behind all where that is len(self)."""
         sequence = self.waiting.pop()
         self.sequences[index : index + 1] = [sequence]
         start, end = sequence.prompt_length, len(sequence.tokens)
@@ -119,7 +119,6 @@ class DecodingBatch:
         self.canvas[index] = int(self.tokens.mask == 0)  # anything but the mask
 
     def _tensors(self) -> list[Tensor]:
-        """All that belongs to sequences."""
         state = self.state
         own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
@@ -164,7 +163,7 @@ class DecodingBatch:
         return positions, among
 
     def keep_memory(self, view: DecodeState) -> None:
-        """Keeps what the policy has put into the memory of a view, be it new or in place of something."""
+        """Keeps what the policy has put into the memory of a view."""
         for name, tensor in view.memory.items():
             if name not in self.state.memory:
                 self.state.memory[name] = tensor.new_zeros(len(self.canvas), *tensor.shape[1:])

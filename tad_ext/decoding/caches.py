@@ -1,8 +1,7 @@
 """Cache schemes: which columns of a sequence a forward computes, while keys and values of the others are kept.
 
-Attention is in both directions, so keys and values depend on every token, and those that are kept are those of an
-earlier canvas: a cache changes results, the less the fewer tokens were revealed since, and none with `refresh_every=1`.
-A scheme sees one sequence at a time, so results do not depend on the batch.
+Attention is in both directions, so keys and values depend on every token. Kept ones are of an earlier canvas: a cache
+changes results, except with `refresh_every=1`. A scheme sees one sequence, so results do not depend on the batch.
 """
 
 from dataclasses import dataclass, fields
@@ -19,8 +18,8 @@ class CacheScheme(Protocol):
     def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
         """The blocks of the canvas [first, end) to compute, 0 <= first < end <= `blocks`, those that the sequence sees.
 
-        All blocks with eligible masks must be among them. None: the whole sequence, prompt included. What a scheme
-        wants to know in the next forward it can keep in `sequence.notes`.
+        All blocks with eligible masks must be among them. None: the whole sequence, prompt included. A scheme may keep
+        numbers for the next forward in `sequence.notes`.
         """
 
 
@@ -59,10 +58,7 @@ class PrefixCache(NamedScheme):
 
 @dataclass(frozen=True)
 class DualCache(PrefixCache):
-    """Keeps everything but the active blocks: from the first unfinished one to the newest created one.
-
-    The whole sequence is computed as with a `PrefixCache`. Fast-dLLM, arXiv 2505.22618.
-    """
+    """A `PrefixCache` that keeps the blocks behind the newest created one, too. Fast-dLLM, arXiv 2505.22618."""
 
     name = "dual"
 
@@ -75,8 +71,8 @@ class DualCache(PrefixCache):
 class DelayedCache(PrefixCache):
     """Keeps the prompt and each block from `delay` forwards after it, and all before it, have finished.
 
-    Until then a finished block is computed along, and takes in what is revealed around it. Nothing but `refresh_every`
-    makes a forward compute the whole sequence. The scheme is this package's own, with the idea of a delay from d3LLM.
+    Until then a finished block takes in what is revealed around it. Only `refresh_every` makes a forward compute the
+    whole sequence. The scheme is this package's own; the idea of a delay is d3LLM's.
     """
 
     refresh_every: Count | None = 32
@@ -93,10 +89,9 @@ class DelayedCache(PrefixCache):
 class D3LLMCache(NamedScheme):
     """Keeps the prompt and finished blocks, one after the other, each `delay` forwards after it has finished.
 
-    While a finished block (at first the prompt) waits, forwards compute the whole sequence. In the forward in which its
-    wait is over it is computed once more, with all behind it, and kept from then on; only then may the next block's
-    wait begin. Besides, every forward whose number is a multiple of `refresh_every` computes the whole sequence, unless
-    a wait ends in it.
+    While a finished block (at first the prompt) waits, forwards compute the whole sequence. The forward that ends its
+    wait computes it once more, with all behind it; from then on it is kept, and the next block's wait may begin.
+    Forwards whose number is a multiple of `refresh_every` compute the whole sequence, too, unless a wait ends in them.
 
     d3LLM's code for LLaDA, which publishes delay 2, refresh 3 for GSM8K; 1, never for MATH and MBPP; 2, 4 for
     HumanEval. Its code for Dream is not this: there a window's first column gets the logits of the one behind it.
@@ -125,10 +120,10 @@ class D3LLMCache(NamedScheme):
 
 
 class PrefixCacheAtBlock(PrefixCache):
-    """`PrefixCache` whose windows begin at the block itself also for a model that predicts shifted by one.
+    """A `PrefixCache` whose windows begin at the block itself, even for a model that predicts shifted by one.
 
-    Fast-dLLM's code for Dream. A window then has no logits for its own first position, so it takes a policy that
-    reveals this in the block's first forward: `FastDLLMDream`.
+    Such a window has no logits for its first position, so the policy must reveal that in the block's first forward, as
+    `FastDLLMDream` does. Fast-dLLM's code for Dream.
     """
 
     name = "prefix-at-block"
@@ -136,7 +131,7 @@ class PrefixCacheAtBlock(PrefixCache):
 
 
 class DualCacheAtBlock(DualCache):
-    """`DualCache` likewise."""
+    """The same of `DualCache`."""
 
     name = "dual-at-block"
     starts_at_block = True
@@ -151,11 +146,8 @@ SCHEMES: dict[str, type[NamedScheme]] = {
 def parse_cache(text: str) -> NamedScheme | None:
     """The cache scheme that a command line or a YAML file names; the inverse of `str`.
 
-    "none" or a scheme's name; behind a colon the values of its fields in their order, "never" where no refresh is
-    wanted: "dual:8", "delayed:32,2", "d3llm:2,3".
-
-    Raises:
-        TypeError: `text` is not a string. ValueError: an unknown name or a value out of range.
+    "none" or a scheme's name; behind a colon the values of its fields in order, "never" for no refresh: "dual:8",
+    "delayed:32,2", "d3llm:2,never". TypeError for no string, ValueError for an unknown name or a value out of range.
     """
     if not isinstance(text, str):
         raise TypeError(f'cache must be a string such as "dual", got {text!r}')

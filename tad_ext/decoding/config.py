@@ -25,22 +25,15 @@ CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 
 @dataclass(frozen=True)
 class DecodeConfig(Settings):
-    """Settings of `decode`, checked when made.
+    """Settings of `decode`. A wrong one is a TypeError or ValueError that names it, its value and what was expected.
 
-    The response canvas has `gen_length` positions in blocks of `block_length`, all masked at first. Masks of created
-    blocks are eligible. After each forward one block is added if the newest block's revealed share is at least
-    `block_add_threshold` or it is complete. A block is fully active once its predecessor's revealed share is at least
-    `decoded_token_threshold` (the prompt counts as 1). What a forward reveals in any case is `forced_progress`, always
-    the best by the policy's own score: "row", "block" or "blocks", as `tad_ext.commit_reveal` has them. With both
-    thresholds at 1.0 this is block-by-block decoding, and all three are the same.
+    The canvas has `gen_length` positions, all masked at first. `tad_ext.commit_reveal` says when blocks of
+    `block_length` are created and fully active, and what `forced_progress` reveals. With both thresholds at 1.0 this is
+    block-by-block decoding.
 
-    Prompt number i samples from its own stream with seed `seed + i`, so what it samples depends neither on the batch
-    size nor on its neighbours. Confidences, which policies see, are at temperature 1 and of the whole vocabulary. With
-    `guidance` w, logits are u + (w + 1) * (c - u), with c as they are and u with the prompt masked; a step is two
-    forwards of the model then, counted as one.
-
-    Raises:
-        TypeError, ValueError: naming the field, its value and what was expected.
+    Prompt number i samples with the seed `seed + i`, whatever its batch is. Policies see confidences at temperature 1,
+    of the whole vocabulary. With `guidance` w, logits are u + (w + 1) * (c - u), with c as they are and u with the
+    prompt masked; a step is two forwards of the model then, counted as one.
     """
 
     gen_length: Count = setting(

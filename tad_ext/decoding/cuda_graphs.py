@@ -1,8 +1,7 @@
 """Steps as CUDA graphs: a shape's second step is recorded, later ones are replayed with one launch.
 
-A forward of a model of 32 layers is some five hundred launches, which take the host longer than the GPU needs for a
-window of 64 columns. A graph repeats them on the same memory: the tensors of the batch, and here the bounds of the
-windows. It lives as long as the decode, and all graphs of a decode share the memory of one step.
+The five hundred launches of a forward of 32 layers take the host longer than the GPU needs for a window of 64 columns.
+A graph repeats them on the same memory, the batch's tensors and the bounds of its windows, until the decode ends.
 """
 
 import threading
@@ -32,12 +31,11 @@ MOST_COLUMNS = 512
 def most_recorded(model: Any, config: DecodeConfig) -> int:
     """The columns, of all sequences together, up to which a step of a decode is recorded; 0: none is.
 
-    Where `cuda_graphs` is "auto" they are 512: one sequence whole, or the windows of eight that have a cache. With so
-    many an H200 works on LLaDA-8B's 32 layers for about as long as the host takes to launch them, 24 ms. With more the
-    host is ahead anyway: a graph would save nothing, and the sizes that are rounded up for it would cost.
+    With "auto" they are 512: for so many an H200 computes LLaDA-8B's 32 layers in about the time that the host takes to
+    launch them, 24 ms. With more, a graph would save nothing, and the sizes that are rounded up for it would cost.
 
-    None is where something may look at values, which fails, or do more than launch kernels, which a replay would not:
-    with a policy of the user's, or a model that is not this package's, has hooks or is on several devices.
+    Nothing is recorded where a step may look at values, which fails, or do more than launch kernels, which a replay
+    would not: with a user's policy, or a model that is not this package's, has hooks or is on several devices.
     """
     if config.cuda_graphs != "auto":
         return MAX_COUNT if config.cuda_graphs else 0
@@ -46,7 +44,7 @@ def most_recorded(model: Any, config: DecodeConfig) -> int:
 
 
 def _only_launches(model: Any) -> bool:
-    """Whether a model's forward does nothing but to launch kernels on one device, as far as one can see."""
+    """Whether a model's forward only launches kernels, on one device, as far as one can see."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
     if not isinstance(inner, MaskedDiffusionMixin) or torch.is_autocast_enabled(model.device.type):
         return False  # autocast keeps copies of weights, which are gone when it ends
@@ -56,7 +54,7 @@ def _only_launches(model: Any) -> bool:
 
 
 class CapturedStep:
-    """Runs a step for the first time of a plan, records it for the second, and replays it from then on."""
+    """Runs a plan's first step, records its second, and replays that from then on."""
 
     def __init__(self, step: Callable[[Plan], Tensor], model: Any, config: DecodeConfig) -> None:
         self.step, self.device, self.insists = step, model.device, config.cuda_graphs != "auto"
@@ -134,10 +132,10 @@ class CudaGraphs:
         return replay
 
     def _clean_up(self) -> None:
-        """Ends what torch leaves open where a recording fails (as of 2.13).
+        """Ends what torch (2.13) leaves open where a recording fails.
 
-        Its allocator would still see a recording under way: the next `empty_cache` would fail. So would the next random
-        number: the generator is released by the end of a recording that succeeds, which is what the empty one is for.
+        Its allocator would still see a recording, on which the next `empty_cache` would fail; and the generator of
+        random numbers is only released by a recording that succeeds, hence the empty one.
         """
         with suppress(RuntimeError):  # the recording was ended
             torch._C._cuda_endAllocateToPool(self.stream.device_index, self.pool)

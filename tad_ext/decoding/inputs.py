@@ -23,13 +23,13 @@ def has_graphs(device: torch.device | str) -> bool:
 
 
 def check_device(device: torch.device | str, config: DecodeConfig) -> None:
-    """Whether the model's device can do it. Raises ValueError."""
+    """ValueError if the model's device cannot do what the settings ask for."""
     if config.cuda_graphs is True and not has_graphs(device):
         raise ValueError(f"cuda_graphs is True and the model is on {device}: expected one on a CUDA device")
 
 
 def check_model(model: Any, config: DecodeConfig) -> None:
-    """Whether the model can do what the settings ask for. Raises TypeError, ValueError."""
+    """TypeError or ValueError if the model cannot do what the settings ask for."""
     check_device(model.device, config)
     if config.cache is not None and not all(hasattr(model, name) for name in ("hidden_rows", "prediction_columns")):
         raise TypeError(
@@ -48,10 +48,9 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, model: Any, config: DecodeConfig) -> "SpecialTokens":
-        """Read from `model.config`, the end-of-sequence ids from `config` where it names them.
+        """Read from `model.config`; the end-of-sequence ids from `config` where it names them.
 
-        Raises:
-            ValueError: no mask id, ids outside the vocabulary, or `stop_at_eos` with nothing to stop at.
+        ValueError: no mask id, ids outside the vocabulary, or `stop_at_eos` with nothing to stop at.
         """
         mask = getattr(model.config, "mask_token_id", None)
         if not isinstance(mask, int):

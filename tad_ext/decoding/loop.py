@@ -1,7 +1,4 @@
-"""The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left.
-
-Finished sequences leave when the host looks, by default after every forward, and others take their places.
-"""
+"""The decoding loop: forward, statistics of the eligible positions, policy, reveal; until no prompt is left."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +17,6 @@ from .cuda_graphs import CapturedStep
 from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
 from .plan import plan_step
 from .result import DecodedSequence, DecodeResult, response_length
-from .sequence import SequenceProgress
 from .step import Step
 from .stopping import check_stop_strings, stop_at_strings
 
@@ -87,13 +83,12 @@ def decode_stream(
 ) -> Iterator[DecodedSequence]:
     """As `decode`, but gives each response as soon as it is finished; its place in the batch goes to a waiting prompt.
 
-    The arguments are checked by the call itself, before the first response is asked for. The longest prompts come
-    first: if memory does not suffice, it shows at once. Between two responses the model may be trained or used
-    otherwise. It must not be moved, cast or merged then: steps that are recorded as CUDA graphs would not notice.
+    The call itself checks the arguments. The longest prompts come first, so that too little memory shows at once.
+    Between two responses the model may be trained or used otherwise, but not moved, cast or merged: steps that are
+    recorded as CUDA graphs would not notice.
 
-    `numbers` are what the prompts are called: a prompt is reported under its number, and samples with the seed
-    `config.seed + number`. By default their places in `prompts`; what is left of a list keeps its numbers, and so
-    its samples.
+    A prompt is reported under its number in `numbers`, by default its place in `prompts`, and samples with the seed
+    `config.seed + number`: what is left of a list gets the same samples under its old numbers.
     """
     tokens = SpecialTokens.of(model, config)
     check_model(model, config)
@@ -109,7 +104,6 @@ def decode_stream(
 def _responses(
     model: Any, batch: DecodingBatch, step: CapturedStep, tokenizer: Any, watch: Watch | None, progress: bool
 ) -> Iterator[DecodedSequence]:
-    """Decodes all sequences of the batch, and those that wait; gives each response as it finishes."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     masks = sum(sequence.masks for sequence in [*batch.sequences, *batch.waiting])
     with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
@@ -130,7 +124,7 @@ def _responses(
 
 
 def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
-    """Some steps, and what they say of the sequences."""
+    """`sync_every` steps, and what they say of the sequences."""
     reports = []
     for ahead in range(batch.config.sync_every):
         plan = plan_step(model, batch, ahead, step.most_recorded)
@@ -149,23 +143,20 @@ def _take_finished(batch: DecodingBatch) -> list[DecodedSequence]:
     rows = to_device(done, batch.device)
     found = torch.stack([batch.canvas[rows], batch.state.reveal_step[rows]], dim=1).tolist()
     ends = () if batch.config.infill else batch.tokens.end
-    pairs = zip((batch.sequences[index] for index in done), found, strict=True)
-    finished = [_decoded(sequence, canvas, steps, ends) for sequence, (canvas, steps) in pairs]
+    finished = []
+    for index, (canvas, reveal_step) in zip(done, found, strict=True):
+        sequence = batch.sequences[index]
+        canvas = canvas[: sequence.canvas_length]
+        one = DecodedSequence(
+            number=sequence.number,
+            prompt=sequence.tokens[: sequence.prompt_length],
+            canvas=canvas,
+            reveal_step=reveal_step[: sequence.canvas_length],
+            forwards=sequence.forwards,
+            response_length=sequence.length or response_length(canvas, ends),
+            eos_token_ids=ends,
+        )
+        finished.append(one)
     for index in reversed(done):  # so that the last sequence is never a finished one when it moves
         batch.take_out(index)
     return finished
-
-
-def _decoded(
-    sequence: SequenceProgress, canvas: list[int], reveal_step: list[int], ends: tuple[int, ...]
-) -> DecodedSequence:
-    canvas = canvas[: sequence.canvas_length]
-    return DecodedSequence(
-        number=sequence.number,
-        prompt=sequence.tokens[: sequence.prompt_length],
-        canvas=canvas,
-        reveal_step=reveal_step[: sequence.canvas_length],
-        forwards=sequence.forwards,
-        response_length=sequence.length or response_length(canvas, ends),
-        eos_token_ids=ends,
-    )

@@ -11,10 +11,10 @@ from .sequence import SequenceProgress
 
 
 def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: int = 0) -> Plan:
-    """The next step, or without a cache the one some steps `ahead`, of the sizes that it may need by then.
+    """The next step, or without a cache the one some steps `ahead`, in the sizes that it may need by then.
 
-    It is recorded, in sizes that are rounded up, so that there are few, where it computes at most `most_recorded`
-    columns, those of all sequences together. With a cache the sequences note the forwards that compute them as a whole.
+    A step of at most `most_recorded` columns, of all sequences together, is recorded, in sizes that are rounded up so
+    that there are few. With a cache the sequences note the forwards that compute them as a whole.
     """
     config, sequences = batch.config, batch.sequences
     # 1. Sizes. A forward has as many logits of each sequence as of the one that has most, and adds at most one block,
@@ -48,7 +48,7 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
 
 
 def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int, int]], list[int]]:
-    """`Plan.bounds` by the cache scheme's rule, and the sequences that are computed whole. No bounds: all are."""
+    """`Plan.bounds` by the cache scheme, and the sequences that are computed whole. No bounds: all are."""
     config, sequences = batch.config, batch.sequences
     if config.cache is None:
         return [], []

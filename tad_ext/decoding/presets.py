@@ -1,8 +1,7 @@
 """Published decoding settings by name.
 
-A preset holds what a method's code fixes of `DecodeConfig`: policy, block schedule, cache, lengths. A model of its kind
-then decodes the same tokens in the same number of forwards, greedily; docs/decoding.md says with what exceptions. The
-rest of `DecodeConfig` keeps its defaults; TAD's published numbers were decoded with `stop_at_eos=False`.
+A preset holds what a method's code fixes of `DecodeConfig`. Greedily, a model of its kind then decodes the same tokens
+in as many forwards; docs/decoding.md names the exceptions. TAD's published numbers are with `stop_at_eos=False`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from .config import CacheText, DecodeConfig, PolicyText
 
 @dataclass(frozen=True)
 class Preset(Settings):
-    """Fields of a `DecodeConfig`, and where they are from. Thresholds are 1 where a method decodes block by block."""
+    """Fields of a `DecodeConfig`, and where they are from."""
 
     policy: PolicyText
     source: str
@@ -77,8 +76,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 def preset(name: str, **changes: Any) -> DecodeConfig:
     """The `DecodeConfig` of a preset, with other fields changed or added: preset("tad", gen_length=512).
 
-    Raises:
-        ValueError: no preset of that name, or a field that `DecodeConfig` refuses. TypeError: likewise.
+    ValueError for an unknown name; errors of `DecodeConfig`.
     """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r}: unknown name; expected one of {', '.join(PRESETS)}")

@@ -39,8 +39,7 @@ class DecodeResult:
     """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
 
     The canvas is the generation region of a sequence. The state after forward s is `where(reveal_step <= s, canvas,
-    MASK)`: a decode is a whole trajectory, but for the tail that the end-of-sequence rule fills: it carries the step of
-    the filling, and what stood there before is not kept.
+    MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.

@@ -1,7 +1,7 @@
 """One step on the device: forward, statistics of what the policy sees, policy, reveal.
 
-Nothing here looks at a value: a step goes from tensors that stay where they are to tensors that stay where they are,
-so that it can be recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
+Nothing here looks at a value, and the tensors that a step reads and writes stay where they are, so that it can be
+recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
 """
 
 from typing import Any
@@ -88,8 +88,8 @@ class Step:
     def _hidden(self, plan: Plan, ids: Tensor, lengths: Tensor | None, positions: Tensor) -> Tensor:
         """(B * W, D), the hidden rows of `positions`, (B, W).
 
-        Where some sequences are computed as a whole and others in their windows, these are two forwards. The windows'
-        is over all sequences, which saves gathering keys and values; what it makes of the whole ones is overwritten.
+        Where some sequences are computed as a whole and others in their windows, these are two forwards. The one of the
+        windows is over all sequences, as no keys and values are gathered then; the other overwrites the whole ones'.
         """
         cache, columns, whole = self.batch.cache, None, plan.whole
         if plan.bounds is not None:

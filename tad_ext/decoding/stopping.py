@@ -19,8 +19,8 @@ def check_stop_strings(config: DecodeConfig, tokens: SpecialTokens, tokenizer: A
 def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
     """Ends the sequences whose response, as far as it is revealed without a gap, contains one of the texts.
 
-    What stands behind the first of them becomes end-of-sequence tokens, with the reveal step of the forward that
-    completed it. Texts are looked for on the host, which waits for the device once more in every step.
+    What stands behind the first of them becomes end-of-sequence tokens, revealed by the forward that completed it. The
+    search is on the host, which waits for the device once more in every step.
     """
 
     def stops(tokens: list[int]) -> bool:

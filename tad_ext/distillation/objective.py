@@ -20,8 +20,8 @@ from tad_ext.models.lora import base_model
 class Objective(nn.Module, ABC):
     """A loss that is SUMMED over the micro-batches and ranks of a global batch, one optimizer step.
 
-    It is a module around a masked diffusion model with a trainable adapter, so that DDP wraps all of its forwards. With
-    the adapter off (`lora.teacher`) the model is the teacher.
+    It is a module, so that DDP wraps all forwards of its model, a masked diffusion model with a trainable adapter. With
+    that off (`lora.teacher`) the model is the teacher.
     """
 
     #: Dataclass of its numbers, by default none: the settings of `tad distill` that it takes; others given are refused.

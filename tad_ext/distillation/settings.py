@@ -1,7 +1,4 @@
-"""The objectives to train by, and the settings of TAD's and of the training loop; without torch.
-
-The defaults are the published ones.
-"""
+"""The objectives to train by, and the settings of TAD's and of the training loop, published defaults; without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from tad_ext.settings import MAX_SCALE, Between, Count, Index, LearningRate, Non
 if TYPE_CHECKING:
     from tad_ext.distillation.objective import Objective
 
-# The objectives of `tad distill`, each with the place of its class, which is imported when it is asked for.
+# The objectives of `tad distill`, by the place of their class, which is imported when it is asked for.
 OBJECTIVES = {"tad": "tad_ext.distillation.tad:TADObjective"}
 
 
@@ -22,13 +19,12 @@ def objective_class(name: str) -> type[Objective]:
     """The class of an objective; ValueError for an unknown name."""
     if name not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {name!r}")
-    found: type[Objective] = pkgutil.resolve_name(OBJECTIVES[name])
-    return found
+    return pkgutil.resolve_name(OBJECTIVES[name])
 
 
 @dataclass(frozen=True)
 class TADSettings(Settings):
-    """The numbers of the TAD objective; the defaults are those published (arXiv 2605.09536)."""
+    """The numbers of the TAD objective (arXiv 2605.09536)."""
 
     delta: Index = setting(8, help="entries revealed within this many steps are near (CE), later ones distant (KL)")
     ce_weight: NonNegative = setting(1.0, help="weight of the cross-entropy on near entries")

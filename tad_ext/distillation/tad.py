@@ -48,9 +48,8 @@ class TADObjective(Objective):
             teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)
         student_hidden = model.hidden_rows(**batch.student._asdict())
 
-        # What means are taken over: by default this micro-batch's own entries.
         share = 1.0
-        means: dict[str, Any] = {}
+        means: dict[str, Any] = {}  # what means are taken over: by default this micro-batch's own entries
         if settings.normalization == "micro_batch":
             share = 1.0 / totals["micro_batches"]
         elif settings.normalization == "tokens":
@@ -74,11 +73,11 @@ class TADObjective(Objective):
         return result.loss * share, {"ce": result.ce * share, "kl": result.kl * share}
 
     def _distant(self, steps_to_reveal: Any) -> Any:
-        """The partition: which entries are distant; the others are near."""
+        """Which entries are distant; the others are near."""
         return steps_to_reveal > self.settings.delta
 
     def _teacher_hidden(self, batch: StateBatch) -> Tensor:
-        """(M, D) of the distant entries, from a forward of the states that have some; without one where none has."""
+        """(M, D) of the distant entries, from a forward of the states that have some."""
         model, device = self.diffusion_model, batch.labels.device
         side = teacher_side(batch.states, [self._distant(state.steps_to_reveal) for state in batch.states])
         if side.positions.numel() == 0:

@@ -1,8 +1,7 @@
 """The distillation loop: an objective and states in, one record of every optimizer step out; the model is trained.
 
 Every rank draws the same order of states, cuts it into the same global batches and takes its share of their
-micro-batches, so that what a mean is taken over is known everywhere without communication. Only gradients (DDP) and
-reported losses are exchanged.
+micro-batches. What means are taken over is thus known to all; only gradients (DDP) and reported losses are exchanged.
 """
 
 import itertools
@@ -38,10 +37,7 @@ class StepRecord:
 def train(
     objective: Objective, states: TrajectoryStates, config: TrainingSettings, accelerator: Accelerator
 ) -> Iterator[StepRecord]:
-    """Trains the objective's model in place, yielding after every optimizer step.
-
-    Raises FloatingPointError when loss or gradients become NaN or infinite.
-    """
+    """Trains the objective's model in place, step by step. FloatingPointError if loss or gradients are not finite."""
     model = objective.model
     torch.manual_seed(config.seed + 1 + accelerator.process_index)  # dropout: each rank its own
     model.train()
@@ -83,7 +79,7 @@ def shuffled(num_states: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def _global_batches(num_states: int, size: int, *, seed: int) -> Iterator[list[int]]:
-    """The states of one optimizer step after the other, epoch after epoch; an epoch's last may be smaller."""
+    """The states of each optimizer step, epoch after epoch; an epoch's last may be fewer."""
     for epoch in itertools.count():
         order = shuffled(num_states, seed=seed, epoch=epoch).tolist()
         for at in range(0, num_states, size):

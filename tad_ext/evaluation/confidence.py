@@ -20,10 +20,7 @@ SPEED_LEVEL = 0.2
 
 @dataclass(frozen=True)
 class ConfidenceDecay:
-    """Mean probability of the trajectory's token at positions that are revealed k steps later, for k = 1, 2, ...
-
-    Distances that never occur are left out.
-    """
+    """Mean probability of the trajectory's token at positions that are revealed k steps later, for every k there is."""
 
     distances: list[int]
     confidence: list[float]
@@ -62,11 +59,12 @@ def confidence_by_distance(
     """Measures the model's confidence in the trajectory's tokens against the steps until they are revealed.
 
     A state s of a trajectory shows the student's prompt and the tokens revealed in steps 1..s; each masked position
-    there is one sample at distance reveal_step - s. Distances beyond `max_distance` are left out.
+    there is one sample at distance reveal_step - s.
 
     Args:
         model: a masked diffusion model, with an adapter or not.
         trajectories: at least one.
+        max_distance: distances beyond it are left out.
         states_per_trajectory: states drawn at random from each trajectory without repetition (all, if it has fewer).
         batch_size: states per forward.
         seed: of that draw.

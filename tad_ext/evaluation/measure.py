@@ -34,9 +34,9 @@ def evaluate_model(
         tokenizer: the model's.
         task: gives the prompts and judges the responses.
         problems: at least one.
-        policies: as `parse_policy` reads them, e.g. ["topk:1", "entropy:0.5"]; all are read before any decoding.
-        decoding: every setting but the policy, which is replaced by each of `policies`. "topk:1" always decodes block
-            by block: with several blocks at a time, forced progress in the first one could add a second token.
+        policies: as `parse_policy` reads them, e.g. ["topk:1", "entropy:0.5"].
+        decoding: every setting but the policy. "topk:1" always decodes block by block: with several blocks at a time,
+            forced progress in the first one could add a second token.
         name: of the model, in tables and legends.
         prompt: "student", or "teacher": with the privileged reference.
         each: is given each response as soon as it is finished, as it then stands in the evaluation's `responses`.

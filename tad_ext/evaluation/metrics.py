@@ -21,7 +21,7 @@ def accuracy_standard_error(correct: int, total: int) -> float:
 def accuracy_under_parallelism(
     points: Iterable[tuple[float, float]], best_accuracy: float, *, alpha: float = 3.0, max_drop: float = 5.0
 ) -> float:
-    """Area under the curve of weighted accuracy against tokens per forward (AUP; arXiv 2605.09536).
+    """Area under the curve of weighted accuracy, in percent, against tokens per forward (AUP; arXiv 2605.09536).
 
     With the points (rho_i, y_i) sorted by rho and those with ``y < y_1 - max_drop`` left out,
 
@@ -29,19 +29,15 @@ def accuracy_under_parallelism(
         W(y) = min(exp(-alpha * (1 - y / best_accuracy)), 1).
 
     Args:
-        points: pairs (tokens per forward, accuracy in percent) in any order, at least one. By convention the
-            one-token-per-step run stands at 1.0 tokens per forward. Points at the same rho span no area.
-        best_accuracy: y_max, the best accuracy in percent that any method reached on the task. Two methods are only
-            comparable under a common value.
+        points: pairs (tokens per forward, finite and > 0; accuracy in percent, 0..100) in any order, at least one. By
+            convention the one-token-per-step run stands at 1.0 tokens per forward.
+        best_accuracy: y_max, in (0, 100]: the best accuracy in percent that any method reached on the task. Two methods
+            are only comparable under a common value.
         alpha: how fast the weight falls with lost accuracy, >= 0; 0 weighs every point by 1.
         max_drop: percentage points a point may lie below the slowest one before it is left out, >= 0.
 
-    Returns:
-        The area, in percent times tokens per forward.
-
     Raises:
-        ValueError: no points, a rho that is not finite and positive, an accuracy outside 0..100, a best_accuracy
-            outside (0, 100], a negative alpha or max_drop.
+        ValueError: no points, or a number out of its range.
     """
     curve = sorted((float(rho), float(accuracy)) for rho, accuracy in points)
     if not curve:

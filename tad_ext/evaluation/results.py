@@ -40,7 +40,7 @@ class Point:
 
     @property
     def published_tokens_per_forward(self) -> float:
-        """The count of the published evaluation, which knows no end-of-sequence token: text tokens / all forwards."""
+        """As `PUBLISHED_DEFINITION` says."""
         return self.text_tokens / self.forwards
 
     @property
@@ -87,10 +87,7 @@ class Evaluation:
         return max(point.accuracy for point in self.points)
 
     def aup(self, best_accuracy: float | None = None) -> float:
-        """Accuracy under parallelism of the curve; `best_accuracy` (y_max) defaults to this evaluation's own best.
-
-        0 when no run has a single right answer, for which y_max would not be defined.
-        """
+        """Accuracy under parallelism, 0 without a right answer; `best_accuracy` (y_max) is the curve's own by default."""
         best = self.best_accuracy() if best_accuracy is None else best_accuracy
         never_right = best_accuracy is None and best == 0.0
         return 0.0 if never_right else accuracy_under_parallelism(self.curve(), best)
@@ -98,8 +95,7 @@ class Evaluation:
     def to_json(self, best_accuracy: float | None = None, *, best_accuracy_from: str = "given") -> dict[str, Any]:
         """Everything but the responses, with the definitions of the counts, as plain JSON values.
 
-        `best_accuracy` is the y_max of AUP and `best_accuracy_from` says where it came from; default: this
-        evaluation's own.
+        `best_accuracy_from` says where `best_accuracy` came from, the y_max of AUP; default: this evaluation's own.
         """
         return {
             "name": self.name,

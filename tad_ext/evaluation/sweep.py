@@ -14,8 +14,7 @@ COUNTS = (1, 2, 3, 4, 6, 8)
 def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
     """The text form of a named policy at each of the thresholds, exactly; None: at values that fit its main parameter.
 
-    Raises:
-        ValueError: no such policy; a threshold that it does not take; None for one whose values have no natural range.
+    ValueError: no such policy; a threshold that it does not take; None for one whose values have no natural range.
     """
     if policy not in policies_by_name:
         known = ", ".join(sorted(policies_by_name))
@@ -23,7 +22,16 @@ def sweep(policy: str, thresholds: Sequence[float] | None) -> list[str]:
     name, main = next(iter(kinds_of(policies_by_name[policy]).items()), ("", Kind(str)))
     if main.type is str:
         raise ValueError(f"policy is '{policy}', which has no number to sweep first; expected one that has")
-    values = _fitting(policy, name, main) if thresholds is None else thresholds
+    if thresholds is not None:
+        values = thresholds
+    elif policy == EntropyThreshold.name:
+        values = ENTROPIES
+    elif main.type is int:
+        values = COUNTS
+    elif (main.bounds.at_least, main.bounds.at_most) == (0, 1):
+        values = PROBABILITIES
+    else:
+        raise ValueError(f"thresholds is none, which has no meaning for '{policy}'; expected values of its {name}")
     try:
         return [str(parse_policy(f"{policy}:{_text(main, value)}")) for value in values]
     except ValueError as error:
@@ -34,13 +42,3 @@ def _text(kind: Kind, value: float) -> str:
     """A number in full, which "%g" would not be."""
     whole = kind.type is int and float(value).is_integer()
     return str(int(value)) if whole else repr(float(value))
-
-
-def _fitting(policy: str, name: str, main: Kind) -> Sequence[float]:
-    if policy == EntropyThreshold.name:
-        return ENTROPIES
-    if main.type is int:
-        return COUNTS
-    if (main.bounds.at_least, main.bounds.at_most) == (0, 1):
-        return PROBABILITIES
-    raise ValueError(f"thresholds is none, which has no meaning for '{policy}'; expected values of its {name}")

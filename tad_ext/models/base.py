@@ -134,7 +134,7 @@ def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:
-    """Looking at values, too, would cost a device sync in every forward."""
+    """Checks dtypes and shapes; values would cost a device sync in every forward."""
     for name, tensor, dims in (("input_ids", input_ids, 2), ("lengths", lengths, 1), ("positions", positions, 1)):
         if tensor is None:
             continue

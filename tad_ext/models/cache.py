@@ -1,7 +1,6 @@
 """Keys and values of whole sequences, for forwards that compute some of their columns only.
 
-A masked diffusion model attends in both directions, so every key changes whenever any token does: keys that are kept
-are those of an earlier canvas. How old they may become is what the schemes of `tad_ext.decoding.caches` decide.
+How old those of the others may become is decided by the schemes of `tad_ext.decoding.caches`.
 """
 
 import itertools

@@ -1,8 +1,4 @@
-"""The files of a checkpoint folder, read no further than their headers: what is there, and whether it is complete.
-
-A checkpoint is a folder with ``config.json``, ``model.safetensors`` (or shards and ``model.safetensors.index.json``)
-and the tokenizer's files. Weights in pickle are refused: reading one can run code.
-"""
+"""The files of a checkpoint folder, read no further than their headers: what is there, and whether it is complete."""
 
 import hashlib
 import json
@@ -101,8 +97,8 @@ def weight_differences(expected: dict[str, tuple[int, ...]], stored: dict[str, t
 def weight_digests(path: str | Path) -> dict[str, str]:
     """16 hexadecimal digits for each weights file, by its name, that tell its content from another's.
 
-    They are of name, size and 64 evenly spaced samples of 64 KiB (of files up to 4 MiB, all), so that 16 GB take
-    milliseconds. Fit to recognise a checkpoint, not to protect against forgery.
+    They are of name, size and 64 evenly spaced samples of 64 KiB, so that 16 GB take milliseconds. Fit to recognise a
+    checkpoint, not to protect against forgery.
     """
     return {file.name: _digest([file]) for file in weight_files(path)}
 

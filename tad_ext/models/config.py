@@ -1,9 +1,8 @@
 """config.json, whichever program wrote it: one spelling for every setting, and a decision on every key.
 
-A key is understood, harmless (for a reason that is given), or refused by name: it may ask for layers that are not here,
-which would give other logits in silence. In memory a configuration has transformers' names (``hidden_size``), because
-the layers are transformers'; in the file that of a published model has its authors' (``d_model`` in LLaDA), so that the
-original code reads what is written here, too.
+A key is understood, harmless (for a reason that is given), or refused by name: it may ask for layers that are not here.
+In memory a configuration has the names of transformers (``hidden_size``); in the file that of a published model has its
+authors' (``d_model`` in LLaDA), so that the original code reads what is written here, too.
 """
 
 import math

@@ -36,8 +36,7 @@ class DreamConfig(OriginalConfig, Qwen2Config):
         "hidden_act": ("silu",), "use_mrope": (False,), "use_sliding_window": (False,),
         "tie_word_embeddings": (False, True), "quantization_config": (None,),
     }  # fmt: skip
-    # They say where the window lies, which use_sliding_window opens.
-    HARMLESS: ClassVar[tuple[str, ...]] = ("max_window_layers", "sliding_window")
+    HARMLESS: ClassVar[tuple[str, ...]] = ("max_window_layers", "sliding_window")  # with use_sliding_window
     END_OF_TURN: ClassVar[dict[int, int]] = {151643: 151645}  # <|endoftext|>: <|im_end|>
 
 

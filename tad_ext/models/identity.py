@@ -1,8 +1,8 @@
 """Which model a checkpoint holds: what its configuration means for the weights, and the weights; not how files look.
 
 An identity is a JSON object, ``{"model_type": "llada", "hidden_size": 4096, ..., "weights": {"model.safetensors":
-"0123456789abcdef"}}``. Adapters, trajectories and responses note that of the model they were made with; what earlier
-versions noted, one hash of config.json and weights, is understood.
+"0123456789abcdef"}}``. Adapters, trajectories and responses note their model's; the one hash that earlier versions
+noted is understood.
 """
 
 import hashlib

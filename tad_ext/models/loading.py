@@ -37,14 +37,12 @@ _LARGE = 2**30  # bytes of weights from which loading and saving show progress
 def load_config(path: str | Path) -> PreTrainedConfig:
     """The configuration of a checkpoint folder.
 
-    Raises:
-        ValueError: no such folder, no or broken config.json, a model we have no class for, or a field with a value that
-            is not supported or out of range (named).
+    ValueError: no such folder, no or broken config.json, a model without a class here, or a value that is not
+    supported or out of range (named).
     """
     fields, file = read_config(path), Path(path) / CONFIG_FILE
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
-    # A list or another JSON value for model_type is no key of a dictionary.
-    model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None
+    model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None  # it may be a list
     if model_class is None:
         raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
     # Other families share a model_type: LLaDA-MoE calls itself llada.
@@ -65,8 +63,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     Whatever class the files name, it is not looked for: a tokenizer.json describes itself, and Dream's vocab.json and
     merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
 
-    Raises:
-        ValueError: as `load_config` and `check_tokenizer`, no tokenizer in the folder, or damaged files.
+    ValueError: as `load_config` and `check_tokenizer`, no tokenizer in the folder, or damaged files.
     """
     config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
     if not _has_tokenizer(path):
@@ -154,7 +151,7 @@ def _has_tokenizer(path: str | Path) -> bool:
 
 @contextmanager
 def _bars_for_large_models(size: int) -> Iterator[None]:
-    """transformers' progress bars where `size` bytes take a while; below, they would only clutter the terminal."""
+    """transformers' progress bars, only where `size` bytes take a while."""
     shown = logging.is_progress_bar_enabled()
     if size < _LARGE:
         logging.disable_progress_bar()

@@ -113,8 +113,7 @@ def teacher(model: PeftModel) -> Iterator[None]:
 def save_adapter(model: PeftModel, path: str | Path) -> None:
     """Write the adapter as peft does (`adapter_config.json`, `adapter_model.safetensors`), replacing `path` as a whole.
 
-    Beside them `base_model.json` holds the base model's identity, with its weights where it was loaded from a folder.
-    The same adapter gives the same bytes.
+    Beside them `base_model.json` holds the base model's identity. The same adapter gives the same bytes.
     """
     _check_is_adapted(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
@@ -132,14 +131,13 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
     """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
-    One that was trained on LLaDA's original code, hence with the original names of its layers, is translated. With
-    `allow_other_model` one for another base model is loaded all the same, if its names and shapes fit.
+    One with the layer names of LLaDA's original code is translated. With `allow_other_model` one for another base model
+    is loaded all the same, if its names and shapes fit.
 
     Raises:
         FileNotFoundError: no folder, or one of peft's two files is not in it (pickled weights are not read).
-        ValueError: not a LoRA adapter, an option with which the base model could not be had back or that is unknown,
-            another base model (see `identity`), target names that match nothing, or weights whose names or shapes do
-            not fit the model. What does not fit is named, and the model is as it was.
+        ValueError: not a LoRA adapter, an option that `adapter_config` refuses, another base model (see `identity`),
+            target names that match nothing, or weights whose names or shapes do not fit. The model is as it was.
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
     # 1. What the files say, in the names of the model's layers.
@@ -182,10 +180,8 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
 def merge_adapter(model: PeftModel) -> nn.Module:
     """Add the adapter to the base weights, in place, and return the plain model, which has no peft layer left.
 
-    Modules that were trained as a whole (`modules_to_save`) take the place of the base model's.
-
-    Raises:
-        TypeError: no PeftModel. ValueError: NaN or infinite weights, or options that `load_adapter` refuses.
+    Modules that were trained as a whole (`modules_to_save`) take the place of the base model's. TypeError for no
+    PeftModel, ValueError for NaN or infinite weights or options that `load_adapter` refuses.
     """
     _check_adapters(model)
     for name, tensor in _weights(model).items():
@@ -199,10 +195,7 @@ def merge_adapter(model: PeftModel) -> nn.Module:
 def load_merged(
     model: str | Path, adapter: str | Path | None, *, allow_other_model: bool = False, **options: str
 ) -> nn.Module:
-    """A model ready to decode: with its adapter, if there is one, merged into the weights.
-
-    `options` and errors as of `load_model`, and errors of `load_adapter`.
-    """
+    """A model ready to decode, an adapter merged; options and errors are those of `load_model` and `load_adapter`."""
     loaded = load_model(model, **options)
     if adapter is None:
         return loaded
@@ -222,7 +215,7 @@ def _check_adapters(model: PeftModel) -> None:
 
 
 def _check_ties(model: nn.Module, config: LoraConfig) -> None:
-    """Refuse to train head or embeddings alone where they are one weight: merged, the model would be another one."""
+    """Refuse to train head or embeddings alone where they are one weight."""
     untied = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ("lm_head", "embed_tokens")]
     if untied and base_model(model).config.tie_word_embeddings:
         raise ValueError(f"modules_to_save {untied} would untie the model's head and embeddings, which are one weight")
@@ -275,10 +268,7 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
 
 
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
-    """Full names of the layers that an adapter's translated weights belong to.
-
-    The usual target names match only some layers of the original LLaDA, and peft leaves the others out in silence.
-    """
+    """Full names of the layers that an adapter's translated weights belong to."""
     for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
         if getattr(config, option, None):
             raise ValueError(

@@ -1,7 +1,6 @@
 """TinyDiffusionLM: a masked diffusion language model small enough to train on a CPU in minutes.
 
-Llama's layers (RMSNorm, rotary positions, SwiGLU), bidirectional; 300 thousand parameters in its default size. It is
-saved, loaded, adapted with LoRA and decoded exactly as the large models are.
+Llama's layers, bidirectional; 300 thousand parameters in its default size.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from tad_ext.models.config import DiffusionConfig, read_keys
 
 
 class TinyDiffusionConfig(DiffusionConfig, LlamaConfig):
-    """Configuration of :class:`TinyDiffusionLM`: Llama's, with small defaults and the ids masked diffusion needs."""
+    """Configuration of :class:`TinyDiffusionLM`: Llama's, with small defaults."""
 
     model_type = "tad_tiny"
 

@@ -4,8 +4,6 @@ A compiled operator checks its arguments itself, in C++. Where the reference ser
 that stands above the public one does, with the same errors.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Sequence
@@ -38,7 +36,7 @@ def expect(holds: bool, message: str, error: type[Exception] = ValueError) -> No
 
 
 class Call:
-    """The arguments of a call, by name, and checks that name them. A tensor that is missing passes, but for `check`."""
+    """The arguments of a call, by name, and checks that name them. Optional tensors may be missing."""
 
     def __init__(self, **arguments: Any) -> None:  # no SimpleNamespace: torch.compile cannot trace it
         vars(self).update(arguments)
@@ -65,8 +63,7 @@ class Call:
     def check_devices(self) -> None:
         """All tensors are on the first one's device; of a module, such as an output head, its weight.
 
-        Where one is a meta tensor PyTorch takes the whole call, or a part of it, for one without numbers: what comes
-        back would be memory that nobody has written.
+        With one meta tensor among others, PyTorch would return memory that nobody has written.
         """
         values = {name: getattr(value, "weight", value) for name, value in vars(self).items()}
         devices = {name: value.device for name, value in values.items() if isinstance(value, Tensor)}
@@ -110,7 +107,7 @@ class Call:
             self.check_none(outside(tensor, low, high), name, f"{low} <= value < {high} ({of_what})")
 
     def check_none(self, wrong: Tensor, name: str, expected: str) -> None:
-        """None of a tensor's elements is wrong; or else the first of them is named."""
+        """No element is wrong; or else the first of them is named."""
         for index in wrong.reshape(-1).nonzero()[:1, 0].tolist():
             raise ValueError(f"{name}[{index}] is {getattr(self, name).reshape(-1)[index]}, expected {expected}")
 

@@ -34,9 +34,9 @@ _module, _error = _load()
 
 
 def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
-    """Decides what serves calls of a public function: where the compiled operators are loaded it does itself. Where
-    TAD_EXT_REFERENCE is set, its namesake in `reference` does, behind the checks of all tensors and then `check`.
-    Otherwise an ImportError says what is missing.
+    """Decides what serves calls of a public function. Where the compiled operators are loaded, it is the function
+    itself; with TAD_EXT_REFERENCE its namesake in `reference`, behind the checks of all tensors and then `check`;
+    otherwise an ImportError says what is missing.
     """
 
     def decide(function: Function) -> Function:
@@ -66,8 +66,8 @@ def operator(check: Callable[[Call], None]) -> Callable[[Function], Function]:
 
 
 def register_fakes(**fakes: Callable[[Call], Tensor | Sequence[Tensor] | None]) -> None:
-    """Registers fake kernels by the operators' names: what results would be, for meta tensors and for compilers that
-    trace. Each is a function of the arguments, by name, and stands behind the check of their devices.
+    """Registers fake kernels, functions of a call, by the operators' names: what results would be for meta tensors and
+    for compilers that trace. Devices are checked before.
     """
     for name, fake in fakes.items() if _module is not None else ():
         names = [argument.name for argument in getattr(torch.ops.tad_ext, name).default._schema.arguments]

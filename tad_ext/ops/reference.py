@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 def _meaning_of(
     public: Callable[Parameters, Result],
 ) -> Callable[[Callable[[Call], Result]], Callable[Parameters, Result]]:
-    """Makes of a function of a call, whose arguments it has by name, one that is called as the public one is."""
+    """Turns a function of a call into one that is called as the public one is."""
     signature = inspect.signature(public)
 
     def decide(function: Callable[[Call], Result]) -> Callable[Parameters, Result]:
@@ -194,12 +194,10 @@ def commit_reveal(call: Call) -> Tensor:
     top_tokens = tokens if call.top_tokens is None else call.top_tokens
 
     def share(row: int, block: int) -> float:
-        """Revealed share of a block of a canvas."""
         tokens_of_block = canvas[row, block * block_length : (block + 1) * block_length]
         return int((tokens_of_block != mask_token_id).sum()) / block_length
 
     def best(row: int, entries: list[int]) -> int:
-        """The best-scored of some entries of a row."""
         scores = score[row, entries].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
         return entries[int((scores == scores.max()).nonzero()[0, 0])]
 

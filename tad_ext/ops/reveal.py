@@ -49,7 +49,6 @@ def _check_blocks(call: Call) -> None:
 
 
 def _check_canvases(call: Call) -> None:
-    """What a step of decoding is told beside its choice."""
     _check_blocks(call)
     call.check("positions", call.positions.dim() == 2, "(batch, width)")
     batch, length = call.canvas.shape

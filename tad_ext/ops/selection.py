@@ -46,8 +46,8 @@ def in_place(order: Tensor, accept: Tensor) -> Tensor:
 def margin_log_odds(statistics: TokenStatistics) -> Tensor:
     """log(m / (1 - m)) of the margins m, (B, W) float32, in nats.
 
-    Near 1 it is taken from the odds against the token, which is the best one there (a margin above 1/2 leaves less than
-    that to any other), and from the gap: m itself is 1 in float32 beyond 17 nats.
+    Beyond 17 nats m is 1 in float32. Near 1 they are therefore taken from the gap and the odds against the token, which
+    is the best one where its probability is at least m > 1/2.
     """
     margin = statistics.margin.double()
     second = (-statistics.gap.double()).exp()  # relative to the best

@@ -96,8 +96,7 @@ def truncate_logits(logits: Tensor, *, temperature: float, top_k: int | None = N
     A row with NaN or +inf has no probabilities, and stays as `top_k` leaves it; where the last of `top_k` is NaN, that
     is as it is. Nucleus sampling: Holtzman et al., arXiv 1904.09751. Not differentiable.
 
-    Nothing is sorted, nothing waits for the device. The same bits at any batch size and number of threads, and run
-    after run.
+    Nothing is sorted, nothing waits for the device. The same bits at any batch size and number of threads.
 
     Args:
         logits: (..., V) float32, bfloat16, float16 or float64; computed in float32 (float64 for float64).

@@ -51,9 +51,7 @@ class DecodeState:
     """What `unmask_step` knows and keeps about a batch of canvases being decoded.
 
     A canvas is the generation region of a sequence: `gen_length` positions in blocks of `block_length`. The tensors are
-    written in place by `unmask_step`; `positions` and `among` are set by the caller before each step. `memory` belongs
-    to the policy: what it remembers from one forward to the next, by name, tensors whose first dimension is B. A row
-    starts with zeros.
+    written in place by `unmask_step`; `positions` and `among` are set by the caller before each step.
     """
 
     reveal_step: Tensor  # (B, gen_length) int64: 1-based forward that revealed the position, 0 while masked
@@ -69,7 +67,7 @@ class DecodeState:
     end_token_ids: tuple[int, ...] = ()  # what ends a response, whether or not decoding stops there
     among: Tensor | None = None  # (B, W) bool: which entries are eligible; None: all but padding
     seeds: Tensor | None = None  # (B,) int64: the seed of each row's random numbers, where the caller has one
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)  # (B, ...) each: what the policy remembers; zeros at first
 
     @property
     def present(self) -> Tensor:
@@ -87,9 +85,7 @@ class DecodeState:
         return self.reveal_step, self.forwards, self.blocks, self.done, self.positions
 
     def to_commit(self, statistics: TokenStatistics, score: Tensor, accept: Tensor) -> dict[str, Any]:
-        """What `commit_reveal` takes by name, beside the mask token, of a policy's answer: entries whose statistics are
-        invalid are not accepted.
-        """
+        """What `commit_reveal` takes by name, but the mask token. Entries with invalid statistics are not accepted."""
         return {
             "block_length": self.block_length,
             "block_add_threshold": self.block_add_threshold,

@@ -12,28 +12,26 @@ A plain function is a policy. This one reveals every position whose two best tok
     def margin_above_half(statistics, state):
         return statistics.margin, statistics.margin > 0.5
 
-Three things more are there for policies that need them:
+Policies that need more have:
 
 * `prepare(logits, state) -> logits`, a method that is shown the logits of a forward before their statistics are taken:
-  (B * W, V), row b * W + w for entry [b, w], padding included. It may return others of that shape, which then count for
-  everything, or the same. It must not write to them.
-* `state.memory` keeps what a policy wants to know in the next forward: tensors by name, made by the policy at first
-  use, with the first dimension B. A row starts with zeros, its memory moves with it, and is zeroed when another prompt
-  takes the row. What is remembered per canvas column is found through `state.positions`, (B, W), -1 for padding.
+  (B * W, V), row b * W + w for entry [b, w], padding included. What it returns counts in their place: the same, or
+  others of that shape. It must not write to them.
+* `state.memory` for the next forward: tensors by name, made by the policy at first use, with the first dimension B. A
+  row's memory starts with zeros, also when another prompt takes the row, and moves with it. What is remembered per
+  canvas column is found through `state.positions`, (B, W), -1 for padding.
 * `sees`, an attribute that says what the policy is shown. "eligible": the positions it may reveal, masks of created
-  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are shown and
-  not eligible are `state.present` and not `state.eligible`; they are never revealed, but the model's head computes
-  logits for them. With a cache, or where future blocks are hidden, those that the forward does not compute are padding.
-
-`state.seeds`, (B,), are the rows' own seeds, for random numbers that do not depend on the batch.
+  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are
+  `state.present` and not `state.eligible` are never revealed, but the model's head computes logits for them. With a
+  cache, or where future blocks are hidden, those that the forward does not compute are padding.
+* `state.seeds`, (B,), the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
 indexing by a mask). It must treat each row on its own: then results do not depend on which prompts share a batch.
 
-The policies of this package are frozen dataclasses with a name, `NamedPolicy`: `parse_policy("entropy:0.5")` makes
-one, `str(policy)` gives the text back, and `tad policies` lists all. Each file of this folder is imported, so a new
-policy is one new file. One whose choice is a rule of `tad_ext.ops.Selection` can be a `BySelection`: a kernel then
-applies it, and nothing runs in between. By what they go:
+The policies of this package are frozen dataclasses with a name, `NamedPolicy`. Each file of this folder is imported, so
+a new policy is one new file. One whose choice is a rule of `tad_ext.ops.Selection` can be a `BySelection`, which a
+kernel applies. By what they go:
 
 by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
 by_step.py        the number of the step

@@ -1,8 +1,4 @@
-"""What a policy with a name is: checked parameters, a text form, and a line in the registry.
-
-A subclass of `NamedPolicy` is registered by being defined; nothing else has to know of it. The text form is what
-command lines, YAML files and trajectory files hold.
-"""
+"""What a policy with a name is: checked parameters, and a text form for command lines, YAML and trajectory files."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -18,9 +14,9 @@ Steps = Annotated[int, Between(0, 2**20)]  # or positions; 0: as many as the can
 
 
 class NamedPolicy(Settings, ABC):
-    """Base of the policies that `parse_policy` and `tad policies` know.
+    """Base of the policies that `parse_policy` and `tad policies` know: every subclass that is defined.
 
-    A subclass is a frozen dataclass, and names itself where it is defined:
+    It is a frozen dataclass, and names itself:
 
         @dataclass(frozen=True)
         class LeftToRight(NamedPolicy, name="left", rule="the k lowest positions", source="an example"):
@@ -29,9 +25,9 @@ class NamedPolicy(Settings, ABC):
             def __call__(self, statistics, state):
                 return -state.positions.float(), state.eligible.cumsum(dim=-1) <= self.k
 
-    Fields are settings (see `tad_ext.settings`): numbers with bounds, such as `Count`, `Probability`, `NonNegative`, or
-    a `Literal` of words. They are checked when a policy is made. The first one is the main parameter, which
-    "name:value" sets; "name:field=value,field=value" sets any. A field without a default must be given.
+    Fields are settings (see `tad_ext.settings`), checked when a policy is made: numbers with bounds, such as `Count`,
+    `Probability`, `NonNegative`, or a `Literal` of words. The first one is the main parameter, which "name:value" sets;
+    "name:field=value,field=value" sets any. A field without a default must be given.
     """
 
     named_by_class = True
@@ -65,7 +61,7 @@ policies_by_name: dict[str, type[NamedPolicy]] = {}
 
 
 def sees_of(policy: Policy) -> Sees:
-    """Which positions a policy is shown: what it says in its attribute `sees`. Raises ValueError for another word."""
+    """Which positions a policy is shown, by its attribute `sees`. ValueError for another word."""
     sees = getattr(policy, "sees", "eligible")
     if sees not in get_args(Sees):
         raise ValueError(f"sees of policy {policy!r} must be one of {', '.join(get_args(Sees))}, got {sees!r}")
@@ -82,8 +78,7 @@ def text_form(policy: type[NamedPolicy]) -> str:
 def parse_policy(text: str) -> NamedPolicy:
     """The policy that a command line or a YAML file names; the inverse of `str(policy)`.
 
-    "entropy:0.5" sets the policy's main parameter, "localleap:threshold=0.9,radius=8" any of them, and "klass" is the
-    policy with its defaults. `tad policies` lists names, parameters and defaults.
+    "entropy:0.5" sets the main parameter, "localleap:threshold=0.9,radius=8" any; "klass" keeps the defaults.
 
     Raises:
         TypeError: `text` is not a string.

@@ -54,8 +54,7 @@ class ConfidenceThreshold(
 ):
     """Reveal every eligible position whose token has probability >= `threshold`; otherwise the most confident one.
 
-    Fast-dLLM, arXiv 2505.22618, which publishes 0.9. `threshold` is in [0, 1]; 0 accepts everything. With `accept`
-    `above` the probability must be > `threshold`, as D2F has it.
+    Fast-dLLM, arXiv 2505.22618, which publishes 0.9. With `accept` `above` it must be > `threshold`, as D2F has it.
     """
 
     threshold: Probability = 0.9
@@ -78,12 +77,10 @@ class ConfidenceFactor(
     """Reveal the n most confident positions of a row for the largest n that their confidence allows.
 
     With a row's confidences sorted descending, p_1 >= p_2 >= ..., rank n is revealed if p_n >= 1 - factor / (n + 1),
-    and rank 1 always: the more tokens at once, the surer each must be. Confidences fall and bounds rise with n, so the
-    ranks revealed are the first ones.
+    and rank 1 always. Confidences fall and bounds rise with n, so the ranks revealed are the first ones.
 
     Fast-dLLM, arXiv 2505.22618, whose code publishes factor 1. With `variant` `code` the last of all ranks passes with
-    the one before it, as in that code, so a block may end one forward earlier. A row's positions of all created blocks
-    are ranked together. `factor` >= 0; 0 asks for certainty.
+    the one before it, as in that code, so a block may end one forward earlier. All created blocks are ranked together.
     """
 
     factor: NonNegative = 1.0
@@ -103,7 +100,6 @@ class MarginThreshold(
 
     Otherwise the position of the largest margin. Margins as the order of reveals are of arXiv 2502.06768 (top-k
     probability margin; Dream's topk_margin); the threshold on them is ours, so there is no published default.
-    `threshold` is in [0, 1]; 0 accepts everything.
     """
 
     threshold: Probability
@@ -116,9 +112,8 @@ class EntropyThreshold(
 ):
     """Reveal every eligible position whose entropy is < `threshold` nats; otherwise the one of lowest entropy.
 
-    The rule TAD is evaluated with (arXiv 2605.09536), as are dParallel and d3LLM: 0.5 for LLaDA, 0.4 for Dream. The
-    comparison is strict, so 0 is one token per step by forced progress; the entropy of V tokens can reach log(V), so
-    thresholds above 1 are meaningful.
+    TAD is evaluated with it (arXiv 2605.09536), as are dParallel and d3LLM: 0.5 for LLaDA, 0.4 for Dream. The
+    comparison is strict: 0 is one token per step by forced progress. The entropy of V tokens can reach log(V).
     """
 
     threshold: NonNegative
@@ -138,8 +133,8 @@ class EntropyBudget(
     H_1 + ... + H_k - max(H_1, ..., H_k) = H_1 + ... + H_(k-1) <= `budget` nats, a bound on the information that the
     revealed tokens share and that revealing them at once ignores. The first is always paid for.
 
-    EB-Sampler (arXiv 2505.24857) with entropy as its error proxy. The paper tries many budgets; the default 0.1 is the
-    one its public implementations use. A row's positions of all created blocks share one budget.
+    EB-Sampler (arXiv 2505.24857) with entropy as its error proxy. The default 0.1 is the budget of its public
+    implementations. All created blocks of a row share one budget.
     """
 
     budget: NonNegative = 0.1

@@ -31,12 +31,11 @@ class LLaDASteps(
     """Reveal the canvas in `steps` steps, the same number for each block: its masks divided by them.
 
     Where that leaves a remainder, a block's first steps reveal one more each. The most confident positions are
-    revealed, or, with `remasking` `random`, random ones, by numbers of the row's seed. `ends` `last` ranks positions
-    whose token is an end of sequence behind all others (the code's confidence_eos_eot_inf).
+    revealed, ties to the lowest, or, with `remasking` `random`, random ones, by the row's seed. `ends` `last` ranks
+    positions whose token is an end of sequence behind all others (the code's confidence_eos_eot_inf).
 
     LLaDA, arXiv 2502.09992, and its code, with its defaults. `steps` 0 stands for the length of the canvas, one
-    position per step; where there are more steps than positions, those without one are left out. Ties go to the lowest
-    position.
+    position per step. Steps that would reveal nothing are left out.
     """
 
     steps: Steps = 0
@@ -57,7 +56,7 @@ class LLaDASteps(
 def llada_step(state: DecodeState, name: str, steps: int) -> tuple[Tensor, Tensor]:
     """The number of this forward's step, from 0 over all blocks, and how many positions it reveals: (B, 1) int64 each.
 
-    `steps` are those of the canvas, 0 as many as it has positions. Steps that would reveal nothing are left out.
+    `steps` are those of the canvas, 0 as many as it has positions.
     """
     length = state.reveal_step.shape[1]
     in_block = max((steps or length) * state.block_length // length, 1)
@@ -79,9 +78,9 @@ class DreamOrder(
     the lowest entropy, ties to the lowest position. For `origin` every mask by itself with the step's probability
     1 - s / t, as often as it takes to hit one; its random numbers are of the row's seed.
 
-    Dream 7B, arXiv 2508.15487, and its code, whose default is `origin`. `steps` is what its callers choose; 0 stands
-    for the length of the canvas. Dream decodes the canvas as one block. Confidences are those of temperature 1; Dream's
-    own are of the tempered and truncated distribution, which makes no difference to a greedy decode.
+    Dream 7B, arXiv 2508.15487, and its code, whose default is `origin`. `steps` 0 stands for the length of the canvas,
+    which Dream decodes as one block. Confidences are those of temperature 1; Dream's own are of the tempered and
+    truncated distribution, which makes no difference to a greedy decode.
     """
 
     order: Literal["origin", Order] = "origin"
@@ -146,9 +145,8 @@ class FastDLLMDream(
 ):
     """Reveal a block's first position, and nothing else, in the block's first forward; then as `ConfidenceThreshold`.
 
-    What Fast-dLLM's code does for Dream, where it keeps keys and values: the first forward of a block computes the
-    whole row, and its first position is predicted from the column before, which later forwards leave out. Goes with
-    `PrefixCacheAtBlock` and `DualCacheAtBlock`, which do the same.
+    Fast-dLLM's code does so for Dream with a cache: a block's first position is predicted from the column before it,
+    which only the block's first forward computes. Goes with `PrefixCacheAtBlock` and `DualCacheAtBlock`.
     """
 
     threshold: Probability = 0.9

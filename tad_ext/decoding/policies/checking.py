@@ -9,12 +9,12 @@ from tad_ext.ops import DecodeState, Policy, TokenStatistics
 
 
 def is_built_in(policy: Policy) -> bool:
-    """Whether a policy is one of this package's, which answer as they must and never look at a value on the host."""
+    """Whether a policy is this package's: it answers as it must and never looks at a value on the host."""
     return type(policy).__module__.startswith(f"{__package__}.")
 
 
 def checked(policy: Policy) -> Policy:
-    """`policy`, with a `prepare` if it has one, its answers checked (shape and dtype: no sync) if a user wrote it."""
+    """The policy; where a user wrote it, with the shapes and dtypes of all its answers checked."""
     return policy if is_built_in(policy) else _Checked(policy)
 
 

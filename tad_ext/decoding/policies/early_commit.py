@@ -1,8 +1,7 @@
 """Policies that decode by a schedule until the model is sure enough of all, and then reveal everything.
 
-Both measure sureness by the mean gap between the logits of the two best tokens, in nats, against a threshold that falls
-with progress, the number of the step over a fixed number of steps. Everything is every mask of the canvas, also of
-blocks that did not exist.
+Both compare the mean gap between the logits of the two best tokens, in nats, with a threshold that falls with progress,
+the number of the step over a fixed number of steps. Everything means every mask, also of blocks not created yet.
 """
 
 import math
@@ -34,8 +33,8 @@ class Prophet(
     `late` from there on. The gap is the mean over `length` columns of the canvas from `start` on, whether masked or
     revealed; `length` 0 stands for all from there on.
 
-    Prophet, arXiv 2508.19982, and its code, with its thresholds. Where the answer stands is what a template fixes, so
-    there is no published default: it is the whole canvas. `steps` 0 stands for the length of the canvas.
+    Prophet, arXiv 2508.19982, and its code, with its thresholds. A template fixes where the answer stands; the default
+    here is the whole canvas. `steps` 0 stands for the length of the canvas.
     """
 
     early: NonNegative = 7.5
@@ -69,8 +68,8 @@ class SchED(
 ):
     """Reveal everything once the mean logit gap of the masks reaches a threshold that falls smoothly.
 
-    Besides, no mask's best token may have changed since the step before. Until then as many positions as Dream's
-    schedule says (`by_step.py`), in one of Dream's orders. With progress p, the number of the step (from 0) over
+    No mask's best token may have changed since the step before, either. Until then Dream's schedule (`by_step.py`) says
+    how many positions are revealed, in one of Dream's orders. With progress p, the number of the step (from 0) over
     steps - 1, the threshold in nats is
 
         linear    high + (low - high) p
@@ -78,7 +77,7 @@ class SchED(
         exp       low + (high - low) exp(-rate p)
 
     SchED, arXiv 2512.02892, and its code, with its defaults. The masks are those of the whole canvas. A step that
-    reveals nothing is left out; its own, lower threshold is not. `steps` 0 stands for the length of the canvas.
+    reveals nothing is one with the next that does, whose threshold counts. `steps` 0 stands for the canvas's length.
     """
 
     high: NonNegative = 7.5

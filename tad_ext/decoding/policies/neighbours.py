@@ -22,13 +22,12 @@ class Hierarchical(
 ):
     """Reveal the most confident position of each contiguous run of masks, and whatever is very confident anyway.
 
-    A position is revealed if its confidence is > `threshold`, or if it is > `low` and the best one of its run. Each
-    reveal inside a run splits it in two, so the next forward reveals on both sides: at best a gap of n masks is filled
-    in about log2(n) forwards. Ties in a run go to the lowest position. A run ends where a block ends, so that each
-    block decodes as it would alone.
+    A position is revealed if its confidence is > `threshold`, or if it is > `low` and the best one of its run, ties to
+    the lowest. Each reveal splits its run in two, so that at best n masks are filled in about log2(n) forwards. A run
+    ends where a block ends, so that each block decodes as it would alone.
 
-    dInfer, arXiv 2510.08666. 0.4 is its code's default for `low`; it has none for `threshold`, and the 0.9 here is that
-    of its plain threshold. Its rule that the best position is always revealed is the decoding loop's forced progress.
+    dInfer, arXiv 2510.08666, with its code's default for `low`; 0.9 is its plain threshold's. Its rule that the best
+    position is always revealed is the decoding loop's forced progress.
     """
 
     threshold: Probability = 0.9
@@ -51,7 +50,6 @@ class LocalLeap(
     """Reveal anchors, positions of confidence >= `threshold`, and near them all of confidence >= `relaxed`.
 
     Near is at most `radius` canvas positions from an anchor of this forward, on either side and across block borders.
-
     LocalLeap, arXiv 2510.07081, with its anchors at 0.9. The defaults of `relaxed` and `radius` are ours.
     """
 

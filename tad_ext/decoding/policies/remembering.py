@@ -32,9 +32,8 @@ class Credit(
     threshold 0.9 is Fast-dLLM's. v* is taken over the whole vocabulary, as there.
 
     Memory: M gains at most one token per forward, so its non-zeros are kept as pairs of token and credit, one place per
-    forward: 8 gen_length (gen_length + 1) bytes per row, 0.5 MB at gen_length 256. As a dense tensor it would be 4
-    gen_length V, 130 MB for LLaDA; both hold exactly the same numbers. `prepare` needs, for the forward only, the same
-    memory as the float32 logits once or twice.
+    forward: 8 gen_length (gen_length + 1) bytes per row, 0.5 MB at gen_length 256. `prepare` needs, for the forward
+    only, the memory of the float32 logits once or twice.
     """
 
     threshold: Probability = 0.9
@@ -75,8 +74,8 @@ class Credit(
         return statistics.log_odds, candidates(statistics, state) & (statistics.confidence >= self.threshold)
 
 
-# Keeps logarithms finite, as in the published code. Against a column's zeros before its first prediction it makes the
-# divergence about log(1 / EPSILON) minus the entropy, far above any sensible bound: a first prediction is not stable.
+# Keeps logarithms finite, as in the published code. Before a column's first prediction there are zeros, from which the
+# divergence is about log(1 / EPSILON) minus the entropy, above any sensible bound: a first prediction is not stable.
 EPSILON = 1e-12
 
 
@@ -91,14 +90,11 @@ class KLASS(
 
     Confident: confidence > `threshold`. Stable: in each of the last `forwards` forwards, the divergence
     KL(p_t || p_(t-1)) from the position's prediction one forward earlier was < `divergence` nats, and its block existed
-    in all of them. Every mask of the canvas is watched from the first forward on, so a block that is created later has
-    something to compare with in its own first forward.
+    in all of them. A mask is watched in every forward that computes it, so a block that is created later has something
+    to compare with in its first forward, unless a cache left it out before.
 
     KLASS, arXiv 2511.05664, with its code's defaults; it tunes them per task (0.6 and 0.015 for LLaDA on GSM8K).
     Predictions are compared at temperature 1 without noise, also when sampling.
-
-    The head computes logits for all masks of the canvas, not for those of created blocks alone. With a cache that
-    leaves later blocks out, these are watched from their first forward on, which is one forward later.
 
     Memory: the last distribution of every canvas column, 4 (gen_length + 1) V bytes per row, 130 MB for LLaDA at
     gen_length 256. `prepare` needs, for the forward only, a few times the memory of the float32 logits.

@@ -1,7 +1,7 @@
 """Arithmetic on rows of entries that the policies share: tensors of shape (B, W), one row per sequence.
 
-Nothing here reads a value on the host or lets one row touch another. Sums are taken in float64, so that their last bits
-do not depend on the width W, which neighbours in a batch decide.
+Nothing here reads a value on the host. No row touches another: sums are in float64, so that their last bits do not
+depend on the width W, which neighbours in a batch decide.
 """
 
 import torch
@@ -11,7 +11,7 @@ from tad_ext.ops import DecodeState, TokenStatistics, best_first, in_place, pack
 
 
 def candidates(statistics: TokenStatistics, state: DecodeState) -> Tensor:
-    """(B, W) bool: entries that may be revealed; neither padding nor without statistics."""
+    """(B, W) bool: entries that may be revealed."""
     return state.eligible & statistics.valid
 
 
@@ -23,7 +23,7 @@ def leading(score: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
 
 
 def noise(state: DecodeState, step: Tensor | int) -> Tensor:
-    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), of its row's own."""
+    """(B, W) float64 in (0, 1): a random number of each position in a step, (B, 1), by its row's seed."""
     if state.seeds is None:
         raise ValueError("state.seeds is None: expected (B,) int64, the rows' seeds, for a random order")
     return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
