@@ -30,7 +30,7 @@ class Plan:
     padded: bool  # whether some sequence is shorter
     width: int  # W, entries of a sequence: the positions that its policy sees, and padding
     recorded: bool = False  # as a CUDA graph
-    window: int = 0  # A, columns to compute of each sequence; one that needs fewer repeats its last. 0: all of all
+    window: int = 0  # A, columns to compute of each sequence; one that needs fewer repeats its last. 0: all columns
     bounds: Tensor | None = field(default=None, compare=False)
     """(B, 4) int64, of windows: first and last column, and the blocks [first, end) of the canvas that have logits."""
     whole: Tensor | None = field(default=None, compare=False)
@@ -111,7 +111,7 @@ class DecodingBatch:
         self.update_positions(index + 1)
 
     def _clear(self, index: int | slice) -> None:
-        """Sequences without masks: nothing in them is to be revealed, and what fills them is never seen."""
+        """Makes idle sequences, which have no masks and are never looked at."""
         for tensor in self._tensors():
             tensor[index] = 0
         self.ends[index] = self.state.blocks[index] = 1

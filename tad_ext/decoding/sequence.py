@@ -27,7 +27,7 @@ class SequenceProgress:
         return self.masks == 0
 
     def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int) -> None:
-        """A forward is over, and this is what it says. RuntimeError for broken logits, naming prompt and forward."""
+        """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
         self.forwards += 1
         if broken:

@@ -87,7 +87,7 @@ class Evaluation:
         return max(point.accuracy for point in self.points)
 
     def aup(self, best_accuracy: float | None = None) -> float:
-        """Accuracy under parallelism, 0 without a right answer; `best_accuracy` (y_max) is the curve's own by default."""
+        """Accuracy under parallelism, 0 without a right answer; `best_accuracy` (y_max) is by default its own best."""
         best = self.best_accuracy() if best_accuracy is None else best_accuracy
         never_right = best_accuracy is None and best == 0.0
         return 0.0 if never_right else accuracy_under_parallelism(self.curve(), best)

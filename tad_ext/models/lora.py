@@ -268,7 +268,7 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
 
 
 def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
-    """Full names of the layers that an adapter's translated weights belong to."""
+    """Full names of the layers that translated weights belong to; by other names peft misses some, in silence."""
     for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
         if getattr(config, option, None):
             raise ValueError(

@@ -1,7 +1,7 @@
 """Argument checks in Python, as those of csrc/bindings: messages name the argument, its value and what was expected.
 
-A compiled operator checks its arguments itself, in C++. Where the reference serves a call, the function of these checks
-that stands above the public one does, with the same errors.
+Compiled operators check their arguments in C++. Where the reference serves a call, the function `_check...` above the
+public one does so, with the same errors.
 """
 
 import inspect

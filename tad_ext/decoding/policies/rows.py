@@ -41,7 +41,7 @@ def in_first_block(state: DecodeState) -> Tensor:
 
 
 def block_clock(state: DecodeState, name: str) -> tuple[Tensor, Tensor]:
-    """(B, 1) int64 each: for how many forwards the first block has been the first, 0 at once, and its masks then."""
+    """(B, 1) int64 each: how many forwards ago the first block became the first one, and how many masks it had then."""
     memory = remembered(state, f"{name}.clock", 3)
     known, step, total = memory.split(1, dim=1)
     block, masks = first_block(state) + 1, in_first_block(state).sum(dim=-1, keepdim=True)
