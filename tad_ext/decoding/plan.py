@@ -17,8 +17,7 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     that there are few. With a cache the sequences note the forwards that compute them as a whole.
     """
     config, sequences = batch.config, batch.sequences
-    # 1. Sizes. A forward has as many logits of each sequence as of the one that has most, and adds at most one block,
-    #    but for policies that may create all of them at once.
+    # 1. Sizes, by the largest sequence. A forward adds at most one block, but for policies that may create all at once.
     at_once = getattr(config.policy, "creates_all_blocks", False)
     added = config.gen_length if ahead and at_once else ahead
     lengths = [_end_column(config, one, _visible_blocks(config, one) + added) for one in sequences]

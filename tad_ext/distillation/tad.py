@@ -44,8 +44,7 @@ class TADObjective(Objective):
         teacher_hidden = teacher_rows = None
         if settings.kl_weight > 0:
             teacher_hidden = self._teacher_hidden(batch)
-            # Both sides list entries in the same order, so the k-th distant entry is row k of the teacher.
-            teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)
+            teacher_rows = torch.where(distant, distant.cumsum(0) - 1, -1)  # the k-th distant entry is its row k
         student_hidden = model.hidden_rows(**batch.student._asdict())
 
         share = 1.0

@@ -44,7 +44,7 @@ def evaluate_model(
     Raises:
         ValueError: no problems, no policies or one named twice, a policy that does not parse, an unknown prompt.
     """
-    # 1. The decoding runs, all read before any decoding.
+    # 1. All decoding runs, read before any decoding.
     if not problems:
         raise ValueError("problems is empty; expected at least one")
     if prompt not in PROMPTS:

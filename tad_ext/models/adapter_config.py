@@ -1,7 +1,7 @@
 """Which of peft's LoRA options are supported, in an adapter_config.json and in a model that peft itself has adapted.
 
 The promise: with the adapter off the model is the base model, bit for bit (`lora.teacher`), and merged it is the
-adapted one. An option that is not known to keep it, also one of a later peft, must be off: null, false or empty.
+adapted one. An option that is not known to keep it must be off: null, false or empty.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
 """What every masked diffusion model can do: logits for the token AT each position, and for chosen ones only.
 
-The models are transformers' autoregressive classes (Llama, Qwen2), made bidirectional by ``is_causal = False`` in their
-configuration, which transformers honours in the attention mask and in the kernel.
+The models are transformers' autoregressive classes, made bidirectional by ``is_causal = False`` in their configuration.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,8 +1,7 @@
 """Dream (Ye et al., arXiv 2508.15487): Qwen2's layers, bidirectional, each position predicted one position earlier.
 
-Dream-7B was made from Qwen2.5 and kept its habit of predicting the NEXT token: the prediction for position i comes
-from the hidden state at position i - 1, and that for position 0 from its own. Weights have Qwen2's names, and queries
-and keys are rotated in the model's dtype, as in the original.
+Dream-7B was made from Qwen2.5 and predicts the NEXT token, too: the prediction for position i comes from the hidden
+state at position i - 1, and that for position 0 from its own. Weights have Qwen2's names.
 """
 
 from typing import Any, ClassVar

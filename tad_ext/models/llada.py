@@ -1,8 +1,8 @@
 """LLaDA (Nie et al., arXiv 2502.09992): Llama's layers, bidirectional, under the names of the original checkpoints.
 
-LLaDA-8B and LLaDA-1.5 are Llama blocks written in OLMo's code. Three things differ from transformers' Llama: the names
-of configuration fields and weights, attention in both directions, and queries and keys that are rotated in float32
-whatever the model's dtype (``rope_full_precision``): rotated in bfloat16, 4 % of the predicted tokens change.
+Three things differ from transformers' Llama: the names of configuration fields and weights, attention in both
+directions, and queries and keys that are rotated in float32 whatever the model's dtype (``rope_full_precision``):
+rotated in bfloat16, 4 % of the predicted tokens change.
 """
 
 import re

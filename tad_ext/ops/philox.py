@@ -1,7 +1,4 @@
-"""Philox4x32-10 in PyTorch: the counter-based noise of token sampling, bit for bit as in csrc/common/philox.h.
-
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-"""
+"""Philox4x32-10 (Salmon et al., SC 2011) in PyTorch: the noise of token sampling, the bits of csrc/common/philox.h."""
 
 from collections.abc import Sequence
 

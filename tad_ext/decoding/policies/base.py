@@ -16,16 +16,8 @@ Steps = Annotated[int, Between(0, 2**20)]  # or positions; 0: as many as the can
 class NamedPolicy(Settings, ABC):
     """Base of the policies that `parse_policy` and `tad policies` know: every subclass that is defined.
 
-    It is a frozen dataclass, and names itself:
-
-        @dataclass(frozen=True)
-        class LeftToRight(NamedPolicy, name="left", rule="the k lowest positions", source="an example"):
-            k: Count = 1
-
-            def __call__(self, statistics, state):
-                return -state.positions.float(), state.eligible.cumsum(dim=-1) <= self.k
-
-    Fields are settings (see `tad_ext.settings`), checked when a policy is made: numbers with bounds, such as `Count`,
+    It is a frozen dataclass, and names itself in its class statement (docs/extending.md has an example). Its fields are
+    settings (see `tad_ext.settings`), checked when a policy is made: numbers with bounds, such as `Count`,
     `Probability`, `NonNegative`, or a `Literal` of words. The first one is the main parameter, which "name:value" sets;
     "name:field=value,field=value" sets any. A field without a default must be given.
     """
