@@ -26,8 +26,8 @@ class Hierarchical(
     the lowest. Each reveal splits its run in two, so that at best n masks are filled in about log2(n) forwards. A run
     ends where a block ends, so that each block decodes as it would alone.
 
-    dInfer, arXiv 2510.08666, with its code's default for `low`; 0.9 is its plain threshold's. Its rule that the best
-    position is always revealed is the decoding loop's forced progress.
+    dInfer, arXiv 2510.08666, with its code's default for `low`; it has none for `threshold`, and 0.9 is its plain
+    threshold's. Its rule that the best position is always revealed is the decoding loop's forced progress.
     """
 
     threshold: Probability = 0.9
