@@ -4,6 +4,8 @@ Compiled operators check their arguments in C++. Where the reference serves a ca
 public one does so, with the same errors.
 """
 
+from __future__ import annotations
+
 import inspect
 import os
 from collections.abc import Sequence
