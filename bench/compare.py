@@ -23,7 +23,7 @@ from . import ROOT, command_line
 from .report.tables import digits, markdown_table
 
 SIDES = ("before", "after")
-OPERATORS = ("statistics", "select-reveal", "loss", "log-softmax")
+OPERATORS = ("statistics", "select-reveal", "loss", "log-softmax", "linear-loss")
 LINES = [f"{operator}-{dtype}" for operator in OPERATORS for dtype in ("float32", "bfloat16")]
 
 
@@ -102,7 +102,7 @@ def _measure(options: Namespace) -> None:
     import tad_ext
     from tad_ext.ops import backend_info
 
-    from .operators.losses import tad_loss
+    from .operators.losses import linear_tad_loss, tad_loss
     from .operators.workloads import log_softmax, statistics, unmask
     from .stopwatch import Stopwatch
 
@@ -118,6 +118,7 @@ def _measure(options: Namespace) -> None:
         "select-reveal": lambda dtype: unmask(rows // 32, 256, 32, vocabulary, dtype),
         "loss": lambda dtype: tad_loss(rows, vocabulary, dtype, near=1, distant=7),
         "log-softmax": lambda dtype: log_softmax(rows, 2 * rows, vocabulary, dtype, part="forward"),
+        "linear-loss": lambda dtype: linear_tad_loss(rows, 64, vocabulary, dtype, near=1, distant=7),
     }
     for name in options.line:
         operator, dtype = name.rsplit("-", 1)

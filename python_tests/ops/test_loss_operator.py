@@ -66,6 +66,17 @@ def test_recomputing_gives_the_same_loss_and_gradient(device: str, dtype: torch.
         torch.testing.assert_close(kept, recomputed, rtol=rounding, atol=rounding * kept.abs().max().item())
 
 
+def test_a_factor_may_be_part_of_both_weights(device: str) -> None:
+    """Over four accumulation steps, for example; the bits are the same, because four is a power of two."""
+    student, *entries = random_entries(9, 1300, torch.bfloat16, device)
+    x, y = (student.clone().requires_grad_() for _ in range(2))
+    (fused_tad_loss(x, *entries, delta=2).loss / 4).backward()
+    before = fused_tad_loss(y, *entries, delta=2, ce_weight=0.25, kl_weight=0.25)
+    before.loss.backward()
+    assert torch.equal(x.grad, y.grad)
+    assert torch.equal(before.loss, (before.ce + before.kl) / 4)
+
+
 def test_a_gradient_is_given_away_only_once(device: str) -> None:
     """Whoever gets it may write into it, and a loss of another weight does not change it."""
     student, teacher, labels, steps = random_entries(9, 33, torch.float32, device)

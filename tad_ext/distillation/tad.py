@@ -63,13 +63,13 @@ class TADObjective(Objective):
             batch.labels,
             batch.steps_to_reveal,
             delta=settings.delta,
-            ce_weight=settings.ce_weight,
-            kl_weight=settings.kl_weight,
+            ce_weight=settings.ce_weight * share,
+            kl_weight=settings.kl_weight * share,
             temperature=settings.temperature,
             teacher_rows=teacher_rows,
             **means,
         )
-        return result.loss * share, {"ce": result.ce * share, "kl": result.kl * share}
+        return result.loss, {"ce": result.ce * share, "kl": result.kl * share}
 
     def _distant(self, steps_to_reveal: Any) -> Any:
         """Which entries are distant; the others are near."""

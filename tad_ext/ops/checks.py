@@ -49,7 +49,7 @@ class Call:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     @classmethod
-    def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> "Call":
+    def bound(cls, signature: inspect.Signature, *arguments: Any, **options: Any) -> Call:
         """That of a function of this signature, with its defaults."""
         bound = signature.bind(*arguments, **options)
         bound.apply_defaults()

@@ -62,6 +62,8 @@ def fused_tad_loss(
         labels: int64, one per entry, read at near entries only.
         steps_to_reveal: int64, one per entry.
         delta: entries revealed within so many steps are near; an integer >= 0.
+        ce_weight, kl_weight: >= 0, of the two parts. A factor of the whole loss that is known by now, such as one over
+            the number of accumulation steps, belongs into both: `loss / steps` visits the gradient once more.
         row_weight: floating point, one per entry, a constant; multiplies the entry's loss.
         student_rows: int64, the row of the flattened student logits that each entry reads (dense form). Rows named
             twice add their gradients, in entry order and in its dtype; rows not named get zero. Default (compact form):
