@@ -31,7 +31,15 @@ def describe_run(device: torch.device | str) -> dict[str, Any]:
         "instruction_set": backend_info()["cpu_capability"],
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "launch_plans": launch_plans(device),
     }
+
+
+def launch_plans(device: torch.device | str) -> list[str]:
+    """How the loss's CUDA kernel works on the usual rows, in words; on a CPU nothing."""
+    from tad_ext.ops.launch_plans import launch_plans
+
+    return [str(plan) for plan in launch_plans(device)]
 
 
 def describe_machine() -> dict[str, Any]:

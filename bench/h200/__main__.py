@@ -64,7 +64,8 @@ def main() -> int:
             run.record(step, "skipped", reason)
         else:
             later = [one.least for one in others[index + 1 :] if not options.only or one.name in options.only]
-            run.execute(step, reserved=sum(later))
+            result = run.execute(step, reserved=sum(later))
+            print(*(f"    {plan}\n" for plan in result.get("launch_plans", [])), sep="", end="", flush=True)
 
     print(f"\n{section(document)}\n\n{document['seconds']:.0f} s; results in {run.output / 'h200.json'}")
     return 0 if run.all_well and (document["machine"].get("gpu") or options.rehearse) else 1
