@@ -1,6 +1,7 @@
 """Names the machine that numbers belong to: processor, GPU and driver, versions, revision.
 
-`python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null.
+`python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null. It needs no tad_ext,
+which bench.h200 installs afterwards; how the kernels work on that machine is in the results of what measures them.
 """
 
 import os
