@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tad_ext.jobs.doctor.config import DoctorConfig
-
-if TYPE_CHECKING:  # torch may not import here
-    from tad_ext.ops.launch_plans import LaunchPlan
 
 # Distribution name -> what cannot be done without it.
 REQUIRED = {
@@ -148,8 +145,8 @@ def _launch_plans(capability: tuple[int, int]) -> list[Finding]:
         return [Finding("the loss's kernel", "unknown", "missing", f"{type(error).__name__}: {error}")]
 
 
-def launch_plan_findings(plans: Sequence[LaunchPlan], capability: tuple[int, int]) -> list[Finding]:
-    """The findings that these plans stand for, on the first GPU, of this compute capability."""
+def launch_plan_findings(plans: Sequence[Any], capability: tuple[int, int]) -> list[Finding]:
+    """The findings that `tad_ext.ops.launch_plans` stands for, of the first GPU, with this compute capability."""
     if not plans:
         return []
     most = max(plan.cluster_blocks for plan in plans)  # the longest rows take the largest clusters that there are
