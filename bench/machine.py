@@ -1,6 +1,7 @@
 """Names the machine that numbers belong to: processor, GPU and driver, versions, revision.
 
-`python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null.
+`python -m bench.machine --result FILE` writes it as JSON. What a machine does not tell is null. It needs no tad_ext,
+which bench.h200 installs afterwards; how the kernels work on that machine is in the results of what measures them.
 """
 
 import os
@@ -31,7 +32,15 @@ def describe_run(device: torch.device | str) -> dict[str, Any]:
         "instruction_set": backend_info()["cpu_capability"],
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "launch_plans": launch_plans(device),
     }
+
+
+def launch_plans(device: torch.device | str) -> list[str]:
+    """How the loss's CUDA kernel works on the usual rows, in words; on a CPU nothing."""
+    from tad_ext.ops.launch_plans import launch_plans
+
+    return [str(plan) for plan in launch_plans(device)]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A line is {"path": who, "median_ms": ..., "best_ms": ..., "bytes": ..., ...}, or has "error" instead of times. Groups
 are {title of a case: its lines}. `python -m pytest bench --benchmark-json FILE` keeps a group as the "extra_info" of
 each benchmark; `python -m bench.decode --result FILE` writes {"run": machine, "decoding": [a model, with "lines"]};
-`python -m bench.h200` {"machine": ..., "steps": {name: {"status": ..., "result": {"results": groups, ...}}}}.
+`python -m bench.h200` {"machine": ..., "launch_plans": [...], "steps": {name: {"status": ..., "result": {"results":
+groups, ...}}}}.
 
 Every ratio and rate is of `median_ms`: on a CPU with warm caches, `cold_median_ms` being the other time; on a GPU with
 cold ones, `warm_median_ms` being the other. "main" lines are those of a short table.

@@ -29,6 +29,7 @@ from tad_ext.ops import reference
 
 from . import command_line
 from .decode.shapes import LLADA_8B, TINY, random_model
+from .machine import launch_plans
 from .results import Line, attempt, failed_lines, write_json
 
 PROMPT, REFERENCE, CANVAS = 150, 130, 256  # tokens; the teacher's prompt has the reference besides
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         "states": training.batch_size * training.accumulation,
         "micro_batch": training.batch_size,
         "positions": PROMPT + CANVAS,
+        "launch_plans": launch_plans(options.device),
         "training": lines,
     }
     losses = {"tad_ext": tad.fused_linear_tad_loss, "loss in PyTorch": reference.fused_linear_tad_loss}

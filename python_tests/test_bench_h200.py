@@ -73,6 +73,22 @@ def test_a_rehearsal_runs_the_steps_that_a_cpu_can(tmp_path):
     assert "sizes too small to mean anything" in done.stdout
 
 
+def test_launch_plans_are_printed_and_kept_once(tmp_path, monkeypatch, capsys):
+    def step(name: str, result: dict[str, Any]) -> Step:
+        file = tmp_path / f"{name}.json"
+        code = f"open({str(file)!r}, 'w').write({json.dumps(result)!r})"
+        return Step(name, [sys.executable, "-c", code], 30, result=file)
+
+    chosen = [step("machine", {"gpu": {"name": "a GPU"}})]
+    chosen += [step(name, {"launch_plans": ["a row: two blocks"]}) for name in ("operators", "train")]
+    monkeypatch.setattr(script, "steps", lambda *_: chosen)
+    monkeypatch.setattr(script.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["bench.h200", "--output", str(tmp_path)])
+    assert script.main() == 0
+    assert capsys.readouterr().out.count("a row: two blocks") == 1
+    assert json.loads((tmp_path / "h200.json").read_text())["launch_plans"] == ["a row: two blocks"]
+
+
 def test_all_steps_fit_into_nine_minutes_and_their_commands_exist(tmp_path):
     options = argparse.Namespace(wheel=None, rehearse=False)
     steps = script.steps(tmp_path, options)

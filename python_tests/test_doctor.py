@@ -1,10 +1,13 @@
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from tad_ext.jobs.doctor import run as doctor_module
 from tad_ext.jobs.doctor.config import DoctorConfig
-from tad_ext.jobs.doctor.run import Finding, doctor, examine, kernel_findings, runs_on
+from tad_ext.jobs.doctor.run import Finding, doctor, examine, kernel_findings, launch_plan_findings, runs_on
+from tad_ext.ops.launch_plans import LaunchPlan, launch_plans
 
 COMPILED = {
     "compiled": True,
@@ -40,7 +43,7 @@ def test_versions_are_the_installed_ones():
 def test_json_is_one_object(capsys):
     assert doctor(DoctorConfig(json=True)) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report) == {"versions", "core", "kernels", "cpu", "gpu"}
+    assert set(report) == {"versions", "core", "kernels", "launch plans", "cpu", "gpu"}
     assert set(report["versions"][0]) == {"item", "value", "state", "note"}
 
 
@@ -72,6 +75,49 @@ def test_a_gpu_that_the_cuda_kernels_do_not_run_on_is_named():
     _, cuda = kernel_findings(COMPILED, [(9, 0), (7, 5), (10, 0)])
     assert cuda.state == "missing"
     assert "compute capability 7.5, 10.0" in cuda.note
+
+
+@pytest.mark.parametrize(
+    ("most", "capability", "state"),
+    [(8, (9, 0), "ok"), (1, (8, 0), "ok"), (4, (9, 0), "missing"), (1, (12, 0), "missing")],
+)
+def test_clusters_that_a_gpu_should_have_are_missed(most, capability, state):
+    plans = [LaunchPlan(126_464, "bfloat16", False, 1, 0, 2), LaunchPlan(152_064, "float32", True, most, 152_064, 1)]
+    clusters, *rows = launch_plan_findings(plans, capability)
+    assert (clusters.state, clusters.value) == (state, f"up to {most}")
+    assert ("MPS" in clusters.note) == (state == "missing")
+    assert rows[0] == Finding(
+        "126,464 columns of bfloat16", "one block, the row is read twice, 2 at a time on a multiprocessor"
+    )
+    assert rows[1].item == "152,064 columns of float32, with a teacher"
+    assert "152,064 bytes kept by each, 1 at a time" in rows[1].value
+    assert ("cluster of" in rows[1].value) == (most > 1)
+
+
+def test_launch_plans_are_asked_for_on_a_gpu_alone(monkeypatch):
+    asked = []
+
+    def tad_loss_plan(*row):
+        asked.append(row)
+        return 8, 63_232, 3
+
+    module = SimpleNamespace(cuda_built=True, tad_loss_plan=tad_loss_plan)
+    monkeypatch.setattr("tad_ext.ops.launch_plans._module", module)
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
+    assert launch_plans("cpu") == asked == []
+    assert len(launch_plans("cuda")) == len(set(asked)) == 8
+    monkeypatch.setattr(module, "cuda_built", False)
+    assert launch_plans("cuda") == []
+
+
+def test_a_gpu_that_does_not_answer_is_no_broken_core(monkeypatch):
+    def fail(device):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr("tad_ext.ops.launch_plans.launch_plans", fail)
+    (found,) = doctor_module._launch_plans((7, 5))
+    assert found.state == "missing"
+    assert "no kernel image" in found.note
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ def main() -> int:
             run.record(step, "skipped", reason)
         else:
             later = [one.least for one in others[index + 1 :] if not options.only or one.name in options.only]
-            run.execute(step, reserved=sum(later))
+            result = run.execute(step, reserved=sum(later))
+            if result.get("launch_plans") and "launch_plans" not in document:
+                document["launch_plans"] = result["launch_plans"]
+                print(*(f"    {plan}" for plan in result["launch_plans"]), sep="\n", flush=True)
 
     print(f"\n{section(document)}\n\n{document['seconds']:.0f} s; results in {run.output / 'h200.json'}")
     return 0 if run.all_well and (document["machine"].get("gpu") or options.rehearse) else 1

@@ -16,7 +16,7 @@ import torch
 from tad_ext.ops import backend_info
 
 from .. import command_line
-from ..machine import gpu_status
+from ..machine import gpu_status, launch_plans
 from ..report.tables import case_table, copy_rate
 from ..results import Groups, Line, attempt, failed, failed_lines, write_json
 from ..stopwatch import Implementation, Stopwatch
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [case for name in options.operators or names for case in cases(name, sizes)[:most]]
     chosen = [case for case in chosen if re.search(options.match, case.title)]
     groups: Groups = {}
-    document: dict[str, Any] = {"backend": backend_info(), "results": groups}
+    plans = launch_plans(options.device)
+    print(*plans, sep="\n", end="\n\n", flush=True)
+    document: dict[str, Any] = {"backend": backend_info(), "launch_plans": plans, "results": groups}
     for case in (*cases("copy", sizes), *chosen):
         torch.compiler.reset()  # each size is compiled for itself, and no limit on recompilations is met
         lines = groups.setdefault(case.title, [])

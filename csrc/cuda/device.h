@@ -4,10 +4,20 @@
 namespace tad {
 namespace cuda {
 
+constexpr int kMaxClusterBlocks = 8;
+
 struct Device {
   int multiprocessors = 1, l2_bytes = 1 << 20, shared_bytes_per_block = 48 << 10;
-  bool clusters = false;
+  int cluster_blocks = 1;  // of the largest cluster that it has room for; 1: there are none
 };
+
+/// The largest power of two up to kMaxClusterBlocks that fits(blocks); 1 if none does.
+template <class Fits>
+int largest_cluster(const Fits& fits) {
+  int blocks = kMaxClusterBlocks;
+  while (blocks > 1 && !fits(blocks)) blocks /= 2;
+  return blocks;
+}
 
 }  // namespace cuda
 }  // namespace tad

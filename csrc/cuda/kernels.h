@@ -4,6 +4,7 @@
 // the host, so all of them can be captured in a CUDA graph.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../common/arguments.h"
@@ -20,6 +21,16 @@ struct EntriesByRow {
   const int64_t* sorted_rows = nullptr;
   const int64_t* entries = nullptr;
 };
+
+/// How the loss and its gradient work on a row.
+struct LaunchPlan {
+  int cluster_blocks = 0;  // that share it
+  size_t kept_bytes = 0;   // that each of them keeps in shared memory; 0: the row is read again
+  int blocks_per_multiprocessor = 0;
+};
+
+/// On the current device, for arguments like these, of which nothing is read.
+Status tad_loss_plan(const TadLossArguments&, LaunchPlan*);
 
 // What each does is said in csrc/bindings/backend.h.
 Status tad_loss(const TadLossArguments&, double* losses, const TadGradient*, const EntriesByRow&, Stream);

@@ -29,16 +29,20 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-/// Enqueues a kernel. Nothing is launched for zero blocks. A kernel that uses dynamic shared memory may from then on
-/// use all there is: the same number whatever the launch, so that launches on several threads agree.
+/// A kernel that uses dynamic shared memory may from then on use all there is: the same number whatever the launch, so
+/// that launches on several threads agree.
+template <class... Parameters>
+Status allow_shared_memory(void (*kernel)(Parameters...), const LaunchShape& shape) {
+  if (shape.shared_bytes == 0) return cudaSuccess;
+  const int most = current_device().shared_bytes_per_block - kReservedSharedBytes;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
+
+/// Enqueues a kernel. Nothing is launched for zero blocks.
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
-  if (shape.shared_bytes > 0) {
-    const int most = current_device().shared_bytes_per_block - kReservedSharedBytes;
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    if (error != cudaSuccess) return error;
-  }
+  if (const Status error = allow_shared_memory(kernel, shape)) return error;
   return enqueue(kernel, shape.blocks, shape.threads, shape.cluster_blocks, shape.shared_bytes, stream, arguments...);
 }
 

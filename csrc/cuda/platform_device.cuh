@@ -3,6 +3,8 @@
 
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
+#include <algorithm>
+#include <cstdlib>
 #include <mutex>
 
 #include "device.h"
@@ -151,7 +153,25 @@ __device__ __forceinline__ T* in_block(T* own, int rank) {
 
 // ---- launches -----------------------------------------------------------------------------------------------------
 
-static __global__ void compiled_for_kernel() {}
+/// call(&configuration) with the runtime's description of a launch.
+template <class Call>
+cudaError_t with_configuration(
+    dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream, const Call& call) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = unsigned(cluster_blocks);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = cluster_blocks > 1 ? 1 : 0;
+  return call(&config);
+}
+
+static __global__ void probe_kernel() {}
 
 inline Device device_of(int number) {
   Device device;
@@ -161,9 +181,22 @@ inline Device device_of(int number) {
   cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, number);
   cudaDeviceGetAttribute(&device.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
   cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, number);
-  // A newer device may run code that was compiled for an older one, and does not know clusters.
-  device.clusters =
-      clusters && cudaFuncGetAttributes(&code, compiled_for_kernel) == cudaSuccess && code.ptxVersion >= 90;
+  if (const char* fewer = std::getenv("TAD_CUDA_SHARED_BYTES"))  // for tests: then few columns need clusters
+    device.shared_bytes_per_block = std::min(device.shared_bytes_per_block, std::atoi(fewer));
+  // A newer device may run code that was compiled for an older one, and does not know clusters. A share of a device
+  // (MPS, MIG) may have no room for a large one. No kernel's blocks take more room than these, a multiprocessor each.
+  if (clusters && cudaFuncGetAttributes(&code, probe_kernel) == cudaSuccess && code.ptxVersion >= 90) {
+    const int bytes = device.shared_bytes_per_block;
+    cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    device.cluster_blocks = largest_cluster([&](int blocks) {
+      int at_once = 0;
+      with_configuration(dim3(blocks), kRowThreads, blocks, bytes, nullptr, [&](const cudaLaunchConfig_t* config) {
+        return cudaOccupancyMaxActiveClusters(&at_once, probe_kernel, config);
+      });
+      return at_once > 0;
+    });
+  }
+  cudaGetLastError();  // no launch's
   return device;
 }
 
@@ -182,18 +215,10 @@ template <class... Parameters, class... Arguments>
 Status enqueue(
     void (*kernel)(Parameters...), dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream,
     const Arguments&... arguments) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = unsigned(cluster_blocks);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  config.attrs = &cluster;
-  config.numAttrs = cluster_blocks > 1 ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+  const auto call = [&](const cudaLaunchConfig_t* config) {
+    return cudaLaunchKernelEx(config, kernel, Parameters(arguments)...);
+  };
+  const cudaError_t error = with_configuration(blocks, threads, cluster_blocks, shared_bytes, stream, call);
   return error != cudaSuccess ? error : cudaGetLastError();
 }
 

@@ -9,8 +9,6 @@
 namespace tad {
 namespace cuda {
 
-constexpr int kMaxClusterBlocks = 8;
-
 // ---- a warp -------------------------------------------------------------------------------------------------------
 
 /// A value as 32-bit words, which is what shuffles move.

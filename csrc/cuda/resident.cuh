@@ -217,7 +217,7 @@ inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes
   const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
   RowPlan plan;
   const auto bytes = [&] { return groups_per_block(columns, plan.cluster_blocks) * kGroup * column_bytes; };
-  while (device.clusters && plan.cluster_blocks < kMaxClusterBlocks && bytes() > third) plan.cluster_blocks *= 2;
+  while (plan.cluster_blocks < device.cluster_blocks && bytes() > third) plan.cluster_blocks *= 2;
   plan.resident = bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
   const int64_t cached = int64_t(device.l2_bytes) / 4 * 3 / (columns * column_bytes);

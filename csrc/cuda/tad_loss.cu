@@ -199,18 +199,36 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
   cluster.leave();
 }
 
-Status tad_loss(
-    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row, Stream stream) {
+/// call(kernel, shape) as the loss of so many rows is launched.
+template <class Call>
+Status with_kernel(const TadLossArguments& a, int64_t rows, bool has_gradient, const Call& call) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
     const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
     const int64_t column_bytes = element_size(a.student.dtype) + (a.teacher.data ? element_size(a.teacher.dtype) : 0);
     RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes);
     plan.resident = plan.resident && same_dtype;
-    const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
-    const LaunchShape shape = shape_of(plan, rows, /*visited_twice=*/gradient != nullptr);
-    const auto kernel = gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>;
+    const LaunchShape shape = shape_of(plan, rows, /*visited_twice=*/has_gradient);
+    return call(
+        has_gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>, shape);
+  });
+}
+
+Status tad_loss(
+    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row, Stream stream) {
+  const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
+  return with_kernel(a, rows, gradient != nullptr, [&](auto kernel, const LaunchShape& shape) {
     return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
+  });
+}
+
+Status tad_loss_plan(const TadLossArguments& a, LaunchPlan* plan) {
+  return with_kernel(a, /*rows=*/1, /*has_gradient=*/true, [&](auto kernel, const LaunchShape& shape) {
+    plan->cluster_blocks = shape.cluster_blocks;
+    plan->kept_bytes = shape.shared_bytes;
+    if (const Status error = allow_shared_memory(kernel, shape)) return error;
+    return Status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+        &plan->blocks_per_multiprocessor, kernel, shape.threads, shape.shared_bytes));
   });
 }
 

@@ -160,6 +160,10 @@ void test_error_codes() {
   CHECK(run(2, 2) == cudaErrorNotSupported && run(2, 1) == cudaSuccess);
   CHECK(cudaFuncSetAttribute(mark, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10) == cudaErrorInvalidValue);
   CHECK(cudaGetLastError() == cudaErrorInvalidValue);
+  cuda_on_host::device = {.multiprocessors = 1};  // with room for 32 blocks, but for three of so much shared memory
+  CHECK(cudaFuncSetAttribute(mark, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10) == cudaSuccess);
+  CHECK(run(8, 8) == cudaSuccess && run(2, 2, 63 << 10) == cudaSuccess);
+  CHECK(run(4, 4, 63 << 10) == cudaErrorInvalidClusterSize && run(1, 1, 63 << 10) == cudaSuccess);
   cuda_on_host::device = {};
   CHECK(!std::strcmp(cudaGetErrorString(cudaErrorNotSupported), "operation not supported"));
 }

@@ -58,7 +58,10 @@ T* in_block(T* own, int rank) {
 
 inline Device current_device() {
   const cuda_on_host::Device& d = cuda_on_host::device;
-  return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, d.clusters};
+  const auto fits = [&](int blocks) {
+    return cuda_on_host::has_room_for_cluster(unsigned(blocks), kRowThreads, size_t(d.shared_bytes_per_block));
+  };
+  return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, largest_cluster(fits)};
 }
 
 template <class... Parameters, class... Arguments>

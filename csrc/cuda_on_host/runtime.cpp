@@ -32,6 +32,8 @@ static cudaError_t check_launch(const void* kernel, const Launch& launch) {
   if (launch.cluster_blocks - 1 >= kMaxClusterBlocks || launch.grid.x % launch.cluster_blocks != 0)
     return cudaErrorInvalidConfiguration;
   if (launch.cluster_blocks > 1 && !device.clusters) return cudaErrorNotSupported;
+  if (launch.cluster_blocks > 1 && !has_room_for_cluster(launch.cluster_blocks, launch.threads(), launch.shared_bytes))
+    return cudaErrorInvalidClusterSize;
   return launch.shared_bytes > shared_limit(kernel) ? cudaErrorInvalidValue : cudaSuccess;
 }
 

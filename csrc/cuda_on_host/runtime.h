@@ -1,6 +1,7 @@
 // The part of the CUDA runtime that the launchers need: what is a valid launch, errors, and the device.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <source_location>
@@ -13,7 +14,8 @@ enum cudaError_t : int {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorNotSupported = 801
+  cudaErrorNotSupported = 801,
+  cudaErrorInvalidClusterSize = 912
 };
 enum cudaFuncAttribute : int { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = struct CUstream_st*;
@@ -32,7 +34,19 @@ struct Device {
 inline Device device;
 
 constexpr size_t kSharedBytes = 48 << 10;  // of dynamic shared memory any kernel may have
-constexpr unsigned kMaxClusterBlocks = 8;  // that every device with clusters has room for
+constexpr unsigned kMaxClusterBlocks = 8;  // that every whole device with clusters has room for
+
+// Blocks that a multiprocessor has room for at the same time, if they use no static shared memory and few registers.
+inline unsigned blocks_per_multiprocessor(unsigned threads, size_t shared_bytes) {
+  constexpr size_t kOfSystem = 1 << 10;  // bytes of each block
+  const size_t by_memory = size_t(device.shared_bytes_per_multiprocessor) / (shared_bytes + kOfSystem);
+  return unsigned(std::min<size_t>({32, 2048 / threads, by_memory}));
+}
+
+inline bool has_room_for_cluster(unsigned blocks, unsigned threads, size_t shared_bytes) {
+  return device.clusters &&
+         unsigned(device.multiprocessors) * blocks_per_multiprocessor(threads, shared_bytes) >= blocks;
+}
 
 inline constinit thread_local cudaError_t last_error = cudaSuccess;
 
@@ -88,6 +102,13 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribu
   return cuda_on_host::set_shared_limit(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 
+template <class... P>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+    int* blocks, void (*)(P...), int threads, size_t shared_bytes) {
+  *blocks = int(cuda_on_host::blocks_per_multiprocessor(unsigned(threads), shared_bytes));
+  return cudaSuccess;
+}
+
 inline cudaError_t cudaPeekAtLastError() {
   return cuda_on_host::last_error;
 }
@@ -102,6 +123,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorNotSupported: return "operation not supported";
+    case cudaErrorInvalidClusterSize: return "invalid cluster size";
   }
   return "unrecognized error code";
 }

@@ -23,6 +23,7 @@ from tad_ext.ops import (
     select_reveal,
     token_statistics,
 )
+from tad_ext.ops.launch_plans import launch_plans
 
 pytestmark = pytest.mark.gpu
 every_case = pytest.mark.parametrize("case", every_operator(), ids=str)
@@ -122,6 +123,16 @@ def test_a_captured_graph_follows_its_inputs(case: Case) -> None:
             a.copy_(b)
         graph.replay()
         assert_same(results, case.run(*inputs))
+
+
+def test_launch_plans_use_what_this_gpu_has() -> None:
+    plans = launch_plans()
+    assert all(plan.blocks_per_multiprocessor >= 1 for plan in plans)
+    if torch.cuda.get_device_properties(0).name == "NVIDIA H200":
+        found = {(plan.vocabulary, plan.dtype, plan.teacher): plan for plan in plans}
+        pair, longest = found[126_464, "bfloat16", True], found[152_064, "float32", True]
+        assert (pair.cluster_blocks, pair.kept_bytes, pair.blocks_per_multiprocessor) == (8, 63_232, 3)
+        assert (longest.cluster_blocks, longest.kept_bytes, longest.blocks_per_multiprocessor) == (8, 152_064, 1)
 
 
 def _calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:

@@ -9,8 +9,8 @@ using namespace tad;
 using namespace tad::cuda;
 
 constexpr int kLlada = 126464, kDream = 152064;
-constexpr Device kH100{132, 50 << 20, 227 << 10, true};
-constexpr Device kA100{108, 40 << 20, 163 << 10, false};
+constexpr Device kH100{132, 50 << 20, 227 << 10, 8};
+constexpr Device kA100{108, 40 << 20, 163 << 10, 1};
 
 bool is(const RowPlan& plan, int cluster_blocks, bool resident) {
   return plan.cluster_blocks == cluster_blocks && plan.resident == resident;
@@ -27,6 +27,20 @@ void test_blocks() {
   CHECK(is(plan_rows(kH100, 1, 2), 1, true));
   CHECK(is(plan_rows(kA100, kLlada, 2), 1, false));
   CHECK(is(plan_rows(kA100, 32000, 2), 1, true));
+}
+
+/// A share of a device has room for smaller clusters, or none; what then does not fit a block is read again.
+void test_devices_with_less_room() {
+  const auto with_room_for = [](int blocks) {
+    Device device = kH100;
+    device.cluster_blocks = blocks;
+    return device;
+  };
+  CHECK(is(plan_rows(with_room_for(4), kLlada, 2 + 2), 4, true));
+  CHECK(is(plan_rows(with_room_for(4), kLlada, 4 + 4), 4, false));
+  CHECK(is(plan_rows(with_room_for(2), kLlada, 2), 2, true));
+  CHECK(is(plan_rows(with_room_for(1), kLlada, 2), 1, false));
+  CHECK(is(plan_rows(with_room_for(1), 32000, 2), 1, true));
 }
 
 void test_shared_memory_is_that_of_a_block() {
@@ -83,6 +97,7 @@ void test_columns_of_blocks() {
 
 int main() {
   test_blocks();
+  test_devices_with_less_room();
   test_shared_memory_is_that_of_a_block();
   test_rows_at_a_time();
   test_shapes();

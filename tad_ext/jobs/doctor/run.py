@@ -86,6 +86,7 @@ def examine() -> dict[str, list[Finding]]:
         ],
         "core": [_imports(f"tad_ext.{layer}") for layer in ("ops", "models", "decoding", "data")],
         "kernels": _kernels([torch.cuda.get_device_capability(index) for index in gpus]),
+        "launch plans": _launch_plans(torch.cuda.get_device_capability(0)) if gpus else [],
         "cpu": _cpu(torch),
         "gpu": [] if torch is None else _gpus(torch, gpus),
     }
@@ -133,6 +134,31 @@ def kernel_findings(info: dict[str, Any], capabilities: Sequence[tuple[int, int]
     note = f"these do not run on a GPU of compute capability {', '.join(lost)}: install tad_ext again on this machine"
     state, note = ("missing", note) if lost else ("ok", "")
     return [cpu, Finding("CUDA kernels", f"compiled for {architectures}", state, note)]
+
+
+def _launch_plans(capability: tuple[int, int]) -> list[Finding]:
+    try:
+        from tad_ext.ops.launch_plans import launch_plans
+
+        return launch_plan_findings(launch_plans("cuda:0"), capability)
+    except Exception as error:
+        return [Finding("the loss's kernel", "unknown", "missing", f"{type(error).__name__}: {error}")]
+
+
+def launch_plan_findings(plans: Sequence[Any], capability: tuple[int, int]) -> list[Finding]:
+    """The findings that `tad_ext.ops.launch_plans` stands for, of the first GPU, with this compute capability."""
+    if not plans:
+        return []
+    most = max(plan.cluster_blocks for plan in plans)  # the longest rows take the largest clusters that there are
+    note = (
+        "8 from compute capability 9.0 on; with fewer the loss is slower: the kernels were compiled for an older GPU, "
+        "or this process has a share of one (MPS, MIG) without room for 8 blocks side by side"
+    )
+    state, note = ("missing", note) if most < 8 and capability >= (9, 0) else ("ok", "on the first GPU")
+    return [
+        Finding("blocks that share a row", f"up to {most}", state, note),
+        *(Finding(plan.row, plan.work) for plan in plans),
+    ]
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
