@@ -16,7 +16,7 @@ inline float flushed(float x) {
 
 /// To the nearest.
 inline float exp2_rounded(float y) {
-  return flushed(exp2f(y));
+  return flushed(float(std::exp2(double(y))));
 }
 
 /// Off by up to 2 ulp, up or down as the bits of y say, but for what the instruction has exactly: 2^0 (subnormal y count
