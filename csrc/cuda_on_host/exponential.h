@@ -19,8 +19,8 @@ inline float exp2_rounded(float y) {
   return flushed(float(std::exp2(double(y))));
 }
 
-/// Off by up to 2 ulp, up or down as the bits of y say, but for what the instruction has exactly: 2^0 (subnormal y count
-/// as 0), 0, infinity, NaN.
+/// Off by up to 2 ulp, up or down as the bits of y say, but for what the instruction has exactly: 0, infinity, NaN, and
+/// 2^0, for which it takes that of a subnormal number.
 inline float exp2_off(float y) {
   const float rounded = exp2_rounded(y);
   if (rounded == 0 || !std::isfinite(rounded) || std::abs(y) < kLeastNormal) return rounded;
