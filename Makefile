@@ -30,7 +30,7 @@ define in-turn
 	done; printf "\n$$table"; exit $$status
 endef
 
-.PHONY: demo test check $(TESTS) $(CHECKS) races cuda-on-host bench report format clean
+.PHONY: demo test check $(TESTS) $(CHECKS) races like-a-gpu cuda-on-host bench report format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
@@ -47,12 +47,14 @@ test-cpp: $(VENV)/test-tools
 	$(BIN)/ctest --test-dir build/sanitized --parallel 2 --output-on-failure
 
 test-races: $(VENV)/test-tools
-	$(UNCHANGED) $@ $(KERNELS) -- $(MAKE) races
+	$(UNCHANGED) $@ $(KERNELS) -- $(MAKE) races like-a-gpu
 
-races:
-	$(NINJA) cmake -S . -B build/races -DTAD_SANITIZE=thread
-	$(NINJA) cmake --build build/races --parallel 2
-	$(BIN)/ctest --test-dir build/races --parallel 2 --output-on-failure
+races: OPTION := -DTAD_SANITIZE=thread
+like-a-gpu: OPTION := -DTAD_LIKE_A_GPU=ON
+races like-a-gpu:
+	$(NINJA) cmake -S . -B build/$@ $(OPTION)
+	$(NINJA) cmake --build build/$@ --parallel 2
+	$(BIN)/ctest --test-dir build/$@ --parallel 2 --output-on-failure
 
 test-planted-bugs: $(VENV)/test-tools
 	$(NINJA) $(UNCHANGED) $@ $(KERNELS) 'tools/planted_bugs.*' -- $(BIN)/python tools/planted_bugs.py

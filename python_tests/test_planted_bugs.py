@@ -8,7 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 import planted_bugs
-from planted_bugs import ROOT, SANITIZERS, Bug, first_words, main, read_table
+from planted_bugs import BUILDS, ROOT, Bug, first_words, main, read_table
 
 BUGS = read_table()
 
@@ -19,7 +19,7 @@ def test_every_bug_has_its_place_and_its_test(bug: Bug) -> None:
     assert bug.planted(source) != source
     folder, name = bug.caught_by.split("_", 1)
     assert (ROOT / "csrc" / "tests" / folder / f"{name}.cpp").exists()
-    assert bug.sanitizer in SANITIZERS
+    assert bug.build in BUILDS
 
 
 def test_names_are_different() -> None:
@@ -33,7 +33,7 @@ def test_a_bug_is_written_as_in_a_diff(tmp_path: Path) -> None:
         "\n# ---- others ----\n@@ gone: b.h, b_test, thread\n-x\n"
     )
     late, gone = read_table(path)
-    assert late == Bug("late", "a.h", "  sync();\n  read();", "  read();\n  sync();", "a_test", "none")
+    assert late == Bug("late", "a.h", "  sync();\n  read();", "  read();\n  sync();", "a_test", "plain")
     assert gone == Bug("gone", "b.h", "x", "", "b_test", "thread")
 
 

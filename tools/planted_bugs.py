@@ -5,8 +5,8 @@
     python tools/planted_bugs.py --only NAME       this one (may be repeated)
 
 The tests run the kernels' own source on the host (csrc/cuda_on_host). They are built from a copy of csrc/, where the
-table says so under a sanitizer; on the copy they must pass, and with any one bug in it the test named in the table must
-fail. Needs cmake and a C++20 compiler; CMAKE_GENERATOR=Ninja saves some time.
+table says so under a sanitizer or otherwise; on the copy they must pass, and with any one bug in it the test named in
+the table must fail. Needs cmake and a C++20 compiler; CMAKE_GENERATOR=Ninja saves some time.
 """
 
 import argparse
@@ -24,8 +24,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_suffix(".diff")
-# What the tests are compiled with. A sanitizer more than doubles a bug's time; most show without one.
-SANITIZERS = {"none": "", "address": "address,alignment", "thread": "thread"}
+# How the tests are compiled. A sanitizer more than doubles a bug's time; most show without one.
+BUILDS = {
+    "plain": "-DTAD_SANITIZE=",
+    "address": "-DTAD_SANITIZE=address,alignment",
+    "thread": "-DTAD_SANITIZE=thread",
+    "like-a-gpu": "-DTAD_LIKE_A_GPU=ON",
+}
 BUILD_SECONDS = 600
 TEST_SECONDS = 300
 
@@ -39,7 +44,7 @@ class Bug:
     old: str
     new: str
     caught_by: str
-    sanitizer: str = "none"
+    build: str = "plain"
 
     def planted(self, source: str) -> str:
         """The source with the bug in it; ValueError where its place is not found exactly once."""
@@ -56,21 +61,21 @@ def read_table(path: Path = TABLE) -> list[Bug]:
     bugs = []
     for entry in re.split("^@@ ", path.read_text(), flags=re.MULTILINE)[1:]:
         heading, *lines = [line for line in entry.splitlines() if line and not line.startswith("#")]
-        name, file, caught_by, *sanitizer = re.split("[:,] ", heading)
+        name, file, caught_by, *build = re.split("[:,] ", heading)
         old, new = ("\n".join(line[1:] for line in lines if line[0] != sign) for sign in "+-")
-        bugs.append(Bug(name, file, old, new, caught_by, *sanitizer))
+        bugs.append(Bug(name, file, old, new, caught_by, *build))
     return bugs
 
 
 class Copy:
     """A copy of the C++ sources, in which one bug after the other is planted and built."""
 
-    def __init__(self, folder: Path, sanitizer: str, cmake: str) -> None:
+    def __init__(self, folder: Path, build: str, cmake: str) -> None:
         """Copies and configures."""
         self.folder, self.build_folder, self.cmake = folder, folder / "build", cmake
         shutil.copytree(ROOT / "csrc", folder / "csrc")
         shutil.copy(ROOT / "CMakeLists.txt", folder)
-        flags = [f"-DTAD_SANITIZE={SANITIZERS[sanitizer]}", "-DCMAKE_BUILD_TYPE=Release"]
+        flags = [BUILDS[build], "-DCMAKE_BUILD_TYPE=Release"]
         self._cmake("-S", folder, "-B", self.build_folder, *flags, "-DCMAKE_CXX_FLAGS_RELEASE=-Og")
 
     def finding(self, test: str) -> str | None:
@@ -114,31 +119,31 @@ def first_words(output: str) -> str:
 
 
 def by_test(bugs: list[Bug]) -> list[list[Bug]]:
-    """The bugs of each test under each sanitizer, so that a copy rebuilds little; what takes longest comes first."""
+    """The bugs of each test in each build, so that a copy rebuilds little; what takes longest comes first."""
     groups: dict[tuple[str, str], list[Bug]] = {}
     for bug in sorted(bugs, key=lambda bug: bug.file):
-        groups.setdefault((bug.caught_by, bug.sanitizer), []).append(bug)
-    return sorted(groups.values(), key=lambda group: -len(group) * (1 if group[0].sanitizer == "none" else 3))
+        groups.setdefault((bug.caught_by, bug.build), []).append(bug)
+    return sorted(groups.values(), key=lambda group: -len(group) * (1 if group[0].build == "plain" else 3))
 
 
 def plant(bugs: list[Bug], jobs: int, cmake: str) -> int:
     """Plants all of `bugs`, `jobs` at a time, and prints a line for each; how many were not caught. Where a test fails
     without a bug, or a copy cannot be built, nothing more is planted by any job.
     """
-    idle: dict[str, queue.SimpleQueue[Copy]] = {sanitizer: queue.SimpleQueue() for sanitizer in SANITIZERS}
+    idle: dict[str, queue.SimpleQueue[Copy]] = {build: queue.SimpleQueue() for build in BUILDS}
     stopped = threading.Event()
 
     def count_missed(group: list[Bug]) -> int:
-        """The same of bugs of one test under one sanitizer, one after the other in one copy."""
-        test, sanitizer, missed = group[0].caught_by, group[0].sanitizer, 0
+        """The same of bugs of one test in one build, one after the other in one copy."""
+        test, build, missed = group[0].caught_by, group[0].build, 0
         try:
-            copy = idle[sanitizer].get_nowait()
+            copy = idle[build].get_nowait()
         except queue.Empty:
-            copy = Copy(Path(tempfile.mkdtemp(dir=folder)), sanitizer, cmake)
+            copy = Copy(Path(tempfile.mkdtemp(dir=folder)), build, cmake)
         try:
             if finding := copy.finding(test):
-                raise RuntimeError(f"the test fails without any bug, sanitizer {sanitizer}: {finding}")
-            print(f"{test} passes without any bug, sanitizer {sanitizer}", flush=True)
+                raise RuntimeError(f"the test fails without any bug, build {build}: {finding}")
+            print(f"{test} passes without any bug, build {build}", flush=True)
             for bug in group:
                 if stopped.is_set():
                     break
@@ -148,7 +153,7 @@ def plant(bugs: list[Bug], jobs: int, cmake: str) -> int:
         except RuntimeError:
             stopped.set()
             raise
-        idle[sanitizer].put(copy)
+        idle[build].put(copy)
         return missed
 
     with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder, ThreadPoolExecutor(jobs) as pool:
@@ -172,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     bugs = {bug.name: bug for bug in read_table()}
     if options.list:
         for bug in bugs.values():
-            print(f"{bug.name:50} csrc/{bug.file:26} {bug.caught_by}, {bug.sanitizer}")
+            print(f"{bug.name:50} csrc/{bug.file:26} {bug.caught_by}, {bug.build}")
         return 0
     for name in options.only or []:
         if name not in bugs:

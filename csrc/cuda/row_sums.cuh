@@ -16,17 +16,9 @@
 namespace tad {
 namespace cuda {
 
-/// exp(x) for a base-2 exponent: y = x * log2(e). As on the CPU, 0 below the normal numbers of float32, on which exp2f
-/// would spend three more instructions.
+/// exp(x) for a base-2 exponent: y = x * log2(e). As on the CPU, 0 below the normal numbers of float32.
 __device__ __forceinline__ float exp_base2(float y) {
-#if defined(__CUDA_ARCH__)
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(y));
-  return power;
-#else
-  const float power = exp2f(y);
-  return power < 1.17549435e-38f ? 0 : power;  // as the instruction flushes it
-#endif
+  return exp2_approximate(y);
 }
 __device__ __forceinline__ double exp_base2(double y) {
   return exp2(y);

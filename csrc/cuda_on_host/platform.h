@@ -5,12 +5,17 @@
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
 #include "bulk.h"
+#include "exponential.h"
 #include "language.h"
 
 namespace tad {
 namespace cuda {
 
+#if defined(TAD_LIKE_A_GPU)
+constexpr int kRowThreads = 256;
+#else
 constexpr int kRowThreads = 64;  // a thread costs far more here than its columns
+#endif
 constexpr int kResidentBlocks = 3;
 
 template <class T, int kCount, int kUse = 0>
@@ -37,6 +42,14 @@ inline bool has_bulk_copies() {
 
 inline void store_streaming(uint4* target, const uint4& value) {
   *target = value;
+}
+
+inline float exp2_approximate(float y) {
+#if defined(TAD_LIKE_A_GPU)
+  return cuda_on_host::exp2_off(y);
+#else
+  return cuda_on_host::exp2_rounded(y);
+#endif
 }
 
 inline int cluster_rank() {
