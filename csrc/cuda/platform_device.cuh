@@ -197,10 +197,11 @@ inline Device device_of(int number) {
     cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     device.cluster_blocks = largest_cluster([&](int blocks) {
       int at_once = 0;
-      with_configuration(dim3(blocks), kRowThreads, blocks, bytes, nullptr, [&](const cudaLaunchConfig_t* config) {
+      const auto ask = [&](const cudaLaunchConfig_t* config) {
         return cudaOccupancyMaxActiveClusters(&at_once, probe_kernel, config);
-      });
-      return at_once > 0;
+      };
+      const cudaError_t error = with_configuration(dim3(blocks), kRowThreads, blocks, bytes, nullptr, ask);
+      return error != cudaSuccess || at_once > 0;  // a driver that cannot tell is taken to have room
     });
   }
   cudaGetLastError();  // no launch's
