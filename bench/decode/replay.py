@@ -21,13 +21,9 @@ _RECORDED = Path(__file__).resolve().parent / "schedule.json"
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tokens revealed by each forward, block by block; a block's numbers add up to its length.
+    """Tokens revealed by each forward, block by block; a block's numbers add up to its length."""
 
-    Attributes:
-        source: where the numbers are from, in words.
-    """
-
-    source: str
+    source: str  # of the numbers, in words
     blocks: tuple[tuple[int, ...], ...]
 
     @classmethod

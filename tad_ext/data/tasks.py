@@ -27,32 +27,20 @@ else:
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a task.
+    """One problem of a task."""
 
-    Attributes:
-        id: unique within the task, the same in every run.
-        question: what the student sees.
-        reference: the privileged information that only the teacher sees.
-        answer: the right final answer, as `Task.extract_answer` returns it.
-    """
-
-    id: str
-    question: str
-    reference: str
-    answer: str
+    id: str  #: unique within the task, the same in every run
+    question: str  #: what the student sees
+    reference: str  #: the privileged information that only the teacher sees
+    answer: str  #: the right final answer, as `Task.extract_answer` returns it
 
 
 class Task(Protocol):
-    """What collection and evaluation need to know about a task, and the base of every task.
+    """What collection and evaluation need to know about a task, and the base of every task."""
 
-    Attributes:
-        name: the name that `get_task` knows it by.
-        gen_length, block_length: recommended sizes of the generation canvas and of its blocks, in tokens.
-    """
-
-    name: str
-    gen_length: int
-    block_length: int
+    name: str  #: that `get_task` knows it by
+    gen_length: int  #: recommended size of the canvas, in tokens
+    block_length: int  #: recommended size of its blocks
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap,

@@ -92,9 +92,8 @@ def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: boo
     config = replace(plan.decoding, seed=plan.config.seed * 2**32 + unit.start)
     result = decode(model, [sample.teacher_prompt_ids for sample in samples], config, progress=progress)
     records = []
-    for index, (sample, canvas, response) in enumerate(
-        zip(samples, result.canvases(), result.responses(), strict=True)
-    ):
+    decoded = zip(samples, result.canvases(), result.responses(), strict=True)
+    for index, (sample, canvas, response) in enumerate(decoded):
         text = plan.tokenizer.decode(response, skip_special_tokens=True)
         record = Trajectory(
             id=sample.problem.id,

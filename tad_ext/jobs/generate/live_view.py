@@ -55,11 +55,7 @@ def rates(tokens: int, forwards: int, seconds: float) -> str:
 class LiveView:
     """Shows the one prompt that is being answered: revealed text, masks as blocks, the newest tokens highlighted.
 
-    It is shown within the block of `live`; `watch` is what `decode_stream` calls.
-
-    Args:
-        decode: token ids to text, special tokens left out.
-        mask, ends: the ids of the mask and of the ends of sequence.
+    It is shown within the block of `live`; `decode_stream` calls `watch`. `decode` gives a text without special tokens.
     """
 
     def __init__(self, console: Console, decode: Callable[[list[int]], str], mask: int, ends: Sequence[int]) -> None:
