@@ -76,8 +76,7 @@ class ArithmeticTask(Task):
         smaller `limit` gives the beginning of the same list. Beyond that, and for None, the whole split is shuffled:
         490 thousand problems of "train" or 70 thousand of "test", most of them long.
 
-        Raises:
-            ValueError: an unknown split, or a limit below 1.
+        Raises ValueError for an unknown split, or a limit below 1.
         """
         check_split(split, limit)
         rng = random.Random(f"{split} {seed}")

@@ -44,9 +44,7 @@ class Gsm8kTask(Task):
 
         A problem's id is a hash of its question, so the file may be moved and renamed.
 
-        Raises:
-            ValueError: an unknown split, a limit below 1; or, naming file and line, a line that is not a problem.
-            FileNotFoundError: no such file.
+        Raises ValueError for a line that is no problem, naming it; and as `check_split` and `read_jsonl`.
         """
         check_split(split, limit)
         problems: dict[str, Problem] = {}

@@ -23,8 +23,7 @@ def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
     A line ends at \n or \r\n only: what else `str.splitlines` cuts at, such as U+2028 or \r alone, may stand in a text.
     A byte order mark is skipped. `argument` is the setting that named the file, for messages.
 
-    Raises:
-        FileNotFoundError: no such file. ValueError: not UTF-8.
+    Raises FileNotFoundError for no such file, ValueError for one that is not UTF-8.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{argument} is '{path}', which is not a file")

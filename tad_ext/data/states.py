@@ -29,8 +29,7 @@ class State:
 class TrajectoryStates(Dataset[State]):
     """All states of some trajectories, in order: `num_steps` of the first, then those of the second, ...
 
-    Raises:
-        ValueError: no trajectories, or a mask id left in a finished response.
+    Raises ValueError for no trajectories, or a mask id left in a finished response.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], *, mask_token_id: int) -> None:

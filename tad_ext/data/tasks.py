@@ -43,9 +43,7 @@ class Task(Protocol):
     block_length: int  #: recommended size of its blocks
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
-        """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap,
-        unless the task reads a file: then that file is the split.
-        """
+        """Different problems, the same for the same arguments. Splits never overlap, unless a file is the split."""
 
     def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids of the question alone."""
@@ -64,8 +62,7 @@ class Task(Protocol):
 def get_task(name: str, **options: Any) -> Task:
     """The task called `name`, with its options (fields of its class); None stands for an option's default.
 
-    Raises:
-        ValueError: an unknown name, an option that the task does not have, or one that it needs and was not given.
+    Raises ValueError for an unknown name, an option that the task does not have, or one that it needs and is missing.
     """
     if name not in _TASKS:
         raise ValueError(f"task must be one of {', '.join(_TASKS)}, got {name!r}")

@@ -11,8 +11,7 @@ from tad_ext.jobs.generate.session import Session
 def chat(session: Session) -> None:
     """Answers what is typed until end of file (Ctrl-D). Ctrl-C stops an answer, and its turn is forgotten.
 
-    Raises:
-        ValueError: the tokenizer has no chat template.
+    Raises ValueError if the tokenizer has no chat template.
     """
     if not getattr(session.tokenizer, "chat_template", None):
         raise ValueError(f"interactive: the tokenizer of '{session.config.model}' has no chat template; use --prompt")

@@ -86,8 +86,7 @@ class LiveView:
 
     def tokens(self) -> int:
         """Revealed so far, up to and including the first end-of-sequence token."""
-        revealed = [token for token in self.canvas if token != self.mask]
-        return response_length(revealed, self.ends)
+        return response_length([token for token in self.canvas if token != self.mask], self.ends)
 
     def text(self) -> Text:
         """The canvas as it is now."""
@@ -112,8 +111,7 @@ def _pieces(ids: list[int], marks: list[bool], decode: Callable[[list[int]], str
     whole, start, end = printable(decode(ids)), 0, 0
     for mark, group in groupby(marks):
         end += len(list(group))
-        so_far = printable(decode(ids[:end]))
-        shared = os.path.commonprefix([whole, so_far])  # noqa: RUF071 - of any two texts
+        shared = os.path.commonprefix([whole, printable(decode(ids[:end]))])  # noqa: RUF071 - of any two texts
         stop = len(whole) if end == len(ids) else max(start, len(shared))
         yield mark, whole[start:stop]
         start = stop
