@@ -98,7 +98,7 @@ def _explain(program: str, error: BaseException) -> int:
 
 
 def _is_for_the_user(error: BaseException) -> bool:
-    """Whether an error is a file's, a missing package's or this package's own; what other libraries raise is a bug."""
+    """Whether it is: a file's error, a missing package's or this package's own. Those of other libraries are bugs."""
     if isinstance(error, (OSError, ImportError)):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

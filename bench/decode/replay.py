@@ -16,8 +16,6 @@ from tad_ext.decoding.policies.rows import candidates, leading
 
 from ..results import read_json
 
-_RECORDED = Path(__file__).resolve().parent / "schedule.json"
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -31,7 +29,7 @@ class Schedule:
         """For a canvas of any size: the recorded forwards again and again. The one that fills a block reveals what is
         left, so blocks of a multiple of the recorded length have exactly the recorded numbers.
         """
-        document = read_json(_RECORDED)
+        document = read_json(Path(__file__).with_name("schedule.json"))
         counts = cycle(chain.from_iterable(document["blocks"]))
         blocks = []
         for _ in range(gen_length // block_length):
@@ -47,7 +45,7 @@ class Schedule:
         return sum(map(len, self.blocks))
 
     def of_row(self, row: int) -> list[int]:
-        """Row r starts at block r and has block 0 after the last, so that rows enter new blocks at different forwards."""
+        """Row r starts at block r, and has block 0 after the last: rows enter new blocks at different forwards."""
         first = row % len(self.blocks)
         return list(chain.from_iterable((*self.blocks[first:], *self.blocks[:first])))
 

@@ -31,7 +31,7 @@ Sample = tuple[float, list[dict[str, float]]]  # of a run: its seconds, millisec
 
 @dataclass(frozen=True)
 class Sizes:
-    """Lengths in tokens. A run with a cache fills the canvas; without one all forwards are alike: some do."""
+    """Lengths in tokens. A run with a cache fills the canvas; one without, whose forwards are alike, ends before."""
 
     block_length: int
     forwards: int  # of one sequence's run without a cache; a batch's has fewer

@@ -13,9 +13,9 @@ known, as in language, and a model that reveals many tokens at once has to decid
 
 A base model does not know operation F: in its texts (`training_texts`) F is rare without a reference, and with one F's
 table is another one in every text, so that F's results can only be copied. In `problems` all operations are equally
-frequent. With the reference the teacher answers them all; this knowledge its trajectories carry into the student.
+frequent. With the reference the teacher answers them all; its trajectories carry this knowledge into the student.
 
-A hash of its question alone decides whether a problem belongs to the test split. Nobody trains on that part.
+A hash of its question alone decides whether a problem belongs to the test split, on which nothing is ever trained.
 """
 
 import hashlib

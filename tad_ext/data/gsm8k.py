@@ -26,7 +26,7 @@ _FINAL = "\n#### "
 
 @dataclass(frozen=True)
 class Gsm8kTask(Task):
-    """GSM8K from one original file, which is the split, whichever is asked for. The lengths are the published ones."""
+    """GSM8K from one original file, which is every split. The lengths are the published ones."""
 
     data: str = field(metadata={"help": "one of its original files, with question and answer in each line"})
     gen_length: int = 256
@@ -71,7 +71,7 @@ class Gsm8kTask(Task):
 
 
 def _problem(place: str, record: dict[str, Any]) -> Problem:
-    """The problem of a record. The calculator's annotations, left out, only repeat what is written out beside them."""
+    """The problem of a record, without the calculator's annotations, which only repeat what is written out."""
     for key in ("question", "answer"):
         value = record.get(key)
         if not isinstance(value, str) or not value.strip():

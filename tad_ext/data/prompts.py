@@ -8,8 +8,8 @@ in one of the two forms that are published for TAD (arXiv 2605.09536); the wordi
 "system"    the training's: the student's messages, and before them the reference in a system message
             ``Reference Answer: ...``, behind the system message that the template puts there itself (Dream's), if any
 
-The published code collects with the first form and trains with the second. Here the teacher is shown the same prompt in
-both jobs, which a trajectory stores: "user" by default, "system" after `tad collect --teacher-prompt system`.
+The published code collects with the first form and trains with the second. Here the teacher sees one prompt in both
+jobs, the one that a trajectory stores: "user" by default, "system" after `tad collect --teacher-prompt system`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Problem:
 class Task(Protocol):
     """What collection and evaluation need to know about a task, and the base of every task."""
 
-    name: str  #: that `get_task` knows it by
+    name: str  #: by which `get_task` finds it
     gen_length: int  #: recommended size of the canvas, in tokens
     block_length: int  #: recommended size of its blocks
 

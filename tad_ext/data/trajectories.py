@@ -131,7 +131,7 @@ def write_part(
 
 
 def read_part(path: str | Path) -> Part:
-    """Reads and checks one part. ValueError, naming it: truncated, damaged, foreign or of another schema version."""
+    """Reads and checks one part. ValueError, naming it, if it is truncated, damaged, foreign or of another version."""
     path = Path(path)
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()

@@ -30,7 +30,6 @@ from tad_ext.settings import values_of
 
 BETAS = (0.9, 0.98)
 EMBEDDING_RANGE, HEAD_RANGE = 0.5, 0.02  # standard deviations of the initial weights
-REPORT_FILE = "training.json"
 
 
 def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
@@ -74,7 +73,7 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
 
     # 3. The checkpoint.
     model.eval()
-    reports = {REPORT_FILE: {"settings": values_of(config), "curve": curve}}
+    reports = {"training.json": {"settings": values_of(config), "curve": curve}}
     rescued(lambda path: save_model(model, tokenizer, path, reports=reports), output)
     tqdm.write(f"checkpoint written to {config.output} (loss {curve[-1]['loss']:.3f})")
     return model
