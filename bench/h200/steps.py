@@ -77,10 +77,9 @@ class Run:
                 outcome = _run_limited(step, limit, log)
             finally:
                 result, outcome = _result(step, outcome)
+                more = {"result": result} if result else {}
                 seconds = round(time.monotonic() - began, 2)
-                self.record(
-                    step, *outcome, limit_s=round(limit, 1), seconds=seconds, **({"result": result} if result else {})
-                )
+                self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
             if outcome[0] != "ok":
                 log.seek(start_of_log)
                 print(*(f"    {line}" for line in log.read().splitlines()[-_SHOWN:]), sep="\n", flush=True)

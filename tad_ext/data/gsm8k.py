@@ -42,9 +42,8 @@ class Gsm8kTask(Task):
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Problems of the file in an order that the seed decides; a smaller `limit` gives the beginning of the list.
 
-        A problem's id is a hash of its question, so the file may be moved and renamed.
-
-        Raises ValueError for a line that is no problem, naming it; and as `check_split` and `read_jsonl`.
+        A problem's id is a hash of its question, so the file may be moved and renamed. Raises ValueError for a line
+        that is no problem, naming it; and as `check_split` and `read_jsonl`.
         """
         check_split(split, limit)
         problems: dict[str, Problem] = {}

@@ -62,8 +62,7 @@ def collect(config: CollectConfig) -> CollectSummary:
     if covered and shown:
         print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
 
-    # 2. This rank's share of the rest: a unit's place decides, so that ranks agree without talking, whatever each of
-    #    them finds finished.
+    # 2. This rank's share of the rest. A unit's place decides, so that ranks agree whatever each finds finished.
     size, world_size = config.unit_size, plan.world_size
     units = [one for one in open_units(len(plan.samples), covered, size) if one.start // size % world_size == plan.rank]
     model = load_model(config.model, dtype=config.dtype, device=plan.device) if units else None

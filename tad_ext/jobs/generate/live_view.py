@@ -36,8 +36,7 @@ def live_view(session: Session) -> Iterator[Watch | None]:
 
 def print_rates(text: str) -> None:
     """Prints what `rates` gives, for a person who looks at the terminal."""
-    console = terminal()
-    if console is not None:
+    if (console := terminal()) is not None:
         console.print(text, style="dim")
 
 
