@@ -80,7 +80,7 @@ class Stopwatch:
         self._sum = torch.empty((), device=device)
 
     def times_ms(self, work: Implementation, rounds: int = 1, *, cold: bool = False) -> list[float]:
-        """How long each of so many runs takes; the first of a compiled function compiles it."""
+        """Milliseconds of each of so many runs; the first of a compiled function compiles it."""
         moments = []
         for _ in range(rounds):
             work.prepare()
@@ -96,7 +96,7 @@ class Stopwatch:
     def fitting_times_ms(
         self, work: Implementation, *, seconds: float = 0.15, most: int = 50, cold: bool = False
     ) -> list[float]:
-        """How long each run takes: runs for `seconds`, at least 7 and at `most` so many, after a few not timed."""
+        """Milliseconds of each run: as many as fit into `seconds`, 7 to `most`, after a few that are not timed."""
         *_, one_ms = (self.times_ms(work)[0] for _ in range(_WARM_UPS + 1))
         return self.times_ms(work, min(most, max(_FEWEST_ROUNDS, int(1e3 * seconds / max(one_ms, 1e-3)))), cold=cold)
 
