@@ -8,6 +8,7 @@ stay in the cache, and where the host is slower than the kernels it is the host 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 from typing import Any
 
@@ -47,7 +48,7 @@ class Workload:
     flops: int | None = None
 
     def numbers(self, peak_bytes: int, times_ms: Sequence[float], **other_times_ms: Sequence[float]) -> dict[str, Any]:
-        """Those of one path's line: `other_times_ms` are of other caches, "cold" or "warm"."""
+        """The numbers of one path's line; `other_times_ms` are with other caches, "cold" or "warm"."""
         numbers = {"bytes": self.bytes} | ({} if self.flops is None else {"flops": self.flops})
         numbers |= {"median_ms": median(times_ms), "best_ms": min(times_ms), "rounds": len(times_ms)}
         for name, times in other_times_ms.items():
@@ -79,7 +80,7 @@ class Stopwatch:
         self._sum = torch.empty((), device=device)
 
     def times_ms(self, work: Implementation, rounds: int = 1, *, cold: bool = False) -> list[float]:
-        """Of so many runs; the first of a compiled function compiles it."""
+        """Milliseconds of each of so many runs; the first of a compiled function compiles it."""
         moments = []
         for _ in range(rounds):
             work.prepare()
@@ -95,7 +96,7 @@ class Stopwatch:
     def fitting_times_ms(
         self, work: Implementation, *, seconds: float = 0.15, most: int = 50, cold: bool = False
     ) -> list[float]:
-        """Of runs for so many seconds, but at least 7 and at `most` so many, after a few that are not timed."""
+        """Milliseconds of each run: as many as fit into `seconds`, 7 to `most`, after a few that are not timed."""
         *_, one_ms = (self.times_ms(work)[0] for _ in range(_WARM_UPS + 1))
         return self.times_ms(work, min(most, max(_FEWEST_ROUNDS, int(1e3 * seconds / max(one_ms, 1e-3)))), cold=cold)
 
@@ -121,8 +122,5 @@ def cpu_peak_bytes(work: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recording:
         work()
     events = [event for event in recording.profiler.kineto_results.events() if event.name() == "[memory]"]
-    current = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        current += event.nbytes()
-        peak = max(peak, current)
-    return peak
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes, initial=0))

@@ -101,7 +101,7 @@ def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> L
 
 
 def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
-    """Of the matrix products of one forward of one sequence: a multiplication and an addition count as two."""
+    """Operations in the matrix products of one sequence's forward: a multiplication and an addition count as two."""
     width, layers = shape["d_model"], shape["n_layers"]
     keys = width * shape["n_kv_heads"] // shape["n_heads"]
     weights_of_layer = 2 * width * width + 2 * width * keys + 3 * width * shape["mlp_hidden_size"]
@@ -111,7 +111,7 @@ def flops(shape: dict[str, Any], positions: int, head_rows: int) -> int:
 
 
 def random_trajectories(shape: dict[str, Any]) -> list[Trajectory]:
-    """Eight, of random tokens, revealed in a random order."""
+    """Eight trajectories of random tokens, revealed in a random order."""
     generator = np.random.default_rng(0)
     random_tokens = partial(generator.integers, min(shape["mask_token_id"], shape["eos_token_id"]))
     same = {"task": "random", "num_steps": CANVAS, "correct": True, "answer": None, "reference": ""}

@@ -98,9 +98,7 @@ def _explain(program: str, error: BaseException) -> int:
 
 
 def _is_for_the_user(error: BaseException) -> bool:
-    """Whether an error's message is: a file's error, something that is not installed, or one that this package's own
-    code raised. A ValueError or TypeError from inside another library is a bug of ours, to be seen with its traceback.
-    """
+    """Whether it is: a file's error, a missing package's or this package's own. Those of other libraries are bugs."""
     if isinstance(error, (OSError, ImportError)):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -55,10 +55,11 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     raises, ``path`` is as it was.
 
     A new ``path`` gets its name by a rename. In one that exists (it may be a link, a mounted disk or the current
-    folder) the temporary folder is made, and the files move up. If it holds files, it is a FileExistsError before the
-    block runs, unless ``overwrite``: then the older files stand until the new ones are complete. (A kill exactly
-    between the renames leaves files under temporary names, and nothing lost.) A file of that name is a
-    NotADirectoryError; a last rename that fails, a CompleteError.
+    folder) the temporary folder is made, and the files move up. With ``overwrite`` older files stand until then; a kill
+    between the renames leaves files under temporary names, and nothing lost.
+
+    Raises, before the block, FileExistsError if ``path`` holds files and ``overwrite`` is off, NotADirectoryError if it
+    is a file; CompleteError if a last rename fails.
     """
     path = _real(path)
     is_new = not path.exists()
@@ -215,9 +216,7 @@ def tried_file(path: str | Path) -> Path:
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:
-    """Removes what killed writers left in ``folder`` of what was to match the glob ``pattern``; only for names that no
-    other living process writes (a rank's own parts).
-    """
+    """Removes what killed writers left of files that match the glob ``pattern``, which nobody alive may be writing."""
     for path in list(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}")):
         _remove(path)
 

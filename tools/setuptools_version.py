@@ -7,9 +7,7 @@ PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 def check_setuptools() -> None:
-    """Ends the build with one line if setuptools is missing, or older than pyproject.toml asks for: an older one cannot
-    read the licence in it, and does not say that it is too old.
-    """
+    """Ends the build with one line if setuptools is missing or too old for pyproject.toml, which it does not say."""
     needed = re.findall(r'"setuptools>=(\d+)"', PYPROJECT.read_text(encoding="utf-8"))[0]
     try:
         from setuptools import __version__ as found

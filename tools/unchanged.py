@@ -2,9 +2,8 @@
 
     python tools/unchanged.py NAME PATTERN ... -- COMMAND ...
 
-Running a thousand tests over the CUDA kernels on the host, compiling them all, or planting seventy bugs in them takes
-minutes, and gives what it gave before as long as the sources are the same. So what has passed is noted with the digest
-of its sources in tools/passed.txt, which is committed. AGAIN=1 in the environment runs the command whatever is noted.
+Testing, compiling or planting bugs in all CUDA kernels takes minutes. What has passed is noted with the digest of its
+sources in tools/passed.txt, which is committed. AGAIN=1 in the environment runs the command whatever is noted.
 """
 
 import hashlib

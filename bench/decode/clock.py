@@ -25,7 +25,7 @@ PARTS = (
 
 
 class StepClock:
-    """Of a model whose trunk is `model.model` and whose head is `model.lm_head`, which get hooks for good."""
+    """Times a model whose trunk is `model.model` and whose head is `model.lm_head`; both get hooks for good."""
 
     def __init__(self, model: Any) -> None:
         self._on_gpu, self._parts = model.device.type == "cuda", False

@@ -16,27 +16,20 @@ from tad_ext.decoding.policies.rows import candidates, leading
 
 from ..results import read_json
 
-_RECORDED = Path(__file__).resolve().parent / "schedule.json"
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tokens revealed by each forward, block by block; a block's numbers add up to its length.
+    """Tokens revealed by each forward, block by block; a block's numbers add up to its length."""
 
-    Attributes:
-        source: where the numbers are from, in words.
-    """
-
-    source: str
+    source: str  # of the numbers, in words
     blocks: tuple[tuple[int, ...], ...]
 
     @classmethod
     def recorded(cls, gen_length: int, block_length: int) -> "Schedule":
-        """For a canvas of any size: the recorded forwards in their order, from the start again after the last. A block
-        takes forwards until it is full; the one that fills it reveals no more than is left. So blocks of a multiple of
-        the recorded length have exactly the recorded numbers.
+        """For a canvas of any size: the recorded forwards again and again. The one that fills a block reveals what is
+        left, so blocks of a multiple of the recorded length have exactly the recorded numbers.
         """
-        document = read_json(_RECORDED)
+        document = read_json(Path(__file__).with_name("schedule.json"))
         counts = cycle(chain.from_iterable(document["blocks"]))
         blocks = []
         for _ in range(gen_length // block_length):
@@ -48,13 +41,11 @@ class Schedule:
 
     @property
     def forwards(self) -> int:
-        """Of one canvas."""
+        """The forwards of one canvas."""
         return sum(map(len, self.blocks))
 
     def of_row(self, row: int) -> list[int]:
-        """Row r starts at block r of the schedule, and has block 0 after the last: rows of a batch enter new blocks at
-        different forwards, as they would, and still finish together.
-        """
+        """Row r starts at block r, and has block 0 after the last: rows enter new blocks at different forwards."""
         first = row % len(self.blocks)
         return list(chain.from_iterable((*self.blocks[first:], *self.blocks[:first])))
 

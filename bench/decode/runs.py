@@ -31,27 +31,22 @@ Sample = tuple[float, list[dict[str, float]]]  # of a run: its seconds, millisec
 
 @dataclass(frozen=True)
 class Sizes:
-    """`forwards`: the most of one sequence's run without a cache, whose forwards are all alike, and of a batch's fewer;
-    with a cache the canvas is finished.
-    """
+    """Lengths in tokens. A run with a cache fills the canvas; one without, whose forwards are alike, ends before."""
 
     block_length: int
-    forwards: int
+    forwards: int  # of one sequence's run without a cache; a batch's has fewer
     prompt_length: int = 150
     gen_length: int = 256
 
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """`cache` is a scheme's name ("none" among them), or PUBLISHED; `rows` are decoded at a time; with `graphs` steps
-    are recorded and replayed, else none is, whatever the default. With `top_k` so many tokens are revealed at a time:
-    choosing and revealing them is one operator then, while replayed numbers are a policy in PyTorch.
-    """
+    """One way to decode."""
 
-    cache: str
-    rows: int = 1
-    graphs: bool = False
-    top_k: int | None = None
+    cache: str  # a scheme's name ("none" among them), or PUBLISHED
+    rows: int = 1  # decoded at a time
+    graphs: bool = False  # steps are recorded and replayed; else none is, whatever the default
+    top_k: int | None = None  # tokens revealed at a time, by one operator; None: replayed numbers, a policy in PyTorch
 
     @property
     def path(self) -> str:

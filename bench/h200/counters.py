@@ -108,7 +108,7 @@ def cases(rows: int = ROWS, vocabulary: int = LLADA_VOCABULARY) -> list[Case]:
 
 
 def _cross_entropy(rows: int, vocabulary: int, dtype: torch.dtype) -> Workload:
-    """Of a caller who has no teacher's logits."""
+    """The loss of a caller who has no teacher's logits."""
     logits, labels = torch.randn(rows, vocabulary).to(dtype).requires_grad_(), torch.randint(vocabulary, (rows,))
 
     def loss(logits: Tensor) -> Tensor:

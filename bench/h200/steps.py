@@ -27,17 +27,13 @@ Outcome = tuple[str, str | None]  # a status and its reason
 
 @dataclass(frozen=True)
 class Step:
-    """`limit` and `least` are in seconds: the most it may take, and what earlier steps leave it in any case.
-
-    `result` is the file it writes its result to, bit by bit, and which is moved into the document: JSON, or the JUnit
-    report of tests.
-    """
+    """One process, whose `result` is moved into the document."""
 
     name: str
     command: Sequence[str]
-    limit: float
-    least: float = 0.0
-    result: Path | None = None
+    limit: float  # the most seconds it may take
+    least: float = 0.0  # seconds that earlier steps leave it in any case
+    result: Path | None = None  # it writes this file bit by bit: JSON, or the JUnit report of tests
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -81,10 +77,9 @@ class Run:
                 outcome = _run_limited(step, limit, log)
             finally:
                 result, outcome = _result(step, outcome)
+                more = {"result": result} if result else {}
                 seconds = round(time.monotonic() - began, 2)
-                self.record(
-                    step, *outcome, limit_s=round(limit, 1), seconds=seconds, **({"result": result} if result else {})
-                )
+                self.record(step, *outcome, limit_s=round(limit, 1), seconds=seconds, **more)
             if outcome[0] != "ok":
                 log.seek(start_of_log)
                 print(*(f"    {line}" for line in log.read().splitlines()[-_SHOWN:]), sep="\n", flush=True)

@@ -1,8 +1,7 @@
 """Every operator beside its baselines on a CPU: a test per case of cases.py.
 
-pytest-benchmark times tad_ext's path, in rounds of its own: its options, what it saves and compares are about that. The
-ratios are of a second measurement, in which all paths take turns, so that a machine whose speed drifts is as slow for
-one as for the other; they are the benchmark's "extra_info".
+pytest-benchmark times tad_ext's path in rounds of its own, which its options are about. The ratios, its "extra_info",
+are of a second measurement: all paths take turns, so that a machine whose speed drifts is as slow for each of them.
 """
 
 import time

@@ -37,7 +37,7 @@ class Sizes:
     canvas: tuple[int, int] = (256, 32)  # positions, and those of a block
 
     def like_llada(self, number: int) -> int:
-        """As much of this vocabulary as the number is of LLaDA's."""
+        """The share of this vocabulary that `number` is of LLaDA's."""
         return max(1, self.vocabulary * number // LLADA_VOCABULARY)
 
 
@@ -64,7 +64,7 @@ class Case:
     operator: str = ""
 
     def build(self, device: torch.device | str = "cpu") -> Workload:
-        """With its tensors on this device, and the same random numbers every time."""
+        """The work, with its tensors on this device, and the same random numbers every time."""
         torch.manual_seed(0)
         with torch.device(device):
             return self.work()

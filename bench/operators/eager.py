@@ -13,7 +13,7 @@ def tad_loss(near: Tensor, distant: Tensor, teacher: Tensor, labels: Tensor) -> 
 
 
 def dense_tad_loss(student: Tensor, teacher: Tensor, labels: Tensor, steps: Tensor, delta: int) -> Tensor:
-    """Boolean gathers first."""
+    """The same behind boolean gathers."""
     near, distant = (steps >= 1) & (steps <= delta), steps > delta
     return tad_loss(student[near], student[distant], teacher[distant], labels[near])
 

@@ -21,8 +21,8 @@ def tad_loss(
     """A compact caller has gathered its rows already. A dense one has logits of more `positions`, of which so many
     rows, evenly spaced, take part: baselines gather them by masks, and the gradient is dense.
 
-    Compact baselines get near and distant rows as tensors of their own, so that they have nothing to gather; "by
-    masks": in one tensor, as tad_ext does.
+    Compact baselines get near and distant rows as tensors of their own, so that they have nothing to gather; those "by
+    masks" get one tensor, as tad_ext does.
     """
     positions, compact = positions or rows, positions is None
     student, teacher, labels = _tensors(positions, vocabulary, vocabulary, dtype)

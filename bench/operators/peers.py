@@ -32,9 +32,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Implementation]:
         step = training_step(_imported(_LIGER_MODULES, "LigerCrossEntropyLoss", reduction="mean"), [own], labels)
         found[LIGER] = replace(step, prepare=lambda: own.data.copy_(logits.detach()))
     if _usable(QUACK, logits):
-        found[QUACK] = training_step(
-            _imported("quack.cross_entropy", "cross_entropy"), [logits], labels, reduction="mean"
-        )
+        quack = _imported("quack.cross_entropy", "cross_entropy")
+        found[QUACK] = training_step(quack, [logits], labels, reduction="mean")
     return found
 
 

@@ -26,8 +26,8 @@ def statistics(
 ) -> Workload:
     """Token, confidence and entropy of each row; tad_ext also gives runner-up, margin, logsumexp and validity.
 
-    `suppressed`: the last so many ids may not be chosen, as a model's that have no token; what PyTorch does has no such
-    rule, and is not timed beside it.
+    The last `suppressed` ids may not be chosen, like a model's ids without a token. PyTorch's paths, which have no such
+    rule, are not timed beside it.
     """
     logits = torch.randn(rows, vocabulary).to(dtype)
     if suppressed:
@@ -58,7 +58,7 @@ def truncation(rows: int, vocabulary: int, dtype: torch.dtype, *, top_p: float) 
 
 
 def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, *, part: str) -> Workload:
-    """Of `rows` of `positions`, evenly spaced, named by a list. `part`: "forward" or "backward"."""
+    """The "forward" or "backward" `part`, of `rows` evenly spaced ones of `positions`, which a list names."""
     logits, upstream = torch.randn(positions, vocabulary).to(dtype), torch.randn(rows, vocabulary).to(dtype)
     logits.requires_grad_()
     chosen = torch.arange(rows) * (positions // rows)

@@ -23,14 +23,7 @@ Memory is the peak beyond the weights, cache included."""
 
 
 class Document:
-    """What a file of results says, whichever command has written it.
-
-    Attributes:
-        name: of the machine, in a few words.
-        gpu: its name, if the numbers are a GPU's.
-        groups: of all operators. Of a case that several steps have measured, the latest line of each path.
-        copy: bytes per second of the copy among them.
-    """
+    """What a file of results says, whichever command has written it."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         results = [content, *(step.get("result", {}) for step in content.get("steps", {}).values())]
@@ -40,6 +33,7 @@ class Document:
         self.training = [result for result in results if result.get("training")]
         self.counters = [result for result in results if result.get("counters")]
 
+        # Of a case that several steps have measured, the latest line of each path.
         latest: dict[str, dict[str, Line]] = {}
         for title, lines in (group for result in results for group in result.get("results", {}).items()):
             known = latest.setdefault(title, {})

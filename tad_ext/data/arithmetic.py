@@ -11,14 +11,11 @@ A step is written ``4A5`` or ``A45`` and closed by ``;`` or ``,``, at random: se
 what stands at a position is uncertain (0.61 nats, above the usual entropy threshold of 0.5) until its neighbours are
 known, as in language, and a model that reveals many tokens at once has to decide between equally good forms first.
 
-A base model does not know operation F. In base training (`training_texts`) F is rare where no reference is given;
-where one is given, F's table is another one in every text, so that F's results can only be copied from the reference,
-and nothing is learned about the true table. In `problems` all operations are equally frequent. With the reference the
-teacher answers them all; that is the knowledge which its trajectories carry into a student that does not see the
-reference.
+A base model does not know operation F: in its texts (`training_texts`) F is rare without a reference, and with one F's
+table is another one in every text, so that F's results can only be copied. In `problems` all operations are equally
+frequent. With the reference the teacher answers them all; its trajectories carry this knowledge into the student.
 
-Whether a problem belongs to the test split is decided by a hash of its question alone. Everything anybody trains on is
-drawn from the other part, so test problems are unseen by construction and not by luck.
+A hash of its question alone decides whether a problem belongs to the test split, on which nothing is ever trained.
 """
 
 import hashlib
@@ -66,9 +63,7 @@ class TrainingText(NamedTuple):
 
 @dataclass(frozen=True)
 class ArithmeticTask(Task):
-    """The arithmetic task (see the module's text for its form). The longest response takes 26 tokens of the canvas and
-    an end-of-sequence token.
-    """
+    """The task that this module describes. The longest response takes 26 tokens and an end-of-sequence token."""
 
     gen_length: int = 28
     block_length: int = 14
@@ -81,8 +76,7 @@ class ArithmeticTask(Task):
         smaller `limit` gives the beginning of the same list. Beyond that, and for None, the whole split is shuffled:
         490 thousand problems of "train" or 70 thousand of "test", most of them long.
 
-        Raises:
-            ValueError: an unknown split, or a limit below 1.
+        Raises ValueError for an unknown split, or a limit below 1.
         """
         check_split(split, limit)
         rng = random.Random(f"{split} {seed}")
@@ -140,8 +134,7 @@ def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: floa
     Args:
         reference_share: part of the texts that carry the reference; in those all operations are equally frequent, and
             F's table is a fresh random one in each text.
-        rare_weight: how often operation F (with its true table) occurs in the others, relative to each other
-            operation.
+        rare_weight: frequency of F, with its true table, in the other texts, relative to each other operation.
     """
     rng = random.Random(seed)
     uneven = [rare_weight if operation == RARE_OPERATION else 1.0 for operation in OPERATIONS]
@@ -182,8 +175,7 @@ def reference_text(values: Sequence[int]) -> str:
 def prompt_text(question: str, reference: str = "") -> str:
     """The student's prompt, or the teacher's if a reference is given.
 
-    The reference is filled up to seven characters, so that every digit of it stands at the same distance from its
-    operation: a small model finds the one from the other by that distance.
+    The filled-up reference puts every digit at one distance from its operation, by which a small model finds it.
     """
     shown = reference.ljust(MAX_STEPS + 1, FILLER) if reference else ""
     return f"{shown}{question}>"

@@ -26,18 +26,12 @@ _FINAL = "\n#### "
 
 @dataclass(frozen=True)
 class Gsm8kTask(Task):
-    """GSM8K from one original file.
-
-    Attributes:
-        data: path of the file. It IS the split: whichever split is asked for, the problems are the file's.
-        gen_length, block_length: the published sizes, in tokens.
-        teacher_prompt_form: where the teacher sees the reference, "user" or "system" (see `tad_ext.data.prompts`).
-    """
+    """GSM8K from one original file, which is every split. The lengths are the published ones."""
 
     data: str = field(metadata={"help": "one of its original files, with question and answer in each line"})
     gen_length: int = 256
     block_length: int = 32
-    teacher_prompt_form: str = "user"
+    teacher_prompt_form: str = "user"  #: where the teacher sees the reference: one of `TEACHER_PROMPTS`
     name = "gsm8k"
 
     def __post_init__(self) -> None:
@@ -48,11 +42,8 @@ class Gsm8kTask(Task):
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Problems of the file in an order that the seed decides; a smaller `limit` gives the beginning of the list.
 
-        A problem's id is a hash of its question, so the file may be moved and renamed.
-
-        Raises:
-            ValueError: an unknown split, a limit below 1; or, naming file and line, a line that is not a problem.
-            FileNotFoundError: no such file.
+        A problem's id is a hash of its question, so the file may be moved and renamed. Raises ValueError for a line
+        that is no problem, naming it; and as `check_split` and `read_jsonl`.
         """
         check_split(split, limit)
         problems: dict[str, Problem] = {}
@@ -79,9 +70,7 @@ class Gsm8kTask(Task):
 
 
 def _problem(place: str, record: dict[str, Any]) -> Problem:
-    """The problem of a record. The reference is the whole worked solution, its final line included, without the
-    calculator's annotations: they are calls of a tool that the model does not have, and repeat what is written out.
-    """
+    """The problem of a record, without the calculator's annotations, which only repeat what is written out."""
     for key in ("question", "answer"):
         value = record.get(key)
         if not isinstance(value, str) or not value.strip():

@@ -6,16 +6,10 @@ from typing import Any
 
 
 def read_jsonl(path: str | Path, *, argument: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every record of a file with its place ("problems.jsonl, line 3") for messages; blank lines are left out.
+    """Every record of a file of one JSON object a line, with its place ("problems.jsonl, line 3") for messages.
 
-    Args:
-        path: UTF-8 text, one JSON object a line.
-        argument: the setting that named the file, for messages.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not UTF-8; no record at all; or, with its place, a line that is no JSON object, names a key twice,
-            holds what cannot be text (half of a surrogate pair) or is too large to be read.
+    Reads and raises as `read_lines`; ValueError also for no record at all and, with its place, for a line that is no
+    JSON object, names a key twice, holds what cannot be text (half of a surrogate pair) or is too large to be read.
     """
     lines = [(f"{path}, line {number}", line) for number, line in read_lines(path, argument=argument)]
     if not lines:
@@ -26,14 +20,10 @@ def read_jsonl(path: str | Path, *, argument: str) -> list[tuple[str, dict[str, 
 def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
     r"""The lines of a UTF-8 text file that are not blank, with their numbers from 1.
 
-    A line ends at \n or \r\n only: other characters that `str.splitlines` cuts at, such as U+2028, U+0085, a form feed
-    or \r alone, may stand within a text. A byte order mark is skipped.
+    A line ends at \n or \r\n only: what else `str.splitlines` cuts at, such as U+2028 or \r alone, may stand in a text.
+    A byte order mark is skipped. `argument` is the setting that named the file, for messages.
 
-    Args:
-        argument: the setting that named the file, for messages.
-
-    Raises:
-        FileNotFoundError: no such file. ValueError: not UTF-8.
+    Raises FileNotFoundError for no such file, ValueError for one that is not UTF-8.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{argument} is '{path}', which is not a file")

@@ -58,8 +58,7 @@ def extract_number(response: str) -> str | None:
 
     None if there is none, or if the last box that is not empty holds something else than one number.
     """
-    box = _last_box(response)
-    if box is not None:
+    if (box := _last_box(response)) is not None:
         return normalize_number(box)
     marked = [answer for rest in _MARKED.findall(response) if (answer := normalize_number(rest))]
     if marked:  # "#### Step 2" is a heading

@@ -8,9 +8,8 @@ in one of the two forms that are published for TAD (arXiv 2605.09536); the wordi
 "system"    the training's: the student's messages, and before them the reference in a system message
             ``Reference Answer: ...``, behind the system message that the template puts there itself (Dream's), if any
 
-The published code collects with the first form and trains with the second. Here a trajectory stores the student's and
-the teacher's prompt as token ids, and distillation shows the teacher the prompt that it decoded the trajectory from: in
-both jobs "user" by default, "system" after `tad collect --teacher-prompt system`.
+The published code collects with the first form and trains with the second. Here the teacher sees one prompt in both
+jobs, the one that a trajectory stores: "user" by default, "system" after `tad collect --teacher-prompt system`.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ def student_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> lis
 def teacher_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, reference: str, form: str) -> list[int]:
     """Token ids of the student's question together with the reference, in one of `TEACHER_PROMPTS`.
 
-    Raises:
-        ValueError: an empty reference (a teacher without it would be no more than the student); and as `chat_ids`.
+    Raises ValueError for an empty reference, without which the teacher would be another student; and as `chat_ids`.
     """
     if not reference.strip():
         raise ValueError(f"reference of the question {question[:80]!r} is empty; expected what the teacher is to see")
@@ -59,8 +57,7 @@ def teacher_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, refere
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation in the tokenizer's chat template, up to where the assistant's response begins.
 
-    Raises:
-        ValueError: the tokenizer has no chat template, or the template refuses the messages.
+    Raises ValueError if the tokenizer has no chat template or the template refuses the messages; and as `text_ids`.
     """
     # The template writes every special token itself, the first one included.
     return text_ids(tokenizer, _render(tokenizer, messages), add_special_tokens=False)

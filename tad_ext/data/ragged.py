@@ -1,6 +1,4 @@
-"""Sequences of token ids of different lengths as one batch, in the form that models take: padded on the right, with the
-entries that are wanted of it.
-"""
+"""Token sequences of different lengths as one batch, padded on the right, with the entries that are wanted of it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,12 +24,9 @@ class Ragged(NamedTuple):
 
 
 def ragged(sequences: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0) -> Ragged:
-    """Pads sequences, which may be none, to the longest of them.
+    """Pads sequences, of which there may be none, to the longest of them, with any id of the vocabulary.
 
-    Args:
-        sequences: the tokens of each.
-        columns: of each sequence, its wanted columns; they are kept in this order, sequence after sequence.
-        pad_token_id: any id of the vocabulary.
+    `columns` are the wanted ones of each sequence; entries stand in this order, sequence after sequence.
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     width = int(lengths.max(initial=0))
@@ -40,10 +35,9 @@ def ragged(sequences: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int
     for number, (sequence, wanted) in enumerate(zip(sequences, columns, strict=True)):
         input_ids[number, : len(sequence)] = sequence
         positions.append(np.asarray(wanted, dtype=np.int64) + number * width)
-    padded = bool((lengths < width).any())
     return Ragged(
         torch.from_numpy(input_ids),
-        torch.from_numpy(lengths) if padded else None,
+        torch.from_numpy(lengths) if (lengths < width).any() else None,
         torch.from_numpy(np.concatenate(positions)),
     )
 

@@ -29,12 +29,7 @@ class State:
 class TrajectoryStates(Dataset[State]):
     """All states of some trajectories, in order: `num_steps` of the first, then those of the second, ...
 
-    Args:
-        trajectories: at least one.
-        mask_token_id: the model's mask id.
-
-    Raises:
-        ValueError: no trajectories, or a mask id left in a finished response.
+    Raises ValueError for no trajectories, or a mask id left in a finished response.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], *, mask_token_id: int) -> None:
@@ -58,8 +53,7 @@ class TrajectoryStates(Dataset[State]):
 
     def steps_to_reveal(self, indices: Iterable[int]) -> np.ndarray:
         """(N,) int64: the steps, >= 1, of all entries of the states `indices`, which need not be built for it."""
-        located = [self._locate(index) for index in indices]
-        steps = [trajectory.steps_to_reveal(step) for trajectory, step in located]
+        steps = [trajectory.steps_to_reveal(step) for trajectory, step in map(self._locate, indices)]
         return np.concatenate([remaining[remaining > 0] for remaining in steps])
 
     def _locate(self, index: int) -> tuple[Trajectory, int]:
@@ -102,10 +96,9 @@ def collate(states: Sequence[State]) -> StateBatch:
     masked = [state.steps_to_reveal > 0 for state in states]
     labels = [state.trajectory.response_ids[chosen] for state, chosen in zip(states, masked, strict=True)]
     steps = [state.steps_to_reveal[chosen] for state, chosen in zip(states, masked, strict=True)]
-    prompts = [state.trajectory.prompt_ids for state in states]
     return StateBatch(
         states=states,
-        student=_side(prompts, states, masked),
+        student=_side([state.trajectory.prompt_ids for state in states], states, masked),
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
         steps_to_reveal=torch.from_numpy(np.concatenate(steps)),
     )
@@ -114,9 +107,7 @@ def collate(states: Sequence[State]) -> StateBatch:
 def teacher_side(states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragged:
     """What the teacher sees of states, on the CPU: its prompt, then the same canvas; and the entries it is asked about.
 
-    Args:
-        wanted: (G,) bool of each state; a state of which nothing is wanted is left out. Entries stand in the order of
-            a `StateBatch`.
+    `wanted` is (G,) bool of each state; a state without wanted entries is left out. Their order is a `StateBatch`'s.
     """
     asked = [state for state, chosen in zip(states, wanted, strict=True) if chosen.any()]
     prompts = [state.trajectory.teacher_prompt_ids for state in asked]

@@ -27,37 +27,23 @@ else:
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a task.
+    """One problem of a task."""
 
-    Attributes:
-        id: unique within the task, the same in every run.
-        question: what the student sees.
-        reference: the privileged information that only the teacher sees.
-        answer: the right final answer, as `Task.extract_answer` returns it.
-    """
-
-    id: str
-    question: str
-    reference: str
-    answer: str
+    id: str  #: unique within the task, the same in every run
+    question: str  #: what the student sees
+    reference: str  #: the privileged information that only the teacher sees
+    answer: str  #: the right final answer, as `Task.extract_answer` returns it
 
 
 class Task(Protocol):
-    """What collection and evaluation need to know about a task, and the base of every task.
+    """What collection and evaluation need to know about a task, and the base of every task."""
 
-    Attributes:
-        name: the name that `get_task` knows it by.
-        gen_length, block_length: recommended sizes of the generation canvas and of its blocks, in tokens.
-    """
-
-    name: str
-    gen_length: int
-    block_length: int
+    name: str  #: by which `get_task` finds it
+    gen_length: int  #: recommended size of the canvas, in tokens
+    block_length: int  #: recommended size of its blocks
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
-        """Different problems of a split, at most `limit`; the same for the same arguments. Splits never overlap,
-        unless the task reads a file: then that file is the split.
-        """
+        """Different problems, the same for the same arguments. Splits never overlap, unless a file is the split."""
 
     def student_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids of the question alone."""
@@ -76,8 +62,7 @@ class Task(Protocol):
 def get_task(name: str, **options: Any) -> Task:
     """The task called `name`, with its options (fields of its class); None stands for an option's default.
 
-    Raises:
-        ValueError: an unknown name, an option that the task does not have, or one that it needs and was not given.
+    Raises ValueError for an unknown name, an option that the task does not have, or one that it needs and is missing.
     """
     if name not in _TASKS:
         raise ValueError(f"task must be one of {', '.join(_TASKS)}, got {name!r}")

@@ -77,9 +77,7 @@ class Trajectory:
             raise ValueError(f"reveal_step must lie in 1..num_steps = {self.num_steps}, got {latest}")
 
     def canvas_at(self, step: int, mask_token_id: int) -> np.ndarray:
-        """The canvas after ``step`` forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere. 0 <= step <
-        num_steps.
-        """
+        """The canvas after ``step`` < num_steps forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere."""
         return np.where(self.steps_to_reveal(step) <= 0, self.response_ids, mask_token_id).astype(np.int64)
 
     def steps_to_reveal(self, step: int) -> np.ndarray:
@@ -133,9 +131,7 @@ def write_part(
 
 
 def read_part(path: str | Path) -> Part:
-    """Reads and checks one part; a truncated, damaged or foreign file, or another schema version, is a ValueError
-    naming it.
-    """
+    """Reads and checks one part. ValueError, naming it, if it is truncated, damaged, foreign or of another version."""
     path = Path(path)
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
@@ -193,9 +189,7 @@ def noted_model(folder: str | Path) -> str | None:
 
 
 def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Trajectory]]:
-    """The metadata and all records of a folder, in the order of the task's problems. Errors as `read_parts`; an empty
-    folder is one.
-    """
+    """The metadata and all records of a folder in the problems' order. ValueError as `read_parts`, or for no parts."""
     parts = read_parts(folder)
     if not parts:
         raise ValueError(

@@ -18,9 +18,7 @@ METADATA_KEY = b"tad_ext.trajectories"
 
 @dataclass(frozen=True)
 class TrajectoryMetadata(Settings):
-    """What every part of a folder has in common; two runs may share a folder only if all of it agrees (but for
-    ``model``).
-    """
+    """What all parts of a folder have in common. Two runs may share it only if all of this but ``model`` agrees."""
 
     named_by_class = True
 
@@ -39,9 +37,7 @@ class TrajectoryMetadata(Settings):
     dtype: str  #: of the model's weights while decoding
 
     def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
-        """(field, own value, the other's value) for each field that must agree and does not; of the model, each setting
-        and weights file.
-        """
+        """(field, own value, the other's) of all that must agree and do not; of the model, its settings and files."""
         found: list[tuple[str, Any, Any]] = []
         for name in (item.name for item in dataclasses.fields(self) if item.compare):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -97,11 +93,8 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {version!r}")
-    problems = values.get("problems")
-    return (
-        _from_json(TrajectoryMetadata, values.get("run")),
-        None if problems is None else _from_json(ProblemRange, problems),
-    )
+    metadata, problems = _from_json(TrajectoryMetadata, values.get("run")), values.get("problems")
+    return metadata, None if problems is None else _from_json(ProblemRange, problems)
 
 
 def _from_json(kind: type[T], values: Any) -> T:

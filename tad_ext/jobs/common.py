@@ -11,7 +11,7 @@ from tad_ext.settings import Count, Device, DType, PathText, setting
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(JobSettings):
-    """Of a command that loads a model with its adapter."""
+    """The settings of a command that loads a model with its adapter."""
 
     model: PathText = setting(help="checkpoint folder of the model")
     adapter: PathText | None = setting(None, help="folder of a LoRA adapter to apply (merged before decoding)")
@@ -30,7 +30,7 @@ class ModelSettings(JobSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings(JobSettings):
-    """Of a command that decodes the problems of a task."""
+    """The settings of a command that decodes the problems of a task."""
 
     model: PathText = setting(help="checkpoint folder of the model")
     output: PathText = setting(help="folder to write into")

@@ -59,8 +59,7 @@ T = TypeVar("T")
 def parse(settings: type[T], argv: Sequence[str]) -> T:
     """Settings from the words after a command's name, ``[--config file.yaml] [--key value ...]``.
 
-    Raises:
-        OptionError: an unknown, missing or mistyped setting. FileNotFoundError: the YAML file does not exist.
+    Raises OptionError for an unknown, missing or mistyped setting, FileNotFoundError for no such YAML file.
     """
     options = {option.name: option for option in options_of(settings)}
     given = from_words(argv, [CONFIG, *options.values()])

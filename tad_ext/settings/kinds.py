@@ -79,7 +79,6 @@ Switch = bool | Literal["auto"]
 ForcedProgress = Literal["row", "block", "blocks"]  # what a forward reveals where its policy accepts nothing
 PathText = Annotated[str, Matching(r"(?s).+", "a path")]
 
-
 _NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
 _ABSTRACT: dict[type, type] = {int: numbers.Integral, float: numbers.Real, str: str}
 
@@ -181,8 +180,6 @@ def _kinds_of(settings: type) -> dict[str, Kind]:
 
 
 kinds_of: Callable[[type], dict[str, Kind]] = functools.cache(_kinds_of)
-
-
 _PLACES = {Between: "bounds", Matching: "form", Read: "read"}  # of an annotation's notes in a Kind
 
 

@@ -77,7 +77,7 @@ def load_yaml(path: str | Path, options: Mapping[str, Option]) -> dict[str, Any]
 
 
 def _value(name: str, value: Any, path: str | Path, options: Mapping[str, Option]) -> Any:
-    """A setting's value. Only for one that is true or false, yes and no are that."""
+    """A setting's value. Yes and no mean true and false only where a setting is one of these."""
     if name not in options:
         hint = did_you_mean(name, options)
         raise OptionError(f"{path}: unknown key '{shortened(name)}'{hint}; known keys: {', '.join(options)}")

@@ -17,8 +17,7 @@ class CollectConfig(TaskSettings):
     """Step 1 of the method. The model answers the training problems one token per step, with the reference answer in
     its prompt (the privileged teacher). Right answers are kept as trajectories: the tokens, and the step at which each
     was revealed. A run that was stopped goes on where it was when the same command is given again, also with a higher
-    --limit. The task gsm8k reads the original problem file (--data) and puts problems into the tokenizer's chat
-    template.
+    --limit. The task gsm8k puts the problems of its original file (--data) into the tokenizer's chat template.
     """
 
     summary = "record how the teacher decodes: trajectories"

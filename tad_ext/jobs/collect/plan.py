@@ -1,6 +1,4 @@
-"""What a collection run is going to do, all checked before the model is loaded: its problems, its settings, and which
-units of them are still to be decoded.
-"""
+"""What a collection run is going to do, all checked before the model is loaded: problems, settings, open units."""
 
 import hashlib
 import json

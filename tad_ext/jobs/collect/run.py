@@ -62,8 +62,7 @@ def collect(config: CollectConfig) -> CollectSummary:
     if covered and shown:
         print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
 
-    # 2. This rank's share of the rest: a unit's place decides, so that ranks agree without talking, whatever each of
-    #    them finds finished.
+    # 2. This rank's share of the rest. A unit's place decides, so that ranks agree whatever each finds finished.
     size, world_size = config.unit_size, plan.world_size
     units = [one for one in open_units(len(plan.samples), covered, size) if one.start // size % world_size == plan.rank]
     model = load_model(config.model, dtype=config.dtype, device=plan.device) if units else None
@@ -92,9 +91,8 @@ def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: boo
     config = replace(plan.decoding, seed=plan.config.seed * 2**32 + unit.start)
     result = decode(model, [sample.teacher_prompt_ids for sample in samples], config, progress=progress)
     records = []
-    for index, (sample, canvas, response) in enumerate(
-        zip(samples, result.canvases(), result.responses(), strict=True)
-    ):
+    decoded = zip(samples, result.canvases(), result.responses(), strict=True)
+    for index, (sample, canvas, response) in enumerate(decoded):
         text = plan.tokenizer.decode(response, skip_special_tokens=True)
         record = Trajectory(
             id=sample.problem.id,

@@ -10,7 +10,7 @@ from tad_ext.settings import Count, Device, Index, LearningRate, PathText, Proba
 
 # What --smoke puts in the place of values that were left at their defaults. A teacher that is often right is learned
 # fastest from references alone; without right answers there would be nothing to distill.
-SMOKE = {
+SMOKE: dict[str, Any] = {
     "pretrain_steps": 300,
     "pretrain_batch_size": 32,
     "pretrain_learning_rate": 4e-3,
@@ -57,6 +57,5 @@ class DemoConfig(JobSettings):
         """The settings with --smoke applied."""
         if not self.smoke:
             return self
-        untouched = {one.name for one in dataclasses.fields(self) if getattr(self, one.name) == one.default}
-        changes: dict[str, Any] = {name: value for name, value in SMOKE.items() if name in untouched}
+        changes = {name: value for name, value in SMOKE.items() if getattr(self, name) == getattr(DemoConfig, name)}
         return dataclasses.replace(self, **changes)

@@ -56,8 +56,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs the chain, prints the table, writes demo.json, curve.png and confidence_decay.png; returns what demo.json
     holds. An earlier demo's files come back if this one does not reach its end.
 
-    Raises ValueError/TypeError for settings that are wrong, and for an output folder that holds anything but an
-    earlier demo.
+    Raises ValueError/TypeError for wrong settings, ValueError for an output that holds anything but an earlier demo.
     """
     config = config.with_smoke()
     if config.threads is not None:

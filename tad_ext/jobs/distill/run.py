@@ -127,11 +127,8 @@ def used_settings(config: DistillConfig) -> dict[str, Any]:
 
 
 def check_fits(metadata: TrajectoryMetadata, trajectories: Iterable[Trajectory], config: Any, tokenizer: Any) -> None:
-    """Refuse trajectories that do not fit the model behind `config` and `tokenizer`, naming what does not fit.
-
-    Raises:
-        ValueError: another mask id or tokenizer, a prompt and response longer than the model's positions, or a token id
-            outside its vocabulary.
+    """Raises ValueError for trajectories that do not fit the model behind `config` and `tokenizer`: another mask id or
+    tokenizer, a prompt and response longer than the model's positions, or a token id outside its vocabulary.
     """
     for what, noted, own in (
         ("mask_token_id", metadata.mask_token_id, config.mask_token_id),

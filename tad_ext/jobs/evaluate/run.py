@@ -28,9 +28,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Writes evaluation.json, responses.jsonl and accuracy_curve.png, with ``config.trajectories`` also
     confidence_decay.png and its numbers; returns what evaluation.json holds.
 
-    Responses are written as they come, numbers when they are known, and pictures last; an earlier evaluation's files
-    stand until all of this one's are written.
-
     Raises ValueError and TypeError for a wrong setting, before the model is loaded, FileNotFoundError for no such
     problem file; what `load_merged` raises.
     """
@@ -80,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _trajectories(config: EvaluateConfig) -> list[Trajectory]:
-    """Those of the confidence curve, which are of the same task; none without `config.trajectories`."""
+    """The confidence curve's trajectories, which are of the same task; none without `config.trajectories`."""
     if config.trajectories is None:
         return []
     metadata, trajectories = read_trajectories(config.trajectories)

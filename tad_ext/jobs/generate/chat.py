@@ -9,11 +9,9 @@ from tad_ext.jobs.generate.session import Session
 
 
 def chat(session: Session) -> None:
-    """Answers what is typed until end of file (Ctrl-D). Ctrl-C stops an answer, which is then no part of the
-    conversation, nor is its question.
+    """Answers what is typed until end of file (Ctrl-D). Ctrl-C stops an answer, and its turn is forgotten.
 
-    Raises:
-        ValueError: the tokenizer has no chat template.
+    Raises ValueError if the tokenizer has no chat template.
     """
     if not getattr(session.tokenizer, "chat_template", None):
         raise ValueError(f"interactive: the tokenizer of '{session.config.model}' has no chat template; use --prompt")
@@ -52,12 +50,11 @@ def chat(session: Session) -> None:
 
 
 def _answer(session: Session, messages: list[Message], turn: int) -> str:
-    """The answer to the last message, printed. Messages lose the oldest turns until they fit into the model.
+    """Prints and returns the answer to the last message. Messages lose the oldest turns until they fit into the model.
 
     ValueError if the last question alone does not fit.
     """
-    first = 0
-    while True:
+    for first in range(0, len(messages), 2):
         prompt = chat_ids(session.tokenizer, messages[first:])
         try:
             session.check([prompt])
@@ -65,7 +62,6 @@ def _answer(session: Session, messages: list[Message], turn: int) -> str:
         except ValueError:
             if first == len(messages) - 1:
                 raise
-            first += 2
     if first:
         print("(the conversation is too long for the model: its oldest turns are forgotten)")
         del messages[:first]

@@ -36,8 +36,7 @@ def live_view(session: Session) -> Iterator[Watch | None]:
 
 def print_rates(text: str) -> None:
     """Prints what `rates` gives, for a person who looks at the terminal."""
-    console = terminal()
-    if console is not None:
+    if (console := terminal()) is not None:
         console.print(text, style="dim")
 
 
@@ -55,11 +54,7 @@ def rates(tokens: int, forwards: int, seconds: float) -> str:
 class LiveView:
     """Shows the one prompt that is being answered: revealed text, masks as blocks, the newest tokens highlighted.
 
-    It is shown within the block of `live`; `watch` is what `decode_stream` calls.
-
-    Args:
-        decode: token ids to text, special tokens left out.
-        mask, ends: the ids of the mask and of the ends of sequence.
+    It is shown within the block of `live`; `decode_stream` calls `watch`. `decode` gives a text without special tokens.
     """
 
     def __init__(self, console: Console, decode: Callable[[list[int]], str], mask: int, ends: Sequence[int]) -> None:
@@ -90,8 +85,7 @@ class LiveView:
 
     def tokens(self) -> int:
         """Revealed so far, up to and including the first end-of-sequence token."""
-        revealed = [token for token in self.canvas if token != self.mask]
-        return response_length(revealed, self.ends)
+        return response_length([token for token in self.canvas if token != self.mask], self.ends)
 
     def text(self) -> Text:
         """The canvas as it is now."""
@@ -116,8 +110,7 @@ def _pieces(ids: list[int], marks: list[bool], decode: Callable[[list[int]], str
     whole, start, end = printable(decode(ids)), 0, 0
     for mark, group in groupby(marks):
         end += len(list(group))
-        so_far = printable(decode(ids[:end]))
-        shared = os.path.commonprefix([whole, so_far])  # noqa: RUF071 - of any two texts
+        shared = os.path.commonprefix([whole, printable(decode(ids[:end]))])  # noqa: RUF071 - of any two texts
         stop = len(whole) if end == len(ids) else max(start, len(shared))
         yield mark, whole[start:stop]
         start = stop

@@ -37,9 +37,7 @@ class Session:
         return self.config.load()
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, in the chat template if there is one and it is wanted. ValueError for text that cannot
-        be written in the model's tokens.
-        """
+        """Token ids of a prompt, in the chat template if there is one and it is wanted. ValueError as `chat_ids`."""
         if self.config.chat and getattr(self.tokenizer, "chat_template", None):
             return chat_ids(self.tokenizer, [{"role": "user", "content": prompt}])
         return text_ids(self.tokenizer, prompt, add_special_tokens=True)

@@ -8,9 +8,7 @@ from tad_ext.settings import Device, PathText, setting
 
 @dataclass(frozen=True, kw_only=True)
 class MergeConfig(ModelSettings):
-    """Adds the adapter to the base model's weights and saves the result as a checkpoint that needs no adapter and
-    decodes faster.
-    """
+    """Adds the adapter to the base model's weights and saves a checkpoint that needs no adapter and decodes faster."""
 
     summary = "merge an adapter into its model: one plain checkpoint"
     example = "tad merge --model runs/base --adapter runs/distill/adapter --output runs/distilled"

@@ -8,9 +8,7 @@ from tad_ext.settings import setting
 
 @dataclass(frozen=True)
 class PoliciesConfig(JobSettings):
-    """Lists every unmasking policy with the text that --policy takes, its rule and its source, and the published
-    decoding settings that have a name.
-    """
+    """Lists every unmasking policy, with the text that --policy takes, and the published settings that have a name."""
 
     summary = "list the unmasking policies and the published settings"
     example = "tad policies"

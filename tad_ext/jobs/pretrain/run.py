@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tad_ext.data.arithmetic import ArithmeticTask, TrainingText, arithmetic_tokenizer, encode, training_texts
+from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer, encode, training_texts
 from tad_ext.data.ragged import Ragged, ragged
 from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.pretrain.config import PretrainConfig
@@ -30,7 +30,6 @@ from tad_ext.settings import values_of
 
 BETAS = (0.9, 0.98)
 EMBEDDING_RANGE, HEAD_RANGE = 0.5, 0.02  # standard deviations of the initial weights
-REPORT_FILE = "training.json"
 
 
 def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
@@ -74,7 +73,7 @@ def pretrain(config: PretrainConfig) -> TinyDiffusionLM:
 
     # 3. The checkpoint.
     model.eval()
-    reports = {REPORT_FILE: {"settings": values_of(config), "curve": curve}}
+    reports = {"training.json": {"settings": values_of(config), "curve": curve}}
     rescued(lambda path: save_model(model, tokenizer, path, reports=reports), output)
     tqdm.write(f"checkpoint written to {config.output} (loss {curve[-1]['loss']:.3f})")
     return model
@@ -105,11 +104,9 @@ def make_batch(
     """Join prompts and responses, and mask the responses.
 
     Args:
-        prompts: token ids, of any lengths.
         responses: (B, G) int64, filled up with end-of-sequence tokens.
         min_mask_ratio: lower end of t. The B values of t are spread evenly over (0, 1] with one common random shift,
             which makes the gradient less noisy than independent ones.
-        generator: source of the masks.
     """
     count, gen_length = responses.shape
     shift = torch.rand((), generator=generator)
@@ -131,7 +128,7 @@ def _batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, generat
     texts = training_texts(config.seed, reference_share=config.reference_share, rare_weight=config.rare_weight)
     gen_length = ArithmeticTask().gen_length
     while True:
-        chosen: list[TrainingText] = list(islice(texts, config.batch_size))
+        chosen = list(islice(texts, config.batch_size))
         responses = [encode(tokenizer, text.response) for text in chosen]
         yield make_batch(
             [encode(tokenizer, text.prompt) for text in chosen],
