@@ -230,6 +230,7 @@ REPEATED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", REPEATED)
 def test_degenerate_responses_are_read_in_linear_time(piece: str) -> None:
     """Anything worse than linear would take minutes to days here."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.cpu_backend
+pytestmark = [pytest.mark.cpu_backend, pytest.mark.slow]
 
 NUMERICS = """
 import torch

@@ -6,6 +6,7 @@ from op_checks import CUDA_ON_HOST, assert_no_worse_than_eager, loss_and_gradien
 
 from tad_ext.ops import fused_tad_loss, masked_log_softmax, reference, token_statistics
 
+pytestmark = pytest.mark.slow
 LLADA, DREAM = 126_464, 152_064
 large_vocabularies = pytest.mark.parametrize(
     "vocabulary", [LLADA + 1] if CUDA_ON_HOST else [LLADA, LLADA + 1, DREAM, 2**18 + 5]
