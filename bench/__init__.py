@@ -4,7 +4,7 @@
     python -m bench.operators loss ...       some of the operators beside their baselines, on a GPU
     python -m bench.decode                   whole decodes beside the published loop
     python -m bench.train                    optimizer steps of distillation, on a GPU
-    python -m bench.compare BEFORE AFTER     two source trees of the project, in turn
+    python -m bench.compare BEFORE AFTER     two versions of the project, in turn, on a CPU or a GPU
     python -m bench.h200                     tests and all measurements on an H200, in nine minutes
     python -m bench.quality --model FOLDER   what policies and caches cost in accuracy
     python -m bench.report                   committed results as tables and as a picture

@@ -1,4 +1,4 @@
-"""bench.compare: either tree's own package is measured, in turn, and what was measured is kept as it comes."""
+"""bench.compare: either version's own package is measured, in turn, and what was measured is kept as it comes."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from bench.compare import table
 pytestmark = pytest.mark.slow
 
 
-def test_two_trees_are_measured_in_turn(tmp_path):
-    """The second one waits in every call of its own `token_statistics`."""
+def test_a_tree_and_a_wheel_are_measured_in_turn(tmp_path):
+    """The second one waits, as long as its environment says, in every call of its own `token_statistics`."""
     package = Path(tad_ext.__file__).parent
     if not list(package.glob("_C*.so")):
         pytest.skip("not compiled")
@@ -25,15 +25,17 @@ def test_two_trees_are_measured_in_turn(tmp_path):
         shutil.copytree(package, tmp_path / name / "tad_ext", ignore=shutil.ignore_patterns("__pycache__"))
     operators = tmp_path / "after" / "tad_ext" / "ops" / "__init__.py"
     slow = """
-import time as _time
+import os as _os, time as _time
 _fast = token_statistics
 def token_statistics(*arguments, **options):
-    _time.sleep(0.02)
+    _time.sleep(float(_os.environ["SECONDS"]))
     return _fast(*arguments, **options)
 """
     operators.write_text(operators.read_text() + slow)
+    wheel = shutil.make_archive(str(tmp_path / "after"), "zip", tmp_path / "after")
+    wheel = str(Path(wheel).rename(tmp_path / "after.whl"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    command = [sys.executable, "-m", "bench.compare", str(tmp_path / "before"), str(tmp_path / "after")]
+    command = [sys.executable, "-m", "bench.compare", str(tmp_path / "before"), wheel, "--after", "SECONDS=0.02"]
     command += ["--processes=2", "--seconds=0.05", "--threads=1", "--rows=32", "--vocabulary=64"]
     command += ["--line=statistics-float32", "--line=loss-float32", f"--result={tmp_path / 'new' / 'lines.jsonl'}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
