@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 NVCC_CHECK ?=
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -path '*/__pycache__/*') setup.py pyproject.toml
+SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -name '*.txt' -not -path '*/__pycache__/*') setup.py pyproject.toml
 PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
