@@ -37,10 +37,13 @@ def describe_run(device: torch.device | str) -> dict[str, Any]:
 
 
 def launch_plans(device: torch.device | str) -> list[str]:
-    """How the loss's CUDA kernel works on the usual rows, in words; on a CPU nothing."""
+    """How the loss's CUDA kernel works on the usual rows, in words, or why it does not; on a CPU nothing."""
     from tad_ext.ops.launch_plans import launch_plans
 
-    return [str(plan) for plan in launch_plans(device)]
+    try:
+        return [str(plan) for plan in launch_plans(device)]
+    except RuntimeError as error:
+        return [str(error)]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -221,6 +221,33 @@ def test_ctrl_c_during_an_import(tmp_path, module, line):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_signal_while_a_lost_one_is_repeated_is_none_of_both_lost(tmp_path):
+    program = """
+import os, signal, threading, time
+from tad_ext import interrupts
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread.start = interrupted
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+try:
+    with interrupts.stoppable():
+        Callback()
+        time.sleep(20)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "stopped\n")
+
+
 def test_nothing_else_is_imported_before_ctrl_c_is_met():
     program = (
         "import sys; before = set(sys.modules); import tad_ext.__main__; print(*sorted(set(sys.modules) - before))"

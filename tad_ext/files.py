@@ -308,7 +308,7 @@ def _gone_on_error(temporary: Path, path: Path) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, CompleteError):
             with shielded(), contextlib.suppress(OSError):
-                _remove(temporary)
+                _remove(temporary, ignore_errors=True)
         raise
 
 
@@ -325,9 +325,9 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, *, ignore_errors: bool = False) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors)
     else:
         path.unlink(missing_ok=True)
 

@@ -90,6 +90,7 @@ def _not_forgotten(unraisable: "sys.UnraisableHookArgs") -> None:
     if not _received or not issubclass(unraisable.exc_type, (KeyboardInterrupt, SystemExit)):
         sys.__unraisablehook__(unraisable)
         return
+    global _shields
     over = threading.Event()
 
     def again() -> None:
@@ -97,5 +98,7 @@ def _not_forgotten(unraisable: "sys.UnraisableHookArgs") -> None:
         time.sleep(0.01)
         os.kill(os.getpid(), _received)
 
-    threading.Thread(target=again).start()
+    _shields += 1  # likewise another signal, which comes again with the first
+    threading.Thread(target=again, daemon=True).start()
     over.set()
+    _shields -= 1

@@ -57,7 +57,7 @@ def test_a_gpu_that_is_not_there_is_named(job: Callable[..., DistillConfig]) -> 
 
 
 @pytest.mark.parametrize(
-    "variables", [{"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, {"LOCAL_RANK": "0"}, {"WORLD_SIZE": "2"}]
+    "variables", [{"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, {"LOCAL_RANK": "0"}, {"LOCAL_RANK": "3", "WORLD_SIZE": "4"}]
 )
 def test_several_processes_are_not_told_a_number(
     job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, two_gpus: list[Any], variables: dict[str, str]
@@ -71,7 +71,7 @@ def test_several_processes_are_not_told_a_number(
     assert two_gpus == []
     with pytest.raises(ReachedError):
         distill(job(device="cuda"))
-    assert two_gpus[0] == torch.device("cuda", int(variables.get("LOCAL_RANK", "0")))
+    assert two_gpus[0] == torch.device("cuda", int(variables["LOCAL_RANK"]) % 2)  # as accelerate shares out those seen
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto"])

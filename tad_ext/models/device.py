@@ -33,13 +33,13 @@ def device_of_process(device: str) -> torch.device:
     """The device of one process of a command whose processes share its work: "cuda" and "auto" are the GPU of its
     LOCAL_RANK, which torchrun and accelerate set. ValueError for cuda:N under these: all would be given the same GPU.
     """
-    together = "LOCAL_RANK" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"
-    if together and device.startswith("cuda:"):
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None and device.startswith("cuda:"):
         raise ValueError(
             f"device is {device!r} under torchrun or accelerate, which give each process a GPU of its own; "
             f"expected auto, cpu or cuda"
         )
     resolved = resolve_device(device)
     if resolved.type == "cuda" and resolved.index is None:
-        return resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        return torch.device("cuda", int(local_rank or 0) % torch.cuda.device_count())  # of those that it sees
     return resolved

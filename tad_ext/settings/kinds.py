@@ -43,11 +43,11 @@ class Between:
         return self.at_least <= number <= self.at_most and self.above < number < self.below
 
     def __str__(self) -> str:
-        """As in " in (0, 1]"; nothing where every number is one."""
-        if self == Between():
-            return ""
+        """As in " >= 1" or " in (0, 1]"; nothing where every number is one."""
         least = f"({self.above}" if self.above > self.at_least else f"[{self.at_least}"
         most = f"{self.below})" if self.below < self.at_most else f"{self.at_most}]"
+        if most == "inf]":
+            return "" if least == "[-inf" else least.replace("(", " > ").replace("[", " >= ")
         return f" in {least}, {most}"
 
 
@@ -131,7 +131,7 @@ class Kind:
         if not is_typed:
             raise TypeError(wrong)
         if self.type is str:
-            if self.words or not is_text(value) or (self.form and not re.fullmatch(self.form.pattern, value)):
+            if self.words or (self.form and not re.fullmatch(self.form.pattern, value)):
                 raise ValueError(wrong)
             return value
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .kinds import Kind, shortened
+from .kinds import Kind, is_text, shortened
 from .options import Option, OptionError, did_you_mean
 
 _TAG = "tag:yaml.org,2002:"
@@ -88,6 +88,8 @@ def _value(name: str, value: Any, path: str | Path, options: Mapping[str, Option
         with contextlib.suppress(ValueError):
             value = kind.from_text(value)
     try:
+        if not all(is_text(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)):
+            raise ValueError(f"{name} must be {kind.expected}, got {shortened(repr(value))}")
         return kind.checked(name, value)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{path}: {error}") from error

@@ -30,7 +30,9 @@ class NamedPolicy(Settings, ABC):
 
     def __init_subclass__(cls, *, name: str = "", rule: str = "", source: str = "") -> None:
         super().__init_subclass__()
-        if not name:  # a base of others
+        if not name and (rule or source):
+            raise TypeError(f"{cls.__name__} must be given a name, too; a base of other policies has none of the three")
+        if not name:
             return
         known = policies_by_name.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):

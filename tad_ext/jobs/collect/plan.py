@@ -77,7 +77,11 @@ class CollectionPlan:
         )
 
         # 3. The prompts, and last of all the folder.
-        samples = _samples(task, tokenizer, problems, model_config.max_position_embeddings - decoding.gen_length)
+        longest = model_config.max_position_embeddings - decoding.gen_length
+        if longest < 1:
+            most = model_config.max_position_embeddings
+            raise ValueError(f"gen_length is {decoding.gen_length}; expected less than the model's {most} positions")
+        samples = _samples(task, tokenizer, problems, longest)
         output = output_folder(config.output)
         return cls(config, task, tokenizer, samples, decoding, metadata, output, device, rank, world_size)
 

@@ -117,11 +117,16 @@ def _settings(session: Session) -> Record:
     template = session.tokenizer.chat_template if config.chat else None
     return settings | {
         "model_identity": model_identity(config.model),
-        "adapter_fingerprint": None if weights is None else _hash(weights.read_bytes()),
+        "adapter_fingerprint": None if weights is None else _file_hash(weights),
         "tokenizer": tokenizer_hash(session.tokenizer),
         "eos_token_ids": list(session.tokens.end),
         "chat_template": None if template is None else _hash(str(template).encode()),
     }
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _hash(content: bytes) -> str:
