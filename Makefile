@@ -59,8 +59,8 @@ races like-a-gpu:
 test-planted-bugs: $(VENV)/test-tools
 	$(NINJA) $(UNCHANGED) $@ $(KERNELS) 'tools/planted_bugs.*' -- $(BIN)/python tools/planted_bugs.py
 
-test-nvcc:
-	$(PYTHON) tools/cuda_resources.py $(NVCC_CHECK)
+test-nvcc: $(VENV)/test-tools
+	$(BIN)/python tools/cuda_resources.py $(NVCC_CHECK)
 
 test-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest --numprocesses 2
@@ -118,7 +118,8 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja \
+		"nvidia-cuda-nvdisasm; sys_platform == 'linux'"
 	touch $@
 
 $(VENV)/bench-tools: $(VENV)/installed

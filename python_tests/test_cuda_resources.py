@@ -62,6 +62,9 @@ VERSION = "13.0.88"
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cuda_resources, "ROOT", tmp_path)
     monkeypatch.setattr(cuda_resources, "TABLE", tmp_path / "resources.txt")
+    monkeypatch.setattr(cuda_resources, "CODE", tmp_path / "machine_code.txt")
+    monkeypatch.setattr(cuda_resources, "find_nvdisasm", lambda toolkit: tmp_path)
+    monkeypatch.setattr(cuda_resources, "read_machine_code", lambda *_: ["code  2  rows", "plan  3  rows"])
     return tmp_path / "resources.txt"
 
 
@@ -180,6 +183,16 @@ def test_what_is_the_same_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(sys, "argv", ["cuda_resources.py", *arguments])
         assert (main(), len(compiled)) == (status, times), arguments
     monkeypatch.setattr(sys, "argv", ["cuda_resources.py"])
-    table.write_text(table.read_text().replace(cuda_resources.digest(*cuda_resources.SOURCES), "0" * 16))
-    assert (main(), len(compiled)) == (0, 4), "other sources, the same kernels"
+    code = table.with_name("machine_code.txt")
+    code.write_text(code.read_text().replace("plan  3", "plan  2").replace(f"nvcc {VERSION}", "nvcc 13.1.5"))
+    assert (main(), len(compiled)) == (0, 4), "the machine code of another nvcc"
+    code.write_text(code.read_text().replace("13.1.5", VERSION))
     assert (main(), len(compiled)) == (0, 4)
+    code.write_text(code.read_text().replace(cuda_resources.digest(*cuda_resources.SOURCES), "0" * 16))
+    assert (main(), len(compiled)) == (1, 5), "other machine code"
+    code.unlink()
+    monkeypatch.setattr(cuda_resources, "find_nvdisasm", lambda toolkit: None)
+    assert (main(), len(compiled)) == (0, 5), "without nvdisasm"
+    table.write_text(table.read_text().replace(cuda_resources.digest(*cuda_resources.SOURCES), "0" * 16))
+    assert (main(), len(compiled)) == (0, 6), "other sources, the same kernels"
+    assert (main(), len(compiled)) == (0, 6)

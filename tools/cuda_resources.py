@@ -1,11 +1,13 @@
-"""Compiles every CUDA kernel, warnings as errors, and compares what each one uses with csrc/cuda/resources.txt.
+"""Compiles every CUDA kernel, warnings as errors, and compares what each one uses with csrc/cuda/resources.txt, and its
+machine code with csrc/cuda/machine_code.txt (machine_code.py).
 
 A kernel that spills registers, or suddenly takes twice as many, still computes the right numbers; only its speed is
 gone, and no test on a machine without a GPU would notice. So is that of one whose 16-byte stores the compiler has taken
 apart, which cost half the bandwidth on an H200 once. ptxas and PTX say so at compile time, so this does notice. Dynamic
-shared memory is chosen at launch and is not in the table.
+shared memory is chosen at launch and is not in the table; it is in that of the machine code. GPUs after Hopper run PTX:
+it must assemble for them.
 
-The table names the sources it is of. Where these and nvcc are the same, nothing is compiled again; --again does.
+The tables name the sources they are of. Where these and nvcc are the same, nothing is compiled again; --again does.
 """
 
 import argparse
@@ -20,14 +22,30 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from cuda_toolkit import CHECKED_ARCHITECTURES, NVCC_FLAGS, WARNINGS_AS_ERRORS, Toolkit, find_toolkit
+import machine_code
+from cuda_toolkit import (
+    CHECKED_ARCHITECTURES,
+    LATER_ARCHITECTURES,
+    NVCC_FLAGS,
+    WARNINGS_AS_ERRORS,
+    Toolkit,
+    demangle,
+    find_nvdisasm,
+    find_toolkit,
+    short_name,
+)
+from sass import Code, read_kernels
 from unchanged import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "csrc" / "cuda" / "resources.txt"
+CODE = TABLE.with_name("machine_code.txt")
 OBJECTS = ROOT / "build" / "cuda"
 ACCEPT = "python tools/cuda_resources.py --write"
-SOURCES = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/common/*.h", "tools/cuda_toolkit.py")
+SOURCES = (
+    *("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/common/*.h"),
+    *("tools/cuda_toolkit.py", "tools/machine_code.py", "tools/sass.py"),
+)
 
 TITLE = f"""\
 # What each CUDA kernel uses, as ptxas reports it: registers per thread; bytes of stack and of register spills per
@@ -65,17 +83,6 @@ COLUMNS = "{:8}" + "".join(f"{{:>{len(name) + 1}}}" for name in NUMBERS) + "  {}
 HEADING = COLUMNS.format("arch", *NUMBERS, "kernel")
 
 
-def demangle(report: str) -> str:
-    """The report with readable names, without parameters (c++filt comes with every host compiler nvcc accepts)."""
-    return subprocess.run(["c++filt", "-p"], input=report, capture_output=True, text=True, check=True).stdout
-
-
-def short_name(demangled: str) -> str:
-    """`tad::(anonymous namespace)::f<__nv_bfloat16, 4>` -> `f<bf16, 4>`: what tells instances apart."""
-    name = re.sub(r"(\w+|\(anonymous namespace\))::", "", demangled)
-    return name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
-
-
 def parse(report: str, file: str, architecture: str) -> list[Usage]:
     """The kernels in a demangled report of `ptxas -v` about one source file."""
     entries = set(re.findall(r"Compiling entry function '(.+)' for", report))
@@ -102,18 +109,28 @@ def parse(report: str, file: str, architecture: str) -> list[Usage]:
 def render(usages: Iterable[Usage], version: str) -> str:
     """The table as text. The names come last, so that a new one does not move the columns of the others."""
     lines = [usage.line() for usage in sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))]
-    return "\n".join([f"{TITLE}{SOURCES_ARE}{digest(*SOURCES)}", f"nvcc {version}", HEADING, *lines]) + "\n"
+    return as_table(TITLE, version, [HEADING, *lines])
+
+
+def as_table(title: str, version: str, rows: list[str]) -> str:
+    """The text of a table of the sources as they are, compiled by this version of nvcc."""
+    return title + "\n".join([f"{SOURCES_ARE}{digest(*SOURCES)}", f"nvcc {version}", *rows]) + "\n"
+
+
+def is_of_now(table: Path, version: str) -> bool:
+    """Whether a table is of the sources as they are, and of this version of nvcc."""
+    return table.exists() and as_table("", version, []) in table.read_text()
 
 
 def compare(committed: str, measured: str) -> tuple[list[str], bool]:
     """The lines in which two tables differ, as a diff, and whether that is an error.
 
-    With another nvcc than the table's, other numbers are to be expected, and only other kernels are an error.
+    With another nvcc than the table's, other numbers are to be expected, and only other names are an error.
     """
     old, new = _rows(committed), _rows(measured)
     diff = [line for line in difflib.ndiff(old[1:], new[1:]) if line[0] in "-+"]  # - committed, + measured
     same_nvcc = old[:1] == new[:1]
-    return diff, bool(diff) and (same_nvcc or _kernels(old) != _kernels(new))
+    return diff, bool(diff) and (same_nvcc or _names(old) != _names(new))
 
 
 def _rows(table: str) -> list[str]:
@@ -121,9 +138,9 @@ def _rows(table: str) -> list[str]:
     return [line for line in table.splitlines() if not line.startswith("#")]
 
 
-def _kernels(table: list[str]) -> set[tuple[str, str]]:
-    fields = [line.split(None, len(NUMBERS) + 1) for line in table[2:]]
-    return {(field[0], field[-1]) for field in fields}
+def _names(table: list[str]) -> set[tuple[str, str]]:
+    """Of the table's lines: each begins with a word and ends with a name."""
+    return {(line.split(None, 1)[0], line.rpartition("  ")[2]) for line in table[2:]}
 
 
 def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[Usage]:
@@ -139,7 +156,19 @@ def compile_kernels(toolkit: Toolkit, source: Path, architecture: str) -> list[U
     if result.returncode != 0:
         messages = "\n".join(line for line in report.splitlines() if not line.startswith("ptxas info"))
         raise ValueError(f"{source.name} does not compile for {architecture}:\n{messages}")
-    return with_accesses(parse(report, source.name, architecture), (folder / f"{source.stem}.ptx").read_text())
+    ptx = folder / f"{source.stem}.ptx"
+    if architecture == CHECKED_ARCHITECTURES[-1]:
+        assemble(toolkit, ptx)
+    return with_accesses(parse(report, source.name, architecture), ptx.read_text())
+
+
+def assemble(toolkit: Toolkit, ptx: Path) -> None:
+    """Makes machine code for later GPUs from PTX, as their driver does. A ValueError holds the assembler's messages."""
+    for later in LATER_ARCHITECTURES:
+        command = [toolkit.home / "bin" / "ptxas", "-O1", f"-arch={later}", ptx, "-o", ptx.with_suffix(f".{later}")]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise ValueError(f"{ptx.name} does not assemble for {later}:\n{result.stdout}{result.stderr}")
 
 
 def with_accesses(usages: list[Usage], ptx: str) -> list[Usage]:
@@ -180,25 +209,41 @@ def compile_all(toolkit: Toolkit, sources: list[Path]) -> list[Usage]:
     return usages
 
 
+def read_machine_code(nvdisasm: Path, sources: list[Path], usages: list[Usage]) -> list[str]:
+    """The rows of the machine code's table. ValueError if a kernel does not do what the table is about."""
+    architecture = CHECKED_ARCHITECTURES[-1]
+    kernels: dict[str, Code] = {}
+    cubins = [OBJECTS / f"{source.stem}.{architecture}" / f"{source.stem}.cubin" for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda cubin: read_kernels(nvdisasm, cubin), cubins):
+            kernels |= found
+    of_it = [usage for usage in usages if usage.architecture == architecture]
+    return machine_code.table(kernels, {usage.kernel: (usage.registers or 0, usage.shared) for usage in of_it})
+
+
 def check(usages: list[Usage], version: str, *, write: bool) -> str | None:
     """Compares with the committed table, or writes it. Returns what is wrong, None if nothing is."""
-    measured = render(usages, version)
-    print(*_rows(measured), sep="\n", flush=True)
     if spilling := [usage.line() for usage in usages if usage.spill_stores or usage.spill_loads]:
         return "\n".join(["these kernels spill registers, which no table may hold:", HEADING, *spilling])
+    return check_table(TABLE, render(usages, version), write=write)
+
+
+def check_table(table: Path, measured: str, *, write: bool) -> str | None:
+    """Compares a committed table with what it should be, or writes it. Returns what is wrong, None if nothing is."""
+    print(*_rows(measured), sep="\n", flush=True)
     if write:
-        TABLE.write_text(measured)
+        table.write_text(measured)
         return None
-    committed = TABLE.read_text() if TABLE.exists() else ""
-    diff, wrong = compare(committed, measured)
+    diff, wrong = compare(table.read_text() if table.exists() else "", measured)
+    headings = [row for row in _rows(measured) if row.endswith(("  kernel", "  work"))]
     if wrong:
-        report = "\n".join([HEADING, *diff])
-        title = f"{TABLE.relative_to(ROOT)} (-) differs from what was compiled (+)"
+        report = "\n".join([*headings, *diff])
+        title = f"{table.relative_to(ROOT)} (-) differs from what was compiled (+)"
         return f"{title}:\n{report}\nIf this is meant, accept it with `{ACCEPT}`."
     if not diff:
-        TABLE.write_text(measured)  # of these sources now
+        table.write_text(measured)  # of these sources now
     else:
-        print("\n".join(["warning: the table was made with another nvcc (-), this one differs (+):", HEADING, *diff]))
+        print("\n".join(["warning: the table was made with another nvcc (-), this one differs (+):", *headings, *diff]))
     return None
 
 
@@ -214,18 +259,30 @@ def main() -> int:
     if toolkit is None:
         print("CUDA kernels NOT compiled and their resources NOT checked: no nvcc on the PATH or in CUDA_HOME")
         return 1 if arguments.require or arguments.write else 0
-    known = TABLE.read_text().splitlines() if TABLE.exists() else []
-    if {f"{SOURCES_ARE}{digest(*SOURCES)}", f"nvcc {toolkit.version}"} <= {*known} and not arguments.again:
-        print(f"the CUDA kernels and nvcc {toolkit.version} are those of {TABLE.relative_to(ROOT)}: nothing to compile")
+    nvdisasm = find_nvdisasm(toolkit)
+    if nvdisasm is None:
+        print("machine code NOT checked: no nvdisasm (PyPI has it: nvidia-cuda-nvdisasm)")
+        if arguments.require or arguments.write:
+            return 1
+    tables = [TABLE, CODE] if nvdisasm else [TABLE]
+    if all(is_of_now(table, toolkit.version) for table in tables) and not arguments.again:
+        names = " and ".join(str(table.relative_to(ROOT)) for table in tables)
+        print(f"the CUDA kernels and nvcc {toolkit.version} are those of {names}: nothing to compile")
         return 0
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    wrong = []
     try:
-        wrong = check(compile_all(toolkit, sources), toolkit.version, write=arguments.write)
+        usages = compile_all(toolkit, sources)
+        wrong.append(check(usages, toolkit.version, write=arguments.write))
+        if nvdisasm:
+            rows = read_machine_code(nvdisasm, sources, usages)
+            wrong.append(check_table(CODE, as_table(machine_code.TITLE, toolkit.version, rows), write=arguments.write))
     except ValueError as error:
-        wrong = str(error)
-    if wrong:
-        print(f"error: {wrong}", file=sys.stderr)
-    return 1 if wrong else 0
+        wrong.append(str(error))
+    errors = [f"error: {one}" for one in wrong if one]
+    if errors:
+        print(*errors, sep="\n\n", file=sys.stderr)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

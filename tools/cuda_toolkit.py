@@ -1,5 +1,8 @@
-"""nvcc as the build (setup.py) and the resource check (cuda_resources.py) use it: where it is, how it is called."""
+"""nvcc as the build (setup.py) and the resource check (cuda_resources.py) use it: where it is, how it is called, and
+what its names mean.
+"""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -11,7 +14,8 @@ from pathlib import Path
 # What a wheel holds unless TORCH_CUDA_ARCH_LIST says otherwise: machine code for A100-class (sm_80, which sm_86 and
 # sm_89 run too) and Hopper GPUs, and PTX of 9.0, which knows clusters, for every GPU after them.
 TORCH_CUDA_ARCH_LIST = "8.0 9.0+PTX"
-CHECKED_ARCHITECTURES = ("sm_80", "sm_90a")
+CHECKED_ARCHITECTURES = ("sm_80", "sm_90")
+LATER_ARCHITECTURES = ("sm_100", "sm_120")  # for which PTX of the last one must assemble
 
 # The first five are what torch.utils.cpp_extension gives to every extension's CUDA files. They stand here as well, so
 # that the check compiles what the build compiles.
@@ -67,6 +71,26 @@ def find_toolkit() -> Toolkit | None:
     version = re.search(r"V(\d+\.\d+\.\d+)", _output(nvcc, "--version"))
     home = Path(top[1]) if top else nvcc.parent.parent
     return Toolkit(nvcc, home.resolve(), version[1] if version else "unknown")
+
+
+def find_nvdisasm(toolkit: Toolkit) -> Path | None:
+    """The toolkit's, that of the PATH, or that of the package nvidia-cuda-nvdisasm."""
+    packages = importlib.util.find_spec("nvidia")
+    folders = (packages.submodule_search_locations if packages else None) or []
+    candidates = [toolkit.home / "bin" / "nvdisasm", Path(shutil.which("nvdisasm") or "")]
+    candidates += [path for folder in folders for path in Path(folder).glob("*/bin/nvdisasm")]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def demangle(report: str) -> str:
+    """The report with readable names, without parameters (c++filt comes with every host compiler nvcc accepts)."""
+    return subprocess.run(["c++filt", "-p"], input=report, capture_output=True, text=True, check=True).stdout
+
+
+def short_name(demangled: str) -> str:
+    """`tad::(anonymous namespace)::f<__nv_bfloat16, 4>` -> `f<bf16, 4>`: what tells instances apart."""
+    name = re.sub(r"(\w+|\(anonymous namespace\))::", "", demangled)
+    return name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
 
 
 def _output(nvcc: Path, *arguments: str) -> str:

@@ -1,0 +1,186 @@
+"""What the machine code of the CUDA kernels says of their speed: csrc/cuda/machine_code.txt, for cuda_resources.py.
+
+With what SASS has for each logit of a row, the registers and shared memory of a kernel, and `plan_rows` of
+csrc/cuda/resident.cuh: how many blocks run on a multiprocessor, and how long an H200 takes for a call at least.
+"""
+
+import math
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from sass import ROW_ACCESS, Code
+
+CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
+VOCABULARIES = (126_464, 151_936, 152_064, 157_184)
+ROWS = (64, 512, 2_048)
+ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
+LLADA_IDS = 115  # without a token
+
+WARP, WARPS, SLICE = 32, 8, 8_192  # threads of a warp, warps of a block, columns of a block of the statistics
+# An H200: multiprocessors, cycles per us, bytes that a copy moves per us.
+MULTIPROCESSORS, CYCLES, COPY = 132, 1_900, 4.3e6
+# A multiprocessor: schedulers, each of which issues one instruction per cycle and has so many times 8 registers for a
+# warp; exponentials per cycle; threads; bytes of shared memory, and what the system takes of them for each block.
+SCHEDULERS, REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 4, 64, 16, 2_048, 228 << 10, 1 << 10
+
+TITLE = f"""\
+# What the machine code of the CUDA kernels for sm_90 says of their speed. Checked in CI, written with resources.txt.
+# code: instructions of a kernel, and how many are MEMBARs, which wait until other multiprocessors see what was written.
+# loop: what a thread executes for each logit in each visit of a row of whole groups, where no maximum is new:
+# instructions, and of these MUFU.EX2. Statistics: of the first warp, but for the loops in which few threads look for
+# the largest logits and sum beside them; and what it adds to look at {LLADA_IDS} ids without a token.
+# plan: rows that are kept (2: the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
+# multiprocessor has registers for, and shared memory for. Then the least us that an H200 takes for so many rows: for
+# their bytes, to issue their instructions (statistics: those for ids among them), for their exponentials.
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel, or one function in it, does with a row. Each visit is a loop, but where nothing is `kept`: so
+    many accesses of 16 bytes that load columns, and that store the same columns.
+    """
+
+    name: str
+    kernel: str
+    visits: tuple[tuple[int, int], ...]
+    kept: int  # rows that stay in shared memory
+    moved: int  # rows that come from memory or go there
+    function: str = ""
+    ids: str = ""  # the function in whose loop a warp looks at ids without a token
+
+
+LOSS = "tad_loss.cu: tad_loss_kernel<{}, true>"
+FORWARD = "log_softmax.cu: log_softmax_kernel<{}, true>"
+GRADIENT = "log_softmax.cu: log_softmax_gradient_kernel<{}, true>"
+STATISTICS = "token_statistics.cu: slice_statistics_kernel<{}, false>"
+WORKS = (
+    Work("cross-entropy", LOSS, ((1, 0), (1, 1)), kept=1, moved=2, function="near"),
+    Work("cross-entropy", LOSS, ((1, 0), (1, 1)), kept=2, moved=2, function="near"),
+    Work("KL", LOSS, ((2, 0), (2, 1)), kept=2, moved=3, function="distant"),
+    Work("log-softmax", FORWARD, ((1, 0), (1, 1)), kept=1, moved=2),
+    Work("log-softmax's gradient", GRADIENT, ((1, 0), (2, 1)), kept=1, moved=3),
+    Work("statistics", STATISTICS, ((2, 0),), kept=0, moved=1, ids="any_suppressed"),
+)
+
+
+class Cost(NamedTuple):
+    """What a thread executes for a logit, exponentials among its instructions."""
+
+    instructions: float
+    exponentials: float
+
+
+def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
+    """Of a work's visits, by their names. ValueError where the code has no such visit."""
+    found = {}
+    loops = code.loops_of(_lines(work.kernel, work.function)) if work.kept else [0]
+    ways = [code.way(first, code.loops[first] if work.kept else code.own(first)) for first in loops]
+    for number, (loads, stores) in enumerate(work.visits, 1):
+        fitting = []
+        for way in ways:
+            accesses = [one for one in way if ROW_ACCESS.match(one) and (work.kept or not one.startswith("LDS"))]
+            storing = sum(one.startswith("STG") for one in accesses)
+            if accesses and storing * (loads + stores) == len(accesses) * stores:
+                logits = len(accesses) / (loads + stores) * 16 / element_bytes
+                fitting.append(Cost(len(way) / logits, way.count("MUFU.EX2") / logits))
+        if not fitting:
+            of = f"{work.name}, elements of {element_bytes} bytes"
+            raise ValueError(f"{work.kernel} makes no visit {number} of {of}, in accesses of 16 bytes alone")
+        found[f"{work.name}, visit {number}"] = max(fitting)
+    if work.ids:
+        looking = [code.own(first) for first in code.loops_of(_lines(work.kernel, work.ids), of_rows=False)]
+        looks = [sum(code.operation(at).startswith("LDG") for at in loop) for loop in looking]  # of each lane
+        slowest = max(len(loop) / count for loop, count in zip(looking, looks) if count)
+        found[f"{work.name}, {LLADA_IDS} ids"] = Cost(slowest * math.ceil(LLADA_IDS / WARP) * WARP * WARPS / SLICE, 0)
+    return found
+
+
+def _lines(kernel: str, function: str) -> set[tuple[str, int]]:
+    """The source lines of a function that stands in a kernel's file; of "" none."""
+    if not function:
+        return set()
+    file = kernel.partition(":")[0]
+    source = (CUDA / file).read_text().splitlines()
+    first = [f" {function}(" in line for line in source].index(True)
+    indentation = len(source[first]) - len(source[first].lstrip())
+    return {(file, i + 1) for i in range(first, source.index(" " * indentation + "}", first))}
+
+
+def blocks_at_once(registers: int, shared_bytes: int) -> tuple[int, int]:
+    """Blocks that a multiprocessor has registers for, and that it has shared memory for."""
+    most = THREADS // (WARP * WARPS)
+    by_registers = REGISTERS // math.ceil(registers / 8) * SCHEDULERS // WARPS
+    return min(most, by_registers), min(most, SHARED // (shared_bytes + OF_SYSTEM))
+
+
+def plan_rows(sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+    """What the function of this name plans on an H200 for (columns, bytes of a column): blocks, bytes each keeps."""
+    sizes = list(dict.fromkeys(sizes))
+    source = """
+        #include <cstdio>
+        #include "resident.cuh"
+        int main() {
+          for (int columns, bytes; std::scanf("%d %d", &columns, &bytes) == 2;) {
+            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 8}, columns, bytes);
+            std::printf("%d %zu\\n", plan.cluster_blocks, plan.shared_bytes);
+          }
+        }"""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "plan_rows"
+        compiler = ["c++", "-std=c++20", f"-I{CUDA}", "-x", "c++", "-", "-o", str(program)]
+        subprocess.run(compiler, input=source, text=True, check=True)
+        text = "".join(f"{columns} {size}\n" for columns, size in sizes)
+        answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(sizes, zip(map(int, answers[::2]), map(int, answers[1::2]))))
+
+
+def least_us(rows: int, columns: int, blocks: int, row_bytes: int, cost: Cost) -> list[float]:
+    """The least time that an H200 takes for so many rows, each of which so many blocks share: for their bytes, and, on
+    the multiprocessor that has most to do, for issuing instructions and for exponentials.
+    """
+    logits = math.ceil(rows * blocks / MULTIPROCESSORS) * columns / blocks
+    issue = logits / WARP * cost.instructions / (SCHEDULERS * CYCLES)
+    return [rows * row_bytes / COPY, issue, logits * cost.exponentials / (EXPONENTIALS * CYCLES)]
+
+
+def table(kernels: Mapping[str, Code], used: Mapping[str, tuple[int, int]]) -> list[str]:
+    """The rows of machine_code.txt from the kernels' code, and the registers and bytes of static shared memory of each.
+    ValueError if a kernel does not do its work as WORKS says.
+    """
+    rows = [f"{'code':6}{'instructions':>12}{'MEMBARs':>9}  kernel"]
+    for kernel, code in sorted(kernels.items()):
+        fences = sum("MEMBAR" in instruction for instruction in code.instructions)
+        rows.append(f"{'code':6}{len(code.instructions):12,}{fences:9}  {kernel}")
+
+    whole: dict[tuple[Work, str], Cost] = {}
+    rows.append(f"{'loop':6}{'element':8}{'instructions':>13}{'MUFU.EX2':>9}  work")
+    for work, (element, size) in product(WORKS, ELEMENT_BYTES.items()):
+        visits = costs(work, kernels[work.kernel.format(element)], size)
+        whole[work, element] = Cost(*map(sum, zip(*visits.values())))
+        for name, cost in visits.items():
+            row = f"{'loop':6}{element:8}{cost.instructions:13.2f}{cost.exponentials:9.2f}  {name}"
+            rows += [row] if row not in rows else []
+
+    heading = "".join(f"{f'us of {count:,}':>24}" for count in ROWS)
+    rows.append(f"{'plan':6}{'element':8}{'columns':>8}{'kept':>5}{'blocks':>7}{'KiB':>7}{'at once':>9}{heading}  work")
+    cases = [(columns, *each, work) for columns, each, work in product(VOCABULARIES, ELEMENT_BYTES.items(), WORKS)]
+    plans = plan_rows((columns, work.kept * size) for columns, _, size, work in cases if work.kept)
+    for columns, element, size, work in cases:
+        blocks, kept = plans[columns, work.kept * size] if work.kept else (math.ceil(columns / SLICE), 0)
+        if work.kept and not kept:
+            raise ValueError(f"{work.name}: {work.kept} x {columns} {element} do not stay in shared memory")
+        registers, static = used[work.kernel.format(element)]
+        at_once = "{}, {}".format(*blocks_at_once(registers, kept + static))
+        row = f"{'plan':6}{element:8}{columns:8,}{work.kept:5}{blocks:7}{kept / 1024:7.1f}{at_once:>9}"
+        for count in ROWS:
+            row += "{:10.1f}{:7.1f}{:7.1f}".format(
+                *least_us(count, columns, blocks, work.moved * size * columns, whole[work, element])
+            )
+        rows.append(f"{row}  {work.name}")
+    return rows
