@@ -42,7 +42,8 @@ def student_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> lis
 def teacher_prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, reference: str, form: str) -> list[int]:
     """Token ids of the student's question together with the reference, in one of `TEACHER_PROMPTS`.
 
-    Raises ValueError for another form, for an empty reference, without which the teacher would be another student; and as `chat_ids`.
+    Raises ValueError for another form, and for an empty reference, without which the teacher would be another student;
+    and as `chat_ids`.
     """
     if not reference.strip():
         raise ValueError(f"reference of the question {question[:80]!r} is empty; expected what the teacher is to see")
