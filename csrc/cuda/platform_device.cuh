@@ -188,7 +188,8 @@ inline Device device_of(int number) {
   cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, number);
   cudaDeviceGetAttribute(&device.shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
   cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, number);
-  if (const char* fewer = std::getenv("TAD_CUDA_SHARED_BYTES"))  // for tests: then few columns need clusters
+  const char* fewer = std::getenv("TAD_CUDA_SHARED_BYTES");  // for tests: then few columns need clusters
+  if (fewer && std::atoi(fewer) > 0)
     device.shared_bytes_per_block = std::min(device.shared_bytes_per_block, std::atoi(fewer));
   // A newer device may run code that was compiled for an older one, and does not know clusters. A share of a device
   // (MPS, MIG) may have no room for a large one. No kernel's blocks take more room than these, a multiprocessor each.

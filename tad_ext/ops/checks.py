@@ -59,7 +59,8 @@ class Call:
         """An argument is as expected."""
         if not holds:
             value = getattr(self, name)
-            found = f"has shape {list(value.shape)}" if isinstance(value, Tensor) and value.dim() else f"is {value!r}"
+            is_number = not isinstance(value, Tensor) or (value.dim() == 0 and name not in _LOGITS)
+            found = f"is {value!r}" if is_number else f"has shape {list(value.shape)}"
             raise error(f"{name} {found}, expected {expected}")
 
     def check_devices(self) -> None:

@@ -28,7 +28,8 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
     continued: only prompts that are not answered yet are decoded, with the random streams they would have had.
 
     Returns one dict per prompt: index, prompt, response, tokens (revealed ones, up to and including the first
-        end-of-sequence token or stop string), forwards. None for a chat.
+        end-of-sequence token or stop string), forwards. None for a chat. Without an output folder the finished ones are
+        printed, whatever ends the command.
 
     Raises ValueError, TypeError for a wrong setting and for a folder of other prompts or settings, before the model is
         loaded; FileNotFoundError for no such prompts file; KeyboardInterrupt that says what is finished.
