@@ -84,8 +84,35 @@ def make_trajectories() -> Callable[..., list[Trajectory]]:
 
 
 @pytest.fixture
+def make_metadata() -> Callable[[str], TrajectoryMetadata]:
+    """What trajectory files say of themselves, of a tokenizer of this hash."""
+
+    def make(tokenizer: str) -> TrajectoryMetadata:
+        return TrajectoryMetadata(
+            model="model",
+            model_revision="",
+            tokenizer_hash=tokenizer,
+            task="made-up",
+            split="train",
+            mask_token_id=MASK,
+            gen_length=8,
+            block_length=8,
+            policy="topk:1",
+            temperature=0.0,
+            seed=0,
+            stop_at_eos=False,
+            dtype="float32",
+        )
+
+    return make
+
+
+@pytest.fixture
 def job(
-    tmp_path: Path, make_model: Callable[..., Any], make_trajectories: Callable[..., Any]
+    tmp_path: Path,
+    make_model: Callable[..., Any],
+    make_trajectories: Callable[..., Any],
+    make_metadata: Callable[[str], TrajectoryMetadata],
 ) -> Callable[..., DistillConfig]:
     """Settings of a job whose model and trajectories (32 states) are on disk."""
     tokenizer = PreTrainedTokenizerFast(
@@ -95,21 +122,7 @@ def job(
     )
     make_model().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    metadata = TrajectoryMetadata(
-        model="model",
-        model_revision="",
-        tokenizer_hash=tokenizer_hash(tokenizer),
-        task="made-up",
-        split="train",
-        mask_token_id=MASK,
-        gen_length=8,
-        block_length=8,
-        policy="topk:1",
-        temperature=0.0,
-        seed=0,
-        stop_at_eos=False,
-        dtype="float32",
-    )
+    metadata = make_metadata(tokenizer_hash(tokenizer))
 
     def make(recorded: Any = None, **changes: Any) -> DistillConfig:
         folder = tmp_path / "trajectories"

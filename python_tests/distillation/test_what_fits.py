@@ -1,5 +1,6 @@
 """Trajectories that do not fit a model are refused, and the order of their states is the same everywhere."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,6 @@ from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.distillation.trainer import shuffled
 from tad_ext.jobs.distill.run import check_fits
 from tad_ext.models.tokenizers import tokenizer_hash
-
-MASK = 99
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
@@ -35,7 +34,7 @@ class CharacterTokenizer:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mask_token_id": 98}, "mask_token_id 99, the model's is 98"),
+        ({"mask_token_id": 98}, "mask_token_id 23, the model's is 98"),
         (
             {"max_position_embeddings": 9},
             "teacher_prompt_ids and response_ids need 10 positions together, the model has 9",
@@ -45,24 +44,14 @@ class CharacterTokenizer:
         ({}, None),
     ],
 )
-def test_trajectories_that_do_not_fit_the_model_are_refused(change: dict[str, Any], message: str | None) -> None:
+def test_trajectories_that_do_not_fit_the_model_are_refused(
+    make_metadata: Callable[[str], TrajectoryMetadata], change: dict[str, Any], message: str | None
+) -> None:
     tokenizer = CharacterTokenizer()
-    metadata = TrajectoryMetadata(
-        model="m",
-        model_revision="r",
-        tokenizer_hash=change.pop("tokenizer_hash", tokenizer_hash(tokenizer)),
-        task="t",
-        split="train",
-        mask_token_id=MASK,
-        gen_length=5,
-        block_length=5,
-        policy="topk:1",
-        temperature=0.0,
-        seed=0,
-        stop_at_eos=False,
-        dtype="float32",
+    metadata = make_metadata(change.pop("tokenizer_hash", tokenizer_hash(tokenizer)))
+    config = SimpleNamespace(
+        **{"mask_token_id": metadata.mask_token_id, "max_position_embeddings": 10, "vocab_size": 100, **change}
     )
-    config = SimpleNamespace(**{"mask_token_id": MASK, "max_position_embeddings": 10, "vocab_size": 100, **change})
     made = [
         Trajectory(
             id="p",
