@@ -39,9 +39,10 @@ def operators() -> dict[str, Any]:
         ],
         "log-softmax, float32": [{"path": "tad_ext", "error": "RuntimeError: lost"}],
     }
+    peers = {"Liger-Kernel": "0.8.5", "QuACK": None}
     return {
         "operators": {"status": "ok", "seconds": 60.0, "result": {"results": first}},
-        "compiled": {"status": "ok", "seconds": 90.0, "result": {"results": later}},
+        "compiled": {"status": "ok", "seconds": 90.0, "result": {"results": later, "peers": peers}},
     }
 
 
@@ -89,6 +90,7 @@ def test_an_h200_in_short_and_as_a_page():
     assert "**NVIDIA H200**: driver 580, torch 2.11.0, revision aaaaaaaaaa. A copy moves 4,000 GB/s" in text
     assert "Installed in 3 s. The operators' first GPU tests: 121 passed, 0 failed, 3 skipped in 27 s." in text
     assert "All GPU tests: 1,800 passed, 2 failed, 3 skipped in 144 s." in text
+    assert "Beside Liger-Kernel 0.8.5. Without QuACK." in text
     loss = "125.0 us | 100.0 us | 2,000 | 50% | 1.0 MiB | eager 1.0 ms (**8.0x**), torch.compile failed |"
     assert f"| {LOSS} | {loss}" in text
     assert "| TAD loss, bfloat16, 64 rows |" not in text

@@ -21,7 +21,7 @@ from ..report.tables import case_table, copy_rate
 from ..results import Groups, Line, attempt, failed, failed_lines, write_json
 from ..stopwatch import Implementation, Stopwatch
 from .cases import GPU, OPERATORS, QUICK, Case, cases
-from .peers import LIGER, QUACK
+from .peers import LIGER, QUACK, versions
 
 _GIB = 2**30
 
@@ -43,7 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     groups: Groups = {}
     plans = launch_plans(options.device)
     print(*plans, sep="\n", end="\n\n", flush=True)
-    document: dict[str, Any] = {"backend": backend_info(), "launch_plans": plans, "results": groups}
+    document: dict[str, Any] = {
+        "backend": backend_info(),
+        "launch_plans": plans,
+        "peers": versions(),
+        "results": groups,
+    }
     for case in (*cases("copy", sizes), *chosen):
         torch.compiler.reset()  # each size is compiled for itself, and no limit on recompilations is met
         lines = groups.setdefault(case.title, [])

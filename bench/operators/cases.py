@@ -107,7 +107,7 @@ def _loss(sizes: Sizes) -> Iterator[Case]:
 
 def _linear_loss(sizes: Sizes) -> Iterator[Case]:
     title = "linear TAD loss, forward + backward, {dtype}, {rows} rows of {hidden_size} x " + _END
-    for near, distant in ((1, 1), (1, 0)):
+    for near, distant in ((1, 1), (1, 0), (0, 1)):
         for dtype in sizes.linear_dtypes:
             given = {"rows": sizes.linear_shape[0], "hidden_size": sizes.linear_shape[1], "dtype": dtype}
             yield _case(sizes, title, linear_tad_loss, near=near, distant=distant, **given)

@@ -76,6 +76,8 @@ def linear_tad_loss(
     }
     if distant == 0:
         paths |= peers.linear_cross_entropy(student, weight, labels)
+    if near == 0:
+        paths |= peers.linear_kl_divergence(student, teacher, weight)
     passes = _row_passes(rows, near_rows) * hidden_size
     return Workload(paths, (weight.numel() + passes) * dtype.itemsize, flops=2 * passes * vocabulary)
 

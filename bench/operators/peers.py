@@ -1,16 +1,16 @@
 """Others' fused kernels: PyTorch's own, and on a GPU, where they are installed, those of Liger-Kernel and QuACK.
 
-What is missing here is absent from the tables; what is there and fails is shown as failed, because a package is
-imported in the first run and not before. None has a kernel for the mixture of near and distant rows: they are compared
-where there is one kind only. Liger-Kernel's fused linear divergences need the teacher's probabilities or are
-Jensen-Shannon's, so they have no place here.
+A package that is not installed is named as that in the results (`versions`), and has no lines; what is there and fails
+is shown as failed, because a package is imported in the first run and not before. None has a kernel for the mixture of
+near and distant rows: they are compared where there is one kind only.
 """
 
 import importlib
-import importlib.util
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,8 +20,13 @@ from torch import Tensor
 from ..stopwatch import Implementation, training_step
 
 LIGER, QUACK = "Liger-Kernel", "QuACK"
-_PACKAGES = {LIGER: "liger_kernel", QUACK: "quack"}
+_PACKAGES = {LIGER: "liger-kernel", QUACK: "quack-kernels"}
 _LIGER_MODULES = "liger_kernel.transformers"
+
+
+def versions() -> dict[str, str | None]:
+    """Of the others' packages; None where one is not installed."""
+    return {name: _version(package) for name, package in _PACKAGES.items()}
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Implementation]:
@@ -61,11 +66,24 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> dict
     if _usable(LIGER, hidden):
         liger = _imported(_LIGER_MODULES, "LigerFusedLinearCrossEntropyLoss", reduction="mean")
         found[LIGER] = training_step(lambda hidden: liger(weight, hidden, labels), [hidden])
+        if _version("nvidia-cutlass-dsl"):  # what this one is written in
+            scaled = _imported("liger_kernel.ops", "LigerFusedLinearScaledCrossEntropyFunction.apply")
+            step = training_step(lambda hidden: scaled(hidden, weight, labels).mean(), [hidden])
+            found[f"{LIGER}, scaled cross-entropy"] = step
     if _usable(QUACK, hidden) and hidden.dtype == torch.bfloat16:  # the dtype that its own tests cover
         quack = _imported("quack.linear_cross_entropy", "chunked_linear_cross_entropy")
         # Not tuned: its tuner would take longer than the benchmark.
         found[QUACK] = training_step(quack, [hidden], weight, labels, reduction="mean", tuned=False)
     return found
+
+
+def linear_kl_divergence(hidden: Tensor, teacher: Tensor, weight: Tensor) -> dict[str, Implementation]:
+    """Mean KL(teacher || student) of the logits of `hidden` and `teacher`, which never exist as a whole."""
+    if not _usable(LIGER, hidden):
+        return {}
+    # Of its generalized Jensen-Shannon divergence the end at which that is the forward KL divergence.
+    divergence = _imported(_LIGER_MODULES, "LigerFusedLinearJSD", jsd_beta=0.0)
+    return {LIGER: training_step(lambda hidden: divergence(hidden, weight, teacher, weight, None), [hidden])}
 
 
 def softmaxes(like: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -74,7 +92,14 @@ def softmaxes(like: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def _usable(peer: str, tensor: Tensor) -> bool:
-    return tensor.is_cuda and importlib.util.find_spec(_PACKAGES[peer]) is not None
+    return tensor.is_cuda and _version(_PACKAGES[peer]) is not None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _imported(module: str, name: str, **options: Any) -> Callable[..., Tensor]:
@@ -82,7 +107,7 @@ def _imported(module: str, name: str, **options: Any) -> Callable[..., Tensor]:
 
     @cache
     def found() -> Callable[..., Tensor]:
-        function = getattr(importlib.import_module(module), name)
+        function = attrgetter(name)(importlib.import_module(module))
         return function(**options) if options else function
 
     return lambda *arguments, **given: found()(*arguments, **given)

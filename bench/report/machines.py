@@ -32,6 +32,7 @@ class Document:
         self.decoding = [group for result in results for group in result.get("decoding", [])]
         self.training = [result for result in results if result.get("training")]
         self.counters = [result for result in results if result.get("counters")]
+        self.peers = next((result["peers"] for result in results if "peers" in result), {})
 
         # Of a case that several steps have measured, the latest line of each path.
         latest: dict[str, dict[str, Line]] = {}
@@ -110,7 +111,15 @@ def _paragraph(document: Document, content: dict[str, Any]) -> str:
     installed = f"Installed in {install['seconds']:.0f} s." if install.get("status") == "ok" else "Not installed anew."
     tested = [f"{name}: {_counts(steps[step])}." for step, name in _TESTS.items() if steps.get(step, {}).get("result")]
     tests = " ".join(tested or ["GPU tests: not run."])
-    return f"**{document.name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}"
+    return f"**{document.name}**: {', '.join(versions)}.{quick}{copy} {installed} {tests}{_peers(document)}"
+
+
+def _peers(document: Document) -> str:
+    """Whose kernels stand beside ours, and whose are not installed."""
+    there = [f"{name} {version}" for name, version in document.peers.items() if version]
+    missing = [name for name, version in document.peers.items() if not version]
+    named = {"Beside": there, "Without": missing}
+    return "".join(f" {word} {' and '.join(names)}." for word, names in named.items() if names)
 
 
 def _counts(step: dict[str, Any]) -> str:

@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
       PowerSum<Real> part;
       const auto visit = [&](int first) {
         Group<Real> x[kBatch<Element>];
-        source.load(first, x);
-        accumulate(part, x, exponent);
+        const Real largest = source.load(first, x);
+        accumulate(part, x, largest, exponent);
       };
       visit_first<kBatch<Element>>(arrivals, range, visit, source);
       struct Normalizer {
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
       };
       const OfLanes<Real> of_warp{exponent};
       const auto normalizer = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
-        const RowSum<double> sums = whole.row_sum();
+        const RowSum<double> sums = whole.row_sum(exponent);
         const double reference = reference_of(sums.max), log_sum = sums.log_sum();
         const Real rounded = Real(reference + log_sum * a.temperature);
         return Normalizer{rounded, Real((reference - double(rounded)) / a.temperature + log_sum)};
@@ -108,18 +108,19 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
     };
     visit_first<kBatch<Element>>(arrivals, range, visit, upstream);
     const double total = cluster.template reduce<kRowThreads>(part, by_pairs(Plus()));
-    const Real b = Real(1 / a.temperature), reference = normalizers[2 * entry];
-    const Real scale = Real(total / a.temperature / std::exp(double(normalizers[2 * entry + 1])));
+    const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
+    const double rest = double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2;
+    const Real b = Real(1 / a.temperature), scale = Real(total / a.temperature / std::exp(rest));
     for_each_batch<kPairBatch<Element>>(range, [&](int first) {
       Group<Real> x[kPairBatch<Element>];
       logits.load(first, x);
+      exponent.of(x, at);
 #pragma unroll
       for (int k = 0; k < kPairBatch<Element>; ++k) {
         const int group = first + k * kRowThreads;
         if (group < range.groups) {
           Group<Real> g = upstream.template again<Real>(group);
-          for (int i = 0; i < kGroup; ++i)
-            g.value[i] = g.value[i] * b - exponent.exp(x[k].value[i] - reference) * scale;
+          for (int i = 0; i < kGroup; ++i) g.value[i] = g.value[i] * b - exp_base2(x[k].value[i]) * scale;
           target.store(g, group);
         }
       }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "../common/storage.h"
 #include "device.h"
 #include "kernels.h"
 
@@ -47,6 +48,17 @@ __device__ __forceinline__ float exp2_approximate(float y) {
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(y));
   return power;
+}
+
+/// Of two words with two elements each the larger ones; NaN does not count.
+template <class Element>
+__device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {
+  uint32_t larger;
+  if constexpr (std::is_same_v<Element, BFloat16>)
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
+  else
+    asm("max.f16x2 %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
+  return larger;
 }
 
 // ---- bulk copies: by the copy engine, from global into the block's shared memory (from sm_90 on) ------------------

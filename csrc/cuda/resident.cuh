@@ -131,9 +131,9 @@ struct Row {
     return of_group;
   }
 
-  /// The first visit: a batch. Groups behind the range are -inf.
+  /// The first visit: a batch, whose largest logit is returned. Groups behind the range are -inf.
   template <class Real, int kGroups>
-  __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
+  __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
     RawGroup<Element> of_group[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -149,6 +149,7 @@ struct Row {
       }
       x[g] = as_numbers<Real>(of_group[g]);
     }
+    return largest_of<Real>(of_group);
   }
 
   /// The second visit, by the same thread: a group.
@@ -166,12 +167,15 @@ struct OtherRow {
   int begin, columns, groups;
 
   template <class Real, int kGroups>
-  __device__ __forceinline__ void load(int first, Group<Real> (&x)[kGroups]) const {
+  __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
+    Real largest = Real(-INFINITY);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const int group = first + g * kRowThreads;
       x[g] = row.load<Real>(group < groups ? begin + group * kGroup : columns, columns);
+      largest = fmax(largest, largest_of(x[g]));
     }
+    return largest;
   }
   template <class Real>
   __device__ __forceinline__ Group<Real> again(int group) const {

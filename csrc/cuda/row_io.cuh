@@ -97,6 +97,34 @@ __device__ __forceinline__ Group<Real> as_numbers(const RawGroup<BFloat16>& raw)
   return group;
 }
 
+/// The largest of a group; NaN does not count.
+template <class Real>
+__device__ __forceinline__ Real largest_of(const Group<Real>& x) {
+  Real largest = Real(-INFINITY);
+  for (const Real value : x.value) largest = fmax(largest, value);
+  return largest;
+}
+
+/// The same of some groups as they are in memory: numbers of 16 bits in pairs.
+template <class Real, int kGroups, class Element>
+__device__ __forceinline__ Real largest_of(const RawGroup<Element> (&raw)[kGroups]) {
+  Real largest = Real(-INFINITY);
+  if constexpr (sizeof(Element) == 2) {
+    uint32_t pair = raw[0].word[0].x;
+#pragma unroll
+    for (const RawGroup<Element>& group : raw) {
+      for (const uint32_t other : {group.word[0].x, group.word[0].y, group.word[0].z, group.word[0].w})
+        pair = larger_pair<Element>(pair, other);
+    }
+    Element elements[2];
+    memcpy(elements, &pair, sizeof(pair));
+    for (const Element element : elements) largest = fmax(largest, from_storage<Real>(element));
+  } else {
+    for (const RawGroup<Element>& group : raw) largest = fmax(largest, largest_of(as_numbers<Real>(group)));
+  }
+  return largest;
+}
+
 template <class Element, class Real>
 __device__ __forceinline__ RawGroup<Element> as_elements(const Group<Real>& group) {
   Element elements[kGroup];

@@ -50,12 +50,14 @@ struct Visit {
   /// What every thread of a cluster must know of a row's sums to write its gradient.
   struct NearSums {
     double loss;
-    Real reference, scale, factor;
+    Reference<Real> at;
+    Real scale, factor;
     bool has_gradient;
   };
   struct DistantSums {
     double loss;
-    Real student_reference, teacher_reference, ratio, factor;
+    Reference<Real> student_at, teacher_at;
+    Real ratio, factor;
     bool has_gradient;
   };
 
@@ -80,26 +82,27 @@ struct Visit {
     PowerSum<Real> part;
     const auto visit = [&](int first) {
       Group<Real> x[kBatch<Element>];
-      student.load(first, x);
-      accumulate(part, x, exponent);
+      const Real largest = student.load(first, x);
+      accumulate(part, x, largest, exponent);
     };
     visit_first<kBatch<Element>>(arrivals, range, visit, student);
     const OfLanes<Real> of_warp{exponent};
     const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
-      const RowSum<double> row = whole.row_sum();
       const Scale scale = target ? scale_of(entry) : Scale{};
-      const double loss = speaks() ? cross_entropy(row, from_storage<double>(label_element)) : 0;
+      const double loss = speaks() ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
       return NearSums{
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
-          Real(reference_of(row.max)), scale.value, Real(scale.value / row.sum), !scale.is_zero};
+          whole.at, scale.value, Real(scale.value / whole.sum), !scale.is_zero};
     });
     write_gradient<kWhole>(sums, target, add, [&](int group) {
-      Group<Real> x = student.template again<Real>(group);
-      for (int i = 0; i < kGroup; ++i) x.value[i] = exponent.exp(x.value[i] - sums.reference) * sums.factor;
+      Group<Real> x[] = {student.template again<Real>(group)};
+      exponent.of(x, sums.at);
+      Group<Real>& g = x[0];
+      for (Real& value : g.value) value = exp_base2(value) * sums.factor;
       const int label_in_group = label - range.begin - group * kGroup;
       if (label_in_group >= 0 && label_in_group < kGroup)
-        for (int i = 0; i < kGroup; ++i) x.value[i] -= i == label_in_group ? sums.scale : Real(0);
-      return x;
+        for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? sums.scale : Real(0);
+      return g;
     });
     return sums.loss;
   }
@@ -113,32 +116,29 @@ struct Visit {
     PowerSums<Real> part;
     const auto visit = [&](int first) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
-      student.load(first, s);
-      teacher.load(first, t);
-      accumulate(part, s, t, exponent);
+      const Real student_largest = student.load(first, s), teacher_largest = teacher.load(first, t);
+      accumulate(part, s, student_largest, t, teacher_largest, exponent);
     };
     visit_first<kPairBatch<Element>>(arrivals, range, visit, student, teacher);
     const OfLanes<Real> of_warp{exponent};
     const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
-      const DivergenceSum<double> rows = whole.divergence_sum(exponent.b);
       const Scale scale = target ? scale_of(entry) : Scale{};
       return DistantSums{
-          speaks() ? rows.divergence() : 0,
-          Real(reference_of(rows.student.max)),
-          Real(reference_of(rows.teacher.max)),
-          Real(rows.teacher.sum / rows.student.sum),  // exactly 1 where student and teacher agree
-          Real(double(scale.value) * exponent.b / rows.teacher.sum),
+          speaks() ? whole.divergence_sum(exponent).divergence() : 0,
+          whole.student.at,
+          whole.teacher.at,
+          Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
+          Real(double(scale.value) * exponent.b / whole.teacher.sum),
           !scale.is_zero};
     });
     write_gradient<kWhole>(sums, target, add, [&](int group) {
-      Group<Real> x = student.template again<Real>(group);
-      const Group<Real> t = teacher.template again<Real>(group);
-      for (int i = 0; i < kGroup; ++i) {
-        const Real q = exponent.exp(x.value[i] - sums.student_reference);
-        const Real p = exponent.exp(t.value[i] - sums.teacher_reference);
-        x.value[i] = (q * sums.ratio - p) * sums.factor;
-      }
-      return x;
+      Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
+      exponent.of(s, sums.student_at);
+      exponent.of(t, sums.teacher_at);
+      Group<Real>& g = s[0];
+      for (int i = 0; i < kGroup; ++i)
+        g.value[i] = (exp_base2(g.value[i]) * sums.ratio - exp_base2(t[0].value[i])) * sums.factor;
+      return g;
     });
     return sums.loss;
   }

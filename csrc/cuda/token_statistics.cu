@@ -22,9 +22,8 @@ constexpr int kRevealThreads = 768;  // of which each has 80 registers
 /// Blocks per multiprocessor that registers must suffice for: as many as ptxas reaches without spills.
 template <class Element, bool kSampled>
 constexpr int kMinBlocks = sizeof(Element) == 8                ? 1
-                           : kSampled                          ? 2
-                           : std::is_same_v<Element, BFloat16> ? 6
-                                                               : 5;
+                           : std::is_same_v<Element, BFloat16> ? (kSampled ? 3 : 6)
+                                                               : (kSampled ? 2 : 5);
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
@@ -63,7 +62,7 @@ __device__ __forceinline__ unsigned suppressed_in_group(const TokenStatisticsArg
 
 /// A thread's sums over its columns of a slice, of 2^(scale * x - power), but for those that are the slice's largest.
 struct SliceSums {
-  double others = 0, weighted = 0;  // weighted by x - the slice's largest
+  double others = 0, weighted = 0;  // weighted by the exponents
   int largest = 0;                  // how many are
 };
 
@@ -90,38 +89,37 @@ template <class Real, class GroupOf>
 __device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Real max) {
   const Exponent<Real> exponent(1);
   const Reference<Real> at = exponent.reference_at(own);
-  const Real origin = reference_of(own);
-  Real sum = 0, weighted = 0;
+  Real sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     const Group<Real> x = group(g);
     for (int i = 0; i < kGroup; ++i) {
-      const Real difference = x.value[i] - origin, e = exponent.exp(difference, at.rest);
+      const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
       sum += e;
-      weighted += e * difference;
+      weighted += e * y;
     }
   }
   SliceSums found;
-  if (own == max ||
-      weighted != weighted) {  // few threads: some columns are the largest, or 0 * -inf is among the terms
+  if (own == max || weighted != weighted || at.origin != 0) {
+    // Few threads: some columns are the largest, or 0 * -inf is among the terms, or logits are huge.
     sum = weighted = 0;
 #pragma unroll 1
     for (int g = 0; g < kGroups; ++g) {
       const Group<Real> x = group(g);
       for (int i = 0; i < kGroup; ++i) {
         const bool largest = x.value[i] == max;
-        const Real difference = x.value[i] - origin, e = largest ? Real(0) : exponent.exp(difference, at.rest);
+        const Real y = exponent.of(x.value[i], at), e = largest ? Real(0) : exp_base2(y);
         found.largest += largest;
         sum += e;
-        if (e > 0) weighted += e * difference;
+        if (e > 0) weighted += e * y;
       }
     }
   }
   // As on the CPU, nothing is left of what is so far below the largest.
-  const double factor =
-      own - max < Real(kLowestExponent) ? 0 : power_of_two(at.power - exponent.reference_at(max).power);
+  const Real shift = exponent.shift(at, exponent.reference_at(max));
+  const double factor = own - max < Real(kLowestExponent) ? 0 : power_of_two(shift);
   found.others = double(sum) * factor;
-  if (sum > 0) found.weighted = (double(weighted) + double(sum) * (double(own) - double(max))) * factor;
+  if (sum > 0) found.weighted = (double(weighted) + double(sum) * double(shift)) * factor;
   return found;
 }
 
@@ -145,7 +143,7 @@ sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element*
   for (int g = 0; g < kGroups; ++g) {
     const int column = begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup;
     const Group<Real> x = load_group<Real>(logits, column, end);  // columns behind the end are -inf, and cannot win
-    const double largest = double(max_of(x)) / a.temperature;
+    const double largest = double(largest_of(x)) / a.temperature;
     if (!__any_sync(~0u, !(best_of_warp - largest > kGumbelBound))) continue;
     PhiloxWords words[kGroup / 4];
 #pragma unroll
@@ -187,9 +185,10 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   const auto column = [&](int g) { return begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup; };
   const auto group = [&](int g) { return load_group<Real>(logits, column(g), end); };  // again: from the first cache
 
-  Real own = Real(-INFINITY);
+  RawGroup<Element> raw[kGroups];
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) own = fmax(own, max_of(group(g)));
+  for (int g = 0; g < kGroups; ++g) raw[g] = load_raw(logits, column(g), end);
+  const Real own = largest_of<Real>(raw);
   Maxima<Real> maxima{own, own};
   if (any_suppressed(a, begin, end)) {  // of most slices no id is
     maxima.first = Real(-INFINITY);
@@ -226,9 +225,10 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   found.sum = {double(maxima.all), part.sums.others, part.sums.weighted};
   if (found.sum.any()) {  // relative to the exponential of the largest, as it would have been added
     const Exponent<Real> exponent(1);
-    const double peak = double(exp_base2(exponent.reference_at(maxima.all).rest));
+    const Real own = exponent.of_largest(exponent.reference_at(maxima.all));
+    const double peak = double(exp_base2(own));
     found.sum.others = part.sums.others / peak + (part.sums.largest - 1);
-    found.sum.weighted = part.sums.weighted / peak;
+    found.sum.weighted = (part.sums.weighted - part.sums.others * double(own)) * kLn2 / peak;
   }
   slices[entry * gridDim.y + slice] = found;
 }

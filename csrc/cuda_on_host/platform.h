@@ -2,6 +2,9 @@
 // says what each of these is.
 #pragma once
 
+#include <cstring>
+
+#include "../common/storage.h"
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
 #include "bulk.h"
@@ -50,6 +53,19 @@ inline float exp2_approximate(float y) {
 #else
   return cuda_on_host::exp2_rounded(y);
 #endif
+}
+
+template <class Element>
+uint32_t larger_pair(uint32_t a, uint32_t b) {
+  Element x[2], y[2];
+  memcpy(x, &a, sizeof(a));
+  memcpy(y, &b, sizeof(b));
+  for (int i = 0; i < 2; ++i) {
+    const float of_x = from_storage<float>(x[i]), of_y = from_storage<float>(y[i]);
+    if (of_x < of_y || of_x != of_x) x[i] = y[i];
+  }
+  memcpy(&a, x, sizeof(a));
+  return a;
 }
 
 inline int cluster_rank() {

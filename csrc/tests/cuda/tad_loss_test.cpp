@@ -116,6 +116,50 @@ void test_levels() {
   check_problem({student, teacher, {5, 8190, 0, 0}, {1, 1, 9, 9}, {}, {}, {}}, {.every_schedule = false});
 }
 
+/// Of two numbers in a word the second is far above the first.
+void test_every_second_column_far_above() {
+  for (DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    context = std::string("every second column far above, ") + name_of(dtype);
+    Matrix student(dtype, 2, 515), teacher(dtype, 2, 515);
+    student.randomize(16);
+    teacher.randomize(17);
+    for (int64_t column = 1; column < 515; column += 2)
+      for (Matrix* matrix : {&student, &teacher})
+        for (int64_t row = 0; row < 2; ++row) matrix->set(row, column, matrix->get(row, column) + 300);
+    check_problem({student, teacher, {3, 0}, {1, 9}, {}, {}, {}});
+  }
+}
+
+/// Around 2^24 / log2(e), from where on float32 does not count powers of two one by one, rows rise and fall.
+void test_huge_logits() {
+  constexpr int64_t kColumns = 8195;
+  context = "huge logits";
+  Matrix student(DType::kFloat32, 4, kColumns), teacher(DType::kFloat32, 4, kColumns);
+  for (int64_t column = 0; column < kColumns; ++column)
+    for (int64_t row = 0; row < 4; ++row) {
+      const double level = (row < 2 ? 1 : -1) * (11629080.0 + (row % 2 ? 20 : -20) * double(column / 1024 - 4));
+      student.set(row, column, level + double(column * 7 % 11));
+      teacher.set(row, column, level + double(column * 5 % 13));
+    }
+  for (int64_t near = 0; near < 2; ++near)
+    check_problem(
+        {student, teacher, {5, 8190, 70, 9}, std::vector<int64_t>(4, near ? 1 : 9), {}, {}, {}},
+        {.every_schedule = false});
+}
+
+/// Of a student and a teacher that are sure of the same token, each at its own height.
+void test_a_divergence_far_below_the_last_digit_of_1() {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    context = std::string("sure rows, ") + name_of(dtype);
+    Matrix student(dtype, 1, 515), teacher(dtype, 1, 515);
+    Problem problem{student.randomize(14), teacher.randomize(15), {0}, {9}, {}, {}, {}};
+    problem.student.set(0, 300, 35);
+    problem.teacher.set(0, 300, 33);
+    const double expected = problem.loss(0);
+    CHECK_NEAR(run_losses(problem.arguments())[0], expected, 1e-3 * expected);
+  }
+}
+
 void test_equal_rows_have_no_divergence() {
   for (DType dtype : kDTypes) {
     context = std::string("student is teacher, ") + name_of(dtype);
@@ -197,6 +241,9 @@ int main() {
   test_indices_out_of_range();
   test_infinite_and_missing_values();
   test_levels();
+  test_every_second_column_far_above();
+  test_huge_logits();
+  test_a_divergence_far_below_the_last_digit_of_1();
   test_options();
   test_rows_far_apart();
   return report();

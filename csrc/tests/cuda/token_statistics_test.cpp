@@ -83,6 +83,15 @@ void test_peaks() {
     }
 }
 
+/// Where float32 does not count powers of two one by one any more.
+void test_huge_logits() {
+  context = "huge logits";
+  Matrix logits(DType::kFloat32, 2, 8212);
+  for (int64_t column = 0; column < logits.columns(); ++column)
+    for (int64_t row = 0; row < 2; ++row) logits.set(row, column, (row ? -2e7 : 2e7) + (column == 99 ? 22 : 2 * double(column * 7 % 11)));
+  check({logits, 2, {}, {0, 1}});
+}
+
 void test_infinite_and_missing_values() {
   context = "infinite and missing values";
   constexpr int64_t kColumns = 8212;  // in each of two slices
@@ -162,6 +171,7 @@ int main() {
   test_samples();
   if (kThreads) return report();
   test_peaks();
+  test_huge_logits();
   test_infinite_and_missing_values();
   test_a_row_alone();
   test_rows_far_apart();
