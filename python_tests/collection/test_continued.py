@@ -8,31 +8,14 @@ import pytest
 from collection_runs import LenientTask, config, files, make_model, rows
 from earlier_versions import bytes_fingerprint
 from every_family import edit_json, with_changes
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
-from tad_ext.data.trajectory_metadata import ProblemRange
 from tad_ext.jobs.collect import run as collection
-from tad_ext.jobs.collect.plan import open_units
+from tad_ext.jobs.collect.journal import Journal, Row
+from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect
 
 pytestmark = pytest.mark.slow
-
-
-@given(
-    st.integers(1, 60), st.integers(1, 16), st.lists(st.integers(0, 59), unique=True, max_size=12), st.integers(1, 5)
-)
-def test_units_cover_what_is_left_exactly_once(problems: int, unit_size: int, starts: list[int], length: int) -> None:
-    covered: list[ProblemRange] = []
-    for start in sorted(starts):
-        stop = min(start + length, problems)
-        if stop > start >= (covered[-1].stop if covered else 0):
-            covered.append(ProblemRange(start, stop, 0, stop - start, ""))
-    units = list(open_units(problems, covered, unit_size))
-    done = [index for item in covered for index in range(item.start, item.stop)]
-    assert sorted([*done, *(index for unit in units for index in unit)]) == list(range(problems))
-    assert all(unit.start // unit_size == (unit.stop - 1) // unit_size for unit in units)  # so that one rank owns it
 
 
 def test_units_batches_and_ranks_leave_no_trace(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,52 +24,40 @@ def test_units_batches_and_ranks_leave_no_trace(model: str, tmp_path: Path, monk
     for rank in (2, 0, 1):
         monkeypatch.setenv("WORLD_SIZE", "3")
         monkeypatch.setenv("RANK", str(rank))
-        summary = collect(config(model, tmp_path / "ranks", unit_size=4))
-    assert summary.problems == summary.total == 20  # the last one counts everything
-    assert {name[:10] for name in files(tmp_path / "ranks")} == {"part-00000", "part-00001", "part-00002"}
-    assert rows(tmp_path / "plain") == rows(tmp_path / "units") == rows(tmp_path / "ranks")
+        summary = collect(config(model, tmp_path / "ranks"))
+    assert summary.decoded == summary.total == 20
+    assert rows(tmp_path / "plain") == rows(tmp_path / "units")
+    assert files(tmp_path / "plain") == files(tmp_path / "ranks")
 
 
-def test_only_missing_units_are_decoded(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_missing_is_decoded(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collect(config(model, tmp_path))
     whole = files(tmp_path)
-    (tmp_path / "part-00000-00000008.parquet").unlink()
-    decoded: list[int] = []
-    real = collection.decode
-
-    def counted(model: Any, prompts: Any, *arguments: Any, **options: Any) -> Any:
-        decoded.append(len(prompts))
-        return real(model, prompts, *arguments, **options)
-
-    monkeypatch.setattr(collection, "decode", counted)
+    next(tmp_path.glob("part-00000008-*.parquet")).unlink()
+    decoded = count_decoded(monkeypatch)
     collect(config(model, tmp_path))
     assert decoded == [8]
     assert files(tmp_path) == whole
 
 
-def test_more_problems_continue_and_fewer_are_refused(model: str, tmp_path: Path) -> None:
+def test_a_file_of_problems_may_grow_and_a_limit_may_rise_and_fall(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = LenientTask().problems("train", limit=20, seed=0)
+    listed = [problems[0], *problems[2:9], *problems[10:]]
+    monkeypatch.setattr(LenientTask, "problems", lambda *_, limit, **__: listed[:limit], raising=False)
     collect(config(model, tmp_path / "grown", limit=11))
     before = files(tmp_path / "grown")
+    listed[:] = problems  # two more, somewhere among the others
+    decoded = count_decoded(monkeypatch)
     collect(config(model, tmp_path / "grown", limit=20))
+    assert decoded == [9]
     assert files(tmp_path / "grown").items() > before.items()
-    collect(config(model, tmp_path / "plain"))
+    collect(config(model, tmp_path / "plain", limit=20))
     assert rows(tmp_path / "grown") == rows(tmp_path / "plain")
-    with pytest.raises(
-        ValueError, match=r"output: .*00000008.parquet covers problems up to number 16, this run has 12 only \(limit\)"
-    ):
-        collect(config(model, tmp_path / "plain", limit=12))
-
-
-@pytest.mark.parametrize(("before", "after", "found"), [("all", "correct", 2), ("correct", "all", 1)])
-def test_what_is_kept_does_not_change_in_between(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, found: int
-) -> None:
-    right = LenientTask().problems("train", limit=1, seed=0)[0].id
-    monkeypatch.setattr(LenientTask, "is_correct", lambda _, problem, text: problem.id == right)
-    collect(config(model, tmp_path, limit=2, keep=before))
-    message = rf"was not collected with keep = '{after}': it holds {found} trajectories of 2 problems, 1 of them right"
-    with pytest.raises(ValueError, match=message):
-        collect(config(model, tmp_path, limit=2, keep=after))
+    del decoded[:]
+    summary = collect(config(model, tmp_path / "plain", limit=12))  # nothing is lost, and nothing left to do
+    assert (decoded, summary.decoded, summary.total) == ([], 20, 12)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +70,11 @@ def test_what_is_kept_does_not_change_in_between(
         ({"split": "test"}, "'train'", "'test'"),
         ({"dtype": "bfloat16"}, "'float32'", "'bfloat16'"),
         ({"seed": 1}, "0", "1"),
+        ({"keep": "all"}, "'correct'", "'all'"),
+        ({"top_p": 0.9}, "1.0", "0.9"),
+        ({"top_k": 3}, "None", "3"),
+        ({"policy": "topk:2"}, "'topk:1'", "'topk:2'"),
+        ({"cache": "dual"}, "'none'", "'dual'"),
     ],
 )
 def test_a_folder_of_other_settings_is_refused(
@@ -108,7 +84,9 @@ def test_a_folder_of_other_settings_is_refused(
     before = files(tmp_path)
     monkeypatch.setattr(collection, "load_model", None)
     (name,) = setting
-    message = rf"output: .*part-00000-00000000.parquet was collected with {name} = {found}, this run has {wanted}"
+    message = (
+        rf"output: .*part-00000000-[0-9a-f]{{8}}.parquet was collected with {name} = {found}, this run has {wanted}"
+    )
     with pytest.raises(ValueError, match=message):
         collect(config(model, tmp_path, limit=2, **setting))
     assert files(tmp_path) == before
@@ -127,7 +105,7 @@ def test_another_model_and_other_problems_are_refused(
         collect(config(other, output, limit=2))
     real = LenientTask().teacher_prompt
     monkeypatch.setattr(LenientTask, "teacher_prompt", lambda _, *given: [*real(*given), 5], raising=False)
-    with pytest.raises(ValueError, match=r"part-00000-00000000.parquet was collected from other problems or prompts"):
+    with pytest.raises(ValueError, match=r"part-00000000-.*.parquet was collected from other problems or prompts"):
         collect(config(model, output, limit=2))
 
 
@@ -139,15 +117,13 @@ def test_a_reformatted_checkpoint_is_the_same_model(tmp_path: Path) -> None:
         model / "config.json", with_changes({"eos_token_ids": [22, 23], "use_cache": True, "attention_dropout": 0.5})
     )
     collect(config(str(model), tmp_path / "out"))
-    assert [row.response_ids.tolist() for row in rows(tmp_path / "out")] == [
-        row.response_ids.tolist() for row in rows(tmp_path / "plain")
-    ]
+    assert rows(tmp_path / "out") == rows(tmp_path / "plain")
 
 
 def test_another_model_continues_a_folder_only_if_one_insists(tmp_path: Path) -> None:
     model, output = Path(make_model(tmp_path / "model", seed=0)), tmp_path / "out"
     collect(config(str(model), output, limit=9))
-    before, noted = files(output), read_trajectories(output)[0].model_revision
+    before, noted = files(output), read_trajectories(output)[0][0].model_revision
     edit_json(model / "config.json", with_changes({"rms_norm_eps": 0.125}))
     message = r"out' holds was made with another model: rms_norm_eps 1e-06, this model's is 0\.125; choose"
     for _ in range(2):
@@ -156,7 +132,7 @@ def test_another_model_continues_a_folder_only_if_one_insists(tmp_path: Path) ->
         assert files(output) == before
     collect(config(str(model), output, allow_other_model=True))
     assert len(files(output)) > len(before)
-    assert read_trajectories(output)[0].model_revision == noted  # one folder, one model
+    assert [run.model_revision for run in read_trajectories(output)[0]] == [noted]  # one folder, one model
 
 
 def test_a_folder_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
@@ -165,7 +141,7 @@ def test_a_folder_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
     noted = bytes_fingerprint(model)
     for part in read_parts(output):
         metadata = replace(part.metadata, model_revision=noted)
-        write_part(part.path, metadata, part.trajectories, problems=part.problems)
+        write_part(part.path, metadata, part.trajectories, coverage=part.coverage)
     collect(config(str(model), output))
     assert {part.metadata.model_revision for part in read_parts(output)} == {noted}
     edit_json(model / "config.json", with_changes({"use_cache": True}))
@@ -177,39 +153,77 @@ def test_a_folder_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_named_and_kept(model: str, tmp_path: Path) -> None:
     collect(config(model, tmp_path, limit=2))
-    path = tmp_path / "part-00000-00000000.parquet"
+    (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match=f"{path}: expected a complete Parquet file"):
         collect(config(model, tmp_path, limit=2))
     assert path.exists()
     path.unlink()
     collect(config(model, tmp_path, limit=2))
-    metadata, found = read_trajectories(tmp_path)
-    write_part(path, metadata, found)  # as a converter would: it covers no problems of a task
-    with pytest.raises(ValueError, match="does not name the problems it covers"):
+    (metadata,), found = read_trajectories(tmp_path)
+    write_part(path, metadata, found)  # as a converter would
+    with pytest.raises(ValueError, match="does not say what it was decoded from"):
         collect(config(model, tmp_path, limit=2))
 
 
-def test_only_this_ranks_leftovers_are_removed(model: str, tmp_path: Path) -> None:
-    kept = [".tmp-01234567-part-00001-00000000.parquet", "notes.txt"]
-    for name in [*kept, ".tmp-89abcdef-part-00000-00000008.parquet"]:
-        (tmp_path / name).write_text("half")
-    collect(config(model, tmp_path, limit=2))
-    assert list(files(tmp_path)) == [kept[0], kept[1], "part-00000-00000000.parquet"]
+def test_a_journal_of_other_settings_is_refused_and_kept(model: str, tmp_path: Path) -> None:
+    collect(config(model, tmp_path / "plain", limit=2))
+    (metadata,), _ = read_trajectories(tmp_path / "plain")
+    journal = Journal(tmp_path, replace(metadata, temperature=0.5))
+    journal.add(Row("a", 0, "", [1], [1], 1, True, None))
+    message = rf"output: {journal.path} was collected with temperature = 0.5, this run has 1.0"
+    with pytest.raises(ValueError, match=message):
+        collect(config(model, tmp_path, limit=2))
+    journal.path.write_text(journal.path.read_text() + "no row\n")
+    with pytest.raises(ValueError, match=f"{journal.path}: expected rows of a collection"):
+        collect(config(model, tmp_path, limit=2))
+    assert journal.path.exists()
 
 
-def test_a_second_run_in_the_same_folder_is_noticed(
+def test_a_row_of_a_problem_that_has_changed_is_not_used(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect(config(model, tmp_path / "other", limit=2))
-    real = collection.decode
+    collect(config(model, tmp_path / "plain", limit=2, keep="all"))
+    (metadata,), (first, _) = read_trajectories(tmp_path / "plain")
+    decoded = count_decoded(monkeypatch)
+    (tmp_path / "out").mkdir()
+    for digest, count in (
+        ("of another prompt", 2),
+        (CollectionPlan.make(config(model, tmp_path / "x")).digest([first.key]), 1),
+    ):
+        Journal(tmp_path / "out", metadata).add(
+            Row(
+                *first.key,
+                digest,
+                first.response_ids.tolist(),
+                first.reveal_step.tolist(),
+                12,
+                first.correct,
+                first.answer,
+            )
+        )
+        collect(config(model, tmp_path / "out", limit=2, keep="all"))
+        assert decoded.pop() == count
+        assert files(tmp_path / "out") == files(tmp_path / "plain")
+        next((tmp_path / "out").glob("part-*")).unlink()
 
-    def slow(*arguments: Any, **options: Any) -> Any:
-        written = tmp_path / "other" / "part-00000-00000000.parquet"
-        written.rename(tmp_path / "out" / "part-00003-00000000.parquet")
-        return real(*arguments, **options)
 
-    monkeypatch.setattr(collection, "decode", slow)
-    with pytest.raises(RuntimeError, match=r"part-00003-00000000.parquet appeared .* another run is writing"):
-        collect(config(model, tmp_path / "out", limit=2))
-    assert len(rows(tmp_path / "out")) <= 2  # still sound
+def test_leftovers_of_a_unit_are_removed_by_who_takes_it(model: str, tmp_path: Path) -> None:
+    kept = [".tmp-01234567-part-00000008-00000000.parquet", "notes.txt"]
+    for name in [*kept, ".tmp-89abcdef-part-00000000-00000008.parquet"]:
+        (tmp_path / name).write_text("half")
+    collect(config(model, tmp_path, limit=2))
+    assert [name for name in files(tmp_path) if not name.startswith("part-")] == kept
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of every call that decodes from now on, how many prompts it got."""
+    counts: list[int] = []
+    real = collection.decode_stream
+
+    def counted(model: Any, prompts: Any, *arguments: Any, **options: Any) -> Any:
+        counts.append(len(prompts))
+        return real(model, prompts, *arguments, **options)
+
+    monkeypatch.setattr(collection, "decode_stream", counted)
+    return counts

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from collection_runs import config, files, rows
+from collection_runs import config, files
 from collection_worker import Worker
 
-from tad_ext.data.trajectories import read_parts
+from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.run import collect
 
 pytestmark = pytest.mark.slow
@@ -45,16 +45,27 @@ def test_killed_at_random_moments_and_started_again(model: str, tmp_path: Path, 
 def test_killed_while_a_file_gets_its_name(model: str, tmp_path: Path, worker: Worker, moment: str) -> None:
     settings = config(model, tmp_path / "killed")
     assert worker.run(dataclasses.replace(settings, output=str(tmp_path / "plain"))) == 0
-    for expected in ([], ["part-00000-00000000.parquet"]) if moment == "before" else (["part-00000-00000000.parquet"],):
-        assert worker.run(settings, die_at=(moment, len(expected) if moment == "before" else 0)) == signal.SIGKILL
-        present = list(files(tmp_path / "killed"))
-        assert [name for name in present if not name.startswith(".tmp-")] == expected
-        assert len(present) - len(expected) == (moment == "before")
+    for finished in range(3):
+        assert worker.run(settings, die_at=(moment, int(moment == "before" and finished > 0))) == signal.SIGKILL
+        parts = [name for name in files(tmp_path / "killed") if name.startswith("part-")]
+        assert len(parts) == finished + (moment == "after")
     assert worker.run(settings) == 0
     assert files(tmp_path / "killed") == files(tmp_path / "plain")
 
 
-def test_killed_and_continued_by_another_number_of_ranks(model: str, tmp_path: Path, worker: Worker) -> None:
+def test_no_answer_is_decoded_twice(model: str, tmp_path: Path, worker: Worker) -> None:
+    settings = config(model, tmp_path / "killed", unit_size=20)
+    collect(dataclasses.replace(settings, output=str(tmp_path / "plain")))
+    assert worker.run(settings, die_at=("before", 0)) == signal.SIGKILL  # all is decoded, and nothing has a part yet
+    (journal,) = (tmp_path / "killed").glob(".rows-*.jsonl")
+    written = journal.read_text().splitlines(keepends=True)
+    assert len(written) == 21
+    journal.write_text("".join(written[:15]) + written[15][:40])  # as a kill in the middle of a line leaves it
+    assert worker.run(settings, expect_decoded=6) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "plain")
+
+
+def test_killed_and_continued_by_another_number_of_processes(model: str, tmp_path: Path, worker: Worker) -> None:
     settings = config(model, tmp_path / "killed", unit_size=2)
     collect(dataclasses.replace(settings, output=str(tmp_path / "plain")))
     for world_size in (2, 3):
@@ -62,7 +73,15 @@ def test_killed_and_continued_by_another_number_of_ranks(model: str, tmp_path: P
             status = worker.run(settings, rank=rank, world_size=world_size, die_at=("before", 1))
             assert status == signal.SIGKILL
     assert worker.run(settings) == 0
-    assert rows(tmp_path / "killed") == rows(tmp_path / "plain")
-    parts = read_parts(tmp_path / "killed")
-    assert [part.problems for part in parts] == [part.problems for part in read_parts(tmp_path / "plain")]
-    assert len({part.path.name[:10] for part in parts}) == 3  # what killed ranks had finished was kept
+    assert files(tmp_path / "killed") == files(tmp_path / "plain")
+
+
+def test_one_of_two_processes_is_killed_and_the_other_does_its_work(
+    model: str, tmp_path: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "WAIT", 0.1)
+    settings = config(model, tmp_path / "killed", unit_size=2)
+    collect(dataclasses.replace(settings, output=str(tmp_path / "plain")))
+    with worker.running(settings, rank=1, world_size=2, die_at=("before", 2)):
+        collect(settings)
+    assert files(tmp_path / "killed") == files(tmp_path / "plain")

@@ -8,8 +8,10 @@ from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config, rows
 from tad_ext.data.arithmetic import arithmetic_tokenizer
 from tad_ext.data.tasks import Problem
 from tad_ext.data.trajectories import read_parts, read_trajectories
-from tad_ext.decoding import DecodeConfig, decode
+from tad_ext.decoding import DecodeConfig
+from tad_ext.decoding.loop import decode_stream
 from tad_ext.jobs.collect import run as collection
+from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import CollectSummary, collect
 from tad_ext.models.loading import load_model
 
@@ -18,10 +20,9 @@ def test_right_answers_are_kept_with_both_prompts(model: str, tmp_path: Path) ->
     summary = collect(config(model, tmp_path))
     task, tokenizer = LenientTask(), arithmetic_tokenizer()
     problems = task.problems("train", limit=20, seed=0)
-    metadata, found = read_trajectories(tmp_path)
+    (metadata,), found = read_trajectories(tmp_path)
     by_id = {row.id: row for row in found}
     assert 0 < len(found) < 20
-    assert [row.id for row in found] == [item.id for item in problems if item.id in by_id]
     for problem in problems:
         if problem.id not in by_id:
             continue
@@ -37,9 +38,10 @@ def test_right_answers_are_kept_with_both_prompts(model: str, tmp_path: Path) ->
         assert row.num_steps == GEN_LENGTH
         assert tokenizer.mask_token_id not in row.response_ids
     parts = read_parts(tmp_path)
-    ranges = [(part.problems.start, part.problems.stop) for part in parts if part.problems]
-    assert ranges == [(0, 8), (8, 16), (16, 20)]
-    assert sum(part.problems.right for part in parts if part.problems) == len(found)
+    assert [sorted(part.keys) for part in parts] == [
+        sorted((problem.id, 0) for problem in problems[start : start + 8]) for start in (0, 8, 16)
+    ]
+    assert sum(part.right for part in parts) == len(found)
     assert (metadata.task, metadata.policy, metadata.temperature, metadata.seed) == ("arithmetic", "topk:1", 1.0, 0)
     assert (metadata.gen_length, metadata.block_length, metadata.stop_at_eos) == (GEN_LENGTH, BLOCK_LENGTH, False)
     assert metadata.mask_token_id == tokenizer.mask_token_id
@@ -53,7 +55,7 @@ def test_wrong_answers_are_kept_and_marked_if_asked_for(model: str, tmp_path: Pa
     summary = collect(config(model, tmp_path / "all", keep="all"))
     expected = collect(config(model, tmp_path / "correct"))
     found = rows(tmp_path / "all")
-    assert [row.id for row in found] == [item.id for item in LenientTask().problems("train", limit=20, seed=0)]
+    assert {row.id for row in found} == {item.id for item in LenientTask().problems("train", limit=20, seed=0)}
     assert [row for row in found if row.correct] == rows(tmp_path / "correct")
     task, tokenizer = LenientTask(), arithmetic_tokenizer()
     for row in found:
@@ -63,16 +65,16 @@ def test_wrong_answers_are_kept_and_marked_if_asked_for(model: str, tmp_path: Pa
     assert (summary.kept, summary.accuracy) == (20, expected.accuracy)
     assert 0 < summary.accuracy < 1
     pairs = zip(read_parts(tmp_path / "all"), read_parts(tmp_path / "correct"), strict=True)
-    assert all(one.problems == other.problems for one, other in pairs)
+    assert all(sorted(one.keys) == sorted(other.keys) for one, other in pairs)
 
 
 def test_a_unit_without_a_right_answer_is_done_too(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LenientTask, "is_correct", lambda *_: False)
     summary = collect(config(model, tmp_path))
-    assert (summary.problems, summary.kept, summary.accuracy, summary.mean_steps) == (20, 0, 0.0, 0.0)
-    assert [part.problems.wrong for part in read_parts(tmp_path) if part.problems] == [8, 8, 4]
+    assert (summary.decoded, summary.kept, summary.accuracy, summary.mean_steps) == (20, 0, 0.0, 0.0)
+    assert [len(part.coverage.wrong) for part in read_parts(tmp_path) if part.coverage] == [8, 8, 4]
     monkeypatch.setattr(collection, "load_model", None)  # nothing is left to decode: no model is loaded
-    assert collect(config(model, tmp_path)).problems == 20
+    assert collect(config(model, tmp_path)).decoded == 20
 
 
 def test_the_teacher_answers_its_own_prompt(model: str, tmp_path: Path) -> None:
@@ -80,13 +82,14 @@ def test_the_teacher_answers_its_own_prompt(model: str, tmp_path: Path) -> None:
     by_id = {row.id: row for row in rows(tmp_path)}
     task, tokenizer = LenientTask(), arithmetic_tokenizer()
     problems = task.problems("train", limit=20, seed=0)
-    prompts = [task.teacher_prompt(problem, tokenizer) for problem in problems]
     settings = DecodeConfig(GEN_LENGTH, BLOCK_LENGTH, stop_at_eos=False, temperature=1.0, seed=0)
-    result = decode(load_model(model, device="cpu"), prompts, settings)
-    for index, problem in enumerate(problems):
-        if problem.id in by_id:
-            assert by_id[problem.id].response_ids.tolist() == result.canvases()[index]
-            assert by_id[problem.id].reveal_step.tolist() == result.reveal_step[index].tolist()
+    prompts = [task.teacher_prompt(problem, tokenizer) for problem in problems]
+    plan = CollectionPlan.make(config(model, tmp_path))
+    numbers = [plan.stream((problem.id, 0)) for problem in problems]
+    for one in decode_stream(load_model(model, device="cpu"), prompts, settings, numbers=numbers):
+        row = by_id.get(problems[numbers.index(one.number)].id)
+        if row is not None:
+            assert (row.response_ids.tolist(), row.reveal_step.tolist()) == (one.canvas, one.reveal_step)
 
 
 def test_the_seed_decides_what_is_sampled(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +106,22 @@ def test_no_random_stream_is_used_twice(model: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(LenientTask, "teacher_prompt", lambda *_: [5, 6, 7], raising=False)
     monkeypatch.setattr(LenientTask, "is_correct", lambda *_: True)
     for seed in (0, 1):
-        collect(config(model, tmp_path / str(seed), seed=seed, temperature=9.0))  # so hot that chance repeats nothing
+        # So hot that chance repeats nothing.
+        collect(config(model, tmp_path / str(seed), seed=seed, temperature=9.0, samples=3))
     responses = [tuple(row.response_ids) for seed in (0, 1) for row in rows(tmp_path / str(seed))]
-    assert len(set(responses)) == len(responses) == 40
+    assert len(set(responses)) == len(responses) == 120
+
+
+def test_more_samples_of_a_problem_are_more_answers(model: str, tmp_path: Path) -> None:
+    collect(config(model, tmp_path / "one", keep="all"))
+    collect(config(model, tmp_path / "both", keep="all", samples=2))
+    assert collect(config(model, tmp_path / "one", keep="all", samples=2)).decoded == 40
+    assert rows(tmp_path / "one") == rows(tmp_path / "both")
+    assert [row.sample for row in rows(tmp_path / "one")] == [0, 1] * 20
+
+
+def test_a_published_preset_brings_its_own_lengths(model: str, tmp_path: Path) -> None:
+    collect(config(model, tmp_path / "dream", preset="tad-collect-dream", gen_length=12, limit=3, temperature=0.5))
+    (metadata,), _ = read_trajectories(tmp_path / "dream")
+    assert (metadata.policy, metadata.temperature, metadata.top_p) == ("entropy:0.0", 0.5, 0.95)
+    assert (metadata.gen_length, metadata.block_length) == (12, 12)

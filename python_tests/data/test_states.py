@@ -17,6 +17,7 @@ def trajectory(
     reveal_step: list[int], *, prompt: list[int] | None = None, reference: list[int] | None = None
 ) -> Trajectory:
     return Trajectory(
+        sample=0,
         id="p",
         task="t",
         prompt_ids=[1, 2] if prompt is None else prompt,

@@ -11,54 +11,24 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_trajectories import MASK, PART, made_metadata, made_trajectory
 
 from tad_ext.data.trajectories import (
     SCHEMA,
-    Trajectory,
     part_name,
     read_part,
     read_parts,
     read_trajectories,
     write_part,
 )
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, ProblemRange, TrajectoryMetadata
+from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, Coverage, Key
 
-MASK = 99
-METADATA = TrajectoryMetadata(
-    model="runs/base",
-    model_revision="0123456789abcdef",
-    tokenizer_hash="fedcba9876543210",
-    task="toy",
-    split="train",
-    mask_token_id=MASK,
-    gen_length=4,
-    block_length=2,
-    policy="topk:1",
-    temperature=0.0,
-    seed=0,
-    stop_at_eos=False,
-    dtype="float32",
-)
+METADATA = made_metadata()
+trajectory = made_trajectory
 
 
-def trajectory(name: str = "a", **changes: Any) -> Trajectory:
-    values: dict[str, Any] = {
-        "id": name,
-        "task": "toy",
-        "prompt_ids": [1, 2],
-        "teacher_prompt_ids": [1, 2, 3],
-        "response_ids": [5, 6, 7, 2**31 - 1],
-        "reveal_step": [2, 1, 4, 3],
-        "num_steps": 4,
-        "correct": True,
-        "answer": "7",
-        "reference": "5 6 7",
-    }
-    return Trajectory(**{**values, **changes})
-
-
-def covering(start: int, stop: int, right: int) -> ProblemRange:
-    return ProblemRange(start, stop, right, stop - start - right, "0")
+def wrong(*keys: Key) -> Coverage:
+    return Coverage(keys, "0")
 
 
 def rewritten(path: Path, *, columns: dict[str, Any] | None = None, header: dict[str, Any] | None = None) -> None:
@@ -115,6 +85,7 @@ def test_masks_are_exactly_the_positions_still_to_reveal(data: st.DataObject, le
         ({"response_ids": [1.0, 2.0, 3.0, 4.0]}, TypeError, "response_ids must be a flat sequence of integers"),
         ({"prompt_ids": [[1, 2]]}, TypeError, "prompt_ids must be a flat sequence of integers"),
         ({"id": ""}, ValueError, "id must be"),
+        ({"sample": -1}, ValueError, "sample must lie in 0..32767, got -1"),
     ],
 )
 def test_a_trajectory_that_cannot_be(changes: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -125,19 +96,22 @@ def test_a_trajectory_that_cannot_be(changes: dict[str, Any], error: type[Except
 def test_a_folder_reads_back_as_written(tmp_path: Path) -> None:
     first = [trajectory("a"), trajectory("b", answer=None, correct=False, prompt_ids=[], reference="ä\n")]
     later = [trajectory("c", reveal_step=[1, 1, 1, 1])]
-    write_part(tmp_path / part_name(0, 7), METADATA, later, problems=covering(7, 8, 1))
-    write_part(tmp_path / part_name(3, 0), METADATA, first, problems=covering(0, 7, 1))
-    write_part(tmp_path / part_name(1, 8), METADATA, [], problems=covering(8, 9, 0))
-    (tmp_path / ".tmp-01234567-part-00000-00000009.parquet").write_text("half")
-    metadata, rows = read_trajectories(tmp_path)
-    assert metadata == METADATA
-    assert metadata.model == "runs/base"
-    assert rows == [*first, *later]  # in the order of the problems, whichever rank wrote them
+    write_part(tmp_path / part_name(7, [("c", 0), ("d", 0)]), METADATA, later, coverage=wrong(("d", 0)))
+    write_part(tmp_path / part_name(0, [("a", 0), ("b", 0)]), METADATA, first, coverage=wrong())
+    write_part(tmp_path / part_name(8, [("e", 1)]), METADATA, [], coverage=wrong(("e", 1)))
+    (tmp_path / ".tmp-01234567-part-00000009-00000000.parquet").write_text("half")
+    runs, rows = read_trajectories(tmp_path)
+    assert runs == [METADATA]
+    assert runs[0].model == "runs/base"
+    assert rows == [*first, *later]
     assert rows[0].response_ids.dtype == np.int32
     assert rows[0].reveal_step.dtype == np.int16
     assert rows[0].reveal_step.flags.writeable  # so that torch.from_numpy takes it
     assert rows[0] != trajectory("a", reveal_step=[1, 2, 4, 3])
-    assert [part.problems for part in read_parts(tmp_path)] == [covering(0, 7, 1), covering(7, 8, 1), covering(8, 9, 0)]
+    parts = read_parts(tmp_path)
+    assert [part.coverage for part in parts] == [wrong(), wrong(("d", 0)), wrong(("e", 1))]
+    assert [part.keys for part in parts] == [[("a", 0), ("b", 0)], [("c", 0), ("d", 0)], [("e", 1)]]
+    assert [part.right for part in parts] == [1, 1, 0]
 
 
 def test_the_file_is_plain_parquet_with_the_documented_columns(tmp_path: Path) -> None:
@@ -145,6 +119,7 @@ def test_the_file_is_plain_parquet_with_the_documented_columns(tmp_path: Path) -
     table = pq.read_table(tmp_path / "part-0.parquet")
     assert {item.name: str(item.type) for item in table.schema} == {
         "id": "string",
+        "sample": "int16",
         "task": "string",
         "prompt_ids": "list<element: int32 not null>",
         "teacher_prompt_ids": "list<element: int32 not null>",
@@ -155,36 +130,32 @@ def test_the_file_is_plain_parquet_with_the_documented_columns(tmp_path: Path) -
         "answer": "string",
         "reference": "string",
     }
-    assert pq.ParquetFile(tmp_path / "part-0.parquet").metadata.row_group(0).column(2).compression == "ZSTD"
+    assert pq.ParquetFile(tmp_path / "part-0.parquet").metadata.row_group(0).column(3).compression == "ZSTD"
 
 
 def test_a_part_is_limited_and_checked_before_it_is_written(tmp_path: Path) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     rows = [trajectory(str(index)) for index in range(MAX_PART_RECORDS + 1)]
     with pytest.raises(ValueError, match="at most 256 per part, got 257"):
         write_part(path, METADATA, rows)
-    with pytest.raises(ValueError, match="record '1': expected each id once"):
+    with pytest.raises(ValueError, match="record '1': expected sample 0 once"):
         write_part(path, METADATA, [rows[1], rows[1]])
     with pytest.raises(ValueError, match="task must be the file's"):
         write_part(path, METADATA, [trajectory(task="other")])
     with pytest.raises(ValueError, match="expected 4 response_ids, got 1"):
         write_part(path, METADATA, [trajectory(response_ids=[1], reveal_step=[1])])
-    with pytest.raises(ValueError, match=r"problems.right must be the number of correct records \(2\), got 1"):
-        write_part(path, METADATA, rows[:2], problems=covering(0, 2, 1))
+    with pytest.raises(ValueError, match="record '1': expected sample 0 once"):
+        write_part(path, METADATA, rows[:2], coverage=wrong(("1", 0)))
     assert list(tmp_path.iterdir()) == []
     write_part(path, METADATA, rows[:MAX_PART_RECORDS])
     assert len(read_part(path).trajectories) == MAX_PART_RECORDS
-    for bad in ((-1, 0), (0, -1)):
-        with pytest.raises(ValueError, match="rank and seq must be >= 0"):
-            part_name(*bad)
-    for bad_range in ((0, 0, 0, 0), (-1, 1, 1, 1), (0, 2, 3, -1), (0, 2, 1, 0)):
-        with pytest.raises(ValueError, match="right"):
-            ProblemRange(*bad_range, "0")
+    with pytest.raises(ValueError, match="number must be >= 0, got -1"):
+        part_name(-1, [])
 
 
 @pytest.mark.parametrize("kept", [0, 3, 40, -1, -9])
 def test_a_truncated_file_is_named(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     write_part(path, METADATA, [trajectory()])
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match=rf"{path}: expected a complete Parquet file"):
@@ -192,7 +163,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, kept: int) -> None:
 
 
 def test_a_flipped_byte_never_changes_a_row_unseen(tmp_path: Path) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     rows = [trajectory(str(index), reference=f"{index * 7919}") for index in range(50)]
     write_part(path, METADATA, rows)
     whole = path.read_bytes()
@@ -211,7 +182,7 @@ def test_a_flipped_byte_never_changes_a_row_unseen(tmp_path: Path) -> None:
 
 
 def test_foreign_files(tmp_path: Path) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     path.write_text("not Parquet at all, but long enough")
     with pytest.raises(ValueError, match=f"{path}: expected a complete Parquet file"):
         read_trajectories(tmp_path)
@@ -219,8 +190,8 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{path}: expected a trajectory file, but its metadata have no"):
         read_trajectories(tmp_path)
     write_part(path, METADATA, [trajectory()])
-    rewritten(path, header={"schema_version": 2})
-    with pytest.raises(ValueError, match=f"{path}: expected schema version 1, got 2"):
+    rewritten(path, header={"schema_version": 1})
+    with pytest.raises(ValueError, match=f"{path}: expected schema version 2, got 1"):
         read_trajectories(tmp_path)
     write_part(path, METADATA, [trajectory()])
     pq.write_table(pq.read_table(path).drop_columns(["answer"]), path)
@@ -238,7 +209,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     ],
 )
 def test_metadata_of_another_form(tmp_path: Path, change: dict[str, Any] | None, message: str) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     write_part(path, METADATA, [trajectory()])
     rewritten(path, header={"run": None if change is None else {**dataclasses.asdict(METADATA), **change}})
     with pytest.raises(ValueError, match=f"{path}: {message}"):
@@ -258,7 +229,7 @@ def test_metadata_of_another_form(tmp_path: Path, change: dict[str, Any] | None,
     ],
 )
 def test_rows_that_cannot_be(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
-    path = tmp_path / part_name(0, 0)
+    path = tmp_path / PART
     write_part(path, METADATA, [trajectory()])
     rewritten(path, columns=columns)
     with pytest.raises(ValueError, match=f"{path}: {message}"):
@@ -266,54 +237,49 @@ def test_rows_that_cannot_be(tmp_path: Path, columns: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize(
-    "name", [item.name for item in dataclasses.fields(METADATA) if item.compare and item.name != "task"]
+    "coverage",
+    [[], {"wrong": []}, {"wrong": [["a"]], "digest": ""}, {"wrong": [[0, "a"]], "digest": ""}, {"digest": 1}],
 )
-def test_parts_of_different_runs_do_not_mix(tmp_path: Path, name: str) -> None:
-    value = getattr(METADATA, name)
-    other = (not value) if isinstance(value, bool) else value + ("x" if isinstance(value, str) else 1)
-    changed = dataclasses.replace(METADATA, **{name: other})
-    rows = [] if name == "gen_length" else [trajectory("b")]
-    write_part(tmp_path / part_name(0, 0), METADATA, [trajectory("a")])
-    write_part(tmp_path / part_name(1, 0), changed, rows)
-    found = f"{part_name(1, 0)} does not belong with {part_name(0, 0)}: its {name} is {other!r}, expected {value!r}"
-    with pytest.raises(ValueError, match=found):
+def test_coverage_of_another_form(tmp_path: Path, coverage: Any) -> None:
+    path = tmp_path / PART
+    write_part(path, METADATA, [trajectory()])
+    rewritten(path, header={"coverage": coverage})
+    with pytest.raises(ValueError, match=f"{path}: expected coverage with 'wrong', pairs of id and sample, and"):
         read_trajectories(tmp_path)
 
 
-def test_parts_of_different_models_do_not_mix_and_the_difference_is_named(tmp_path: Path) -> None:
-    identity = {"model_type": "llada", "rope_theta": 500000.0, "weights": {"model.safetensors": "01"}}
-    for number, theta in enumerate((500000.0, 10000.0)):
-        revision = json.dumps(identity | {"rope_theta": theta}, sort_keys=True)
-        metadata = dataclasses.replace(METADATA, model_revision=revision)
-        write_part(tmp_path / part_name(number, 0), metadata, [trajectory(str(number))])
-    with pytest.raises(ValueError, match=r"its model's rope_theta is 10000\.0, expected 500000\.0"):
-        read_trajectories(tmp_path)
+def test_runs_of_one_tokenizer_may_stand_together(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    warm = dataclasses.replace(METADATA, temperature=0.7, task="another")
+    write_part(one / PART, METADATA, [trajectory("a")])
+    write_part(one / part_name(1, [("a", 0)]), warm, [trajectory("a", task="another")])
+    write_part(other / PART, dataclasses.replace(METADATA, model="the same, moved"), [trajectory("b")])
+    runs, rows = read_trajectories(one, other)
+    assert runs == [METADATA, warm]
+    assert [(row.id, row.task) for row in rows] == [("a", "toy"), ("a", "another"), ("b", "toy")]
+    for name, value in (("mask_token_id", 98), ("tokenizer_hash", "x")):
+        write_part(other / PART, dataclasses.replace(METADATA, **{name: value}), [trajectory("b")])
+        with pytest.raises(ValueError, match=rf"{other / PART} does not belong with .*: its {name} is {value!r}"):
+            read_trajectories(one, other)
 
 
-def test_a_moved_model_is_still_the_same_model(tmp_path: Path) -> None:
-    write_part(tmp_path / part_name(0, 0), METADATA, [trajectory("a")])
-    write_part(
-        tmp_path / part_name(1, 0), dataclasses.replace(METADATA, model="elsewhere", temperature=0), [trajectory("b")]
-    )
+def test_nothing_of_a_run_stands_in_a_folder_twice(tmp_path: Path) -> None:
+    second = tmp_path / part_name(3, [("a", 0)])
+    write_part(tmp_path / PART, METADATA, [trajectory("a")], coverage=wrong(("b", 0)))
+    write_part(second, METADATA, [trajectory("a", sample=1)])
     assert len(read_trajectories(tmp_path)[1]) == 2
-
-
-def test_nothing_is_covered_twice(tmp_path: Path) -> None:
-    write_part(tmp_path / part_name(0, 0), METADATA, [trajectory("a")], problems=covering(0, 4, 1))
-    write_part(tmp_path / part_name(1, 3), METADATA, [], problems=covering(3, 5, 0))
-    with pytest.raises(
-        ValueError, match=rf"{part_name(1, 3)} covers the problems 3..4, some of which {part_name(0, 0)}"
-    ):
-        read_trajectories(tmp_path)
-    write_part(tmp_path / part_name(1, 3), METADATA, [trajectory("a")], problems=covering(4, 5, 1))
-    with pytest.raises(ValueError, match=f"id 'a' is also in {part_name(0, 0)}"):
-        read_trajectories(tmp_path)
+    for name, rows in (("a", [trajectory("a")]), ("b", [trajectory("b")])):
+        write_part(second, METADATA, rows)
+        with pytest.raises(ValueError, match=rf"{second} holds sample 0 of problem '{name}', and so does {PART}"):
+            read_trajectories(tmp_path)
 
 
 def test_no_folder_and_no_parts(tmp_path: Path) -> None:
     assert read_parts(tmp_path) == []
     with pytest.raises(
-        ValueError, match=r"trajectories is '.*': expected trajectory files named part-<rank>-<seq>.parquet, found none"
+        ValueError, match=r"trajectories is '.*': expected trajectory files named part-\*.parquet, found none"
     ):
         read_trajectories(tmp_path)
     with pytest.raises(ValueError, match=r"trajectories is '.*missing', expected a folder"):

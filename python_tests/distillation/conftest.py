@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_trajectories import PART, made_metadata
 from peft import PeftModel
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -65,6 +66,7 @@ def make_trajectories() -> Callable[..., list[Trajectory]]:
             reference = random.integers(0, EOS, size=int(random.integers(3, 9)))
             made.append(
                 Trajectory(
+                    sample=0,
                     id=f"problem-{number}",
                     task="made-up",
                     prompt_ids=prompt,
@@ -88,21 +90,7 @@ def make_metadata() -> Callable[[str], TrajectoryMetadata]:
     """What trajectory files say of themselves, of a tokenizer of this hash."""
 
     def make(tokenizer: str) -> TrajectoryMetadata:
-        return TrajectoryMetadata(
-            model="model",
-            model_revision="",
-            tokenizer_hash=tokenizer,
-            task="made-up",
-            split="train",
-            mask_token_id=MASK,
-            gen_length=8,
-            block_length=8,
-            policy="topk:1",
-            temperature=0.0,
-            seed=0,
-            stop_at_eos=False,
-            dtype="float32",
-        )
+        return made_metadata(tokenizer_hash=tokenizer, task="made-up", mask_token_id=MASK, gen_length=8, block_length=8)
 
     return make
 
@@ -127,8 +115,8 @@ def job(
     def make(recorded: Any = None, **changes: Any) -> DistillConfig:
         folder = tmp_path / "trajectories"
         folder.mkdir(exist_ok=True)
-        write_part(folder / "part-00000-00000000.parquet", metadata, recorded or make_trajectories())
-        paths = {"model": str(tmp_path / "model"), "trajectories": str(folder), "output": str(tmp_path / "output")}
+        write_part(folder / PART, metadata, recorded or make_trajectories())
+        paths = {"model": str(tmp_path / "model"), "trajectories": (str(folder),), "output": str(tmp_path / "output")}
         quick = {
             **({"delta": 3} if "objective" not in changes else {}),
             "rank": 4,

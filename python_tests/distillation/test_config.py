@@ -10,7 +10,7 @@ from tad_ext.settings import made, options_of
 
 
 def config(**changes: Any) -> DistillConfig:
-    return made(DistillConfig, {"model": "model", "trajectories": "trajectories", "output": "output"} | changes)
+    return made(DistillConfig, {"model": "model", "trajectories": ("trajectories",), "output": "output"} | changes)
 
 
 def test_the_defaults_are_the_published_settings() -> None:
@@ -33,7 +33,7 @@ def test_every_setting_is_an_option_with_help() -> None:
     ("field", "value"),
     [
         ("model", ""),
-        ("trajectories", ""),
+        ("trajectories", ()),
         ("output", ""),
         ("objective", "cross_entropy"),
         ("delta", -1),

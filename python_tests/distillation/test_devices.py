@@ -64,7 +64,7 @@ def test_several_processes_are_not_told_a_number(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    config = job(device="cuda:1", trajectories="not looked at")
+    config = job(device="cuda:1", trajectories=("not looked at",))
     message = "^device is 'cuda:1' under torchrun or accelerate, .* expected auto, cpu or cuda$"
     with pytest.raises(ValueError, match=message):
         distill(config)

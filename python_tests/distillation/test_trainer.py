@@ -47,13 +47,13 @@ def test_trajectories_of_another_model_are_said_to_be(
     job: Callable[..., DistillConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = job(max_steps=1)
-    (part,) = read_parts(config.trajectories)
+    (part,) = read_parts(config.trajectories[0])
     other = model_identity(config.model) | {"rms_norm_eps": 0.125}
     for identity, said in ((other, True), (model_identity(config.model), False)):
         metadata = replace(part.metadata, model_revision=identity_text(identity))
         write_part(part.path, metadata, part.trajectories)
         distill(replace(config, overwrite=True))
-        note = "note: the trajectories were collected with another model (model): rms_norm_eps 0.125, this model's"
+        note = "note: trajectories were collected with another model (runs/base): rms_norm_eps 0.125, this model's"
         assert (note in capsys.readouterr().out) == said
 
 
@@ -272,7 +272,7 @@ def test_files_of_another_run_are_not_overwritten(job: Callable[..., DistillConf
     [
         ({"delta": -1}, "delta must be an integer in .* got -1"),
         ({"target_modules": ["q_proj", "ff_out"]}, r"\['ff_out'\] match no linear module"),
-        ({"trajectories": "nowhere"}, "nowhere"),
+        ({"trajectories": ("nowhere",)}, "nowhere"),
         ({"model": "nowhere"}, "nowhere"),
     ],
 )

@@ -54,6 +54,7 @@ def test_trajectories_that_do_not_fit_the_model_are_refused(
     )
     made = [
         Trajectory(
+            sample=0,
             id="p",
             task="t",
             prompt_ids=[1, 2],

@@ -8,6 +8,7 @@ from tad_ext.evaluation import ConfidenceDecay, confidence_by_distance
 def trajectory(prompt, tokens, reveal_step, extra=0):
     """`extra` prompt tokens after the first make prompts of different lengths."""
     return Trajectory(
+        sample=0,
         id=f"{prompt}-{extra}",
         task="words",
         prompt_ids=[prompt] + [0] * extra,

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
+from made_trajectories import PART, made_metadata, made_trajectory
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.data.trajectories import Trajectory, write_part
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories import write_part
 from tad_ext.decoding import DelayedCache, decode_stream
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig
@@ -35,16 +35,13 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trajectories(tmp_path_factory):
     """A folder with one made-up trajectory of the arithmetic task."""
-    metadata = TrajectoryMetadata(
-        model="m", model_revision="r", tokenizer_hash="h", task="arithmetic", split="train", mask_token_id=21,
-        gen_length=6, block_length=6, policy="topk:1", temperature=0.0, seed=0, stop_at_eos=False, dtype="float32",
-    )  # fmt: skip
-    trajectory = Trajectory(
-        id="a", task="arithmetic", prompt_ids=[10, 4, 19], teacher_prompt_ids=[10, 4, 19], num_steps=6,
-        response_ids=[1, 2, 3, 4, 5, 6], reveal_step=[3, 1, 2, 6, 5, 4], correct=True, answer="6", reference="1",
+    metadata = made_metadata(task="arithmetic", mask_token_id=21, gen_length=6, block_length=6)
+    trajectory = made_trajectory(
+        task="arithmetic", prompt_ids=[10, 4, 19], teacher_prompt_ids=[10, 4, 19], num_steps=6,
+        response_ids=[1, 2, 3, 4, 5, 6], reveal_step=[3, 1, 2, 6, 5, 4], answer="6", reference="1",
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("trajectories")
-    write_part(folder / "part-00000-00000000.parquet", metadata, [trajectory])
+    write_part(folder / PART, metadata, [trajectory])
     return folder
 
 

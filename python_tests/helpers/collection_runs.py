@@ -59,7 +59,8 @@ def config(model: str, output: Path, **changes: Any) -> CollectConfig:
 
 
 def rows(folder: Path) -> list[Trajectory]:
-    return read_trajectories(folder)[1]
+    """All trajectories of a folder, by their keys: where they stand depends on how often a run was started."""
+    return sorted(read_trajectories(folder)[1], key=lambda row: row.key)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 Run as a script this is that process.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from collection_runs import LenientTask
 
 from tad_ext.jobs import common
+from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
 from tad_ext.settings import made, values_of
@@ -33,16 +36,29 @@ class Worker:
         assert self.process.stdout.readline() == "ready\n"
 
     def run(self, settings: CollectConfig, *, kill_after: float | None = None, **options: Any) -> int:
-        """Exit status of one run as waitpid gives it: 0, or the signal. ``options``: rank, world_size, die_at (see
-        main).
-        """
-        assert self.process.stdin
-        assert self.process.stdout
-        print(json.dumps({"settings": values_of(settings), **options}), file=self.process.stdin, flush=True)
-        pid = int(self.process.stdout.readline())
+        """Exit status of one run as waitpid gives it: 0, or the signal. ``options``: of `main`."""
+        pid = self._start(settings, **options)
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(pid, signal.SIGKILL)  # a zombie at worst: the worker waits for "reap" before it forgets the child
+        return self._end()
+
+    @contextlib.contextmanager
+    def running(self, settings: CollectConfig, **options: Any) -> Iterator[None]:
+        """A run beside the block."""
+        self._start(settings, **options)
+        yield
+        self._end()
+
+    def _start(self, settings: CollectConfig, **options: Any) -> int:
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps({"settings": values_of(settings), **options}), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def _end(self) -> int:
+        assert self.process.stdin
+        assert self.process.stdout
         print("reap", file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
@@ -51,7 +67,8 @@ def main() -> None:
     """The worker: one JSON line per run on stdin; prints the fork's process id and, after a line "reap", its exit
     status.
 
-    ``die_at = (moment, n)`` makes the run kill itself before or after its rename number n (from 0) of a finished file.
+    ``rank`` and ``world_size``; ``die_at = (moment, n)`` makes the run kill itself before or after its rename number n
+    (from 0) of a finished file; ``expect_decoded`` makes it fail if it decodes another number of answers.
     """
     torch.set_num_threads(1)
     common.get_task = lambda name, **_: LenientTask()  # type: ignore[assignment]
@@ -66,7 +83,9 @@ def main() -> None:
                 os.replace = _deadly(os.replace, *job["die_at"])  # type: ignore[assignment]
             status = 1
             try:
+                decoded = _counted()
                 collect(made(CollectConfig, job["settings"]))
+                assert job.get("expect_decoded", len(decoded)) == len(decoded), decoded
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -75,6 +94,19 @@ def main() -> None:
         print(pid, flush=True)
         assert sys.stdin.readline() == "reap\n"
         print(os.waitpid(pid, 0)[1], flush=True)
+
+
+def _counted() -> list[int]:
+    """The numbers of all prompts that are decoded from now on."""
+    numbers: list[int] = []
+    real = collection.decode_stream
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        numbers.extend(options["numbers"])
+        return real(*arguments, **options)
+
+    collection.decode_stream = counted
+    return numbers
 
 
 def _deadly(replace: Any, moment: str, number: int) -> Any:

@@ -2,10 +2,11 @@
 
 State s of a trajectory, 0 <= s < num_steps, is the canvas after s forwards of the teacher. The student sees its own
 prompt and that canvas; the teacher sees its privileged prompt and the same canvas. Every position still masked is an
-entry: what a model is asked about.
+entry: what a model is asked about. The tail behind a response's first end-of-sequence token may be left out of that: it
+is the longer part of many a canvas, and says nothing more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from tad_ext.data.ragged import Ragged, ragged, to_device
 from tad_ext.data.trajectories import Trajectory
+from tad_ext.settings import EosTail
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +25,24 @@ class State:
 
     trajectory: Trajectory
     canvas: np.ndarray  #: (G,) int64: tokens revealed so far, the mask id elsewhere
-    steps_to_reveal: np.ndarray  #: (G,) int64: <= 0 where revealed already
+    steps_to_reveal: np.ndarray  #: (G,) int64: <= 0 where revealed already, or in a tail that is left out
 
 
 class TrajectoryStates(Dataset[State]):
-    """All states of some trajectories, in order: `num_steps` of the first, then those of the second, ...
+    """All states of some trajectories, in order: those of the first, then those of the second, ...
 
-    Raises ValueError for no trajectories, or a mask id left in a finished response.
+    With the whole `tail` a trajectory has `num_steps` states, otherwise as many as have entries. "one" is the tail's
+    first token. Raises ValueError for no trajectories, or a mask id left in a finished response.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory], *, mask_token_id: int) -> None:
+    def __init__(
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        mask_token_id: int,
+        eos_token_ids: Collection[int] = (),
+        tail: EosTail = "all",
+    ) -> None:
         if not trajectories:
             raise ValueError("trajectories must hold at least one trajectory, got none")
         for trajectory in trajectories:
@@ -42,26 +52,46 @@ class TrajectoryStates(Dataset[State]):
                 )
         self.trajectories = trajectories
         self.mask_token_id = mask_token_id
-        self._ends = np.cumsum([trajectory.num_steps for trajectory in trajectories])
+        self._learned = [_learned(trajectory, eos_token_ids, tail) for trajectory in trajectories]
+        self._counts = [
+            trajectory.num_steps if tail == "all" else int(trajectory.reveal_step[:learned].max())
+            for trajectory, learned in zip(trajectories, self._learned, strict=True)
+        ]
+        self._ends = np.cumsum(self._counts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> State:
-        trajectory, step = self._locate(index)
-        return State(trajectory, trajectory.canvas_at(step, self.mask_token_id), trajectory.steps_to_reveal(step))
+        which, step = self._locate(index)
+        trajectory = self.trajectories[which]
+        return State(trajectory, trajectory.canvas_at(step, self.mask_token_id), self._steps(which, step))
 
     def steps_to_reveal(self, indices: Iterable[int]) -> np.ndarray:
         """(N,) int64: the steps, >= 1, of all entries of the states `indices`, which need not be built for it."""
-        steps = [trajectory.steps_to_reveal(step) for trajectory, step in map(self._locate, indices)]
+        steps = [self._steps(which, step) for which, step in map(self._locate, indices)]
         return np.concatenate([remaining[remaining > 0] for remaining in steps])
 
-    def _locate(self, index: int) -> tuple[Trajectory, int]:
+    def _steps(self, which: int, step: int) -> np.ndarray:
+        remaining = self.trajectories[which].steps_to_reveal(step)
+        remaining[self._learned[which] :] = 0
+        return remaining
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """The number of the trajectory, and the step, of a state."""
         if not 0 <= index < len(self):
             raise IndexError(f"state index must lie in 0..{len(self) - 1}, got {index}")
         which = int(np.searchsorted(self._ends, index, side="right"))
-        trajectory = self.trajectories[which]
-        return trajectory, int(index - self._ends[which]) + trajectory.num_steps
+        return which, int(index - self._ends[which]) + self._counts[which]
+
+
+def _learned(trajectory: Trajectory, eos_token_ids: Collection[int], tail: EosTail) -> int:
+    """How many positions of a response are learned: all from the first on."""
+    length = len(trajectory.response_ids)
+    ends = np.flatnonzero(np.isin(trajectory.response_ids, list(eos_token_ids)))
+    if tail == "all" or not ends.size:
+        return length
+    return min(length, int(ends[0]) + 1 + (tail == "one"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,16 @@
 """Trajectory files: how a teacher decoded each problem, stored as the final tokens and the forward that revealed each
 of them.
 
-A folder holds Parquet parts (zstd) of at most 256 records, ``part-<rank>-<seq>.parquet``, each written atomically.
+A folder holds Parquet parts (zstd) of at most 256 records, ``part-<number>-<digest>.parquet``, each written atomically.
 Every intermediate state of the decoding follows from two columns, so none is stored: state s, the canvas after s
 forwards (0 <= s < num_steps), is ``where(reveal_step <= s, token, MASK)``, and ``steps_to_reveal = reveal_step - s``.
 
-How the records were made and which problems a part covers stands in each part's own metadata (`trajectory_metadata`).
+How a part's records were made, and what else was decoded for it, stands in its own metadata (`trajectory_metadata`). So
+a folder may hold trajectories of several tasks and settings, as training sets do.
 """
 
-import itertools
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +20,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, ProblemRange, TrajectoryMetadata, from_header, to_header
+from tad_ext.data.trajectory_metadata import (
+    MAX_PART_RECORDS,
+    Coverage,
+    Key,
+    TrajectoryMetadata,
+    from_header,
+    to_header,
+)
 from tad_ext.files import atomic_path
 
+MAX_SAMPLE = 2**15 - 1
 _TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _STEPS = pa.list_(pa.field("element", pa.int16(), nullable=False))
 
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
+        pa.field("sample", pa.int16(), nullable=False),
         pa.field("task", pa.string(), nullable=False),
         pa.field("prompt_ids", _TOKENS, nullable=False),
         pa.field("teacher_prompt_ids", _TOKENS, nullable=False),
@@ -49,6 +60,7 @@ class Trajectory:
     """
 
     id: str  #: the problem's id within the task
+    sample: int  #: which of the answers to this problem, from 0
     task: str  #: the task's name
     prompt_ids: np.ndarray  #: (P,) int32: what the student sees before the response
     teacher_prompt_ids: np.ndarray  #: (Q,) int32: what the teacher saw: the prompt and the privileged reference
@@ -65,6 +77,8 @@ class Trajectory:
         object.__setattr__(self, "reveal_step", _integers("reveal_step", self.reveal_step, np.int16, least=1))
         if not self.id:
             raise ValueError("id must be a non-empty string")
+        if not 0 <= self.sample <= MAX_SAMPLE:
+            raise ValueError(f"sample must lie in 0..{MAX_SAMPLE}, got {self.sample}")
         if len(self.response_ids) == 0:
             raise ValueError("response_ids must hold at least one token")
         if len(self.reveal_step) != len(self.response_ids):
@@ -75,6 +89,11 @@ class Trajectory:
         latest = int(self.reveal_step.max())
         if latest > self.num_steps:
             raise ValueError(f"reveal_step must lie in 1..num_steps = {self.num_steps}, got {latest}")
+
+    @property
+    def key(self) -> Key:
+        """What tells it apart from others of its run."""
+        return self.id, self.sample
 
     def canvas_at(self, step: int, mask_token_id: int) -> np.ndarray:
         """The canvas after ``step`` < num_steps forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere."""
@@ -95,19 +114,30 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Part:
-    """One file's contents. ``problems`` is None where the records did not come from a task's list (converted files)."""
+    """One file's contents. ``coverage`` is None where the records did not come from a task's list (converted files)."""
 
     path: Path
     metadata: TrajectoryMetadata
-    problems: ProblemRange | None
+    coverage: Coverage | None
     trajectories: list[Trajectory]
 
+    @property
+    def keys(self) -> list[Key]:
+        """Of everything that was decoded for it, kept or not."""
+        return [item.key for item in self.trajectories] + list(self.coverage.wrong if self.coverage else ())
 
-def part_name(rank: int, seq: int) -> str:
-    """The file name of rank ``rank``'s part number ``seq``."""
-    if rank < 0 or seq < 0:
-        raise ValueError(f"rank and seq must be >= 0, got {rank} and {seq}")
-    return f"part-{rank:05d}-{seq:08d}.parquet"
+    @property
+    def right(self) -> int:
+        """How many of them have a right answer."""
+        return sum(item.correct for item in self.trajectories)
+
+
+def part_name(number: int, keys: Iterable[Key]) -> str:
+    """The file name of the part that stands at this place in its folder and holds these trajectories."""
+    if number < 0:
+        raise ValueError(f"number must be >= 0, got {number}")
+    digest = hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:8]
+    return f"part-{number:08d}-{digest}.parquet"
 
 
 def write_part(
@@ -115,17 +145,14 @@ def write_part(
     metadata: TrajectoryMetadata,
     trajectories: Sequence[Trajectory],
     *,
-    problems: ProblemRange | None = None,
+    coverage: Coverage | None = None,
 ) -> None:
-    """Writes one part atomically: 0 to 256 records of different ids, whose task is the metadata's."""
+    """Writes one part atomically: 0 to 256 records of different keys, whose task is the metadata's."""
     if len(trajectories) > MAX_PART_RECORDS:
         raise ValueError(f"trajectories must be at most {MAX_PART_RECORDS} per part, got {len(trajectories)}")
-    right = sum(item.correct for item in trajectories)
-    if problems is not None and problems.right != right:
-        raise ValueError(f"problems.right must be the number of correct records ({right}), got {problems.right}")
-    _check_records(metadata, trajectories)
+    _check_records(metadata, trajectories, coverage)
     columns = {name: [getattr(item, name) for item in trajectories] for name in SCHEMA.names}
-    table = pa.table(columns, schema=SCHEMA.with_metadata(to_header(metadata, problems)))
+    table = pa.table(columns, schema=SCHEMA.with_metadata(to_header(metadata, coverage)))
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -139,43 +166,34 @@ def read_part(path: str | Path) -> Part:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: expected a complete Parquet file, but it cannot be read ({message})") from error
     try:
-        metadata, problems = from_header(table.schema.metadata)
+        metadata, coverage = from_header(table.schema.metadata)
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise ValueError(f"expected the columns {_columns(SCHEMA)}, got {_columns(table.schema)}")
         trajectories = [_from_record(index, record) for index, record in enumerate(table.to_pylist())]
-        _check_records(metadata, trajectories)
+        _check_records(metadata, trajectories, coverage)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return Part(path, metadata, problems, trajectories)
+    return Part(path, metadata, coverage, trajectories)
 
 
 def read_parts(folder: str | Path) -> list[Part]:
-    """All parts of ``folder``, in the order of the problems they cover; an empty list if there is none yet.
+    """All parts of ``folder``, in the order of their names; an empty list if there is none yet.
 
-    Raises ValueError, naming the files, if a part is not readable, if their metadata disagree, or if two of them cover
-    the same problem or hold the same id.
+    Raises ValueError, naming the files, if a part is not readable, or if two of them hold the same trajectory of a run.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"trajectories is {str(folder)!r}, expected a folder of trajectory files")
     parts = [read_part(path) for path in sorted(folder.glob("part-*.parquet"))]
-    owner: dict[str, Path] = {}
+    owner: dict[tuple[TrajectoryMetadata, Key], Path] = {}
     for part in parts:
-        for name, first, other in parts[0].metadata.differences(part.metadata):
-            raise ValueError(
-                f"{part.path} does not belong with {parts[0].path.name}: its {name} is {other!r}, expected {first!r}"
-            )
-        for item in part.trajectories:
-            if item.id in owner:
-                raise ValueError(f"{part.path}: id {item.id!r} is also in {owner[item.id].name}, expected each id once")
-            owner[item.id] = part.path
-    parts.sort(key=lambda part: (part.problems.start if part.problems else 0, part.path.name))
-    covering = [(part.path, part.problems) for part in parts if part.problems]
-    for (path, earlier), (next_path, later) in itertools.pairwise(covering):
-        if later.start < earlier.stop:
-            raise ValueError(
-                f"{next_path} covers the problems {later.start}..{later.stop - 1}, some of which {path.name} covers too"
-            )
+        for key in part.keys:
+            other = owner.setdefault((part.metadata, key), part.path)
+            if other != part.path:
+                id, sample = key
+                raise ValueError(
+                    f"{part.path} holds sample {sample} of problem {id!r}, and so does {other.name}; expected it once"
+                )
     return parts
 
 
@@ -188,14 +206,32 @@ def noted_model(folder: str | Path) -> str | None:
         return None  # `read_parts` says what is wrong with it
 
 
-def read_trajectories(folder: str | Path) -> tuple[TrajectoryMetadata, list[Trajectory]]:
-    """The metadata and all records of a folder in the problems' order. ValueError as `read_parts`, or for no parts."""
-    parts = read_parts(folder)
+def read_trajectories(*folders: str | Path) -> tuple[list[TrajectoryMetadata], list[Trajectory]]:
+    """All records of some folders in the order of the files, and how they were made: each run's metadata once.
+
+    Runs may be of several tasks and settings, but of one mask id and tokenizer: what their ids mean. Raises ValueError,
+    naming the files, if they are not; for a folder without parts; and as `read_parts`.
+    """
+    parts: list[Part] = []
+    for folder in folders:
+        found = read_parts(folder)
+        if not found:
+            raise ValueError(
+                f"trajectories is {str(folder)!r}: expected trajectory files named part-*.parquet, found none"
+            )
+        parts += found
     if not parts:
-        raise ValueError(
-            f"trajectories is {str(folder)!r}: expected trajectory files named part-<rank>-<seq>.parquet, found none"
-        )
-    return parts[0].metadata, [item for part in parts for item in part.trajectories]
+        raise ValueError("trajectories is empty, expected at least one folder of trajectory files")
+    first = parts[0]
+    for part in parts:
+        for name in ("mask_token_id", "tokenizer_hash"):
+            expected, noted = getattr(first.metadata, name), getattr(part.metadata, name)
+            if noted != expected:
+                raise ValueError(
+                    f"{part.path} does not belong with {first.path}: its {name} is {noted!r}, expected {expected!r}"
+                )
+    runs = list(dict.fromkeys(part.metadata for part in parts))
+    return runs, [item for part in parts for item in part.trajectories]
 
 
 def _integers(name: str, values: Iterable[int], dtype: type[np.integer], *, least: int) -> np.ndarray:
@@ -208,8 +244,8 @@ def _integers(name: str, values: Iterable[int], dtype: type[np.integer], *, leas
     return array.astype(dtype)  # always a copy
 
 
-def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory]) -> None:
-    seen: set[str] = set()
+def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajectory], coverage: Coverage | None) -> None:
+    seen = set(coverage.wrong if coverage else ())
     for item in trajectories:
         if item.task != metadata.task:
             raise ValueError(f"record {item.id!r}: task must be the file's ({metadata.task!r}), got {item.task!r}")
@@ -217,9 +253,9 @@ def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajecto
             raise ValueError(
                 f"record {item.id!r}: expected {metadata.gen_length} response_ids, got {len(item.response_ids)}"
             )
-        if item.id in seen:
-            raise ValueError(f"record {item.id!r}: expected each id once")
-        seen.add(item.id)
+        if item.key in seen:
+            raise ValueError(f"record {item.id!r}: expected sample {item.sample} once")
+        seen.add(item.key)
 
 
 def _from_record(index: int, record: dict[str, Any]) -> Trajectory:

@@ -1,4 +1,4 @@
-"""What a trajectory file says about itself: how the records of its folder were made, and which problems it covers.
+"""What a trajectory file says about itself: how its records were made, and what else was decoded beside them.
 
 Kept as JSON in the Parquet file's metadata, under one key, together with the version of the schema.
 """
@@ -6,19 +6,18 @@ Kept as JSON in the Parquet file's metadata, under one key, together with the ve
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tad_ext.settings import Settings
 
 MAX_PART_RECORDS = 256
-SCHEMA_VERSION = 1
-T = TypeVar("T")
+SCHEMA_VERSION = 2
 METADATA_KEY = b"tad_ext.trajectories"
 
 
 @dataclass(frozen=True)
 class TrajectoryMetadata(Settings):
-    """What all parts of a folder have in common. Two runs may share it only if all of this but ``model`` agrees."""
+    """How a run decodes and what it keeps. Two of them are the same run if all of this but ``model`` agrees."""
 
     named_by_class = True
 
@@ -27,14 +26,25 @@ class TrajectoryMetadata(Settings):
     tokenizer_hash: str
     task: str
     split: str
+    teacher_prompt: (
+        str  #: its form, one of ``tad_ext.data.prompts.TEACHER_PROMPTS``; "own": the task has one of its own
+    )
     mask_token_id: int
     gen_length: int
     block_length: int
     policy: str  #: as understood by ``tad_ext.decoding.parse_policy``
+    block_add_threshold: float
+    decoded_token_threshold: float
+    forced_progress: str
+    hide_future_blocks: bool
     temperature: float
+    top_k: int | None
+    top_p: float
+    cache: str  #: as understood by ``tad_ext.decoding.caches.parse_cache``
     seed: int
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
+    keep: str  #: "correct": trajectories with right answers; "all": of wrong ones, too
 
     def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's) of all that must agree and do not; of the model, its settings and files."""
@@ -53,38 +63,37 @@ class TrajectoryMetadata(Settings):
         return found
 
 
+Key = tuple[str, int]
+"""What tells a run's trajectories apart: the problem's id, and which sample of its answers."""
+
+
 @dataclass(frozen=True)
-class ProblemRange(Settings):
-    """Which problems a part accounts for, also those that gave no record because the answer was wrong."""
+class Coverage:
+    """What a part accounts for beside its records, so that a run that goes on decodes nothing twice."""
 
-    start: int  #: index of the first problem in the task's list
-    stop: int  #: index after the last
-    right: int
-    wrong: int
-    digest: str  #: of the problems' ids and prompts: shows whether the task still gives the same ones
+    wrong: tuple[Key, ...]  #: decoded, with a wrong answer, and not kept
+    digest: str  #: of everything the part was decoded from: shows whether the task still gives the same
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.start, self.count - 1, self.right, self.wrong) < 0 or self.right + self.wrong != self.count:
-            raise ValueError(f"expected 0 <= start < stop and right + wrong == stop - start, got {self}")
-
-    @property
-    def count(self) -> int:
-        """Problems covered."""
-        return self.stop - self.start
+    @classmethod
+    def from_json(cls, values: Any) -> "Coverage":
+        """From parsed JSON; ValueError if it is something else."""
+        match values:
+            case {"wrong": list(wrong), "digest": str(digest), **more} if not more and all(map(_is_key, wrong)):
+                return cls(tuple((id, sample) for id, sample in wrong), digest)
+        raise ValueError(f"expected coverage with 'wrong', pairs of id and sample, and 'digest', got {values!r}")
 
 
-def to_header(metadata: TrajectoryMetadata, problems: ProblemRange | None) -> dict[bytes, bytes]:
+def to_header(metadata: TrajectoryMetadata, coverage: Coverage | None) -> dict[bytes, bytes]:
     """The Parquet metadata of a part."""
     header = {
         "schema_version": SCHEMA_VERSION,
         "run": dataclasses.asdict(metadata),
-        "problems": None if problems is None else dataclasses.asdict(problems),
+        "coverage": None if coverage is None else dataclasses.asdict(coverage),
     }
     return {METADATA_KEY: json.dumps(header, allow_nan=False).encode()}
 
 
-def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, ProblemRange | None]:
+def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, Coverage | None]:
     """The inverse of `to_header`. ValueError, TypeError: of a foreign file, of another version or form."""
     text = (header or {}).get(METADATA_KEY)
     if text is None:
@@ -93,13 +102,17 @@ def from_header(header: dict[bytes, bytes] | None) -> tuple[TrajectoryMetadata, 
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"expected schema version {SCHEMA_VERSION}, got {version!r}")
-    metadata, problems = _from_json(TrajectoryMetadata, values.get("run")), values.get("problems")
-    return metadata, None if problems is None else _from_json(ProblemRange, problems)
+    metadata, coverage = metadata_from_json(values.get("run")), values.get("coverage")
+    return metadata, None if coverage is None else Coverage.from_json(coverage)
 
 
-def _from_json(kind: type[T], values: Any) -> T:
-    """A dataclass from parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+def _is_key(value: Any) -> bool:
+    return isinstance(value, list) and [type(part) for part in value] == [str, int]
+
+
+def metadata_from_json(values: Any) -> TrajectoryMetadata:
+    """From parsed JSON, refusing missing, unknown and mistyped fields by name."""
+    names = [item.name for item in dataclasses.fields(TrajectoryMetadata)]
     if not isinstance(values, dict) or set(values) != set(names):
         raise ValueError(f"expected the metadata fields {sorted(names)}, got {values!r}")
-    return kind(**values)
+    return TrajectoryMetadata(**values)

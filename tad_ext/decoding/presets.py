@@ -27,6 +27,8 @@ class Preset(Settings):
     hide_future_blocks: bool = False
     gen_length: int = 256
     block_length: int = 32
+    temperature: float = 0.0
+    top_p: float = 1.0
     note: str = ""
 
     def fields(self) -> dict[str, Any]:
@@ -43,6 +45,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "tad": Preset("entropy:0.5", "TAD, arXiv 2605.09536", 0.1, 0.95),
         "tad-dream": Preset("entropy:0.4", "TAD, its code for Dream on GSM8K", 0.1, 0.95),
         "tad-one-per-step": Preset("entropy:0.0", "TAD, its base line", note="lowest entropy first"),
+        "tad-collect-math": Preset(
+            "topk:1", "TAD, its code for LLaDA on math", temperature=0.7, note="trajectories, with --no-stop-at-eos"
+        ),
+        "tad-collect-dream": Preset(
+            "entropy:0.0",
+            "TAD, its code for Dream",
+            block_length=256,
+            temperature=0.2,
+            top_p=0.95,
+            note="trajectories, with --no-stop-at-eos: the whole canvas, lowest entropy first",
+        ),
         "fast-dllm": Preset("confidence:0.9", "Fast-dLLM, arXiv 2505.22618"),
         "fast-dllm-factor": Preset("factor:1.0,variant=code", "Fast-dLLM, its code"),
         "fast-dllm-dream-prefix": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="prefix-at-block"),

@@ -28,6 +28,7 @@ from .kinds import Between as Between
 from .kinds import Count as Count
 from .kinds import Device as Device
 from .kinds import DType as DType
+from .kinds import EosTail as EosTail
 from .kinds import ForcedProgress as ForcedProgress
 from .kinds import Index as Index
 from .kinds import Kind as Kind

@@ -77,6 +77,7 @@ Device = Annotated[str, Matching(r"auto|cpu|cuda(:\d{1,4})?", "auto, cpu, cuda o
 DType = Literal["auto", "float32", "bfloat16"]
 Switch = bool | Literal["auto"]
 ForcedProgress = Literal["row", "block", "blocks"]  # what a forward reveals where its policy accepts nothing
+EosTail = Literal["all", "one", "none"]  # what is learnt behind the first end-of-sequence token of a response
 PathText = Annotated[str, Matching(r"(?s).+", "a path")]
 
 _NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}

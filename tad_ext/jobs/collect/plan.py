@@ -1,16 +1,16 @@
-"""What a collection run is going to do, all checked before the model is loaded: problems, settings, open units."""
+"""What a collection run is going to do, all checked before the model is loaded: problems, settings, units of work."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tad_ext.data.tasks import Problem, Task
 from tad_ext.data.trajectories import Part, noted_model
-from tad_ext.data.trajectory_metadata import ProblemRange, TrajectoryMetadata
+from tad_ext.data.trajectory_metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
@@ -20,14 +20,35 @@ from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
 
+NO_PRIVILEGE = "none"  # the form of a teacher's prompt that shows no more than the student's
+
 
 @dataclass(frozen=True)
-class Sample:
-    """A problem with the prompts of its student and its teacher as token ids."""
+class Attempt:
+    """One answer that the teacher is to give: a problem, with the prompts of student and teacher as token ids."""
 
     problem: Problem
+    sample: int  #: which of the answers to it, from 0
     prompt_ids: list[int]
     teacher_prompt_ids: list[int]
+
+    @property
+    def key(self) -> Key:
+        """Of its trajectory."""
+        return self.problem.id, self.sample
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Attempts that become one part."""
+
+    start: int  #: place of the first one in the whole list
+    keys: tuple[Key, ...]
+
+    @property
+    def name(self) -> str:
+        """By which it is claimed."""
+        return f"{self.start:08d}-{len(self.keys)}"
 
 
 @dataclass(frozen=True)
@@ -37,7 +58,7 @@ class CollectionPlan:
     config: CollectConfig
     task: Task
     tokenizer: Any
-    samples: Sequence[Sample]
+    attempts: Mapping[Key, Attempt]  #: first samples first, in the problems' order
     decoding: DecodeConfig
     metadata: TrajectoryMetadata
     output: Path
@@ -54,7 +75,11 @@ class CollectionPlan:
         # 1. Where, which problems and how.
         rank, world_size, device = _place(config.device)
         task, problems, lengths = config.problems(config.seed)
-        decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos)
+        if "preset" in config.given:  # which has lengths of its own; no block is longer than the canvas
+            gen_length = config.gen_length or config.decoding.gen_length
+            block_length = config.block_length or min(config.decoding.block_length, gen_length)
+            lengths = {"gen_length": gen_length, "block_length": block_length}
+        decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos, seed=0)
         dtype = resolve_dtype(config.dtype)
 
         # 2. What the model's folder says of it, and what the output's says of an earlier run.
@@ -66,14 +91,23 @@ class CollectionPlan:
             tokenizer_hash=tokenizer_hash(tokenizer),
             task=task.name,
             split=config.split,
+            teacher_prompt=getattr(task, "teacher_prompt_form", "own"),
             mask_token_id=model_config.mask_token_id,
             gen_length=decoding.gen_length,
             block_length=decoding.block_length,
             policy=str(decoding.policy),
+            block_add_threshold=decoding.block_add_threshold,
+            decoded_token_threshold=decoding.decoded_token_threshold,
+            forced_progress=decoding.forced_progress,
+            hide_future_blocks=decoding.hide_future_blocks,
             temperature=decoding.temperature,
+            top_k=decoding.top_k,
+            top_p=decoding.top_p,
+            cache=str(decoding.cache or "none"),
             seed=config.seed,
             stop_at_eos=decoding.stop_at_eos,
             dtype=str(dtype or model_config.dtype or "auto").removeprefix("torch."),
+            keep=config.keep,
         )
 
         # 3. The prompts, and last of all the folder.
@@ -81,53 +115,46 @@ class CollectionPlan:
         if longest < 1:
             most = model_config.max_position_embeddings
             raise ValueError(f"gen_length is {decoding.gen_length}; expected less than the model's {most} positions")
-        samples = _samples(task, tokenizer, problems, longest)
+        attempts = _attempts(task, tokenizer, problems, longest, config.samples)
         output = output_folder(config.output)
-        return cls(config, task, tokenizer, samples, decoding, metadata, output, device, rank, world_size)
+        return cls(config, task, tokenizer, attempts, decoding, metadata, output, device, rank, world_size)
 
-    def digest(self, start: int, stop: int) -> str:
-        """A hash of problems and prompts, which tells whether a part was made from the same ones."""
-        content = [
-            [item.problem.id, item.problem.reference, item.problem.answer, item.prompt_ids, item.teacher_prompt_ids]
-            for item in self.samples[start:stop]
-        ]
+    def units(self) -> list[Unit]:
+        """All the work, done or not: the same for every process that is given the same problems."""
+        keys, size = list(self.attempts), self.config.unit_size
+        return [Unit(start, tuple(keys[start : start + size])) for start in range(0, len(keys), size)]
+
+    def digest(self, keys: Iterable[Key]) -> str:
+        """A hash of problems and prompts, which tells whether something was made from the same ones."""
+        content = []
+        for key in sorted(keys):
+            attempt = self.attempts[key]
+            problem = attempt.problem
+            content.append([*key, problem.reference, problem.answer, attempt.prompt_ids, attempt.teacher_prompt_ids])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def checked(self, part: Part) -> ProblemRange:
-        """The problems of a part; ValueError, with its path, if this run would have written another one."""
-        problems, keep = part.problems, self.config.keep
-        differing = self.metadata.differences(part.metadata)
-        if differing:
-            name, own, found = differing[0]
-            foreign = f"was collected with {name} = {found!r}, this run has {own!r}"
-        elif problems is None:
-            foreign = "does not name the problems it covers, expected a part of tad collect"
-        elif problems.stop > len(self.samples):
-            foreign = f"covers problems up to number {problems.stop}, this run has {len(self.samples)} only (limit)"
-        elif problems.digest != self.digest(problems.start, problems.stop):
-            foreign = "was collected from other problems or prompts than the task gives now"
-        elif len(part.trajectories) != (problems.count if keep == "all" else problems.right):
-            foreign = (
-                f"was not collected with keep = {keep!r}: it holds {len(part.trajectories)} trajectories of "
-                f"{problems.count} problems, {problems.right} of them right"
-            )
-        else:
-            return problems
-        raise ValueError(f"output: {part.path} {foreign}; choose another folder or the same settings")
+    def stream(self, key: Key) -> int:
+        """The number of an attempt's random stream, wherever it stands in the list."""
+        return int(hashlib.sha256(json.dumps([self.config.seed, *key]).encode()).hexdigest()[:15], 16)
 
+    def check_metadata(self, path: Path, metadata: TrajectoryMetadata) -> None:
+        """ValueError, naming the file, if it is of a run with other settings."""
+        for name, own, found in self.metadata.differences(metadata):
+            self._refuse(path, f"was collected with {name} = {found!r}, this run has {own!r}")
 
-def open_units(problems: int, covered: Sequence[ProblemRange], unit_size: int) -> Iterator[range]:
-    """The problems of 0..problems - 1 that no range covers, cut at every multiple of ``unit_size``.
+    def check(self, part: Part) -> None:
+        """ValueError, with its path, if this run would have written another part.
 
-    ``covered`` is in order and without overlap; it may come from runs with another unit size.
-    """
-    start = 0
-    for stop, following in [*((done.start, done.stop) for done in covered), (problems, problems)]:
-        while start < stop:
-            end = min(stop, (start // unit_size + 1) * unit_size)
-            yield range(start, end)
-            start = end
-        start = following
+        Problems that the task does not give any more (a lower limit) stay; they cannot be compared.
+        """
+        self.check_metadata(part.path, part.metadata)
+        if part.coverage is None:
+            self._refuse(part.path, "does not say what it was decoded from, expected a part of tad collect")
+        elif all(key in self.attempts for key in part.keys) and part.coverage.digest != self.digest(part.keys):
+            self._refuse(part.path, "was collected from other problems or prompts than the task gives now")
+
+    def _refuse(self, path: Path, reason: str) -> None:
+        raise ValueError(f"output: {path} {reason}; choose another folder or the same settings")
 
 
 def _place(device: str) -> tuple[int, int, str]:
@@ -148,24 +175,28 @@ def _revision(config: CollectConfig) -> str:
     return noted
 
 
-def _samples(task: Task, tokenizer: Any, problems: Sequence[Problem], longest: int) -> list[Sample]:
+def _attempts(
+    task: Task, tokenizer: Any, problems: Sequence[Problem], longest: int, samples: int
+) -> dict[Key, Attempt]:
     """The problems with their prompts of at most `longest` tokens, each with a name and a reference of its own."""
-    samples: dict[str, Sample] = {}
+    first: dict[str, Attempt] = {}
     for problem in problems:
         prompt, teacher_prompt = task.student_prompt(problem, tokenizer), task.teacher_prompt(problem, tokenizer)
-        sample = Sample(problem, list(prompt), list(teacher_prompt))
-        if not problem.reference or sample.teacher_prompt_ids == sample.prompt_ids:
+        attempt = Attempt(problem, 0, list(prompt), list(teacher_prompt))
+        privileged = getattr(task, "teacher_prompt_form", None) != NO_PRIVILEGE
+        if privileged and (not problem.reference or attempt.teacher_prompt_ids == attempt.prompt_ids):
             raise ValueError(
                 f"problem {problem.id!r} gives its teacher nothing that its student does not see, expected a reference "
                 f"in the teacher's prompt"
             )
-        if problem.id in samples:
+        if problem.id in first:
             raise ValueError(f"task {task.name!r} gives the problem id {problem.id!r} twice, expected once")
-        length = max(len(sample.prompt_ids), len(sample.teacher_prompt_ids))
+        length = max(len(attempt.prompt_ids), len(attempt.teacher_prompt_ids))
         if length > longest:
             raise ValueError(
                 f"problem {problem.id!r} has a prompt of {length} tokens, expected at most {longest}: the model's "
                 f"max_position_embeddings less gen_length"
             )
-        samples[problem.id] = sample
-    return list(samples.values())
+        first[problem.id] = attempt
+    every = [replace(attempt, sample=sample) for sample in range(samples) for attempt in first.values()]
+    return {attempt.key: attempt for attempt in every}

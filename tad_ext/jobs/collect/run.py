@@ -3,42 +3,51 @@
 The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
 reveals, and in which order, the student later learns to do from the plain prompt in fewer forwards (arXiv 2605.09536).
 
-Problems are worked off in units of neighbouring problems. A finished unit is one part file that says which problems it
-covers, so a killed run is continued by the same command, with any number of ranks: only unfinished units are decoded
-again, in the batches and with the random streams they would have had, so the result is that of an undisturbed run.
+The work is cut into units of neighbouring problems, each one part file. Processes claim units (`claims`), and write
+each answer down as it comes (`journal`), so a kill loses what was half decoded and nothing else. Every answer has
+random numbers of its own, wherever it stands and whoever decodes it: what a folder holds in the end is the same.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tad_ext.data.trajectories import Trajectory, part_name, read_parts, write_part
-from tad_ext.data.trajectory_metadata import ProblemRange
-from tad_ext.decoding import decode
+from tad_ext.data.trajectories import Part, Trajectory, part_name, read_part, read_parts, write_part
+from tad_ext.data.trajectory_metadata import Coverage, Key
+from tad_ext.decoding.loop import decode_stream
+from tad_ext.decoding.result import DecodedSequence
 from tad_ext.files import remove_leftovers
+from tad_ext.jobs.collect.claims import Claims
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.plan import CollectionPlan, open_units
+from tad_ext.jobs.collect.journal import Journal, Row, read_journals, remove_finished
+from tad_ext.jobs.collect.plan import CollectionPlan, Unit
 from tad_ext.models.loading import load_model
+
+MOST_UNITS = 4  # that a process has at a time: among so many problems prompts of like length are found for a batch
+CHECKERS = 4  # answers that are checked at a time, while the next ones are decoded
+WAIT = 5.0  # seconds between two looks at what others still work on
 
 
 @dataclass(frozen=True)
 class CollectSummary:
-    """What the folder holds when this rank has finished; of several ranks, the last to finish counts everything."""
+    """What the folder holds when this process has finished."""
 
-    problems: int  #: decoded so far, of `total`
-    total: int  #: problems of the whole collection
+    decoded: int  #: answers so far, of `total`
+    total: int  #: answers of the whole collection
     kept: int  #: trajectories written: those with a right answer, or all
-    accuracy: float  #: of the teacher: right answers / problems
+    accuracy: float  #: of the teacher: right answers / decoded
     mean_steps: float  #: forwards per kept trajectory
     seconds: float  #: of this call
 
     def __str__(self) -> str:
         return (
-            f"{self.problems} of {self.total} problems decoded: {self.kept} trajectories kept (teacher accuracy "
+            f"{self.decoded} of {self.total} answers decoded: {self.kept} trajectories kept (teacher accuracy "
             f"{100 * self.accuracy:.1f} %), {self.mean_steps:.1f} forwards each; this run took {self.seconds:.1f} s"
         )
 
@@ -46,89 +55,192 @@ class CollectSummary:
 def collect(config: CollectConfig) -> CollectSummary:
     """Decodes the privileged prompt of each problem; writes trajectories to ``config.output``.
 
-    Everything is checked before the model is loaded. Under torchrun or accelerate (RANK, WORLD_SIZE) each rank works
-    off its own units and writes its own files; rank 0 shows progress and prints the summary.
+    Everything is checked before the model is loaded. Processes that share the folder share the work, under torchrun or
+    accelerate (RANK, WORLD_SIZE) or started one by one; rank 0 shows progress and prints the summary.
 
     Raises ValueError, TypeError naming the setting, its value and what was expected, or a file in the folder that is
-    damaged or of other settings or problems; FileNotFoundError for no such problem file; RuntimeError if another run,
-    still alive, wrote the same problems meanwhile.
+    damaged or of other settings or problems; FileNotFoundError for no such problem file.
     """
     started = time.perf_counter()
     # 1. What is to be done, and what is done already.
     plan = CollectionPlan.make(config)
     shown = plan.rank == 0
-    covered = [plan.checked(part) for part in read_parts(plan.output)]
-    remove_leftovers(plan.output, f"part-{plan.rank:05d}-*.parquet")
-    if covered and shown:
-        print(f"continuing in {plan.output}: {sum(done.count for done in covered)} problems are done already")
+    done = Done(plan)
+    if done.keys and shown:
+        print(f"continuing in {plan.output}: {len(done.keys)} answers are there already")
 
-    # 2. This rank's share of the rest. A unit's place decides, so that ranks agree whatever each finds finished.
-    size, world_size = config.unit_size, plan.world_size
-    units = [one for one in open_units(len(plan.samples), covered, size) if one.start // size % world_size == plan.rank]
-    model = load_model(config.model, dtype=config.dtype, device=plan.device) if units else None
-    right = decoded = 0
-    share = "" if world_size == 1 else f" (rank 0 of {world_size})"
-    total, hidden = sum(map(len, units)), not (shown and units)
-    with tqdm(total=total, desc=f"collecting{share}", unit="problem", disable=hidden) as bar:
-        for unit in units:
-            records = _decode_unit(plan, model, unit, progress=shown)
-            _write_unit(plan, unit, records)
-            right, decoded = right + sum(record.correct for record in records), decoded + len(unit)
-            bar.set_postfix_str(f"accuracy {100 * right / decoded:.1f} %", refresh=False)
-            bar.update(len(unit))
+    # 2. The rest, as far as no other process works on it.
+    model, told = None, False
+    left = len(plan.attempts.keys() - done.keys)
+    with Claims(plan.output) as claims, tqdm(total=left, desc="collecting", unit="answer", disable=not shown) as bar:
+        while units := done.open_units():
+            taken = _take(claims, units, plan)
+            bar.update(done.look_again())  # what others have finished before they gave it back
+            if taken:
+                model = model or load_model(config.model, dtype=config.dtype, device=plan.device)
+                for unit, rows in _decoded(plan, model, {unit: done.open_keys(unit) for unit in taken}, bar):
+                    done.add(_write(plan, unit, rows))
+                for unit in taken:
+                    claims.give_back(unit.name)
+            else:
+                if shown and not told:
+                    tqdm.write("other processes work on what is left: waiting for them")
+                told = True
+                time.sleep(WAIT)
 
     # 3. What the folder holds now.
+    remove_finished(plan.output, done.keys)
     summary = _summary(plan, time.perf_counter() - started)
     if shown:
         print(summary)
     return summary
 
 
-def _decode_unit(plan: CollectionPlan, model: Any, unit: range, *, progress: bool) -> list[Trajectory]:
-    """The unit's trajectories that are to be kept."""
-    samples = plan.samples[unit.start : unit.stop]
-    # decode gives its prompt number i the stream seed + i, so problem number n has the same stream in every unit.
-    config = replace(plan.decoding, seed=plan.config.seed * 2**32 + unit.start)
-    result = decode(model, [sample.teacher_prompt_ids for sample in samples], config, progress=progress)
-    records = []
-    decoded = zip(samples, result.canvases(), result.responses(), strict=True)
-    for index, (sample, canvas, response) in enumerate(decoded):
-        text = plan.tokenizer.decode(response, skip_special_tokens=True)
-        record = Trajectory(
-            id=sample.problem.id,
-            task=plan.task.name,
-            prompt_ids=np.asarray(sample.prompt_ids),
-            teacher_prompt_ids=np.asarray(sample.teacher_prompt_ids),
-            response_ids=np.asarray(canvas),
-            reveal_step=result.reveal_step[index].numpy(),
-            num_steps=int(result.forwards[index]),
-            correct=plan.task.is_correct(sample.problem, text),
-            answer=plan.task.extract_answer(text),
-            reference=sample.problem.reference,
-        )
-        if record.correct or plan.config.keep == "all":
-            records.append(record)
-    return records
+class Done:
+    """What a folder's parts hold. ValueError, naming the file, for parts and journals of another run."""
+
+    def __init__(self, plan: CollectionPlan) -> None:
+        self.plan = plan
+        self.keys: set[Key] = set()
+        self._files: set[str] = set()
+        self._units = plan.units()
+        self.look_again()
+        for path, metadata, _ in read_journals(plan.output):
+            plan.check_metadata(path, metadata)
+
+    def look_again(self) -> int:
+        """Reads the parts that have come since; how many of this run's answers they hold."""
+        before = len(self.keys & self.plan.attempts.keys())
+        for path in sorted(self.plan.output.glob("part-*.parquet")):
+            if path.name not in self._files:
+                self.add(read_part(path))
+        return len(self.keys & self.plan.attempts.keys()) - before
+
+    def add(self, part: Part) -> None:
+        """Counts a part's answers."""
+        self.plan.check(part)
+        for id, sample in part.keys:
+            if (id, sample) in self.keys:
+                raise ValueError(
+                    f"output: {part.path} holds sample {sample} of problem {id!r}, which another part holds"
+                )
+        self.keys.update(part.keys)
+        self._files.add(part.path.name)
+
+    def open_keys(self, unit: Unit) -> list[Key]:
+        """What of a unit is not done."""
+        return [key for key in unit.keys if key not in self.keys]
+
+    def open_units(self) -> list[Unit]:
+        """The units of which something is not done."""
+        return [unit for unit in self._units if self.open_keys(unit)]
 
 
-def _write_unit(plan: CollectionPlan, unit: range, records: Sequence[Trajectory]) -> None:
-    # The first problem's number as sequence number: unique among parts that share no problem, whatever their unit size.
-    others = list(plan.output.glob(f"part-*-{unit.start:08d}.parquet"))
-    if others:
-        raise RuntimeError(
-            f"{others[0]} appeared while the same problems were decoded here: another run is writing to this folder; "
-            f"stop it, then start this one again"
-        )
-    digest = plan.digest(unit.start, unit.stop)
-    right = sum(record.correct for record in records)
-    problems = ProblemRange(unit.start, unit.stop, right=right, wrong=len(unit) - right, digest=digest)
-    write_part(plan.output / part_name(plan.rank, unit.start), plan.metadata, records, problems=problems)
+def _take(claims: Claims, units: Sequence[Unit], plan: CollectionPlan) -> list[Unit]:
+    """Some units that no other process has, beginning where no other one begins."""
+    most = min(MOST_UNITS, max(1, len(units) // plan.world_size))
+    first = len(units) * plan.rank // plan.world_size
+    taken: list[Unit] = []
+    for unit in [*units[first:], *units[:first]]:
+        if len(taken) == most:
+            break
+        if claims.take(unit.name):
+            remove_leftovers(plan.output, f"part-{unit.start:08d}-*.parquet")  # of who had it before
+            taken.append(unit)
+    return taken
+
+
+def _decoded(
+    plan: CollectionPlan, model: Any, wanted: dict[Unit, list[Key]], bar: tqdm
+) -> Iterator[tuple[Unit, list[Row]]]:
+    """Each unit with the rows that were wanted of it, as soon as there are all."""
+    unit_of = {key: unit for unit, keys in wanted.items() for key in keys}
+    rows = {
+        row.key: row
+        for *_, written in read_journals(plan.output)
+        for row in written
+        if row.key in unit_of and row.digest == plan.digest([row.key])
+    }
+    missing = [key for key in unit_of if key not in rows]
+    bar.update(len(rows))
+    judged = _judged(plan, model, missing, progress=not bar.disable) if missing else iter(())
+    journal, right = Journal(plan.output, plan.metadata), 0
+    open_units = dict(wanted)
+    while open_units:
+        for unit, keys in list(open_units.items()):
+            if all(key in rows for key in keys):
+                del open_units[unit]
+                if keys:
+                    yield unit, [rows[key] for key in keys]
+        if open_units:
+            row = next(judged)
+            journal.add(row)
+            rows[row.key] = row
+            right += row.correct
+            bar.set_postfix_str(f"accuracy {100 * right / (bar.n + 1):.1f} %", refresh=False)
+            bar.update()
+
+
+def _judged(plan: CollectionPlan, model: Any, keys: Sequence[Key], *, progress: bool) -> Iterator[Row]:
+    """The teacher's answers with the task's judgement, in the order of their end. Judged while others are decoded."""
+    key_of = {plan.stream(key): key for key in keys}
+    prompts = [plan.attempts[key].teacher_prompt_ids for key in keys]
+    stream = decode_stream(model, prompts, plan.decoding, numbers=list(key_of), progress=progress)
+    waiting: deque[Future[Row]] = deque()
+    with ThreadPoolExecutor(CHECKERS) as pool:
+        for sequence in stream:
+            text = plan.tokenizer.decode(sequence.response(), skip_special_tokens=True)
+            waiting.append(pool.submit(_row, plan, key_of[sequence.number], sequence, text))
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _row(plan: CollectionPlan, key: Key, sequence: DecodedSequence, text: str) -> Row:
+    problem = plan.attempts[key].problem
+    return Row(
+        *key,
+        digest=plan.digest([key]),
+        response_ids=sequence.canvas,
+        reveal_step=sequence.reveal_step,
+        num_steps=sequence.forwards,
+        correct=plan.task.is_correct(problem, text),
+        answer=plan.task.extract_answer(text),
+    )
+
+
+def _write(plan: CollectionPlan, unit: Unit, rows: Sequence[Row]) -> Part:
+    """The part of a unit's rows."""
+    kept = [row for row in rows if row.correct or plan.config.keep == "all"]
+    wrong = tuple(row.key for row in rows if not row.correct and plan.config.keep == "correct")
+    coverage = Coverage(wrong, plan.digest(row.key for row in rows))
+    path = plan.output / part_name(unit.start, [row.key for row in rows])
+    part = Part(path, plan.metadata, coverage, [_trajectory(plan, row) for row in kept])
+    write_part(path, part.metadata, part.trajectories, coverage=coverage)
+    return part
+
+
+def _trajectory(plan: CollectionPlan, row: Row) -> Trajectory:
+    attempt = plan.attempts[row.key]
+    return Trajectory(
+        id=row.id,
+        sample=row.sample,
+        task=plan.task.name,
+        prompt_ids=np.asarray(attempt.prompt_ids),
+        teacher_prompt_ids=np.asarray(attempt.teacher_prompt_ids),
+        response_ids=np.asarray(row.response_ids),
+        reveal_step=np.asarray(row.reveal_step),
+        num_steps=row.num_steps,
+        correct=row.correct,
+        answer=row.answer,
+        reference=attempt.problem.reference,
+    )
 
 
 def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
     parts = read_parts(plan.output)
-    problems = sum(part.problems.count for part in parts if part.problems)
-    right = sum(part.problems.right for part in parts if part.problems)
+    decoded, right = sum(len(part.keys) for part in parts), sum(part.right for part in parts)
     steps = [record.num_steps for part in parts for record in part.trajectories]
-    accuracy, mean_steps = right / max(problems, 1), sum(steps) / max(len(steps), 1)
-    return CollectSummary(problems, len(plan.samples), len(steps), accuracy, mean_steps, seconds)
+    accuracy, mean_steps = right / max(decoded, 1), sum(steps) / max(len(steps), 1)
+    return CollectSummary(decoded, len(plan.attempts), len(steps), accuracy, mean_steps, seconds)

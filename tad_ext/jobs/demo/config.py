@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tad_ext.jobs import JobSettings
-from tad_ext.jobs.collect.config import CollectionSeed
-from tad_ext.settings import Count, Device, Index, LearningRate, PathText, Probability, setting
+from tad_ext.settings import Count, Device, Index, LearningRate, PathText, Probability, Seed, setting
 
 # What --smoke puts in the place of values that were left at their defaults. A teacher that is often right is learned
 # fastest from references alone; without right answers there would be nothing to distill.
@@ -35,7 +34,7 @@ class DemoConfig(JobSettings):
 
     output: PathText = setting("runs/demo", help="folder for everything; an earlier demo's files in it are replaced")
     smoke: bool = setting(False, help="the same chain in about a minute: too little of everything to show the effect")
-    seed: CollectionSeed = setting(0, help="of everything random")
+    seed: Seed = setting(0, help="of everything random")
     threads: Count | None = setting(None, help="CPU threads; none: as PyTorch chooses")
     device: Device = setting("auto", help="where to run everything: auto, cpu, cuda or cuda:N")
 

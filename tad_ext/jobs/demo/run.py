@@ -90,7 +90,7 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
     )
     distillation = DistillConfig(
         model=base,
-        trajectories=trajectories,
+        trajectories=(trajectories,),
         output=str(adapter),
         loss=TADSettings(delta=config.delta),
         rank=config.lora_rank,

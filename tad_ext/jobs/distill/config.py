@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
 from tad_ext.jobs import JobSettings
-from tad_ext.settings import Between, Count, Device, DType, Index, PathText, Positive, group, setting
+from tad_ext.settings import Between, Count, Device, DType, EosTail, Index, PathText, Positive, group, setting
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,15 @@ class DistillConfig(JobSettings):
     shared = True
 
     model: PathText = setting(help="folder of the model to train; with its adapter off it is also the teacher")
-    trajectories: PathText = setting(help="folder of trajectory files written by tad collect")
+    trajectories: tuple[PathText, ...] = setting(help="folders of trajectory files, trained on together")
     output: PathText = setting(help="folder to write the adapter, the checkpoints and the loss curve into")
     keep: Literal["correct", "all"] = setting("correct", help="trajectories to train on: correct (as published) or all")
+
+    eos_tail: EosTail = setting(
+        "all",
+        help="what is learnt behind a response's first end-of-sequence token: all (as published), one (the next token) "
+        "or none; states that then have nothing to learn are left out",
+    )
 
     objective: str = setting("tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; delta to normalization are tad's")
     loss: TADSettings = group(TADSettings)
@@ -46,5 +52,7 @@ class DistillConfig(JobSettings):
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        if not self.trajectories:
+            raise ValueError("trajectories must name at least one folder, got an empty list")
         if not self.target_modules:
             raise ValueError("target_modules must name at least one linear layer, got an empty list")

@@ -58,8 +58,8 @@ def distill(config: DistillConfig) -> DistillResult:
     """
     # 1. The settings, the output and the trajectories, before any work.
     objective, values = objective_class(config.objective), used_settings(config)
-    own = {field.name for field in fields(objective.Settings)}
-    settings = objective.Settings(**{name: value for name, value in values.items() if name in own})
+    names = {field.name for field in fields(objective.Settings)}
+    settings = objective.Settings(**{name: value for name, value in values.items() if name in names})
     device = device_of_process(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
@@ -69,11 +69,11 @@ def distill(config: DistillConfig) -> DistillResult:
         raise FileExistsError(
             f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
         )
-    metadata, trajectories = read_trajectories(config.trajectories)
+    runs, trajectories = read_trajectories(*config.trajectories)
     chosen = [trajectory for trajectory in trajectories if trajectory.correct or config.keep == "all"]
     if not chosen:
         wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
-        raise ValueError(f"trajectories {config.trajectories!r} hold no {wanted}")
+        raise ValueError(f"trajectories in {', '.join(config.trajectories)} hold no {wanted}")
     tokenizer = load_tokenizer(config.model)
 
     # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
@@ -85,12 +85,11 @@ def distill(config: DistillConfig) -> DistillResult:
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-    check_fits(metadata, chosen, model.config, tokenizer)
-    differing = identity_differences(metadata.model_revision, model_identity(config.model), config.model)
-    if differing:
-        accelerator.print(
-            f"note: the trajectories were collected with another model ({metadata.model}): {described(differing)}"
-        )
+    check_fits(runs[0], chosen, model.config, tokenizer)
+    own = model_identity(config.model)
+    for revision, name in {run.model_revision: run.model for run in runs}.items():
+        if differing := identity_differences(revision, own, config.model):
+            accelerator.print(f"note: trajectories were collected with another model ({name}): {described(differing)}")
     adapted = add_lora(
         model,
         rank=config.rank,
@@ -101,7 +100,10 @@ def distill(config: DistillConfig) -> DistillResult:
     )
 
     # 3. The training, of which the first process writes everything down.
-    states = TrajectoryStates(chosen, mask_token_id=metadata.mask_token_id)
+    ends = model.config.eos_token_ids
+    states = TrajectoryStates(
+        chosen, mask_token_id=model.config.mask_token_id, eos_token_ids=ends, tail=config.eos_tail
+    )
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
     records = train(objective(adapted, settings), states, config.training, accelerator)

@@ -80,7 +80,7 @@ def _trajectories(config: EvaluateConfig) -> list[Trajectory]:
     """The confidence curve's trajectories, which are of the same task; none without `config.trajectories`."""
     if config.trajectories is None:
         return []
-    metadata, trajectories = read_trajectories(config.trajectories)
+    (metadata, *_), trajectories = read_trajectories(config.trajectories)
     if metadata.task != config.task or not trajectories:
         raise ValueError(
             f"trajectories in '{config.trajectories}' are {len(trajectories)} of task '{metadata.task}'; expected at "

@@ -1,0 +1,70 @@
+"""Claims: one process has a piece of work, and what a process leaves behind is free again."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tad_ext.jobs.collect import claims
+from tad_ext.jobs.collect.claims import Claims
+
+
+def test_a_claim_is_had_by_one_until_it_is_given_back(tmp_path: Path) -> None:
+    with Claims(tmp_path) as one, Claims(tmp_path) as other:
+        assert one.take("a")
+        assert not other.take("a")
+        assert not one.take("a")
+        assert other.take("b")
+        one.give_back("a")
+        assert other.take("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _take(folder: str) -> list[int]:
+    with Claims(Path(folder)) as own:
+        taken = [number for number in range(40) if own.take(str(number))]
+        time.sleep(0.5)
+        return taken
+
+
+def test_processes_that_come_at_once_share_without_overlap(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        shares = pool.map(_take, [str(tmp_path)] * 3)
+    taken = [number for share in shares for number in share]
+    assert set(taken) == set(range(40))
+    assert len(taken) == len(set(taken)) or max(map(len, shares)) == 40  # or the machine ran them one after the other
+
+
+def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
+    script = "import os, sys; from pathlib import Path; from tad_ext.jobs.collect.claims import Claims\n"
+    script += "Claims(Path(sys.argv[1])).take('a'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert (tmp_path / ".claim-a").exists()
+    with Claims(tmp_path) as own:
+        assert own.take("a")
+
+
+@pytest.mark.parametrize(("age", "free"), [(10, False), (1_000, True)])
+def test_of_a_process_on_another_machine_only_signs_of_life_are_known(tmp_path: Path, age: float, free: bool) -> None:
+    claim = tmp_path / ".claim-a"
+    claim.write_text(json.dumps({"machine": f"not {socket.gethostname()}", "pid": os.getpid(), "started": "1"}))
+    os.utime(claim, (time.time() - age,) * 2)
+    with Claims(tmp_path) as own:
+        assert own.take("a") == free
+
+
+def test_claims_are_kept_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "FRESHENED", 0.05)
+    with Claims(tmp_path) as own:
+        own.take("a")
+        os.utime(tmp_path / ".claim-a", (0, 0))
+        deadline = time.monotonic() + 30
+        while (tmp_path / ".claim-a").stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / ".claim-a").stat().st_mtime > 0
