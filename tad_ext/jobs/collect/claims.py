@@ -39,8 +39,8 @@ class Claims:
         for claim in self._held:
             claim.unlink(missing_ok=True)
         with self._signed() as own:
-            for claim in self.folder.glob(".claim-*"):
-                _remove_if_stale(claim, now=own.stat().st_mtime)
+            for left in [*self.folder.glob(".claim-*"), *self.folder.glob(".tmp-*-claim")]:
+                _remove_if_stale(left, now=own.stat().st_mtime)
 
     def take(self, name: str) -> bool:
         """Whether this process has the piece of work of this name from now on."""
@@ -99,6 +99,8 @@ def _remove_if_stale(claim: Path, *, now: float) -> None:
         process = json.loads(claim.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
+    except ValueError:  # a kill has cut it short
+        process = {"machine": None}
     if process["machine"] == socket.gethostname() and process["started"] is not None:
         gone = process["started"] != _started(process["pid"])
     else:
