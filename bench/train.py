@@ -114,7 +114,7 @@ def random_trajectories(shape: dict[str, Any]) -> list[Trajectory]:
     """Eight trajectories of random tokens, revealed in a random order."""
     generator = np.random.default_rng(0)
     random_tokens = partial(generator.integers, min(shape["mask_token_id"], shape["eos_token_id"]))
-    same = {"task": "random", "num_steps": CANVAS, "correct": True, "answer": None, "reference": ""}
+    same = {"sample": 0, "task": "random", "num_steps": CANVAS, "correct": True, "answer": None, "reference": ""}
     return [
         Trajectory(
             id=str(index),

@@ -168,6 +168,16 @@ def test_the_merged_checkpoint_is_evaluated(chain: Chain, tmp_path: Path, prompt
     assert ids == {problem.id for problem in Gsm8kTask(str(chain.data)).problems("test", limit=2)}
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_window_of_the_base_model_and_of_the_adapted_one(chain: Chain, tmp_path: Path, adapted: bool) -> None:
+    adapter = ["--adapter", chain.folder / "distill" / "adapter"] if adapted else []
+    source = ["--model", chain.checkpoint.folder, *adapter, "--trajectories", chain.folder / "trajectories"]
+    assert chain.tad("window", *source, "--device", "cpu", "--output", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "window.json").read_text())
+    assert report["trajectories"] == LIMIT
+    assert set(report["distances"]) <= set(range(1, GEN_LENGTH + 1))
+
+
 def test_bad_problem_files_are_refused_before_the_model_is_loaded(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

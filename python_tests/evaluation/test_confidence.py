@@ -1,8 +1,13 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from tad_ext.data.trajectories import Trajectory
-from tad_ext.evaluation import ConfidenceDecay, confidence_by_distance
+from tad_ext.evaluation import DecaySettings, confidence_by_distance
+
+EVERY_STATE = DecaySettings(states_per_trajectory=9, bootstrap_samples=100)
 
 
 def trajectory(prompt, tokens, reveal_step, extra=0):
@@ -25,7 +30,7 @@ def trajectory(prompt, tokens, reveal_step, extra=0):
 def test_the_mean_over_all_states_by_hand(scripted_model):
     # Revealed in the order of columns 2, 0, 1, with confidence 0.2, 0.5, 0.8 in columns 0, 1, 2.
     model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
-    decay = confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9)
+    decay = confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], EVERY_STATE)
     # Distance 1: column 2 at state 0, column 0 at state 1, column 1 at state 2. Distance 3: column 1 at state 0.
     assert decay.distances == [1, 2, 3]
     assert decay.counts == [3, 2, 1]
@@ -34,13 +39,13 @@ def test_the_mean_over_all_states_by_hand(scripted_model):
 
 def test_it_asks_for_the_trajectorys_token_not_for_the_best_one(scripted_model):
     model = scripted_model({0: [1, 1, 1]}, {0: [0.9, 0.9, 0.9]})
-    decay = confidence_by_distance(model, [trajectory(0, [2, 2, 2], [1, 2, 3])], states_per_trajectory=9)
+    decay = confidence_by_distance(model, [trajectory(0, [2, 2, 2], [1, 2, 3])], EVERY_STATE)
     assert decay.confidence == pytest.approx([0.02] * 3, rel=1e-4)
 
 
 def test_states_show_the_students_prompt_and_what_was_revealed(scripted_model):
     model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
-    confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9)
+    confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], EVERY_STATE)
     mask = model.config.mask_token_id
     (inputs,) = model.inputs
     states = sorted(map(tuple, inputs.tolist()))
@@ -64,7 +69,7 @@ def test_the_batch_size_changes_nothing(scripted_model):
                     logits[row, :length] = model(input_ids[row : row + 1, :length], positions=own).logits
                 return type("Output", (), {"logits": logits.flatten(0, 1)[positions]})
 
-        return confidence_by_distance(RowByRow(), model_rows, states_per_trajectory=9, batch_size=batch_size)
+        return confidence_by_distance(RowByRow(), model_rows, replace(EVERY_STATE, batch_size=batch_size))
 
     one, all_ = decay(1), decay(8)
     assert one.counts == all_.counts == [6, 4, 2]
@@ -73,9 +78,7 @@ def test_the_batch_size_changes_nothing(scripted_model):
 
 def test_distances_beyond_the_limit_are_left_out(scripted_model):
     model = scripted_model({0: [1, 2, 3]}, {0: [0.2, 0.5, 0.8]})
-    decay = confidence_by_distance(
-        model, [trajectory(0, [1, 2, 3], [2, 3, 1])], states_per_trajectory=9, max_distance=2
-    )
+    decay = confidence_by_distance(model, [trajectory(0, [1, 2, 3], [2, 3, 1])], replace(EVERY_STATE, max_distance=2))
     assert decay.distances == [1, 2]
     assert decay.counts == [3, 2]
 
@@ -85,25 +88,37 @@ def test_the_draw_of_states_follows_the_seed(scripted_model):
     rows = [trajectory(0, [1, 2, 3], [2, 3, 1], extra=0)] * 5
 
     def draw(seed):
-        return confidence_by_distance(model, rows, states_per_trajectory=1, seed=seed)
+        return confidence_by_distance(model, rows, DecaySettings(states_per_trajectory=1, seed=seed))
 
     assert draw(1) == draw(1)
     assert any(draw(1) != draw(seed) for seed in range(2, 6))
-    assert sum(draw(1).counts) < sum(confidence_by_distance(model, rows, states_per_trajectory=3).counts)
+    assert sum(draw(1).counts) < sum(confidence_by_distance(model, rows, EVERY_STATE).counts)
 
 
-def test_deltas_are_where_the_confidence_has_fallen():
-    decay = ConfidenceDecay([1, 2, 3, 5, 6], [0.9, 0.6, 0.5, 0.3, 0.1], [9] * 5)
-    assert (decay.quality_delta, decay.speed_delta) == (3, 6)
-    assert decay.delta_at(0.05) is None
-    assert decay.to_json()["quality_delta"] == 3
+def test_intervals_are_over_problems(scripted_model):
+    # Both have one position at each distance in every state; the one's tokens are certain, the other's are not.
+    model = scripted_model({0: [1, 2, 3], 1: [1, 2, 3]}, {0: [0.9] * 3, 1: [0.1] * 3})
+    rows = [replace(trajectory(prompt, [1, 2, 3], [1, 2, 3]), id=str(prompt)) for prompt in (0, 1)]
+    decay = confidence_by_distance(model, rows, EVERY_STATE)
+    assert decay.problems == 2
+    assert decay.counts == [6, 4, 2]
+    of_one_problem = confidence_by_distance(model, [replace(row, id="a") for row in rows], EVERY_STATE)
+    assert of_one_problem.problems == 1
+    assert of_one_problem.intervals == [[one, one] for one in of_one_problem.confidence]
+    for confidence, interval in zip(decay.confidence, decay.intervals, strict=True):
+        assert confidence == pytest.approx(0.5)
+        assert interval == pytest.approx([0.1, 0.9])
 
 
-@pytest.mark.parametrize("options", [{"max_distance": 0}, {"states_per_trajectory": 0}, {"batch_size": 0}])
-def test_numbers_below_one_are_named(scripted_model, options):
-    rows = [trajectory(0, [1, 2, 3], [2, 3, 1])]
-    with pytest.raises(ValueError, match=f"{next(iter(options))} is 0"):
-        confidence_by_distance(scripted_model({}, {}), rows, **options)
+def test_a_maximum_that_no_position_is_within_is_named(scripted_model):
+    rows = [trajectory(0, [1, 2, 3], [3, 3, 3])]
+    seed = next(seed for seed in range(9) if np.random.default_rng(seed).permutation(3)[0] == 0)
+    with pytest.raises(ValueError, match="max_distance is 2: no state drawn has a position that near"):
+        confidence_by_distance(
+            scripted_model({0: [1, 2, 3]}, {0: [0.5] * 3}),
+            rows,
+            DecaySettings(max_distance=2, states_per_trajectory=1, seed=seed),
+        )
 
 
 def test_no_trajectories(scripted_model):

@@ -2,11 +2,9 @@ import json
 
 import pytest
 import torch
-from made_trajectories import PART, made_metadata, made_trajectory
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.data.trajectories import write_part
 from tad_ext.decoding import DelayedCache, decode_stream
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig
@@ -30,19 +28,6 @@ def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoints") / "base"
     save_model(TinyDiffusionLM(config), tokenizer, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def trajectories(tmp_path_factory):
-    """A folder with one made-up trajectory of the arithmetic task."""
-    metadata = made_metadata(task="arithmetic", mask_token_id=21, gen_length=6, block_length=6)
-    trajectory = made_trajectory(
-        task="arithmetic", prompt_ids=[10, 4, 19], teacher_prompt_ids=[10, 4, 19], num_steps=6,
-        response_ids=[1, 2, 3, 4, 5, 6], reveal_step=[3, 1, 2, 6, 5, 4], answer="6", reference="1",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("trajectories")
-    write_part(folder / PART, metadata, [trajectory])
-    return folder
 
 
 def settings(checkpoint, tmp_path, **changes):
@@ -87,12 +72,6 @@ def test_the_best_accuracy_can_be_given(checkpoint, tmp_path):
     curve = [(point["tokens_per_forward"], point["accuracy"]) for point in report["points"][1:]]
     curve.append((1.0, report["points"][0]["accuracy"]))
     assert report["aup"] == accuracy_under_parallelism(curve, 90.0)
-
-
-def test_the_confidence_curve_of_trajectories(checkpoint, trajectories, tmp_path):
-    report = evaluate(settings(checkpoint, tmp_path, trajectories=str(trajectories), thresholds=[], limit=1))
-    assert set(report["confidence_decay"]["distances"]) <= set(range(1, 7))
-    assert (tmp_path / "out" / "confidence_decay.png").stat().st_size > 0
 
 
 def test_a_sweep_of_another_policy(checkpoint, tmp_path):
@@ -149,7 +128,6 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
         ({"best_accuracy": 0.0}, "best_accuracy must be .* got 0.0"),
         ({"gen_length": 27}, "gen_length must be a multiple of block_length"),
         ({"batch_size": 0}, "batch_size must be an integer in .* got 0"),
-        ({"trajectories": "nowhere"}, "nowhere"),
         ({"model": "nowhere"}, "nowhere"),
         ({"seed": 2**64}, "seed must be an integer in"),
         ({"policy": "confidence", "thresholds": [0.5, 1.2]}, r"thresholds is \[0.5, 1.2\]: policy 'confidence:1.2'"),
@@ -207,8 +185,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(checkpoint, tmp_path, mo
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["problems"] == 2
 
 
-def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, trajectories, tmp_path, monkeypatch):
-    evaluate(settings(checkpoint, tmp_path, trajectories=str(trajectories), thresholds=[], limit=1))
+def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, tmp_path, monkeypatch):
+    evaluate(settings(checkpoint, tmp_path, thresholds=[], limit=1))
     output = tmp_path / "out"
     earlier = {path.name: path.read_bytes() for path in output.iterdir()}
 

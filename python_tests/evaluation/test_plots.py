@@ -1,7 +1,15 @@
 import matplotlib.image
+import numpy as np
 import pytest
 
-from tad_ext.evaluation import ConfidenceDecay, Evaluation, Point, plot_accuracy_curve, plot_confidence_decay
+from tad_ext.evaluation import (
+    ConfidenceDecay,
+    DecaySettings,
+    Evaluation,
+    Point,
+    plot_accuracy_curve,
+    plot_confidence_decay,
+)
 
 
 def evaluation(name, correct):
@@ -31,9 +39,10 @@ def test_models_that_are_never_right_can_be_drawn(tmp_path):
 
 
 def test_the_decay_of_several_models(tmp_path):
+    curves = {"base": [[0.9, 0.6, 0.2], [0.9, 0.4, 0.0]], "distilled": [[0.9, 0.8, 0.7]]}
     decays = {
-        "base": ConfidenceDecay([1, 2, 3], [0.9, 0.5, 0.1], [9, 9, 9]),
-        "distilled": ConfidenceDecay([1, 2, 3], [0.9, 0.8, 0.7], [9, 9, 9]),
+        name: ConfidenceDecay.of(np.array(sums), np.ones_like(sums), DecaySettings(), np.random.default_rng(0))
+        for name, sums in curves.items()
     }
     plot_confidence_decay(decays, tmp_path / "decay.png")
     assert min(size(tmp_path / "decay.png")) > 300

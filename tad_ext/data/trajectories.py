@@ -210,9 +210,11 @@ def read_trajectories(*folders: str | Path) -> tuple[list[TrajectoryMetadata], l
     """All records of some folders in the order of the files, and how they were made: each run's metadata once.
 
     Runs may be of several tasks and settings, but of one mask id and tokenizer: what their ids mean. Raises ValueError,
-    naming the files, if they are not; for a folder without parts; and as `read_parts`.
+    naming the files, if they are not; for a folder without parts, or one that is named twice; and as `read_parts`.
     """
     parts: list[Part] = []
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"trajectories must name different folders, got {', '.join(map(str, folders))}")
     for folder in folders:
         found = read_parts(folder)
         if not found:

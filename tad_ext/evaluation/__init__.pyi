@@ -1,5 +1,5 @@
-from .confidence import ConfidenceDecay as ConfidenceDecay
 from .confidence import confidence_by_distance as confidence_by_distance
+from .decay import ConfidenceDecay as ConfidenceDecay
 from .measure import evaluate_model as evaluate_model
 from .metrics import accuracy_percent as accuracy_percent
 from .metrics import accuracy_standard_error as accuracy_standard_error
@@ -8,3 +8,4 @@ from .plots import plot_accuracy_curve as plot_accuracy_curve
 from .plots import plot_confidence_decay as plot_confidence_decay
 from .results import Evaluation as Evaluation
 from .results import Point as Point
+from .settings import DecaySettings as DecaySettings

@@ -1,8 +1,6 @@
-"""How sure a model is of a token k steps before the teacher revealed it: the curve from which delta is chosen."""
+"""How sure a model is of a token k steps before the teacher revealed it."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -12,100 +10,63 @@ from tqdm import tqdm
 
 from tad_ext.data.states import TrajectoryStates, collate
 from tad_ext.data.trajectories import Trajectory
+from tad_ext.evaluation.decay import ConfidenceDecay
+from tad_ext.evaluation.settings import DecaySettings
 from tad_ext.ops import token_statistics
-
-QUALITY_LEVEL = 0.5
-SPEED_LEVEL = 0.2
-
-
-@dataclass(frozen=True)
-class ConfidenceDecay:
-    """Mean probability of the trajectory's token at positions that are revealed k steps later, for every k there is."""
-
-    distances: list[int]
-    confidence: list[float]
-    counts: list[int]  # positions averaged
-
-    def delta_at(self, level: float) -> int | None:
-        """The first distance at which the confidence has fallen to `level`; None if it never does."""
-        pairs = zip(self.distances, self.confidence, strict=True)
-        return next((distance for distance, confidence in pairs if confidence <= level), None)
-
-    @property
-    def quality_delta(self) -> int | None:
-        """Where the confidence falls to 0.5: the published choice of delta for quality."""
-        return self.delta_at(QUALITY_LEVEL)
-
-    @property
-    def speed_delta(self) -> int | None:
-        """Where the confidence falls to 0.2: the published choice of delta for speed."""
-        return self.delta_at(SPEED_LEVEL)
-
-    def to_json(self) -> dict[str, Any]:
-        """The curve and its two deltas, as plain JSON values."""
-        return dataclasses.asdict(self) | {"quality_delta": self.quality_delta, "speed_delta": self.speed_delta}
 
 
 def confidence_by_distance(
     model: Any,
     trajectories: Sequence[Trajectory],
+    settings: DecaySettings | None = None,
     *,
-    max_distance: int = 32,
-    states_per_trajectory: int = 4,
-    batch_size: int = 8,
-    seed: int = 0,
     progress: bool = False,
 ) -> ConfidenceDecay:
     """Measures the model's confidence in the trajectory's tokens against the steps until they are revealed.
 
     A state s of a trajectory shows the student's prompt and the tokens revealed in steps 1..s; each masked position
-    there is one sample at distance reveal_step - s.
+    there is one sample at distance reveal_step - s (arXiv 2605.09536).
 
     Args:
         model: a masked diffusion model, with an adapter or not.
-        trajectories: at least one.
-        max_distance: distances beyond it are left out.
-        states_per_trajectory: states drawn at random from each trajectory without repetition (all, if it has fewer).
-        batch_size: states per forward.
-        seed: of that draw.
+        trajectories: at least one. Those of one problem depend on each other, problems do not.
+        settings: default: the defaults.
 
     Raises:
-        ValueError: no trajectories, an unfinished one, or a number below 1.
+        ValueError: no trajectories, an unfinished one, or no position within `max_distance`.
     """
-    for name, value in {
-        "max_distance": max_distance, "states_per_trajectory": states_per_trajectory, "batch_size": batch_size
-    }.items():  # fmt: skip
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+    settings = settings or DecaySettings()
 
     # 1. Some states of every trajectory, those with prompts of like length together: less padding.
     states = TrajectoryStates(trajectories, mask_token_id=int(model.config.mask_token_id))
-    generator = np.random.default_rng(seed)
-    drawn: list[tuple[int, int]] = []  # of each state, the length of its prompt, and its index
+    generator = np.random.default_rng(settings.seed)
+    drawn: list[tuple[int, int, int]] = []  # of each state, the length of its prompt, its index, its problem's
+    numbers_of: dict[tuple[str, str], int] = {}
     first = 0
     for trajectory in trajectories:
-        steps = generator.permutation(trajectory.num_steps)[:states_per_trajectory]
-        drawn += [(len(trajectory.prompt_ids), first + int(step)) for step in steps]
+        number = numbers_of.setdefault((trajectory.task, trajectory.id), len(numbers_of))
+        steps = generator.permutation(trajectory.num_steps)[: settings.states_per_trajectory]
+        drawn += [(len(trajectory.prompt_ids), first + int(step), number) for step in steps]
         first += trajectory.num_steps
     drawn.sort(key=itemgetter(0))
 
-    # 2. The probabilities of their entries, summed by distance.
-    sums, counts = torch.zeros(2, max_distance + 1, dtype=torch.float64).unbind()
-    for start in tqdm(range(0, len(drawn), batch_size), desc="confidence by distance", disable=not progress):
-        batch = collate([states[index] for _, index in drawn[start : start + batch_size]])
-        distance, on_device = batch.steps_to_reveal, batch.to(model.device)
+    # 2. The probabilities of their entries, summed by problem and distance.
+    shape = len(numbers_of), min(settings.max_distance, max(one.num_steps for one in trajectories))
+    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    starts = range(0, len(drawn), settings.batch_size)
+    for start in tqdm(starts, desc="confidence by distance", disable=not progress):
+        _, indices, numbers = zip(*drawn[start : start + settings.batch_size], strict=True)
+        batch = collate([states[index] for index in indices])
+        on_device = batch.to(model.device)
         with torch.inference_mode():
             logits = model(**on_device.student._asdict()).logits
             statistics = token_statistics(logits, query_tokens=on_device.labels[:, None])
-            confidence = (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().cpu()
-        counted = distance <= max_distance
-        sums += torch.bincount(distance[counted], confidence[counted].double(), minlength=max_distance + 1)
-        counts += torch.bincount(distance[counted], minlength=max_distance + 1)
-
-    # 3. Means.
-    seen = [distance for distance in range(1, max_distance + 1) if counts[distance] > 0]
-    return ConfidenceDecay(
-        distances=seen,
-        confidence=[float(sums[distance] / counts[distance]) for distance in seen],
-        counts=[int(counts[distance]) for distance in seen],
-    )
+            confidence = (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().double().cpu().numpy()
+        distance = batch.steps_to_reveal.numpy()
+        near = distance <= shape[1]
+        place = np.array(numbers)[batch.state_index.numpy()[near]], distance[near] - 1
+        np.add.at(sums, place, confidence[near])
+        np.add.at(counts, place, 1)
+    if not counts.any():
+        raise ValueError(f"max_distance is {settings.max_distance}: no state drawn has a position that near")
+    return ConfidenceDecay.of(sums, counts, settings, generator)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tad_ext.evaluation.confidence import QUALITY_LEVEL, SPEED_LEVEL, ConfidenceDecay
+from tad_ext.evaluation.decay import ConfidenceDecay
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
 from tad_ext.files import atomic_path
 
@@ -50,21 +50,24 @@ def plot_accuracy_curve(
 
 
 def plot_confidence_decay(decays: Mapping[str, ConfidenceDecay], path: str | Path) -> None:
-    """One line per model, the levels 0.5 and 0.2 and the deltas they stand for, as a PNG at `path`."""
+    """One line per model with its 95 % interval, the levels and the deltas they stand for, as a PNG at `path`."""
     if not decays:
         raise ValueError("decays is empty; expected at least one")
     with _picture(path) as axes:
-        for level, name in ((QUALITY_LEVEL, "quality"), (SPEED_LEVEL, "speed")):
+        levels = {delta.level: name for one in decays.values() for name, delta in one.deltas.items()}
+        for level, name in levels.items():
             axes.axhline(level, color="#9ca3af", linewidth=0.8, linestyle="--")
             at_the_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
             text = f"{name} delta: {level}"
             _annotate(axes, text, (1.0, level), (-4, 3), fontsize=7, color="#6b7280", **at_the_right)
         for (name, decay), colour in zip(decays.items(), cycle(_COLOURS)):
             axes.plot(decay.distances, decay.confidence, color=colour, label=name, **_LINE)
-            for delta in (decay.quality_delta, decay.speed_delta):
-                if delta is not None:
-                    where = (delta, decay.confidence[decay.distances.index(delta)])
-                    _annotate(axes, str(delta), where, (3, 6), fontsize=8, color=colour)
+            low, high = zip(*decay.intervals, strict=True)
+            axes.fill_between(decay.distances, low, high, color=colour, alpha=0.15, linewidth=0)
+            for distance in (delta.distance for delta in decay.deltas.values()):
+                if distance is not None:
+                    where = (distance, decay.confidence[decay.distances.index(distance)])
+                    _annotate(axes, str(distance), where, (3, 6), fontsize=8, color=colour)
         axes.set_xlabel("steps until the teacher revealed the token, k")
         axes.set_ylabel("mean probability of the trajectory's token")
         axes.set_ylim(0, 1.02)

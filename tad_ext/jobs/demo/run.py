@@ -23,6 +23,7 @@ from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
+    DecaySettings,
     Evaluation,
     confidence_by_distance,
     evaluate_model,
@@ -145,9 +146,11 @@ def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
         after = measured(distilled, "distilled", SWEEP)
     with stage():
         trajectories = read_trajectories(collection.output)[1][: config.decay_trajectories]
-        drawn: dict[str, Any] = {"batch_size": config.decode_batch_size, "seed": config.seed, "progress": True}
+        drawn = DecaySettings(batch_size=config.decode_batch_size, seed=config.seed)
         models = {"base": base, "distilled": distilled}
-        decays = {name: confidence_by_distance(model, trajectories, **drawn) for name, model in models.items()}
+        decays = {
+            name: confidence_by_distance(model, trajectories, drawn, progress=True) for name, model in models.items()
+        }
 
     # One y_max for all, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
     best = max(before.best_accuracy(), after.best_accuracy()) or 100.0

@@ -14,14 +14,13 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     """Answers a task's problems one token per step and at every threshold of a sweep, and reports accuracy, tokens per
     forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
     evaluation.json, responses.jsonl (as they come) and accuracy_curve.png; an earlier evaluation there stands until
-    this one is complete. With --trajectories also the curve from which delta is chosen: the model's confidence in a
-    token against the steps until the teacher revealed it.
+    this one is complete.
     """
 
     summary = "measure accuracy, tokens per forward and AUP"
     example = "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation"
 
-    output: PathText = setting(help="folder for evaluation.json, responses.jsonl and the PNG curves")
+    output: PathText = setting(help="folder for evaluation.json, responses.jsonl and accuracy_curve.png")
     split: Split = setting("test", help="problems to ask")
     prompt: Literal["student", "teacher"] = setting("student", help="teacher: shown the reference; student: not")
     policy: str = setting("entropy", help="name of the sweep's unmasking policy; tad policies lists them")
@@ -41,4 +40,3 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     best_accuracy: Annotated[float, Between(above=0, at_most=100)] | None = setting(
         None, help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best"
     )
-    trajectories: PathText | None = setting(None, help="folder of trajectories: draw confidence in their tokens")

@@ -8,10 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from tad_ext.data.trajectories import Trajectory, read_trajectories
-from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.measure import evaluate_model
-from tad_ext.evaluation.plots import plot_accuracy_curve, plot_confidence_decay
+from tad_ext.evaluation.plots import plot_accuracy_curve
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
 from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import add_json_line, json_lines, output_folder, successor, tried_folder, write_json, write_text
@@ -20,13 +18,11 @@ from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer
 from tad_ext.settings import values_of
 
-RESPONSES, REPORT = "responses.jsonl", "evaluation.json"
-ACCURACY_CURVE, DECAY_CURVE = "accuracy_curve.png", "confidence_decay.png"
+RESPONSES, REPORT, CURVE = "responses.jsonl", "evaluation.json", "accuracy_curve.png"
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Writes evaluation.json, responses.jsonl and accuracy_curve.png, with ``config.trajectories`` also
-    confidence_decay.png and its numbers; returns what evaluation.json holds.
+    """Writes evaluation.json, responses.jsonl and accuracy_curve.png; returns what evaluation.json holds.
 
     Raises ValueError and TypeError for a wrong setting, before the model is loaded, FileNotFoundError for no such
     problem file; what `load_merged` raises.
@@ -38,7 +34,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     task, problems, lengths = config.problems(config.decoding.seed)
     decoding = replace(config.decoding, **lengths)
-    trajectories = _trajectories(config)
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
     tried_folder(config.output)
@@ -47,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     name = Path(config.adapter or config.model).resolve().name
     output = output_folder(config.output)
-    own_files = (output / one for one in (RESPONSES, REPORT, ACCURACY_CURVE, DECAY_CURVE))
+    own_files = (output / one for one in (RESPONSES, REPORT, CURVE))
     with successor(output, [file for file in own_files if file.exists()]) as folder:
         # 2. The responses, written as they come.
         evaluation = evaluate_model(
@@ -64,29 +59,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         _print(evaluation, report)  # first: a terminal is never full
         write_json(folder / REPORT, report)
         write_text(folder / RESPONSES, json_lines(evaluation.responses))
-
-        # 4. The confidence in trajectories, and the pictures.
-        if trajectories:
-            decay = confidence_by_distance(model, trajectories, seed=decoding.seed, progress=True)
-            report["confidence_decay"] = decay.to_json()
-            write_json(folder / REPORT, report)
-            plot_confidence_decay({name: decay}, folder / DECAY_CURVE)
-        plot_accuracy_curve([evaluation], folder / ACCURACY_CURVE, best_accuracy=config.best_accuracy)
+        plot_accuracy_curve([evaluation], folder / CURVE, best_accuracy=config.best_accuracy)
     print(f"written to {output}")
     return report
-
-
-def _trajectories(config: EvaluateConfig) -> list[Trajectory]:
-    """The confidence curve's trajectories, which are of the same task; none without `config.trajectories`."""
-    if config.trajectories is None:
-        return []
-    (metadata, *_), trajectories = read_trajectories(config.trajectories)
-    if metadata.task != config.task or not trajectories:
-        raise ValueError(
-            f"trajectories in '{config.trajectories}' are {len(trajectories)} of task '{metadata.task}'; expected at "
-            f"least one of '{config.task}'"
-        )
-    return trajectories
 
 
 def _print(evaluation: Evaluation, report: dict[str, Any]) -> None:
