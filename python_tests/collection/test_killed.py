@@ -1,6 +1,7 @@
 """A run that was killed and started again leaves what an undisturbed one does."""
 
 import dataclasses
+import os
 import random
 import signal
 import time
@@ -19,6 +20,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
+    yield from _worker()
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Worker]:
+    yield from _worker()
+
+
+def _worker() -> Iterator[Worker]:
     worker = Worker()
     yield worker
     assert worker.process.stdin
@@ -34,11 +44,26 @@ def test_killed_at_random_moments_and_started_again(model: str, tmp_path: Path, 
     duration = time.perf_counter() - started
     draw = random.Random(0)
     kills = 0
-    for _ in range(6):
+    for _ in range(int(os.environ.get("TAD_KILLS", "6"))):
         kills += worker.run(settings, kill_after=draw.uniform(0, 0.8 * duration)) == signal.SIGKILL
     assert kills >= 1
     assert worker.run(settings) == 0
     assert files(tmp_path / "killed") == files(tmp_path / "plain")  # byte for byte, and no temporary file
+
+
+def test_two_processes_killed_at_random_moments(model: str, tmp_path: Path, worker: Worker, second: Worker) -> None:
+    settings = config(model, tmp_path / "killed", limit=48, unit_size=4)
+    undisturbed = dataclasses.replace(settings, output=str(tmp_path / "plain"))
+    started = time.perf_counter()
+    assert worker.run(undisturbed) == 0
+    duration = time.perf_counter() - started
+    draw = random.Random(1)
+    for _ in range(int(os.environ.get("TAD_KILLS", "4"))):
+        with second.running(settings, rank=1, world_size=2, kill_after=draw.uniform(0, 0.4 * duration)):
+            worker.run(settings, rank=0, world_size=2, kill_after=draw.uniform(0, 0.4 * duration))
+    with second.running(settings, rank=1, world_size=2):
+        assert worker.run(settings, rank=0, world_size=2) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

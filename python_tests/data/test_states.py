@@ -1,5 +1,7 @@
 """States are rebuilt from reveal steps, and a batch's positions, rows and labels point at what they say."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,41 @@ def test_every_state_of_every_trajectory_in_order() -> None:
     for index in (-1, 4):
         with pytest.raises(IndexError, match=r"must lie in 0\.\.3"):
             states[index]
+
+
+@pytest.mark.parametrize(
+    ("tail", "entries"),
+    [
+        ("all", [[0, 1, 2, 3], [0, 1, 2], [0, 1], [0]]),
+        ("one", [[0, 1, 2], [0, 1, 2], [0, 1], [0]]),
+        ("none", [[0, 1], [0, 1], [0, 1], [0]]),
+    ],
+)
+def test_the_tail_behind_the_end_may_be_left_out(tail: Any, entries: list[list[int]]) -> None:
+    item = trajectory([4, 3, 2, 1])  # 10 11 12 13, of which 11 and 13 end a response
+    states = TrajectoryStates([item, item], mask_token_id=MASK, eos_token_ids=[11, 13], tail=tail)
+    found = [np.flatnonzero(states[index].steps_to_reveal > 0).tolist() for index in range(len(states))]
+    assert found == entries * 2
+    assert [state.canvas.tolist() for state in states][:4] == [item.canvas_at(step, MASK).tolist() for step in range(4)]
+    assert collate([states[1]]).labels.tolist() == [10 + place for place in entries[1]]
+
+
+def test_states_without_anything_to_learn_are_no_states() -> None:
+    early, late = trajectory([1, 2, 3, 4]), trajectory([3, 4, 1, 2])
+    for tail, counts in (("all", [4, 4]), ("one", [3, 4]), ("none", [2, 4])):
+        for item, count in zip((early, late), counts, strict=True):
+            assert len(TrajectoryStates([item], mask_token_id=MASK, eos_token_ids=[11], tail=tail)) == count
+    assert len(TrajectoryStates([early], mask_token_id=MASK, eos_token_ids=[77], tail="none")) == 4
+
+
+@given(trajectories(), st.sampled_from(["one", "none"]), st.sets(st.integers(10, 16)))
+def test_every_state_has_entries_and_no_entry_is_lost(item: Trajectory, tail: Any, ends: set[int]) -> None:
+    states = TrajectoryStates([item], mask_token_id=MASK, eos_token_ids=ends, tail=tail)
+    steps = [states[index].steps_to_reveal for index in range(len(states))]
+    assert all((remaining > 0).any() for remaining in steps)
+    length = next((place + 1 + (tail == "one") for place, token in enumerate(item.response_ids) if token in ends), 99)
+    every = [item.steps_to_reveal(step)[:length] for step in range(item.num_steps)]
+    assert [one[one > 0].tolist() for one in steps] == [one[one > 0].tolist() for one in every if (one > 0).any()]
 
 
 def test_a_hand_made_batch() -> None:

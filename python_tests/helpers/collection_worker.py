@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -44,10 +45,15 @@ class Worker:
         return self._end()
 
     @contextlib.contextmanager
-    def running(self, settings: CollectConfig, **options: Any) -> Iterator[None]:
+    def running(self, settings: CollectConfig, *, kill_after: float | None = None, **options: Any) -> Iterator[None]:
         """A run beside the block."""
-        self._start(settings, **options)
+        pid = self._start(settings, **options)
+        killer = threading.Timer(kill_after or 0, os.kill, (pid, signal.SIGKILL))
+        if kill_after is not None:
+            killer.start()
         yield
+        if kill_after is not None:
+            killer.join()
         self._end()
 
     def _start(self, settings: CollectConfig, **options: Any) -> int:
