@@ -1,4 +1,4 @@
-r"""What answers to a problem need of LaTeX: the content of a box, and numbers in plain text (``-\frac{1}{2}``: ``-1/2``)."""
+r"""LaTeX in answers: what is in a box, and plain text in the place of its numbers (``-1/2`` for ``-\frac{1}{2}``)."""
 
 import re
 from collections.abc import Callable

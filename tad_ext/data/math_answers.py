@@ -13,8 +13,8 @@ from tad_ext.data.math_equivalence import equivalent
 from tad_ext.data.math_normal_form import MOST_CHARACTERS, names, normal_form, number, without_names, words
 
 _MARKED = re.compile(r"####(?!#)([^\n]*+)\s*+\Z")
-_STATED = re.compile(r"\banswer(?:\b[^.:\n]{0,60}?\bis\b:?|\**:)\s*+([^\n]*+)", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?:[^.]|\.(?=\S))*+")
+_STATED = re.compile(r"\banswer(?:\b[^.:\n]{0,60}?\bis\b:?|\**:)\s*+", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?:[^.\n]|\.(?=\S))*+")
 _DELIMITER = re.compile(r"\\.|\$\$?", re.DOTALL)
 _CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
@@ -41,8 +41,10 @@ def same_math_answer(gold: str, given: str) -> bool:
     compared, is the same as none. Raises RuntimeError where math-verify is needed and missing, as `check_available`.
     """
     one, other = normal_form(gold), normal_form(given)
-    if not one or not other or one == other:
-        return bool(one)
+    if not one or not other:
+        return False
+    if one == other:
+        return True
     if max(len(one), len(other)) > MOST_CHARACTERS:
         return False
     if names(one) == names(other) or "=" not in one or "=" not in other:
@@ -69,8 +71,8 @@ def _stated(response: str) -> Iterator[str]:
         yield box
     if marked := _MARKED.search(response):
         yield marked[1]
-    for rest in reversed(_STATED.findall(response)):
-        sentence = _SENTENCE.match(rest)[0]
+    for stated in reversed(list(_STATED.finditer(response))):
+        sentence = _SENTENCE.findall(response[stated.end() : stated.end() + MOST_CHARACTERS])[0]
         formulas = _formulas(sentence)
         yield sentence[formulas[0][0] : formulas[-1][1]] if formulas else sentence.strip("* ")
     yield from (response[start:end] for start, end in reversed(_formulas(response)))

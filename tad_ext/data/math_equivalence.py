@@ -61,8 +61,8 @@ class _Comparer:
         if problem is not None:
             self._end()
             raise RuntimeError(
-                "checking mathematical answers needs math-verify, which the extra 'math' brings: "
-                f"pip install 'tad_ext[math]', or pip install math-verify; got {problem}"
+                "comparing mathematical answers needs math-verify, which the extra 'math' installs; "
+                f"alone: pip install 'math-verify>=0.9'; got {problem}"
             )
         return self._process
 

@@ -1,8 +1,9 @@
 r"""One spelling of a mathematical answer: ``$x = \dfrac12 \text{ cm}$.`` becomes ``x=\frac{1}{2}``.
 
 What is left out says nothing about the value, or counts as not said: spacing, fonts, delimiters of mathematics, sizes
-of brackets, currency, and units, degrees and per cent among them. Answers of MATH have units or lack them as it happens:
-of 25 that are per cent 11 lack the sign. So ``50\%`` is ``50``, and is not ``0.5``. "a.m." and "p.m." are no units.
+of brackets, currency, and units, degrees and per cent among them. Right answers of MATH have units or lack them as it
+happens (of 25 per cent 11 lack the sign), and graders usually leave them out. So ``50\%`` is ``50``, and not ``0.5``.
+"a.m." and "p.m." are no units.
 
 The form stays LaTeX that a parser understands. Equal forms are equal answers; different ones may be.
 """
