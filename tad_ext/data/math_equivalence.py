@@ -104,7 +104,7 @@ def equivalent(gold: str, given: str) -> bool:
 
 
 def _forget() -> None:
-    """A forked process has a child of its own: two that read one pipe would get each other's answers."""
+    """A forked process has a child of its own, and a lock that no thread held while it was forked."""
     global _comparer
     _comparer = _Comparer()
 
