@@ -1,12 +1,15 @@
 """From the original problem file to a distilled checkpoint under its original names, by the commands a user types.
 
 The models are tiny and random, with the architectures, key names and tokenizers of LLaDA and Dream, so their answers
-are wrong: every trajectory is kept instead of the right ones.
+are wrong: every trajectory is kept instead of the right ones. At the end: the answers of MATH in other spellings.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_checkpoints
 import torch
-from problem_files import gsm8k_train
+from problem_files import gsm8k_train, original
 from safetensors.torch import load_file
 
 from tad_ext.cli import main
 from tad_ext.data.gsm8k import Gsm8kTask
 from tad_ext.data.jsonl import read_jsonl
+from tad_ext.data.math_answers import extract_math_answer, same_math_answer
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.decoding import DecodeConfig, decode
 from tad_ext.jobs.collect import run as collection
@@ -204,3 +208,48 @@ def test_bad_problem_files_are_refused_before_the_model_is_loaded(
             assert message in error
             assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def math_answers() -> list[str]:
+    """The right answers of 5,000 problems of MATH."""
+    pytest.importorskip("math_verify", reason="needs math-verify, which the extra 'math' installs")
+    return [row["answer"] for _, row in read_jsonl(str(original("math_problems.jsonl")), argument="data")]
+
+
+@pytest.mark.parametrize(
+    "response", [r"As $x > 2$, it is $\boxed{%s}$. So $7$.", "Since $2$:\n#### %s", r"Thus \(%s\)."]
+)
+def test_right_answers_of_math_are_found_and_accepted(math_answers: list[str], response: str) -> None:
+    for answer in (" ".join(answer.split()) for answer in math_answers):
+        found = extract_math_answer(response % answer)
+        assert found is not None, answer
+        assert same_math_answer(answer, found), (answer, found)
+
+
+RESPELLED: dict[str, Callable[[str], str]] = {
+    "fractions": lambda answer: re.sub(
+        r"\\[dt]?frac\b", r"\\cfrac", re.sub(r"frac\{(.)\}\{(.)\}", r"frac\1\2", answer)
+    ),
+    "spaces": lambda answer: re.sub(r"([-+=()\[\]])", r" \1\\, ", answer),
+    "brackets": lambda answer: answer.replace(r"\left", "").replace(r"\right", ""),
+    "full stop": lambda answer: f"${answer}$.",
+    "no unit": lambda answer: re.sub(r"(?<=\S)\s*\\(text|mbox) ?\{(?! ?and| ?a.m)[^{}]*\}(\^\d)?$", "", answer),
+    "a unit": lambda answer: answer + r"\text{ units}" if re.fullmatch(r"[-0-9.]+", answer) else answer,
+    "a name": lambda answer: f"x = {answer}" if re.fullmatch(r"[^=<A-Za-z]*(\\[a-z]*frac[^=]*)?", answer) else answer,
+    "minus": lambda answer: answer.replace("-", "\N{MINUS SIGN}"),
+}
+
+
+@pytest.mark.parametrize("respell", RESPELLED.values(), ids=RESPELLED)
+def test_right_answers_of_math_in_another_spelling(math_answers: list[str], respell: Callable[[str], str]) -> None:
+    changed = [answer for answer in math_answers if respell(answer) != answer]
+    assert len(changed) > 10
+    assert [answer for answer in changed if not same_math_answer(answer, respell(answer))] == []
+
+
+@pytest.mark.slow
+def test_the_next_problem_of_math_has_another_answer(math_answers: list[str]) -> None:
+    neighbours = [pair for pair in pairwise(math_answers) if pair[0] != pair[1]]
+    same = [pair for pair in neighbours if same_math_answer(*pair)]
+    assert same == [(r"144 \mbox{ m}^3", r"144^\circ")]  # units are left out

@@ -1,4 +1,4 @@
-r"""LaTeX's and typography's ways to write a number, replaced by plain ones: ``-\frac{1}{2}`` becomes ``-1/2``."""
+r"""LaTeX in answers: what is in a box, and plain text in the place of its numbers (``-1/2`` for ``-\frac{1}{2}``)."""
 
 import re
 from collections.abc import Callable
@@ -22,6 +22,23 @@ _AFTER = [
     (re.compile(rf" ?(?:\^\\circ{_END}|\\degree{_END}|º)"), "°"),
 ]
 _PIECE = re.compile(rf"\\[cdt]?frac{_END}|[{{}}0-9\\]|\s++|[^\\{{}}0-9\s]++")
+
+
+def last_box(text: str, *commands: str) -> str | None:
+    r"""What stands in the last closed ``\boxed{...}`` that is not empty, inner braces included. None if there is none.
+
+    Further commands that count as boxes are named without their backslash: "fbox".
+    """
+    brace_or_box = re.compile(rf"\\(?:{'|'.join(('boxed', *commands))})\s*+\{{|[{{}}]")
+    boxes: list[tuple[int, int]] = []
+    open_braces: list[int | None] = []  # where what is boxed begins; None for another brace
+    for brace in brace_or_box.finditer(text):
+        if brace[0] != "}":
+            open_braces.append(None if brace[0] == "{" else brace.end())
+        elif open_braces and (start := open_braces.pop()) is not None:
+            boxes.append((start, brace.start()))
+    contents = (text[start:end] for start, end in sorted(boxes, reverse=True))
+    return next((content for content in contents if content.strip()), None)
 
 
 def plain_text(text: str) -> str:

@@ -14,7 +14,7 @@ possessive (``*+``), or what follows them cannot be part of them.
 import re
 from fractions import Fraction
 
-from tad_ext.data.latex import plain_text
+from tad_ext.data.latex import last_box, plain_text
 
 _MOST_CHARACTERS = 100  # of a number; Python refuses to read integers of thousands of digits
 
@@ -38,7 +38,6 @@ _UNIT = re.compile(  # "72 miles/hour.", "$72$", "12 m^2", "$5/day"
     re.VERBOSE,
 )
 _MARKED = re.compile(r"^[ \t]*+####(?!#)(.*)$", re.MULTILINE)
-_BRACE = re.compile(r"\\boxed\s*+\{|[{}]")
 
 
 def normalize_number(text: str) -> str | None:
@@ -58,26 +57,13 @@ def extract_number(response: str) -> str | None:
 
     None if there is none, or if the last box that is not empty holds something else than one number.
     """
-    if (box := _last_box(response)) is not None:
+    if (box := last_box(response)) is not None:
         return normalize_number(box)
     marked = [answer for rest in _MARKED.findall(response) if (answer := normalize_number(rest))]
     if marked:  # "#### Step 2" is a heading
         return marked[-1]
     numbers = list(_NUMBER.finditer(plain_text(response)))
     return _value(numbers[-1]) if numbers else None
-
-
-def _last_box(text: str) -> str | None:
-    r"""What stands in the last closed ``\boxed{...}`` that is not empty, inner braces included."""
-    boxes: list[tuple[int, int]] = []
-    open_braces: list[int | None] = []  # where what is boxed begins; None for another brace
-    for brace in _BRACE.finditer(text):
-        if brace[0] != "}":
-            open_braces.append(None if brace[0] == "{" else brace.end())
-        elif open_braces and (start := open_braces.pop()) is not None:
-            boxes.append((start, brace.start()))
-    contents = (text[start:end] for start, end in sorted(boxes, reverse=True))
-    return next((content for content in contents if content.strip()), None)
 
 
 def _value(number: re.Match[str]) -> str | None:
