@@ -10,6 +10,7 @@ from tad_ext.data.tasks import Problem
 # An opened block that is not closed ends with the text: a canvas may be too short for it.
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
+_BODY = re.compile(r"\n*(?: {2,}|\t)(?!```)\S")  # what goes on where a function's beginning stops
 _DEFINES = re.compile(r"^(?:async )?(?:def|class) ", re.MULTILINE)
 _PYTHON = ("", "python", "python3", "py")
 
@@ -41,12 +42,13 @@ class CodeTask(FileTask):
 
 
 def extract_code(text: str) -> str | None:
-    """The first block fenced by ``` that defines a function or a class, else the first one; else the text, up to a
-    fence that closes what a prompt may have opened.
+    """The first block fenced by ``` that defines a function or a class, else the first one, else the whole text.
 
-    Blocks that are marked as another language than Python are passed over. None for a blank text.
+    Blocks that are marked as another language than Python are passed over. An indented text is the body of a function
+    whose beginning the prompt has, up to a fence. None for a blank text.
     """
     blocks = [code for language, code in _BLOCK.findall(text) if language.lower() in _PYTHON and code.strip()]
     defining = [code for code in blocks if _DEFINES.search(code)]
-    code = (defining or blocks or _FENCE.split(text, maxsplit=1))[0]
+    unfenced = _FENCE.split(text, maxsplit=1)[0]
+    code = unfenced if _BODY.match(text) else (defining or blocks or [unfenced])[0]
     return code if code.strip() else None

@@ -35,7 +35,9 @@ class MbppTask(CodeTask):
         tests = _texts(place, record, "test_list")
         if not tests:
             raise ValueError(f"{place}: 'test_list' must hold at least one test, got []")
-        setup = [*_texts(place, record, "test_imports"), _lines(record.get("test_setup_code") or "")]
+        setup = _texts(place, record, "test_imports")
+        if record.get("test_setup_code"):
+            setup.append(_lines(text_of(place, record, "test_setup_code")))
         question = f"{text.strip()} It has to pass these tests:\n\n" + "\n".join(tests)
         return FileProblem(f"mbpp-{number}", question, code, "\n".join([*setup, *tests, ""]))
 
