@@ -78,14 +78,12 @@ def test_humaneval_runs_the_body_or_the_whole_function_behind_the_beginning(resp
     (problem,) = task.problems("test")
     assert task.is_correct(problem, response)
     assert not task.is_correct(problem, response.replace("return", "return 1 +"))
-    assert problem.reference == POLY["prompt"] + POLY["canonical_solution"]
+    assert problem.reference == POLY["prompt"] + "    return poly(x) - 1"
     assert problem.id == "HumanEval/32"
 
 
 def test_a_response_without_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "sys.modules", {**__import__("sys").modules, "tad_ext.data.sandbox": SimpleNamespace(run_tests=pytest.fail)}
-    )
+    monkeypatch.setitem(sys.modules, "tad_ext.data.sandbox", SimpleNamespace(run_tests=pytest.fail))
     task = task_of("humaneval", tmp_path, POLY)
     assert not task.is_correct(task.problems("test")[0], " \n")
 

@@ -38,7 +38,7 @@ class CodeTask(FileTask):
 
     def chat_response(self, example: Problem) -> str:
         """The reference in a block, as it is asked for."""
-        return f"```python\n{example.reference.rstrip()}\n```"
+        return f"```python\n{example.reference}\n```"
 
 
 def extract_code(text: str) -> str | None:

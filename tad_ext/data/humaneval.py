@@ -27,7 +27,7 @@ class HumanEvalTask(CodeTask):
         name, prompt, solution, entry_point, test = (
             text_of(place, record, key) for key in ("task_id", "prompt", "canonical_solution", "entry_point", "test")
         )
-        return FileProblem(name, prompt, f"{prompt}{solution}", f"{test}\ncheck({entry_point})\n")
+        return FileProblem(name, prompt, f"{prompt}{solution.rstrip()}", f"{test}\ncheck({entry_point})\n")
 
     def chat_question(self, problem: Problem) -> str:
         """The beginning in a block."""

@@ -35,7 +35,7 @@ class KodCodeTask(CodeTask):
 
     def problem_of(self, place: str, record: Record) -> FileProblem:
         """The problem; its `answer` is empty if its tests cannot be run without pytest."""
-        question, solution = text_of(place, record, "question").strip(), text_of(place, record, "solution")
+        question, solution = text_of(place, record, "question").strip(), text_of(place, record, "solution").rstrip()
         test = text_of(place, record, "test", "test_code")
         try:
             calls = test_calls(test)

@@ -39,7 +39,7 @@ class MbppTask(CodeTask):
         if record.get("test_setup_code"):
             setup.append(_lines(text_of(place, record, "test_setup_code")))
         question = f"{text.strip()} It has to pass these tests:\n\n" + "\n".join(tests)
-        return FileProblem(f"mbpp-{number}", question, code, "\n".join([*setup, *tests, ""]))
+        return FileProblem(f"mbpp-{number}", question, code.rstrip(), "\n".join([*setup, *tests, ""]))
 
     def asked(self, problems: Sequence[FileProblem], split: Split) -> Sequence[FileProblem]:
         """The problems of a published split."""
