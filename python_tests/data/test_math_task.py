@@ -32,6 +32,7 @@ SOLUTION = "First \\boxed{1}, so it is $\\boxed{\\frac{1}{2}}$."
         ({"problem": "q", "level": 1, "answer": "\\dfrac{1}{2}"}, "\\dfrac{1}{2}", "\\dfrac{1}{2}"),
         ({"question": "q", "answer": SOLUTION, "target": "1/2", "solution_0": "long"}, SOLUTION, "1/2"),
         ({"question": "q", "answer": SOLUTION}, SOLUTION, "\\frac{1}{2}"),
+        ({"problem": "q", "solution": "It is $\\boxed 2$."}, "It is $\\boxed 2$.", "2"),
     ],
 )
 def test_the_kinds_of_records(record: dict[str, Any], reference: str, answer: str, tmp_path: Path) -> None:

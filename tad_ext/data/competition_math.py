@@ -10,12 +10,15 @@ The reference is the solution, or the answer where there is none. Plain text is 
 minerva_math task of lm-evaluation-harness does it (4 examples there).
 """
 
+import re
 from dataclasses import dataclass
 
 from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
 from tad_ext.data.records import HubDataset, Record, text_of
 from tad_ext.data.tasks import Problem, Split
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BARE_BOX = re.compile(r"\\boxed\s+(\w+)")  # a few solutions have a box without braces
 _SUBJECTS = (
     "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
     "precalculus",
@@ -76,9 +79,11 @@ class MathTask(FileTask):
 
 
 def _boxed(place: str, key: str, solution: str) -> str:
+    """What a solution's last box holds. ValueError if it has none."""
     from tad_ext.data.math_answers import extract_math_answer
 
-    answer = extract_math_answer(solution)
+    braced = _BARE_BOX.sub(r"\\boxed{\1}", solution)
+    answer = extract_math_answer(braced) if _BOX.search(braced) else None  # which finds answers without a box, too
     if answer is None:
         raise ValueError(f"{place}: {key!r} must hold the answer within \\boxed{{}}, got {solution[-80:]!r}")
     return answer
