@@ -64,15 +64,20 @@ def test_evaluation(task: str, tad: Callable[..., int], tmp_path: Path) -> None:
 
 
 def test_a_plain_prompt_brings_the_tasks_stop_strings(tad: Callable[..., int], tmp_path: Path) -> None:
-    plain = ["--prompt-format", "text", "--shots", "2", "--thresholds", "0.5"]
-    for given, expected in (
-        ([], ["Question:"]),
-        (["--stop-strings", "so", "a,b"], ["so", "a,b"]),
-    ):
-        assert tad("evaluate", "gsm8k", *plain, *given) == 0
-        settings = json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]
-        assert settings["stop_strings"] == expected
-        assert (settings["shots"], settings["prompt_format"]) == (2, "text")
+    def evaluated(*options: str) -> tuple[dict[str, Any], list[str]]:
+        plain = ["--prompt-format", "text", "--shots", "2", "--thresholds", "0.5"]
+        assert tad("evaluate", "gsm8k", *plain, *options) == 0
+        rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+        report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        return report["settings"], [row["response"] for row in rows]
+
+    settings, responses = evaluated()
+    assert (settings["stop_strings"], settings["shots"]) == (["Question:"], 2)
+    stop = responses[0][2:4]
+    settings, cut = evaluated("--stop-strings", stop, "a,b")
+    assert settings["stop_strings"] == [stop, "a,b"]
+    assert cut == [response.partition(stop)[0] for response in responses]
+    assert cut != responses
 
 
 def test_an_unprivileged_teacher(tad: Callable[..., int], tmp_path: Path) -> None:

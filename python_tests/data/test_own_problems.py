@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from problem_files import ROOT
 from task_files import own_checkers, write_records
 
 from tad_ext.data.tasks import get_task
@@ -78,6 +79,30 @@ def test_ids(tmp_path: Path) -> None:
     assert task_and_problem(tmp_path, {"messages": [{"role": "user", "content": "q"}], "response": "r"})[1].id == name
     assert task_and_problem(tmp_path, {**record, "prompt": "p"})[1].id != name
     assert task_and_problem(tmp_path, {**record, "id": 7})[1].id == "7"
+
+
+def test_the_documented_problems(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text(documented("json"))
+    problems = get_task("jsonl", data=str(tmp_path / "own.jsonl")).problems("train")
+    assert sorted(problem.check for problem in problems) == ["code", "exact", "number"]
+
+
+def test_the_documented_task(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    for module in ("dataclasses", "tad_ext.data.file_task", "tad_ext.data.records"):
+        exec(f"from {module} import *", names)
+    exec(documented("python"), names)
+    task = names["CapitalsTask"](write_records(tmp_path / "c.jsonl", [{"country": "France", "city": "Paris"}]))
+    (problem,) = task.problems("test")
+    assert task.is_correct(problem, "It is \\boxed{Paris}.")
+    assert not task.is_correct(problem, "It is \\boxed{Rome}.")
+    assert not task.is_correct(problem, "Paris")
+
+
+def documented(language: str) -> str:
+    """The last block in that language of docs/tasks.md."""
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    return text.rpartition(f"```{language}\n")[2].partition("```")[0]
 
 
 USER = {"role": "user", "content": "q"}
