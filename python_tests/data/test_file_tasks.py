@@ -27,9 +27,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(name: str, tmp_path: Path) -> Callable[..., Any]:
-    """The task of the sample file, with some options."""
-    data = write_records(tmp_path / "sample.jsonl", RECORDS[name])
-    return lambda **options: get_task(name, data=data, **options)
+    """The task of the sample file, with some options; conversations, which have no plain text, are for chats."""
+
+    def task(**options: Any) -> Any:
+        plain = options.get("prompt_format") == "text"
+        records = [record for record in RECORDS[name] if not (plain and "messages" in record)]
+        return get_task(name, data=write_records(tmp_path / "sample.jsonl", records), **options)
+
+    return task
 
 
 def test_right_responses_are_accepted_and_others_not(name: str, make: Callable[..., Any]) -> None:
@@ -106,7 +111,7 @@ def test_examples_are_the_first_problems_and_are_not_asked(
 ) -> None:
     split, tokenizer = SPLITS.get(name, "test"), make_tokenizer("llada")
     task = make(shots=2, prompt_format=prompt_format)
-    everything, asked = make().problems(split), task.problems(split)
+    everything, asked = make(prompt_format=prompt_format).problems(split), task.problems(split)
     examples = asked[0].examples
     assert len(examples) == 2
     assert {one.id for one in asked} == {one.id for one in everything} - {one.id for one in examples}

@@ -72,6 +72,18 @@ def test_prompts_are_shown_as_they_stand(tmp_path: Path, make_tokenizer: Callabl
         assert problem.question == "6 * 7?"
 
 
+def test_a_conversation_has_no_plain_text(tmp_path: Path, make_tokenizer: Callable[..., Any]) -> None:
+    records = [{"messages": [*TALK, USER], "response": "r"}, {"prompt": "q", "response": "r"}]
+    data = write_records(tmp_path / "own.jsonl", records)
+    for shots in (0, 1):  # asked, or shown as an example
+        task = get_task("jsonl", data=data, prompt_format="text", shots=shots)
+        with pytest.raises(
+            ValueError, match="prompt_format is 'text', but problem 'jsonl-.*' is a conversation of 3 mess"
+        ):
+            for problem in task.problems("train"):
+                task.student_prompt(problem, make_tokenizer("dream"))
+
+
 def test_ids(tmp_path: Path) -> None:
     record = {"prompt": "q", "response": "r"}
     name = task_and_problem(tmp_path, record)[1].id

@@ -149,13 +149,20 @@ class FileTask(Task):
         return [*own.before[:system], *turns, *own.before[system:]]
 
     def _text_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-        """The examples and the question in the task's text form, up to where the response begins."""
-        examples = [
-            self.text_form.format(question=example.question, response=self.text_response(example))
-            for example in cast("FileProblem", problem).examples
-        ]
+        """The examples and the question in the task's text form, up to where the response begins.
+
+        Raises ValueError for a conversation, which has no plain form.
+        """
+        examples = cast("FileProblem", problem).examples
+        for one in (*examples, cast("FileProblem", problem)):
+            if one.before:
+                raise ValueError(
+                    f"prompt_format is 'text', but problem {one.id!r} is a conversation of {len(one.before) + 1} "
+                    f"messages; expected chat"
+                )
+        shown = [self.text_form.format(question=one.question, response=self.text_response(one)) for one in examples]
         asked = self.text_form.partition("{response}")[0].format(question=question).rstrip(" ")
-        return text_ids(tokenizer, "\n\n".join([*examples, asked]), add_special_tokens=True)
+        return text_ids(tokenizer, "\n\n".join([*shown, asked]), add_special_tokens=True)
 
 
 def hashed_id(task: str, question: str) -> str:
