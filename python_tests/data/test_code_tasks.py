@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_files import RECORDS, own_checkers, write_records
 
+from tad_ext.data import pytest_stand_in
 from tad_ext.data.code_task import extract_code
 from tad_ext.data.kodcode import test_calls as calls_of
 from tad_ext.data.tasks import get_task
@@ -135,6 +136,49 @@ def test_kodcode_names_the_function_and_runs_the_tests_without_pytest(tmp_path: 
     assert task.is_correct(problem, record["solution"])
     for value, wrong in (("4", "def add_0(x):\n    return 4"), ("5", "def add_0(x):\n    return 5")):
         assert not task.is_correct(problem, wrong), f"right for {value} only"
+
+
+def test_kodcode_has_what_tests_call_of_pytest(tmp_path: Path) -> None:
+    solution = "def third(x):\n    if x < 0:\n        raise ValueError('below')\n    return x / 3"
+    test = (
+        "import pytest\nfrom solution import third\n\ndef test_a():\n    assert third(1) == pytest.approx(0.3333333)\n"
+        "    with pytest.raises(ValueError, match='below'):\n        third(-1)\n"
+    )
+    record = {**RECORDS["kodcode"][0], "solution": solution, "test": test}
+    task = task_of("kodcode", tmp_path, record)
+    (problem,) = task.problems("train")
+    assert task.is_correct(problem, record["solution"])
+    for wrong in (record["solution"].replace("/ 3", "/ 4"), record["solution"].replace("x < 0", "False")):
+        assert not task.is_correct(problem, wrong)
+
+
+NUMBERS = st.one_of(st.floats(), st.integers(-5, 5))
+TOLERANCES = st.one_of(st.none(), st.floats(0, 2))
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3), st.floats(0, 1e-5), TOLERANCES, TOLERANCES)
+def test_approx_is_that_of_pytest(pairs: Any, near: float, rel: float | None, tolerance: float | None) -> None:
+    """For numbers of every kind, some of them close, and for lists, tuples and mappings of them."""
+    pairs = [*pairs, *((number * (1 + near), number) for number, _ in pairs)]
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+    several = [tuple(map(kind, sides)) for kind in (list, tuple, lambda side: dict(enumerate(side)))]
+    for number, expected in [*pairs, *several]:
+        own, theirs = (one.approx(expected, rel=rel, abs=tolerance) for one in (pytest_stand_in, pytest))
+        assert (number == own) == (number == theirs)
+
+
+def test_raises_is_that_of_pytest() -> None:
+    for one in (pytest_stand_in, pytest):
+        with one.raises((KeyError, ValueError), match="^b.g$") as caught:
+            raise ValueError("big")
+        assert (caught.type, str(caught.value)) == (ValueError, "big")
+        assert one.raises(ZeroDivisionError, lambda x, y: x / y, 1, y=0).type is ZeroDivisionError
+        with pytest.raises(BaseException, match=r"(?i)did not raise"), one.raises(ValueError):
+            pass
+        with pytest.raises(AssertionError), one.raises(ValueError, match="small"):
+            raise ValueError("big")
+        with pytest.raises(KeyError), one.raises(ValueError):
+            raise KeyError
 
 
 @pytest.mark.parametrize(

@@ -75,13 +75,17 @@ def test_prompts_are_shown_as_they_stand(tmp_path: Path, make_tokenizer: Callabl
 def test_a_conversation_has_no_plain_text(tmp_path: Path, make_tokenizer: Callable[..., Any]) -> None:
     records = [{"messages": [*TALK, USER], "response": "r"}, {"prompt": "q", "response": "r"}]
     data = write_records(tmp_path / "own.jsonl", records)
-    for shots in (0, 1):  # asked, or shown as an example
-        task = get_task("jsonl", data=data, prompt_format="text", shots=shots)
-        with pytest.raises(
-            ValueError, match="prompt_format is 'text', but problem 'jsonl-.*' is a conversation of 3 mess"
-        ):
-            for problem in task.problems("train"):
-                task.student_prompt(problem, make_tokenizer("dream"))
+    for shots, asked in ((0, 2), (1, 1)):  # it is asked, or shown as an example
+        task, refused = get_task("jsonl", data=data, prompt_format="text", shots=shots), 0
+        problems = task.problems("train")
+        for problem in problems:
+            if problem.before or shots:
+                refused += 1
+                with pytest.raises(
+                    ValueError, match=r"is 'text', but problem 'jsonl-.*' is a conversation of 3 messages"
+                ):
+                    task.student_prompt(problem, make_tokenizer("dream"))
+        assert (len(problems), refused) == (asked, 1)
 
 
 def test_ids(tmp_path: Path) -> None:

@@ -93,12 +93,17 @@ def own_checkers(monkeypatch: pytest.MonkeyPatch) -> None:
         return rest[: rest.rindex("}")] if found and "}" in rest else None
 
     def run_tests(solution: str, tests: str) -> SimpleNamespace:
-        if any(word in solution for word in ("import", "open", "exec", "eval")):
-            return SimpleNamespace(passed=False, reason="not run: the text is not one of this file's")
+        modules = {name: sys.modules.get(name) for name in ("solution", "pytest")}
         try:
             exec(f"{solution}\n{tests}", {"__name__": "tested"})
         except Exception as error:
             return SimpleNamespace(passed=False, reason=repr(error))
+        finally:  # a child process would have ended
+            for name, module in modules.items():
+                if module is not None:
+                    sys.modules[name] = module
+                else:
+                    sys.modules.pop(name, None)
         return SimpleNamespace(passed=True, reason="")
 
     math = SimpleNamespace(

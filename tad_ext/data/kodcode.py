@@ -4,31 +4,34 @@ A record of KodCode-V1 holds ``question_id`` (``conversation_id``), ``question``
 and ``test_info``, the declarations of the functions that are tested. A file is the split; the hub has "train" only.
 
 The tests are a module that imports from ``solution``. Here that is the module in which the solution has just run, and
-its test functions are called one after the other, without pytest, which takes a second to start. Tests to which pytest
-would give something (fixtures, parameters) cannot be run so: problems that have them are left out, which is warned of.
+its test functions are called one after the other, without pytest, which takes a second to start and is not in the
+sandbox: of it there are `raises` and `approx`. Tests to which pytest would give something (fixtures, parameters) cannot
+be run so: problems that have them are left out, which is warned of.
 """
 
 import ast
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tad_ext.data.code_task import CodeTask
 from tad_ext.data.file_task import FileProblem, hashed_id
 from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Split
+from tad_ext.data.tasks import Problem, Split
 
-# Before the tests: a module `solution` that holds what has been defined so far.
-_SOLUTION_MODULE = """\
+# Behind the solution: a module `solution` of what it has defined, and a module `pytest`.
+_MODULES = f"""
 import sys as _sys, types as _types
-_sys.modules["solution"] = _types.ModuleType("solution")
-_sys.modules["solution"].__dict__.update({k: v for k, v in globals().items() if not k.startswith("__")})
+_sys.modules["solution"], _sys.modules["pytest"] = _types.ModuleType("solution"), _types.ModuleType("pytest")
+_sys.modules["solution"].__dict__.update({{k: v for k, v in globals().items() if not k.startswith("__")}})
+exec({Path(__file__).with_name("pytest_stand_in.py").read_text(encoding="utf-8")!r}, _sys.modules["pytest"].__dict__)
 """
 
 
 @dataclass(frozen=True)
 class KodCodeTask(CodeTask):
-    """KodCode. Test modules that import pytest need it beside this package."""
+    """KodCode. What a test module imports beyond the standard library has to be in the sandbox."""
 
     name = "kodcode"
     hub = HubDataset("KodCode/KodCode-V1", splits={"train": "train"})
@@ -42,10 +45,14 @@ class KodCodeTask(CodeTask):
         except SyntaxError as error:
             raise ValueError(f"{place}: 'test' is no Python: {error}") from error
         own = record.get("question_id") or record.get("conversation_id")
-        answer = "\n".join([_SOLUTION_MODULE, test, *calls, ""]) if calls else ""
+        answer = "\n".join([test, *calls, ""]) if calls else ""
         declared = "\n".join(_declarations(record.get("test_info")))
         asked = f"{question}\n\nIt will be called through this declaration:\n\n{declared}" if declared else question
         return FileProblem(str(own) if own else hashed_id(self.name, question), asked, solution, answer)
+
+    def program(self, problem: Problem, code: str) -> str:
+        """The code, and the modules from which the tests import."""
+        return f"{code}\n{_MODULES}"
 
     def _read(self, split: Split) -> list[FileProblem]:
         problems = super()._read(split)
