@@ -93,7 +93,7 @@ def own_checkers(monkeypatch: pytest.MonkeyPatch) -> None:
         return rest[: rest.rindex("}")] if found and "}" in rest else None
 
     def run_tests(solution: str, tests: str) -> SimpleNamespace:
-        modules = {name: sys.modules.get(name) for name in ("solution", "pytest")}
+        modules = {name: sys.modules.pop(name, None) for name in ("solution", "pytest")}
         try:
             exec(f"{solution}\n{tests}", {"__name__": "tested"})
         except Exception as error:

@@ -30,11 +30,15 @@ class CodeTask(FileTask):
         from tad_ext.data.sandbox import run_tests
 
         code = self.extract_answer(text)
-        return code is not None and bool(run_tests(self.program(problem, code), problem.answer).passed)
+        return code is not None and bool(run_tests(self.program(problem, code), self.tests(problem)).passed)
 
     def program(self, problem: Problem, code: str) -> str:
         """What stands before the tests: the code of a response."""
         return code
+
+    def tests(self, problem: Problem) -> str:
+        """The program that is run behind it."""
+        return problem.answer
 
     def chat_response(self, example: Problem) -> str:
         """The reference in a block, as it is asked for."""

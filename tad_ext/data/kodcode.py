@@ -20,12 +20,14 @@ from tad_ext.data.file_task import FileProblem, hashed_id
 from tad_ext.data.records import HubDataset, Record, text_of
 from tad_ext.data.tasks import Problem, Split
 
-# Behind the solution: a module `solution` of what it has defined, and a module `pytest`.
-_MODULES = f"""
+# Before the tests: a module `pytest`, and a module `solution` of what has been defined, if the sandbox has made none.
+_MODULES = f"""\
 import sys as _sys, types as _types
-_sys.modules["solution"], _sys.modules["pytest"] = _types.ModuleType("solution"), _types.ModuleType("pytest")
-_sys.modules["solution"].__dict__.update({{k: v for k, v in globals().items() if not k.startswith("__")}})
+_sys.modules["pytest"] = _types.ModuleType("pytest")
 exec({Path(__file__).with_name("pytest_stand_in.py").read_text(encoding="utf-8")!r}, _sys.modules["pytest"].__dict__)
+if "solution" not in _sys.modules:
+    _sys.modules["solution"] = _types.ModuleType("solution")
+    _sys.modules["solution"].__dict__.update({{k: v for k, v in globals().items() if not k.startswith("__")}})
 """
 
 
@@ -50,9 +52,9 @@ class KodCodeTask(CodeTask):
         asked = f"{question}\n\nIt will be called through this declaration:\n\n{declared}" if declared else question
         return FileProblem(str(own) if own else hashed_id(self.name, question), asked, solution, answer)
 
-    def program(self, problem: Problem, code: str) -> str:
-        """The code, and the modules from which the tests import."""
-        return f"{code}\n{_MODULES}"
+    def tests(self, problem: Problem) -> str:
+        """The test module and its calls, behind the modules that it imports from."""
+        return f"{_MODULES}{problem.answer}"
 
     def _read(self, split: Split) -> list[FileProblem]:
         problems = super()._read(split)
