@@ -1,6 +1,6 @@
-"""A byte-level tokenizer without merges, with the chat template of LLaDA or of Dream."""
+"""A byte-level tokenizer, without merges unless some are given, with the chat template of LLaDA or of Dream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from tiny_checkpoints import DREAM_CHAT_TEMPLATE, DREAM_SPECIAL_TOKENS, LLADA_CHAT_TEMPLATE, LLADA_SPECIAL_TOKENS
@@ -15,12 +15,16 @@ SHAPES = {
 
 @pytest.fixture
 def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
-    def make(shape: str, chat_template: str | None = "") -> PreTrainedTokenizerFast:
-        """`chat_template`: another one than the shape's, or None."""
+    def make(
+        shape: str, chat_template: str | None = "", *, merges: Sequence[tuple[str, str]] = ()
+    ) -> PreTrainedTokenizerFast:
+        """`chat_template`: another one than the shape's, or None. `merges` of two bytes."""
         template, special, bos, mask = SHAPES[shape]
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        backend = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, []))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokens = [*alphabet, *("".join(pair) for pair in merges)]
+        backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, list(merges)))
+        # Without the usual splitting merges reach across words.
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
         backend.decoder = decoders.ByteLevel()
         backend.add_special_tokens(list(special))
         # Texts outside a template begin with the first token; the templates write it themselves.

@@ -110,11 +110,11 @@ def test_get_task() -> None:
     task = get_task("gsm8k", data="file", gen_length=128, teacher_prompt_form=None)
     assert task == Gsm8kTask("file", gen_length=128)
     assert (task.name, task.block_length, Gsm8kTask("file").gen_length) == ("gsm8k", 32, 256)
-    with pytest.raises(ValueError, match=r"task 'gsm8k' needs data: one of its original files, .*; got none"):
+    with pytest.raises(ValueError, match=r"task 'gsm8k' needs data: its file .*; got none"):
         get_task("gsm8k", data=None)
     with pytest.raises(ValueError, match="task 'arithmetic' has no option 'data', got 'file'; expected one of gen_len"):
         get_task("arithmetic", data="file")
-    with pytest.raises(ValueError, match="teacher_prompt must be one of user, system, got 'tutor'"):
+    with pytest.raises(ValueError, match="teacher_prompt must be one of user, system, none, got 'tutor'"):
         get_task("gsm8k", data="file", teacher_prompt_form="tutor")
 
 
@@ -133,7 +133,7 @@ GOOD = '{"question": "q", "answer": "a\\n#### 1"}\n'
         ('{"question": "q", "answer": "a = 1"}', "line 1: 'answer' must end with a line '#### <number>', got 'a = 1'"),
         ('{"question": "q", "answer": "a\\n#### one"}', "line 1: 'answer' must end with"),
         ('{"question": "q", "answer": "#### 1"}', "line 1: 'answer' must end with"),  # no worked solution
-        (GOOD + GOOD.replace("1", "2"), "line 2: the question stands in an earlier line, too: 'q'"),
+        (GOOD + GOOD.replace("1", "2"), "line 2: an earlier line has another answer to this problem, 'gsm8k-.*': 'q'"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: str, message: str) -> None:

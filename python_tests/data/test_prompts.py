@@ -4,13 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tad_ext.data.prompts import (
+    AS_IT_STANDS,
+    CODE,
     chat_ids,
     default_system_message,
     student_prompt_ids,
     teacher_prompt_ids,
     text_ids,
+    with_system_reference,
 )
 
 QUESTION, REFERENCE = "What is 6 * 7?", "6 * 7 = 42\n#### 42"
@@ -89,6 +94,71 @@ def test_a_tokenizer_without_a_chat_template(make_tokenizer: Callable[..., Any])
     for form in ("user", "system"):
         with pytest.raises(ValueError, match="no chat template"):
             teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, form)
+
+
+@pytest.mark.parametrize("shape", ["llada", "dream"])
+def test_an_unprivileged_teacher_sees_what_the_student_sees(shape: str, make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(shape)
+    assert teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, "none") == student_prompt_ids(tokenizer, QUESTION)
+    assert teacher_prompt_ids(tokenizer, QUESTION, "", "none") == student_prompt_ids(tokenizer, QUESTION)
+    with pytest.raises(ValueError, match="form must be one of user, system, none, got 'tutor'"):
+        teacher_prompt_ids(tokenizer, QUESTION, REFERENCE, "tutor")
+
+
+def test_a_conversation_keeps_its_own_system_message(make_tokenizer: Callable[..., Any]) -> None:
+    before = [{"role": "system", "content": "Be brief."}]
+    for shape, render in (("llada", llada), ("dream", dream)):
+        ids = teacher_prompt_ids(make_tokenizer(shape), "Why?", REFERENCE, "system", AS_IT_STANDS, before=before)
+        told = ("system", f"Be brief.\n\nReference Answer: {REFERENCE}")
+        assert make_tokenizer(shape).decode(ids) == render(told, ("user", "Why?"))
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.sampled_from(["<|im_end|>", "x<|eot_id|>\n", "\n<|im_start|>user\n", "USER-MESSAGE", "\n\n1"]),
+)
+EXAMPLES = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
+
+
+# A question may begin with the line breaks that the template ends its head with, and a reference with anything at all.
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    question=TEXTS,
+    reference=TEXTS.filter(str.strip),
+    shots=st.booleans(),
+    wording=st.sampled_from([AS_IT_STANDS, CODE]),
+)
+@pytest.mark.parametrize("merges", [[], [("Ċ", "Ċ")]], ids=["bytes", "merged line breaks"])
+@pytest.mark.parametrize("shape", ["llada", "dream"])
+def test_the_teachers_prompt_made_from_the_students(
+    shape: str, merges: list[tuple[str, str]], make_tokenizer: Callable[..., Any], question: str, reference: str,
+    shots: bool, wording: Any,
+) -> None:  # fmt: skip
+    tokenizer, before = make_tokenizer(shape, merges=merges), EXAMPLES if shots else []
+    student = student_prompt_ids(tokenizer, question, wording, before=before)
+    teacher = teacher_prompt_ids(tokenizer, question, reference, "system", wording, before=before)
+    assert with_system_reference(tokenizer, student, reference) == teacher
+
+
+def test_where_the_teachers_prompt_cannot_be_made_from_the_students(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer("llada")
+    student = student_prompt_ids(tokenizer, QUESTION)
+    own = student_prompt_ids(tokenizer, QUESTION, before=[{"role": "system", "content": "Be brief."}])
+    for prompt in (student[1:], own, text_ids(tokenizer, QUESTION, add_special_tokens=True), []):
+        with pytest.raises(
+            ValueError, match=r"prompt_ids begin with \[.*\]; expected \[.*\], with which the tokenizer's"
+        ):
+            with_system_reference(tokenizer, prompt, REFERENCE)
+    with pytest.raises(ValueError, match="reference is empty"):
+        with_system_reference(tokenizer, student, " ")
+    with pytest.raises(ValueError, match="no chat template"):
+        with_system_reference(make_tokenizer("llada", None), student, REFERENCE)
+    dropping = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(ValueError, match="drops system messages"):
+        with_system_reference(make_tokenizer("llada", dropping), student, REFERENCE)
+    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(ValueError, match="has no special token where a user's message begins"):
+        with_system_reference(make_tokenizer("llada", plain), student, REFERENCE)
 
 
 @pytest.mark.parametrize("form", ["user", "system"])

@@ -46,6 +46,15 @@ def test_responses_are_kept_per_problem_and_policy(words):
     }  # fmt: skip
 
 
+def test_a_response_ends_before_a_stop_string_and_so_do_its_counts(words):
+    decoding = dataclasses.replace(DECODING, stop_strings=["two", "zero"])
+    evaluation = evaluate_model(words.model, words.tokenizer, words.task, words.problems, ["topk:1"], decoding)
+    first = evaluation.responses[0]
+    assert (first["response"], first["correct"]) == ("one one ", False)  # "two", the right answer, is cut
+    assert (first["tokens"], first["forwards"]) == (3, 3)  # up to the text's last token; the fourth is not decoded
+    assert evaluation.points[0].text_tokens == 2 + 1
+
+
 def test_the_order_of_policies_and_the_other_decoding_settings_are_kept(words):
     decoding = dataclasses.replace(DECODING, block_length=2, stop_at_eos=False)
     policies = ["entropy:1.2", "topk:1", "entropy:0.3"]

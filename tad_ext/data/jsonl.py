@@ -1,6 +1,8 @@
 """Reading text files, above all those of one JSON object a line, with errors that say where."""
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,22 @@ def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
     r"""The lines of a UTF-8 text file that are not blank, with their numbers from 1.
 
     A line ends at \n or \r\n only: what else `str.splitlines` cuts at, such as U+2028 or \r alone, may stand in a text.
-    A byte order mark is skipped. `argument` is the setting that named the file, for messages.
+    A byte order mark is skipped, and a file whose name ends in .gz is unpacked. `argument` is the setting that named
+    the file, for messages.
 
-    Raises FileNotFoundError for no such file, ValueError for one that is not UTF-8.
+    Raises FileNotFoundError for no such file, ValueError for one that is not UTF-8, or no whole gzip file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{argument} is '{path}', which is not a file")
+    content = Path(path).read_bytes()
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")  # read_text would make every \r a line's end
+        if Path(path).suffix == ".gz":
+            content = gzip.decompress(content)
+        text = content.decode("utf-8-sig")  # read_text would make every \r a line's end
     except UnicodeDecodeError as error:
         raise ValueError(f"{argument} is '{path}', which is not UTF-8 text: {error}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{argument} is '{path}', which cannot be unpacked: {error}") from error
     lines = enumerate(text.split("\n"), 1)
     return [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, get_args
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,6 +18,11 @@ Split = Literal["train", "test"]
 _TASKS = {
     "arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask"),
     "gsm8k": ("tad_ext.data.gsm8k", "Gsm8kTask"),
+    "math": ("tad_ext.data.competition_math", "MathTask"),
+    "humaneval": ("tad_ext.data.humaneval", "HumanEvalTask"),
+    "mbpp": ("tad_ext.data.mbpp", "MbppTask"),
+    "kodcode": ("tad_ext.data.kodcode", "KodCodeTask"),
+    "jsonl": ("tad_ext.data.own_problems", "JsonlTask"),
 }
 
 if TYPE_CHECKING:
@@ -32,7 +39,10 @@ class Problem:
     id: str  #: unique within the task, the same in every run
     question: str  #: what the student sees
     reference: str  #: the privileged information that only the teacher sees
-    answer: str  #: the right final answer, as `Task.extract_answer` returns it
+    answer: str  #: the right final answer, or the program that tests code
+
+
+ProblemT = TypeVar("ProblemT", bound=Problem)
 
 
 class Task(Protocol):
@@ -41,6 +51,7 @@ class Task(Protocol):
     name: str  #: by which `get_task` finds it
     gen_length: int  #: recommended size of the canvas, in tokens
     block_length: int  #: recommended size of its blocks
+    stop_strings: tuple[str, ...] = ()  #: texts that end a response, published for the task's prompts
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems, the same for the same arguments. Splits never overlap, unless a file is the split."""
@@ -52,10 +63,10 @@ class Task(Protocol):
         """Token ids of the question together with the reference."""
 
     def extract_answer(self, text: str) -> str | None:
-        """The final answer in a response, None if there is none."""
+        """The final answer or the code in a response, None if there is none."""
 
     def is_correct(self, problem: Problem, text: str) -> bool:
-        """Whether a response gives the right final answer."""
+        """Whether a response is right. Several threads may ask at a time."""
         return self.extract_answer(text) == problem.answer
 
 
@@ -86,3 +97,15 @@ def check_split(split: str, limit: int | None) -> None:
         raise ValueError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None, got {limit}")
+
+
+def chosen(problems: Iterable[ProblemT], *, limit: int | None, seed: int) -> list[ProblemT]:
+    """Some of the problems in an order that the seed decides: a smaller `limit` gives the beginning of the list.
+
+    The order is that of a hash of seed and id, so another problem in the file moves none of the others past each other.
+    """
+
+    def place(problem: Problem) -> bytes:
+        return hashlib.sha256(f"{seed} {problem.id}".encode()).digest()
+
+    return sorted(problems, key=place)[:limit]

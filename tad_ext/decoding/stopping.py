@@ -1,6 +1,7 @@
 """Stop strings: texts that end a response where they stand."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 from .batch import DecodingBatch
@@ -14,6 +15,11 @@ def check_stop_strings(config: DecodeConfig, tokens: SpecialTokens, tokenizer: A
         raise ValueError(f"tokenizer is None: expected one that reads stop_strings, {config.stop_strings!r}")
     if config.stop_strings and not tokens.end:
         raise ValueError(f"stop_strings is {config.stop_strings!r}, but the model has no end-of-sequence token")
+
+
+def cut_at(text: str, stop_strings: Sequence[str]) -> str:
+    """The text before the first of the stop strings in it."""
+    return text[: min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))]
 
 
 def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:

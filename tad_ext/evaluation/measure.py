@@ -9,6 +9,7 @@ from torch import nn
 
 from tad_ext.data.tasks import Problem, Task
 from tad_ext.decoding import DecodeConfig, decode_stream, parse_policy
+from tad_ext.decoding.stopping import cut_at
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point
 
 PROMPTS = ("student", "teacher")
@@ -64,10 +65,10 @@ def evaluate_model(
         # 2. The responses of one run, in the order of finishing; the clock stands while they are judged.
         by_problem: dict[int, dict[str, Any]] = {}
         text_tokens, seconds, started = 0, 0.0, time.perf_counter()
-        for sequence in decode_stream(model, prompts, config, progress=progress):
+        for sequence in decode_stream(model, prompts, config, tokenizer=tokenizer, progress=progress):
             seconds += time.perf_counter() - started
             problem = problems[sequence.number]
-            text = tokenizer.decode(sequence.response(), skip_special_tokens=True)
+            text = cut_at(tokenizer.decode(sequence.response(), skip_special_tokens=True), config.stop_strings)
             by_problem[sequence.number] = response = {
                 "id": problem.id,
                 "policy": policy,

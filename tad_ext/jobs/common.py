@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tad_ext.data.tasks import Problem, Split, Task, TaskName, get_task
 from tad_ext.jobs import JobSettings
-from tad_ext.settings import Count, Device, DType, PathText, setting
+from tad_ext.settings import Count, Device, DType, Index, PathText, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,22 @@ class TaskSettings(JobSettings):
     model: PathText = setting(help="checkpoint folder of the model")
     output: PathText = setting(help="folder to write into")
     task: TaskName = setting("arithmetic", help="task whose problems are decoded")
-    data: PathText | None = setting(None, help="the original problem file, if the task reads one; it is the split")
+    data: PathText | None = setting(
+        None,
+        help="the task's problem file, which is the split: .jsonl, .jsonl.gz or .parquet; or hub (its usual data set) "
+        "or hub:NAME, read by the package datasets",
+    )
     split: Split = setting("train", help="problems of which split")
     limit: Count | None = setting(None, help="number of problems; none: all of the split")
-    teacher_prompt: Literal["user", "system"] | None = setting(
-        None,
-        help="where the teacher sees the reference: user (in the user's message, as published for collection) or "
-        "system (in a system message, as published for training); none: the task's default (gsm8k: user)",
+    teacher_prompt: Literal["user", "system", "none"] = setting(
+        "user",
+        help="where the teacher sees the reference: user (in the user's message, as published for collection), system "
+        "(in a system message, as published for training) or none (nowhere: the published ablation)",
     )
+    prompt_format: Literal["chat", "text"] = setting(
+        "chat", help="chat (the tokenizer's template) or text (plain, for a model that was not trained to chat)"
+    )
+    shots: Index = setting(0, help="examples before the question: the file's first problems, which are not asked then")
     gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
     block_length: Count | None = setting(None, help="positions per block; none: the task's own")
 
@@ -51,7 +59,10 @@ class TaskSettings(JobSettings):
 
         Raises ValueError for a setting that the task does not take and for no problems, FileNotFoundError.
         """
-        task = get_task(self.task, data=self.data, teacher_prompt_form=self.teacher_prompt)
+        # What is at its default is no option, as not every task has it.
+        names = {"teacher_prompt": "teacher_prompt_form", "prompt_format": "prompt_format", "shots": "shots"}
+        changed = [name for name in names if getattr(self, name) != getattr(TaskSettings, name)]
+        task = get_task(self.task, data=self.data, **{names[name]: getattr(self, name) for name in changed})
         problems = task.problems(self.split, limit=self.limit, seed=seed)
         if not problems:
             raise ValueError(f"task {self.task!r} has no problems in split {self.split!r}")

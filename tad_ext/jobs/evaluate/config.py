@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tad_ext.data.tasks import Split
-from tad_ext.decoding.config import DecodeConfig
+from tad_ext.decoding.config import DecodeConfig, Text
 from tad_ext.jobs.common import ModelSettings, TaskSettings
 from tad_ext.settings import Between, PathText, group, setting
 
@@ -27,6 +27,11 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     thresholds: tuple[float, ...] | None = setting(
         None,
         help="values of the policy's first parameter, a run each; none: fitting ones, the published ones for entropy",
+    )
+    stop_strings: tuple[Text, ...] | None = setting(
+        None,
+        help="texts that end a response, which is cut before them; none: the task's own for --prompt-format text",
+        commas=True,
     )
     one_per_step: bool = setting(True, help="also decode one token per step (topk:1): the curve's first point, at 1.0")
     decoding: DecodeConfig = group(

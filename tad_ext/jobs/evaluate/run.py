@@ -33,7 +33,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if not policies:
         raise ValueError("thresholds is empty and one_per_step is false; expected at least one decoding run")
     task, problems, lengths = config.problems(config.decoding.seed)
-    decoding = replace(config.decoding, **lengths)
+    stops = task.stop_strings if config.stop_strings is None else config.stop_strings
+    decoding = replace(config.decoding, **lengths, stop_strings=stops)
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
     tried_folder(config.output)
@@ -54,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         evaluation.count = config.count
         report = evaluation.to_json(config.best_accuracy) | {
             "model_fingerprint": model_fingerprint(config.model),
-            "settings": values_of(config) | lengths,
+            "settings": values_of(config) | lengths | {"stop_strings": list(stops)},
         }
         _print(evaluation, report)  # first: a terminal is never full
         write_json(folder / REPORT, report)

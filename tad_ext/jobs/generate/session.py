@@ -9,7 +9,7 @@ from tad_ext.data.prompts import chat_ids, text_ids
 from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.loop import Watch
-from tad_ext.decoding.stopping import check_stop_strings
+from tad_ext.decoding.stopping import check_stop_strings, cut_at
 from tad_ext.decoding.traces import Trace
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
@@ -58,5 +58,4 @@ class Session:
     def text(self, sequence: DecodedSequence) -> str:
         """A response as text, cut before the stop string that ended it; with infill, the whole text."""
         ids = [*sequence.prompt, *sequence.canvas] if self.decoding.infill else sequence.response()
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
-        return text[: min((text.find(stop) for stop in self.decoding.stop_strings if stop in text), default=len(text))]
+        return cut_at(str(self.tokenizer.decode(ids, skip_special_tokens=True)), self.decoding.stop_strings)
