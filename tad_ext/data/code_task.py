@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tad_ext.data.file_task import FileTask
 from tad_ext.data.prompts import CODE
+from tad_ext.data.sandbox import run_tests
 from tad_ext.data.tasks import Problem
 
 # An opened block that is not closed ends with the text: a canvas may be too short for it.
@@ -27,8 +28,6 @@ class CodeTask(FileTask):
 
     def is_correct(self, problem: Problem, text: str) -> bool:
         """Whether the code passes the tests in the sandbox."""
-        from tad_ext.data.sandbox import run_tests
-
         code = self.extract_answer(text)
         return code is not None and bool(run_tests(self.program(problem, code), self.tests(problem)).passed)
 

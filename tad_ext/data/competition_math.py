@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 
 from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
+from tad_ext.data.math_answers import extract_math_answer, same_math_answer
+from tad_ext.data.math_equivalence import check_available
 from tad_ext.data.records import HubDataset, Record, text_of
 from tad_ext.data.tasks import Problem, Split
 
@@ -36,8 +38,6 @@ class MathTask(FileTask):
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """As `FileTask.problems`; what `check_available` raises, before the file is read."""
-        from tad_ext.data.math_answers import check_available
-
         check_available()
         return super().problems(split, limit=limit, seed=seed)
 
@@ -56,14 +56,10 @@ class MathTask(FileTask):
 
     def extract_answer(self, text: str) -> str | None:
         """What the last box of a response holds, as it stands there."""
-        from tad_ext.data.math_answers import extract_math_answer
-
         return extract_math_answer(text)
 
     def is_correct(self, problem: Problem, text: str) -> bool:
         """Whether the answer in the box is the same mathematical object as the right one."""
-        from tad_ext.data.math_answers import same_math_answer
-
         given = self.extract_answer(text)
         return given is not None and same_math_answer(problem.answer, given)
 
@@ -80,8 +76,6 @@ class MathTask(FileTask):
 
 def _boxed(place: str, key: str, solution: str) -> str:
     """What a solution's last box holds. ValueError if it has none."""
-    from tad_ext.data.math_answers import extract_math_answer
-
     braced = _BARE_BOX.sub(r"\\boxed{\1}", solution)
     answer = extract_math_answer(braced) if _BOX.search(braced) else None  # which finds answers without a box, too
     if answer is None:

@@ -26,9 +26,12 @@ from typing import Any, cast
 
 from tad_ext.data.code_task import extract_code
 from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
+from tad_ext.data.math_answers import extract_math_answer, same_math_answer
+from tad_ext.data.math_equivalence import check_available
 from tad_ext.data.numeric_answers import extract_number, normalize_number
 from tad_ext.data.prompts import AS_IT_STANDS, Message
 from tad_ext.data.records import Record, text_of
+from tad_ext.data.sandbox import run_tests
 from tad_ext.data.tasks import Problem
 
 
@@ -119,8 +122,6 @@ def _answer(place: str, check: str, given: str | None, response: str) -> str:
     if check == "number":
         found = normalize_number(given) if given else extract_number(response)
     elif check == "math":
-        from tad_ext.data.math_answers import check_available, extract_math_answer
-
         check_available()
         found = given or extract_math_answer(response)
     if found is None:
@@ -130,15 +131,11 @@ def _answer(place: str, check: str, given: str | None, response: str) -> str:
 
 
 def _same_math(answer: str, text: str) -> bool:
-    from tad_ext.data.math_answers import extract_math_answer, same_math_answer
-
     given = extract_math_answer(text)
     return given is not None and same_math_answer(answer, given)
 
 
 def _passes(tests: str, text: str) -> bool:
-    from tad_ext.data.sandbox import run_tests
-
     code = extract_code(text)
     return code is not None and bool(run_tests(code, tests).passed)
 
