@@ -259,8 +259,12 @@ def _try_writing(path: Path) -> None:
     """Writes and removes a temporary file beside ``path``, with its name at the end: it may be too long, too."""
     probe = _temporary(path)
     try:
-        probe.write_bytes(_PROBE)
-        _sync(probe)
+        with probe.open("xb") as file:
+            with contextlib.suppress(OSError):
+                probe.unlink()  # so that a kill leaves nothing, where the file system allows it
+            file.write(_PROBE)
+            file.flush()
+            os.fsync(file.fileno())
     finally:
         with shielded():
             probe.unlink(missing_ok=True)
