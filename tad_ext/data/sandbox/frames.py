@@ -40,10 +40,17 @@ def exactly(end: int, count: int) -> bytes:
     return b"".join(parts)
 
 
-def complete(buffer: bytearray) -> list[bytes]:
-    """The payloads of all messages that are complete in the buffer, which keeps the rest."""
+def complete(buffer: bytearray, most: int) -> list[bytes]:
+    """The payloads of all messages that are complete in the buffer, which keeps the rest. ValueError if one is longer
+    than `most`.
+    """
     payloads = []
-    while len(buffer) >= _HEADER and len(buffer) - _HEADER >= (length := int.from_bytes(buffer[:_HEADER], "big")):
+    while len(buffer) >= _HEADER:
+        length = int.from_bytes(buffer[:_HEADER], "big")
+        if length > most:
+            raise ValueError(f"a message of {length} bytes (expected at most {most})")
+        if len(buffer) < _HEADER + length:
+            break
         payloads.append(bytes(buffer[_HEADER : _HEADER + length]))
         del buffer[: _HEADER + length]
     return payloads

@@ -23,7 +23,7 @@ del sys.path[0]
 serve(int(sys.argv[2]))
 """
 # As -I, and no site-packages; but the order of sets of texts is the same in every run.
-_OPTIONS = ["-s", "-P", "-S", "-B", "-c", _START]
+_OPTIONS = ["-s", "-P", "-S", "-B"]
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")  # what the interpreter may need to start, and where the disk is
 
@@ -34,7 +34,7 @@ class Server:
     def __init__(self) -> None:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, *_OPTIONS, str(_ROOT), str(os.getpid())],
+            [sys.executable, *_OPTIONS, "-c", _START, str(_ROOT), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_ENVIRONMENT | kept,

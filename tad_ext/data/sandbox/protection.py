@@ -72,20 +72,26 @@ class Protection:
 
 
 def _limit(limits: Mapping[str, Any]) -> None:
-    memory = limits["memory_bytes"]
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory + _LAST_MEMORY))
-    for kind, most in {
-        resource.RLIMIT_CPU: limits["cpu_seconds"],
-        resource.RLIMIT_FSIZE: limits["file_bytes"],
-        resource.RLIMIT_NOFILE: limits["open_files"],
-        resource.RLIMIT_NPROC: 1,
-        resource.RLIMIT_CORE: 0,
-    }.items():
-        resource.setrlimit(kind, (most, most))
+    # Behind a limit that can be noticed there is one that cannot be ignored.
+    memory, seconds = limits["memory_bytes"], limits["cpu_seconds"]
+    for kind, noticed, most in [
+        (resource.RLIMIT_AS, memory, memory + _LAST_MEMORY),
+        (resource.RLIMIT_CPU, seconds, seconds + 1),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"], limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
+        (resource.RLIMIT_NPROC, 1, 1),
+        (resource.RLIMIT_CORE, 0, 0),
+    ]:
+        _, already = resource.getrlimit(kind)
+        allowed = [limit if already == resource.RLIM_INFINITY else min(limit, already) for limit in (noticed, most)]
+        resource.setrlimit(kind, (allowed[0], allowed[1]))
+    with contextlib.suppress(OSError):  # short of memory, the system is to choose this process
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def give_last_memory() -> None:
-    """For an error's last words, which take memory, too."""
+def give_last_memory() -> int:
+    """For an error's last words, which take memory, too; the bytes that there were until now."""
+    until_now, most = resource.getrlimit(resource.RLIMIT_AS)
     with contextlib.suppress(OSError, ValueError):
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return until_now

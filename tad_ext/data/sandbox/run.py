@@ -93,6 +93,8 @@ def run_tests(
     take the harness apart through its descriptors or ctypes. Of such a solution `passed` says nothing; the machine is
     as safe as ever. Otherwise as `run_program`.
     """
+    if isinstance(builtins, str):
+        raise TypeError(f"builtins must be names of builtins, got the text {builtins!r}")
     stages = [
         _stage("solution", solution, "solution", builtins=list(builtins)),
         _stage("tests", tests, "__main__", checks=True),
@@ -128,6 +130,9 @@ def _asked(stages: list[dict[str, Any]], limits: Limits, unprotected: bool) -> d
     if not hasattr(os, "fork"):
         raise SandboxError("programs run on Linux alone, or, unprotected, where processes can fork")
     try:
-        return POOL.ask(dataclasses.asdict(limits), {"stages": stages, "unprotected": unprotected})
+        reply = POOL.ask(dataclasses.asdict(limits), {"stages": stages, "unprotected": unprotected})
     except OSError as error:
         raise SandboxError(f"the program was not run: {error}") from error
+    if reply["missing"] is None:  # its process ended before it could tell
+        raise SandboxError(f"the program was not run: {reply['reason']}; {reply['output']}")
+    return reply

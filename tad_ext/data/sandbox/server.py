@@ -4,12 +4,15 @@ It is a small process with one thread that never runs a program itself, so every
 ends when the process that started it does, however that ends.
 """
 
+import contextlib
 import fcntl
 import gc
 import importlib
 import os
 import select
+import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -23,7 +26,7 @@ _COMMON = (
     "array bisect cmath collections copy datetime decimal enum fractions functools hashlib heapq itertools json math "
     "operator queue random re statistics string typing"
 )
-_FIRST_FREE = 64  # a child's descriptors wait above it for their places
+_FIRST_FREE = 10  # from here on a child's descriptors wait for their places
 
 
 def serve(parent: int) -> None:
@@ -31,12 +34,13 @@ def serve(parent: int) -> None:
 
     A request is two messages, the limits and what to run; the reply is one (see `tad_ext.data.sandbox.pool`).
     """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread that started it keeps from itself
     requests, replies = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     lifelines = [requests]
-    if hasattr(os, "pidfd_open"):  # a fork of the parent may hold the other end of the pipe open
+    with contextlib.suppress(AttributeError, OSError):  # a fork of the parent may hold the other end of the pipe open
         lifelines.append(os.pidfd_open(parent))
     for name in _COMMON.split():
         importlib.import_module(name)
@@ -75,6 +79,8 @@ def _start(protection: Protection, limits: Mapping[str, Any]) -> Child:
     if process == 0:
         try:
             _child(protection, limits, server, {0: 0, 1: output, 2: output, CONTROL: control, REPORT: report})
+        except BaseException:  # whatever it is, it must not go on as a second server
+            traceback.print_exc()  # where the program prints
         finally:
             os._exit(1)
     for end in (control, report, output):

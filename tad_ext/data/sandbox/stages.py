@@ -55,10 +55,10 @@ def run_stages() -> None:
             _flush(output)
         except BaseException as error:
             put_back(pristine)
-            give_last_memory()
+            memory = give_last_memory()
             _tell(error)
             _flush(output)
-            write(REPORT, frames.framed(_reason(error).encode("utf-8", "backslashreplace")))
+            write(REPORT, frames.framed(_reason(error, memory).encode("utf-8", "backslashreplace")))
             return
         write(REPORT, frames.framed(frames.exactly(CONTROL, NONCE_BYTES)))
         hidden = set(pristine) - set(stage["builtins"])
@@ -107,8 +107,8 @@ def _flush(output: Any) -> None:
         output.flush()
 
 
-def _reason(error: BaseException) -> str:
-    """One line. The program may have made the error's class so that nothing can be asked of it."""
+def _reason(error: BaseException, memory: int) -> str:
+    """One line; `memory`: the bytes that there were. The program may have made an error that cannot be asked."""
     name = "an exception that cannot be described"
     with contextlib.suppress(BaseException):
         name = type(error).__name__
@@ -119,6 +119,8 @@ def _reason(error: BaseException) -> str:
         message = (error.msg if isinstance(error, SyntaxError) else str(error))[:MAX_REASON]
         where = f" (line {line} of the {file.strip('<>')})" if file else ""
         name = f"{name}: {message}{where}" if message else name + where
+        if isinstance(error, MemoryError):
+            name = f"memory: more than {memory // 2**20} MiB{where}"
         if isinstance(error, SystemExit):
             name = f"exited before its end: {name}"
     return name

@@ -45,7 +45,8 @@ class Watch:
         self._output = bytearray()
         self._reason: str | None = None  # it is running
         self._passed = False
-        self._cpu_seconds: float | None = None  # it has not been reaped
+        self._reaped = False
+        self._cpu_seconds = 0.0  # once it has been reaped
         self._poll = select.poll()
 
     def until_end(self, lifelines: Sequence[int]) -> dict[str, Any]:
@@ -76,27 +77,30 @@ class Watch:
             "passed": self._passed,
             "reason": self._reason,
             "output": self._output[: self._limits["output_bytes"]].decode("utf-8", "backslashreplace"),
-            "missing": self._missing or {},
+            "missing": self._missing,
         }
 
     def _hear(self) -> None:
         """What the child reports: what it could not protect itself with, then for each stage the nonce or a reason."""
         chunk = os.read(self._child.report, _CHUNK)
         self._reported += chunk
-        messages = frames.complete(self._reported)
+        try:
+            messages = frames.complete(self._reported, _MOST_REPORTED)
+        except ValueError:
+            self._reason = "wrote to the pipe of its harness"
+            return
         for message in messages:
             if self._missing is None:
                 self._missing = dict(json.loads(message))
                 if self._missing.keys() - OPTIONAL and not self._unprotected:
                     self._reason = "not run"
             elif message != self._nonce:
-                self._reason = message[:_MOST_REPORTED].decode("utf-8", "backslashreplace")
-            if self._reason is None:
-                self._next_stage()
+                self._reason = message.decode("utf-8", "backslashreplace") or "no reason told"
+            if self._reason is not None:
+                return
+            self._next_stage()
         if self._reason is None and not chunk:
             self._reason = self._how_it_ended()
-        elif self._reason is None and len(self._reported) > _MOST_REPORTED:
-            self._reason = "wrote to the pipe of its harness"
 
     def _next_stage(self) -> None:
         if not self._stages:
@@ -121,33 +125,42 @@ class Watch:
             while len(self._output) <= most:
                 chunk = os.read(self._child.output, _CHUNK)
                 if not chunk:
-                    self._poll.unregister(self._child.output)
+                    with contextlib.suppress(KeyError):  # it had closed it before
+                        self._poll.unregister(self._child.output)
                     return
                 self._output += chunk
             if self._reason is None:
                 self._reason = f"output: more than {most:,} bytes"
 
     def _how_it_ended(self) -> str:
-        """The child, which has closed its end of the report."""
+        """Of a child that has closed its end of the report."""
         until = time.monotonic() + _EXIT_SECONDS
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while not (ended := os.waitid(os.P_PID, self._child.process, options)) and time.monotonic() < until:
+        while (status := self._reap(os.WNOHANG)) is None and time.monotonic() < until:
             time.sleep(0.001)
-        cpu_seconds = self._end()
-        if ended is None:
+        if status is None:
             return "closed the pipe of its harness"
-        if ended.si_code == os.CLD_EXITED:
-            return f"exited before its end, with code {ended.si_status}"
-        if ended.si_status == signal.SIGKILL and cpu_seconds > self._limits["cpu_seconds"] - 0.1:
+        if os.WIFEXITED(status):
+            return f"exited before its end, with code {os.WEXITSTATUS(status)}"
+        number = os.WTERMSIG(status)
+        ignored_limit = number == signal.SIGKILL and self._cpu_seconds > self._limits["cpu_seconds"]
+        if number == signal.SIGXCPU or ignored_limit:
             return f"time: more than {self._limits['cpu_seconds']} s of CPU"
-        return f"killed by {signal.Signals(ended.si_status).name}"
+        names = {one.value: one.name for one in signal.Signals}  # without most of the real-time ones
+        return f"killed by {names.get(number, f'signal {number}')}"
 
-    def _end(self) -> float:
-        """Kills the child, and whatever it started where nothing forbids that; the seconds of CPU time that it took."""
-        if self._cpu_seconds is None:
+    def _end(self) -> None:
+        """Kills the child, with its group, which is empty unless it was unprotected."""
+        if not self._reaped:
             for kill in (os.killpg, os.kill):
                 with contextlib.suppress(ProcessLookupError):
                     kill(self._child.process, signal.SIGKILL)
-            _, _, usage = os.wait4(self._child.process, 0)
-            self._cpu_seconds = usage.ru_utime + usage.ru_stime
-        return self._cpu_seconds
+            self._reap(0)
+
+    def _reap(self, options: int) -> int | None:
+        """The child's status if it has ended."""
+        process, status, usage = os.wait4(self._child.process, options)
+        if process == 0:
+            return None
+        self._reaped = True
+        self._cpu_seconds = usage.ru_utime + usage.ru_stime
+        return status
