@@ -186,7 +186,9 @@ def test_tests_that_test_nothing_do_not_pass(tests):
         "import ast, traceback\nast.parse = lambda *a: compile('1', '', 'eval')\ntraceback.print_exception = print",
         "import os\nos.write = os.read = lambda *a: b''",
         "import os\nfor end in range(64):\n    try: os.write(end, b'passed' * 4)\n    except OSError: pass",
+        "import os\nos.write(4, bytes(7) + b'\\x10' + bytes(16))",
         "import os\nos.closerange(0, 64)",
+        "import builtins\ndef add(a, b):\n    builtins.abs = lambda x: 0\n    return 0",
         "import os, atexit\natexit.register(os._exit, 0)",
         "import os, signal\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.setitimer(0, 0.02)\n"
         "def add(a, b):\n    while True: pass",
@@ -203,14 +205,17 @@ def test_tests_that_test_nothing_do_not_pass(tests):
 )
 def test_cheats_do_not_pass(cheat):
     wrong = "def add(a, b): return 0\n" * ("def add" not in cheat) + cheat
-    for tests in (
-        "assert add(1, 2) == 3",
-        "def check(candidate):\n    assert abs(candidate(1, 2) - 3) < 1\ncheck(add)",
-    ):
+    check = "def check(candidate):\n    candidate(1, 2)\n    assert abs(candidate(1, 2) - 3) < 1\ncheck(add)"
+    for tests in ("assert add(1, 2) == 3", check):
         run = run_tests(wrong, tests)
         assert not run.passed
         assert run.reason
     assert run_tests(ADD, "assert add(1, 2) == 3").passed
+
+
+def test_a_right_solution_may_do_with_builtins_what_it_likes():
+    solution = "import builtins\nbuiltins.len = builtins.print = builtins.bytes = builtins.set = None\n" + ADD
+    assert run_tests(solution, "assert add(1, 2) == 3").passed
 
 
 def test_builtins_are_pythons_in_the_tests_unless_they_are_asked_for():

@@ -77,9 +77,11 @@ def test_a_killed_process_takes_its_servers_and_programs_with_it(tmp_path, more)
     forks = {one for one in below if Path(f"/proc/{one}/cmdline").read_text().count("server") == 0}
     parent.kill()
     parent.wait()
-    wait_for(lambda: all(is_gone(one) for one in below - forks))
-    for fork in forks:
-        os.kill(fork, signal.SIGKILL)
+    try:
+        wait_for(lambda: all(is_gone(one) for one in below - forks))
+    finally:
+        for fork in forks:
+            os.kill(fork, signal.SIGKILL)
     wait_for(lambda: list(tmp_path.iterdir()) == [])
 
 

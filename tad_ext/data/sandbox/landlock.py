@@ -27,7 +27,10 @@ def ruleset(folder: str, *, writable: bool) -> int:
     """A descriptor for `restrict`: the Python installation can be read but for installed packages, so can the system's
     libraries; `folder` can be read and, if `writable`, changed. OSError if the kernel has no Landlock.
     """
-    version = kernel.call("syscall", _CREATE_RULESET, None, 0, _VERSION)
+    try:
+        version = kernel.call("syscall", _CREATE_RULESET, None, 0, _VERSION)
+    except OSError as error:
+        raise OSError(f"no Landlock, which is part of Linux since 5.13 but may be switched off ({error})") from error
     everything = _EVERYTHING | sum(right for since, right in _SINCE.items() if version >= since)
     # struct landlock_ruleset_attr, as far as this kernel knows it
     attributes = struct.pack("QQQ", everything, _NETWORK, _SCOPES)[: 24 if version >= 6 else 16 if version >= 4 else 8]

@@ -25,7 +25,7 @@ CONTROL, REPORT = 3, 4  # descriptors
 # What answers could be read from the tests with, or lines of them skipped. The standard library copes without.
 _REFUSED_EVENTS = {
     "sys._getframe", "sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile",
-    "gc.get_objects", "gc.get_referrers", "gc.get_referents",
+    "sys.monitoring.register_callback", "gc.get_objects", "gc.get_referrers", "gc.get_referents",
 }  # fmt: skip
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
