@@ -4,9 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from tad_ext.data.sandbox.run import Protection, SandboxError
 from tad_ext.jobs.doctor import run as doctor_module
 from tad_ext.jobs.doctor.config import DoctorConfig
-from tad_ext.jobs.doctor.run import Finding, doctor, examine, kernel_findings, launch_plan_findings, runs_on
+from tad_ext.jobs.doctor.run import (
+    Finding,
+    doctor,
+    examine,
+    kernel_findings,
+    launch_plan_findings,
+    runs_on,
+    sandbox_findings,
+)
 from tad_ext.ops.launch_plans import LaunchPlan, launch_plans
 
 COMPILED = {
@@ -26,7 +35,7 @@ def states(findings):
 def test_it_reports_this_machine_and_works(capsys):
     assert doctor(DoctorConfig()) == 0
     text = capsys.readouterr().out
-    for heading in ("versions", "core", "kernels", "cpu", "gpu"):
+    for heading in ("versions", "core", "kernels", "cpu", "gpu", "sandbox"):
         assert heading in text
     assert "torch" in text
     assert "tad_ext works" in text
@@ -43,7 +52,7 @@ def test_versions_are_the_installed_ones():
 def test_json_is_one_object(capsys):
     assert doctor(DoctorConfig(json=True)) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report) == {"versions", "core", "kernels", "launch plans", "cpu", "gpu"}
+    assert set(report) == {"versions", "core", "kernels", "launch plans", "cpu", "gpu", "sandbox"}
     assert set(report["versions"][0]) == {"item", "value", "state", "note"}
 
 
@@ -118,6 +127,34 @@ def test_a_gpu_that_does_not_answer_is_no_broken_core(monkeypatch):
     (found,) = doctor_module._launch_plans((7, 5))
     assert found.state == "missing"
     assert "no kernel image" in found.note
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ({}, [("ok", "run"), ("ok", "files, system calls, namespaces")]),
+        ({"namespaces": "no"}, [("ok", "run"), ("missing", "files, system calls")]),
+        ({"files": "no Landlock"}, [("missing", "not run"), ("missing", "system calls, namespaces")]),
+    ],
+)
+def test_which_protections_of_programs_hold(missing, expected):
+    walls = [
+        Protection(name, "something", missing.get(name, ""), needed=name != "namespaces")
+        for name in ("files", "system calls", "namespaces")
+    ]
+    found = sandbox_findings(walls)
+    assert [(one.state, one.value) for one in found] == expected
+    for name, why in missing.items():
+        assert f"not by {name} (something): {why}" in found[1].note
+
+
+def test_a_sandbox_that_does_not_start_is_no_broken_core(monkeypatch):
+    def fail():
+        raise SandboxError("no server")
+
+    monkeypatch.setattr("tad_ext.data.sandbox.run.protections", fail)
+    (found,) = doctor_module._sandbox()
+    assert (found.state, found.note) == ("missing", "SandboxError: no server")
 
 
 @pytest.mark.parametrize(

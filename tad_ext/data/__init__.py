@@ -1,1 +1,1 @@
-"""Tasks, answer checking, trajectory files, and their states as ragged batches."""
+"""Tasks, answer checking, a sandbox for programs, trajectory files, and their states as ragged batches."""

@@ -89,6 +89,7 @@ def examine() -> dict[str, list[Finding]]:
         "launch plans": _launch_plans(torch.cuda.get_device_capability(0)) if gpus else [],
         "cpu": _cpu(torch),
         "gpu": [] if torch is None else _gpus(torch, gpus),
+        "sandbox": _sandbox(),
     }
 
 
@@ -204,6 +205,27 @@ def _gpus(torch: Any, indices: Sequence[int]) -> list[Finding]:
         memory = f"{gpu.total_memory // MIB:,} MiB"
         findings.append(Finding(f"GPU {index}", gpu.name, note=f"{memory}, compute capability {gpu.major}.{gpu.minor}"))
     return findings
+
+
+def _sandbox() -> list[Finding]:
+    try:
+        from tad_ext.data.sandbox.run import protections
+
+        return sandbox_findings(protections())
+    except Exception as error:
+        return [Finding("model-written programs", "not run", "missing", f"{type(error).__name__}: {error}")]
+
+
+def sandbox_findings(protections: Sequence[Any]) -> list[Finding]:
+    """The findings that `tad_ext.data.sandbox.run.protections()` stands for: what holds, and what does not."""
+    holding = ", ".join(one.name for one in protections if not one.missing)
+    missing = [one for one in protections if one.missing]
+    why = "; ".join(f"{one.name} ({one.guards}): {one.missing}" for one in missing)
+    refused = any(one.needed for one in missing)
+    return [
+        Finding("model-written programs", *(("not run", "missing") if refused else ("run", "ok"))),
+        Finding("protected by", holding or "nothing", *(("missing", f"not by {why}") if missing else ())),
+    ]
 
 
 def _print(console: Console, sections: dict[str, list[Finding]]) -> None:
