@@ -83,7 +83,7 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_trajectories(chain: Chain) -> None:
-    metadata, rows = read_trajectories(chain.folder / "trajectories")
+    (metadata,), rows = read_trajectories(chain.folder / "trajectories")
     task = Gsm8kTask(str(chain.data), teacher_prompt_form=chain.teacher_prompt)
     problems, tokenizer = task.problems("train", limit=LIMIT), load_tokenizer(chain.checkpoint.folder)
     assert [row.id for row in rows] == [problem.id for problem in problems]
@@ -118,7 +118,7 @@ def test_collection_goes_on_after_the_problem_file_has_moved(
     monkeypatch.setattr(collection, "load_model", None)  # nothing is left to decode
     moved = Path(shutil.copy(chain.data, tmp_path / "moved and renamed.jsonl"))
     assert chain.collect(chain.folder / "trajectories", data=moved) == 0
-    assert f"{LIMIT} problems are done already" in capsys.readouterr().out
+    assert f"{LIMIT} answers are there already" in capsys.readouterr().out
     changed = tmp_path / "changed.jsonl"
     changed.write_text(moved.read_text(encoding="utf-8").replace('"answer": "', '"answer": "Look: '), encoding="utf-8")
     assert chain.collect(chain.folder / "trajectories", data=changed) == 2

@@ -1,18 +1,16 @@
 """Code tasks: the code in a response, the program that is run, and the original formats."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from task_files import RECORDS, own_checkers, write_records
+from task_files import RECORDS, write_records
 
 from tad_ext.data import pytest_stand_in
 from tad_ext.data.code_task import extract_code
-from tad_ext.data.kodcode import test_calls as calls_of
+from tad_ext.data.kodcode import method_calls
 from tad_ext.data.tasks import get_task
 
 F = "def f():\n    return 1\n"
@@ -48,11 +46,6 @@ def test_any_response_is_read(response: str) -> None:
     assert extract_code(response) is None or extract_code(response) in response
 
 
-@pytest.fixture(autouse=True)
-def checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    own_checkers(monkeypatch)
-
-
 def task_of(name: str, tmp_path: Path, *records: dict[str, Any], **options: Any) -> Any:
     return get_task(name, data=write_records(tmp_path / f"{name}.jsonl", list(records)), **options)
 
@@ -84,7 +77,7 @@ def test_humaneval_runs_the_body_or_the_whole_function_behind_the_beginning(resp
 
 
 def test_a_response_without_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tad_ext.data.sandbox", SimpleNamespace(run_tests=pytest.fail))
+    monkeypatch.setattr("tad_ext.data.code_task.run_tests", pytest.fail)
     task = task_of("humaneval", tmp_path, POLY)
     assert not task.is_correct(task.problems("test")[0], " \n")
 
@@ -101,16 +94,18 @@ def test_mbpp_has_its_published_splits(tmp_path: Path) -> None:
 
 def test_mbpp_shows_its_tests_and_runs_its_setup(tmp_path: Path) -> None:
     record = {
-        "task_id": 12, "text": "Add the size.", "code": "def g(x):\r\n\treturn x + size",
-        "test_setup_code": "size = 2\r\n", "test_list": ["assert g(1) == 3", "assert g(2) == 4"],
+        "task_id": 12, "text": "Add the size.", "code": "def g(x):\r\n\treturn x + 2",
+        "test_setup_code": "import math\r\none = math.gcd(g(0), 1)\r\n",
+        "test_list": ["assert g(one) == 3", "assert g(2) == 4"],
         "challenge_test_list": ["assert g(0) == 0"],
     }  # fmt: skip
     task = task_of("mbpp", tmp_path, record)
     (problem,) = task.problems("test")
-    assert problem.question == "Add the size. It has to pass these tests:\n\nassert g(1) == 3\nassert g(2) == 4"
-    assert problem.reference == "def g(x):\n\treturn x + size"
-    assert problem.answer == "size = 2\n\nassert g(1) == 3\nassert g(2) == 4\n"
+    assert problem.question == "Add the size. It has to pass these tests:\n\nassert g(one) == 3\nassert g(2) == 4"
+    assert problem.reference == "def g(x):\n\treturn x + 2"
+    assert problem.answer == "import math\none = math.gcd(g(0), 1)\n\nassert g(one) == 3\nassert g(2) == 4\n"
     assert task.is_correct(problem, problem.reference)
+    assert task.is_correct(problem, "def g(x):\n    return math.floor(x + 2.5)")  # what is imported is for all
     sanitized = {
         "task_id": 12,
         "prompt": "Add.",
@@ -184,17 +179,17 @@ def test_raises_is_that_of_pytest() -> None:
 @pytest.mark.parametrize(
     ("module", "calls"),
     [
-        ("def test_a():\n    pass\ndef helper(x):\n    pass\ndef test_b():\n    pass", ["test_a()", "test_b()"]),
+        ("def test_a():\n    pass\ndef helper(x):\n    pass", []),  # functions are called by the sandbox
         ("class TestA:\n    def test_a(self):\n        pass\n    def other(self):\n        pass", ["TestA().test_a()"]),
-        ("def test_a(tmp_path):\n    pass", []),
-        ("@pytest.mark.parametrize('x', [1])\ndef test_a(x):\n    pass\ndef test_b():\n    pass", []),
-        ("class TestA:\n    def setup_method(self):\n        pass\n    def test_a(self):\n        pass", []),
-        ("class TestA:\n    def test_a(self, capsys):\n        pass", []),
-        ("x = 1", []),
+        ("def test_a(tmp_path):\n    pass", None),
+        ("@pytest.mark.parametrize('x', [1])\ndef test_a(x):\n    pass\ndef test_b():\n    pass", None),
+        ("class TestA:\n    def setup_method(self):\n        pass\n    def test_a(self):\n        pass", None),
+        ("class TestA:\n    def test_a(self, capsys):\n        pass", None),
+        ("x = 1", None),
     ],
 )
-def test_the_calls_of_a_test_module(module: str, calls: list[str]) -> None:
-    assert calls_of(module) == calls
+def test_the_calls_of_a_test_module(module: str, calls: list[str] | None) -> None:
+    assert method_calls(module) == calls
 
 
 def test_problems_that_need_pytest_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -8,16 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from task_files import RECORDS, TASKS, own_checkers, right_response, write_records
+from task_files import RECORDS, TASKS, right_response, write_records
 
 from tad_ext.data.tasks import Problem, chosen, get_task
 
 SPLITS = {"mbpp": "train"}
-
-
-@pytest.fixture(autouse=True)
-def checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    own_checkers(monkeypatch)
 
 
 @pytest.fixture(params=TASKS)

@@ -1,19 +1,12 @@
 """MATH: the three kinds of records, and that answers are compared by math-verify's rules."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from task_files import own_checkers, write_records
+from task_files import write_records
 
 from tad_ext.data.tasks import get_task
-
-
-@pytest.fixture(autouse=True)
-def checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    own_checkers(monkeypatch)
 
 
 def problem_of(tmp_path: Path, record: dict[str, Any]) -> Any:
@@ -50,9 +43,8 @@ def test_an_example_without_a_solution_shows_its_answer_in_a_box(tmp_path: Path)
 
 def test_a_response_without_a_box_has_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(
-        sys.modules["tad_ext.data.math_answers"], "same_math_answer", lambda *pair: bool(asked.append(pair)) or True
-    )
+    own = "tad_ext.data.competition_math.same_math_answer"
+    monkeypatch.setattr(own, lambda *pair: bool(asked.append(pair)) or True)
     task = get_task("math", data=write_records(tmp_path / "math.jsonl", [{"problem": "q", "answer": "7"}]))
     (problem,) = task.problems("test")
     assert not task.is_correct(problem, "It is 7.")
@@ -82,6 +74,6 @@ def test_what_is_missing_is_said_before_the_file_is_read(monkeypatch: pytest.Mon
     def refuse() -> None:
         raise ValueError("math-verify is missing")
 
-    monkeypatch.setitem(sys.modules, "tad_ext.data.math_answers", SimpleNamespace(check_available=refuse))
+    monkeypatch.setattr("tad_ext.data.competition_math.check_available", refuse)
     with pytest.raises(ValueError, match="math-verify is missing"):
         get_task("math", data="nowhere").problems("test")

@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 from problem_files import ROOT
-from task_files import own_checkers, write_records
+from task_files import write_records
 
 from tad_ext.data.tasks import get_task
-
-
-@pytest.fixture(autouse=True)
-def checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    own_checkers(monkeypatch)
 
 
 def task_and_problem(tmp_path: Path, record: dict[str, Any]) -> tuple[Any, Any]:

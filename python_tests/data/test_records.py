@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from task_files import RECORDS, own_checkers, write_records
+from task_files import RECORDS, write_records
 
 from tad_ext.data.records import HubDataset, read_records
 from tad_ext.data.tasks import get_task
@@ -57,7 +57,6 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
         return RECORDS[task]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    own_checkers(monkeypatch)
     return calls
 
 

@@ -1,12 +1,8 @@
 """Small problem files of this project's own writing, one for each task that reads one, in the original formats."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 _DOUBLE = "def twice(x):\n    return 2 * x\n"
 
@@ -83,38 +79,3 @@ def right_response(task: str, record: dict[str, Any]) -> str:
     if task in ("mbpp", "kodcode"):
         return f"```python\n{record.get('code') or record['solution']}\n```"
     return record.get("answer_text") or record.get("response") or record.get("solution") or record["answer"]
-
-
-def own_checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the sandbox and math-verify by something that does for the records above, which are trusted."""
-
-    def extract(text: str) -> str | None:
-        _, found, rest = text.rpartition("\\boxed{")
-        return rest[: rest.rindex("}")] if found and "}" in rest else None
-
-    def run_tests(solution: str, tests: str) -> SimpleNamespace:
-        modules = {name: sys.modules.pop(name, None) for name in ("solution", "pytest")}
-        try:
-            exec(f"{solution}\n{tests}", {"__name__": "tested"})
-        except Exception as error:
-            return SimpleNamespace(passed=False, reason=repr(error))
-        finally:  # a child process would have ended
-            for name, module in modules.items():
-                if module is not None:
-                    sys.modules[name] = module
-                else:
-                    sys.modules.pop(name, None)
-        return SimpleNamespace(passed=True, reason="")
-
-    math = SimpleNamespace(
-        check_available=lambda: None, extract_math_answer=extract, same_math_answer=lambda gold, given: gold == given
-    )
-    monkeypatch.setitem(sys.modules, "tad_ext.data.math_answers", math)
-    monkeypatch.setitem(sys.modules, "tad_ext.data.sandbox", SimpleNamespace(run_tests=run_tests))
-
-
-def no_checkers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `own_checkers`, but no code is run at all: for responses of a model."""
-    own_checkers(monkeypatch)
-    refused = SimpleNamespace(passed=False, reason="nothing is run here")
-    monkeypatch.setitem(sys.modules, "tad_ext.data.sandbox", SimpleNamespace(run_tests=lambda *_: refused))

@@ -1,11 +1,12 @@
 """What the tasks have in common whose answer is code: it is taken out of a response and run against tests."""
 
+import builtins
 import re
 from dataclasses import dataclass
 
 from tad_ext.data.file_task import FileTask
 from tad_ext.data.prompts import CODE
-from tad_ext.data.sandbox import run_tests
+from tad_ext.data.sandbox.run import run_tests
 from tad_ext.data.tasks import Problem
 
 # An opened block that is not closed ends with the text: a canvas may be too short for it.
@@ -13,6 +14,8 @@ _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", 
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _BODY = re.compile(r"\n*(?: {2,}|\t)(?!```)\S")  # what goes on where a function's beginning stops
 _DEFINES = re.compile(r"^(?:async )?(?:def|class) ", re.MULTILINE)
+_DEFINED = re.compile(r"^def (\w+)", re.MULTILINE)
+_BUILTINS = frozenset(dir(builtins))
 _PYTHON = ("", "python", "python3", "py")
 
 
@@ -29,7 +32,10 @@ class CodeTask(FileTask):
     def is_correct(self, problem: Problem, text: str) -> bool:
         """Whether the code passes the tests in the sandbox."""
         code = self.extract_answer(text)
-        return code is not None and bool(run_tests(self.program(problem, code), self.tests(problem)).passed)
+        if code is None:
+            return False
+        asked = _BUILTINS.intersection(_DEFINED.findall(problem.reference))  # `sum`, in one problem of MBPP
+        return run_tests(self.program(problem, code), self.tests(problem), builtins=asked).passed
 
     def program(self, problem: Problem, code: str) -> str:
         """What stands before the tests: the code of a response."""

@@ -3,9 +3,9 @@ r"""KodCode (Xu et al., arXiv 2503.02951): written coding questions with solutio
 A record of KodCode-V1 holds ``question_id`` (``conversation_id``), ``question``, ``solution``, ``test`` (``test_code``)
 and ``test_info``, the declarations of the functions that are tested. A file is the split; the hub has "train" only.
 
-The tests are a module that imports from ``solution``. Here that is the module in which the solution has just run, and
-its test functions are called one after the other, without pytest, which takes a second to start and is not in the
-sandbox: of it there are `raises` and `approx`. Tests to which pytest would give something (fixtures, parameters) cannot
+The tests are a module that imports from ``solution``, as the sandbox calls the solution. Test functions and methods are
+called one after the other, without pytest, which takes a second to start and is not in the sandbox: of it there are
+`raises` and `approx`. Tests to which pytest would give something (fixtures, parameters) cannot
 be run so: problems that have them are left out, which is warned of.
 """
 
@@ -20,14 +20,11 @@ from tad_ext.data.file_task import FileProblem, hashed_id
 from tad_ext.data.records import HubDataset, Record, text_of
 from tad_ext.data.tasks import Problem, Split
 
-# Before the tests: a module `pytest`, and a module `solution` of what has been defined, if the sandbox has made none.
-_MODULES = f"""\
+# Before the tests: a module `pytest`.
+_PYTEST = f"""\
 import sys as _sys, types as _types
 _sys.modules["pytest"] = _types.ModuleType("pytest")
 exec({Path(__file__).with_name("pytest_stand_in.py").read_text(encoding="utf-8")!r}, _sys.modules["pytest"].__dict__)
-if "solution" not in _sys.modules:
-    _sys.modules["solution"] = _types.ModuleType("solution")
-    _sys.modules["solution"].__dict__.update({{k: v for k, v in globals().items() if not k.startswith("__")}})
 """
 
 
@@ -43,18 +40,18 @@ class KodCodeTask(CodeTask):
         question, solution = text_of(place, record, "question").strip(), text_of(place, record, "solution").rstrip()
         test = text_of(place, record, "test", "test_code")
         try:
-            calls = test_calls(test)
+            calls = method_calls(test)
         except SyntaxError as error:
             raise ValueError(f"{place}: 'test' is no Python: {error}") from error
         own = record.get("question_id") or record.get("conversation_id")
-        answer = "\n".join([test, *calls, ""]) if calls else ""
+        answer = "" if calls is None else "\n".join([test, *calls, ""])
         declared = "\n".join(_declarations(record.get("test_info")))
         asked = f"{question}\n\nIt will be called through this declaration:\n\n{declared}" if declared else question
         return FileProblem(str(own) if own else hashed_id(self.name, question), asked, solution, answer)
 
     def tests(self, problem: Problem) -> str:
-        """The test module and its calls, behind the modules that it imports from."""
-        return f"{_MODULES}{problem.answer}"
+        """The test module and its calls, behind what it knows as pytest."""
+        return f"{_PYTEST}{problem.answer}"
 
     def _read(self, split: Split) -> list[FileProblem]:
         problems = super()._read(split)
@@ -68,26 +65,24 @@ class KodCodeTask(CodeTask):
         return left
 
 
-def test_calls(module: str) -> list[str]:
-    """Lines that call the tests of a module for pytest, in its order; none if one of them needs something of pytest.
+def method_calls(module: str) -> list[str] | None:
+    """Lines that call the test methods of a module, in its order: its test functions are called by the sandbox.
 
-    Raises SyntaxError for what is no Python.
+    None if there are no tests, or if one of them needs something of pytest. Raises SyntaxError for what is no Python.
     """
     calls: list[str] = []
+    tests: list[tuple[ast.FunctionDef, int]] = []  # and how many arguments a call has
     for node in ast.parse(module).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-            named = [(node, f"{node.name}()", 0)]
+            tests.append((node, 0))
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
             if any(one.name in ("setup_method", "setup_class", "teardown_method", "teardown_class") for one in methods):
-                return []
-            named = [(one, f"{node.name}().{one.name}()", 1) for one in methods if one.name.startswith("test")]
-        else:
-            continue
-        if any(len(one.args.args) > own or one.decorator_list for one, _, own in named):
-            return []
-        calls += [call for _, call, _ in named]
-    return calls
+                return None
+            tests += [(one, 1) for one in methods if one.name.startswith("test")]
+            calls += [f"{node.name}().{one.name}()" for one in methods if one.name.startswith("test")]
+    runnable = all(len(one.args.args) == own and not one.decorator_list for one, own in tests)
+    return calls if tests and runnable else None
 
 
 def _declarations(info: Any) -> list[str]:

@@ -7,11 +7,12 @@ and ``test_setup_code`` (``test_imports``). The splits are the published ones, t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from tad_ext.data.code_task import CodeTask
 from tad_ext.data.file_task import FileProblem
 from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Split
+from tad_ext.data.tasks import Problem, Split
 
 _EXAMPLES, _TEST = range(1, 11), range(11, 511)
 _EVERY_SPLIT = "prompt+test+validation+train"
@@ -40,6 +41,11 @@ class MbppTask(CodeTask):
             setup.append(_lines(text_of(place, record, "test_setup_code")))
         question = f"{text.strip()} It has to pass these tests:\n\n" + "\n".join(tests)
         return FileProblem(f"mbpp-{number}", question, code.rstrip(), "\n".join([*setup, *tests, ""]))
+
+    def program(self, problem: Problem, code: str) -> str:
+        """The code, behind what its tests import: the published ones run in one namespace with it."""
+        imports = takewhile(lambda line: line.startswith(("import ", "from ")), problem.answer.splitlines())
+        return "\n".join([*imports, code])
 
     def asked(self, problems: Sequence[FileProblem], split: Split) -> Sequence[FileProblem]:
         """The problems of a published split."""

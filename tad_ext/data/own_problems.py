@@ -31,7 +31,7 @@ from tad_ext.data.math_equivalence import check_available
 from tad_ext.data.numeric_answers import extract_number, normalize_number
 from tad_ext.data.prompts import AS_IT_STANDS, Message
 from tad_ext.data.records import Record, text_of
-from tad_ext.data.sandbox import run_tests
+from tad_ext.data.sandbox.run import run_tests
 from tad_ext.data.tasks import Problem
 
 
@@ -137,7 +137,7 @@ def _same_math(answer: str, text: str) -> bool:
 
 def _passes(tests: str, text: str) -> bool:
     code = extract_code(text)
-    return code is not None and bool(run_tests(code, tests).passed)
+    return code is not None and run_tests(code, tests).passed
 
 
 CHECKS: dict[str, Callable[[str, str], Any]] = {
