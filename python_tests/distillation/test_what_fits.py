@@ -10,7 +10,7 @@ import pytest
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.data.trajectory_metadata import TrajectoryMetadata
 from tad_ext.distillation.trainer import shuffled
-from tad_ext.jobs.distill.run import check_fits
+from tad_ext.data.fits import check_fits
 from tad_ext.models.tokenizers import tokenizer_hash
 
 
@@ -68,7 +68,7 @@ def test_trajectories_that_do_not_fit_the_model_are_refused(
         )
     ]
     if message is None:
-        check_fits(metadata, made, config, tokenizer)
+        check_fits("folder", metadata, made, config, tokenizer)
     else:
         with pytest.raises(ValueError, match=message):
-            check_fits(metadata, made, config, tokenizer)
+            check_fits("folder", metadata, made, config, tokenizer)

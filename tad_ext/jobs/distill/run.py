@@ -1,7 +1,7 @@
 """`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from peft import PeftModel
 
+from tad_ext.data.fits import check_fits
 from tad_ext.data.states import TrajectoryStates
-from tad_ext.data.trajectories import Trajectory, read_trajectories
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories import read_trajectories
 from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import StepRecord, train
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
@@ -23,7 +23,6 @@ from tad_ext.models.device import device_of_process
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
-from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
@@ -85,7 +84,7 @@ def distill(config: DistillConfig) -> DistillResult:
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-    check_fits(runs[0], chosen, model.config, tokenizer)
+    check_fits(", ".join(config.trajectories), runs[0], chosen, model.config, tokenizer)
     own = model_identity(config.model)
     for revision, name in {run.model_revision: run.model for run in runs}.items():
         if differing := identity_differences(revision, own, config.model):
@@ -126,32 +125,6 @@ def used_settings(config: DistillConfig) -> dict[str, Any]:
         if option.name in config.given or value != option.default:
             raise ValueError(f"{option.name} is {value!r}; objective {config.objective!r} has no such setting")
     return values
-
-
-def check_fits(metadata: TrajectoryMetadata, trajectories: Iterable[Trajectory], config: Any, tokenizer: Any) -> None:
-    """Raises ValueError for trajectories that do not fit the model behind `config` and `tokenizer`: another mask id or
-    tokenizer, a prompt and response longer than the model's positions, or a token id outside its vocabulary.
-    """
-    for what, noted, own in (
-        ("mask_token_id", metadata.mask_token_id, config.mask_token_id),
-        ("another tokenizer, of hash", metadata.tokenizer_hash, tokenizer_hash(tokenizer)),
-    ):
-        if noted != own:
-            raise ValueError(f"trajectories were made with {what} {noted}, the model's is {own}")
-    for trajectory in trajectories:
-        for name in ("prompt_ids", "teacher_prompt_ids"):
-            prompt = getattr(trajectory, name)
-            length = len(prompt) + len(trajectory.response_ids)
-            if length > config.max_position_embeddings:
-                raise ValueError(
-                    f"trajectory {trajectory.id!r}: {name} and response_ids need {length} positions together, "
-                    f"the model has {config.max_position_embeddings}"
-                )
-            highest = max(int(prompt.max(initial=0)), int(trajectory.response_ids.max()))
-            if highest >= config.vocab_size:
-                raise ValueError(
-                    f"trajectory {trajectory.id!r}: token id {highest} is outside the vocabulary of {config.vocab_size}"
-                )
 
 
 def _write_down(
