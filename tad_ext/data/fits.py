@@ -5,7 +5,6 @@ from typing import Any
 
 from tad_ext.data.trajectories import Trajectory
 from tad_ext.data.trajectory_metadata import TrajectoryMetadata
-from tad_ext.models.tokenizers import tokenizer_hash
 
 PROMPTS = ("prompt_ids", "teacher_prompt_ids")
 
@@ -23,6 +22,8 @@ def check_fits(
     tokenizer, one of the `prompts` and the response longer than the model's positions, or a token id outside its
     vocabulary. `folder`, where they are from, is named.
     """
+    from tad_ext.models.tokenizers import tokenizer_hash  # here, because the models' libraries take seconds to import
+
     for fault in run_misfits(metadata, config, tokenizer_hash(tokenizer)):
         raise ValueError(f"trajectories {folder!r} {fault}")
     for trajectory in trajectories:

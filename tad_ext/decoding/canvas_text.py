@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.text import Lines, Text
+from rich.text import Text
 
 from tad_ext.terminal import printable
 
@@ -34,9 +34,9 @@ def canvas_text(canvas: Sequence[int], newest: Sequence[bool], mask: int, decode
     return text
 
 
-def screenful(text: Text, console: Console, width: int) -> Lines:
+def screenful(text: Text, console: Console, width: int) -> list[Text]:
     """The lines of a canvas that fit the screen, with one to spare: of a longer one, the part around the first mask."""
-    lines = text.wrap(console, width)
+    lines = list(text.wrap(console, width))
     room = max(console.height - 2, 1)
     first_mask = next((place for place, line in enumerate(lines) if MASK in line.plain), len(lines))
     start = max(0, min(first_mask - room // 2, len(lines) - room))
