@@ -48,9 +48,7 @@ def _wanted(config: SelectConfig, parts: Sequence[Part]) -> Wanted:
     tasks = dict.fromkeys(part.metadata.task for part in parts)
     for task in config.task:
         if task not in tasks:
-            raise ValueError(
-                f"task is {task!r}, expected one of those that there are trajectories of: {', '.join(tasks)}"
-            )
+            raise ValueError(f"task is {task!r}, expected one that trajectories are of: {', '.join(tasks)}")
     ids = None
     if config.ids is not None:
         ids = {line.strip() for _, line in read_lines(config.ids, argument="ids")}
