@@ -71,6 +71,11 @@ def test_what_is_drawn_depends_on_the_seed_alone(seed: int, many: int, few: int,
     assert len(drawn(items, more, seed=seed)) == min(more, len(items))
 
 
+def test_what_is_drawn_stays_the_same_from_one_process_to_the_next() -> None:
+    assert [item.trajectory.key for item in drawn(ITEMS, 3, seed=0)] == [("7", 1), ("7", 1), ("15", 0)]
+    assert {item.trajectory.id for item in held_out(ITEMS, 0.15, seed=0)[1]} == {"7", "12", "18"}
+
+
 def test_another_seed_draws_others() -> None:
     assert names(drawn(ITEMS, 10, seed=0)) != names(drawn(ITEMS, 10, seed=1))
     assert shuffled(ITEMS, seed=0) != shuffled(ITEMS, seed=1) != ITEMS

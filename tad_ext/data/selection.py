@@ -4,6 +4,8 @@ Chance is a hash of the seed and of a trajectory's or problem's name: the same o
 are in, and of a smaller number those that a larger one has, too.
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -130,7 +132,14 @@ def write_chosen(folder: Path, items: Sequence[Chosen], parts: Sequence[Part] = 
 
 
 def _name(item: Chosen) -> tuple[str, str, int]:
-    return item.trajectory.task, *item.trajectory.key
+    """What tells it apart from all others."""
+    return _digest(item.run), *item.trajectory.key
+
+
+@functools.cache
+def _digest(run: TrajectoryMetadata) -> str:
+    said = dataclasses.asdict(run) | {"model": ""}  # by whatever name: it is the same run
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _chance(seed: int, *name: str | int) -> bytes:
