@@ -1,5 +1,6 @@
 """`tad select`: what is merged, filtered, drawn and split, and what it leaves alone."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,14 @@ def test_an_output_that_holds_files_and_folders_that_overlap(tmp_path: Path, tad
     code, _, err = tad("select", "--trajectories", folders[0], "--output", folders[1])
     assert code == 2
     assert "output must be a new or empty folder" in err
-    code, _, err = tad("select", "--trajectories", folders[0], folders[0], "--output", tmp_path / "out")
-    assert code == 2
-    assert "holds sample 0 of problem 'a', and so does " in err
+    shutil.copytree(folders[0], tmp_path / "copy")
+    for other, message in (
+        (folders[0], "trajectories must name different folders, got "),
+        (tmp_path / "copy", "holds sample 0 of problem 'a', and so does "),
+    ):
+        code, _, err = tad("select", "--trajectories", folders[0], other, "--output", tmp_path / "out")
+        assert code == 2
+        assert message in err
 
 
 def test_trajectories_of_two_tokenizers_do_not_mix(tmp_path: Path, tad: Any, folders: list[Path], fitting: Any) -> None:
