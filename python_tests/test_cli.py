@@ -37,7 +37,7 @@ def test_every_command_explains_itself(name, capsys):
     options = text.partition("options:")[2].partition("example:")[0]
     assert "--config FILE" in options
     explained = [line for line in options.splitlines() if line.startswith("  --")]
-    assert len(explained) >= (2 if name in ("doctor", "policies") else 4)
+    assert len(explained) >= (2 if name in ("doctor", "policies") else 3)
 
 
 def test_a_command_of_two_words(capsys):
@@ -67,7 +67,7 @@ def test_the_overview_names_every_command(argv, capsys):
 def test_an_unknown_command(capsys):
     assert main(["colect"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("tad: error: unknown command 'colect'; expected one of collect, demo, distill")
+    assert err.startswith("tad: error: unknown command 'colect'; expected one of collect, convert, demo, distill")
     assert err.endswith("(see tad --help)\n")
 
 
@@ -190,9 +190,9 @@ def two_processes(monkeypatch):
 def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, two_processes, monkeypatch, capsys):
     replace_run(monkeypatch, name, lambda settings: 7)
     required = [option.flag for option in options_of(JOBS[name].settings) if option.required]
-    required += ["--prompt"] if name == "generate" else []
+    required += {"generate": ["--prompt"], "convert": ["--jsonl"]}.get(name, [])
     code = main([*name.split(), *(word for flag in required for word in (flag, "x"))])
-    if name in ("doctor", "policies"):
+    if name in ("doctor", "policies", "validate"):
         assert code == 7
         return
     assert code == 2

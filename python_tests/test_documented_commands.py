@@ -52,6 +52,8 @@ def parsed(command: str):
     if name == "generate":
         needed += [] if {"--prompt", "--prompts", "--interactive"} & set(words) else ["--prompt=one"]
         needed += ["--output=somewhere"] if "--trace" in words else []
+    if name == "convert":
+        needed += [] if {"--jsonl", "--trajectories"} & set(words) else ["--jsonl=some"]
     return parse(config, [*needed, *words])
 
 

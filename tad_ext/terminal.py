@@ -11,7 +11,7 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, the exit code of other programs whose reader has gone
-_PLAIN = {"±": "+-", "≥": ">=", "≤": "<=", "−": "-", "‖": "||", "…": "...", "░": "_"}  # noqa: RUF001 - a minus sign
+_PLAIN = {"±": "+-", "≥": ">=", "≤": "<=", "−": "-", "‖": "||", "…": "...", "░": "_", "▒": "=", "▓": "#", "█": "@"}  # noqa: RUF001 - a minus sign
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -9,11 +9,14 @@ from collection_runs import LenientTask, config, files, make_model, rows
 from earlier_versions import bytes_fingerprint
 from every_family import edit_json, with_changes
 
+from tad_ext.data.journal import Journal, Row
 from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
 from tad_ext.jobs.collect import run as collection
-from tad_ext.jobs.collect.journal import Journal, Row
 from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect
+from tad_ext.jobs.select.config import SelectConfig
+from tad_ext.jobs.select.run import select
+from tad_ext.settings import made
 
 pytestmark = pytest.mark.slow
 
@@ -227,3 +230,14 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(collection, "decode_stream", counted)
     return counts
+
+
+def test_a_selection_is_continued_only_where_nothing_was_left_out(model: str, tmp_path: Path) -> None:
+    collect(config(model, tmp_path / "in"))
+    for name, changes in (("whole", {}), ("some", {"limit": 5})):
+        select(made(SelectConfig, {"trajectories": (str(tmp_path / "in"),), "output": str(tmp_path / name)} | changes))
+    before = files(tmp_path / "whole")
+    collect(config(model, tmp_path / "whole"))
+    assert files(tmp_path / "whole") == before
+    with pytest.raises(ValueError, match="does not say what it was decoded from, expected a part of tad collect"):
+        collect(config(model, tmp_path / "some"))

@@ -7,8 +7,9 @@ import torch
 from rich.console import Console
 from tiny_checkpoints import write_llada
 
+from tad_ext.decoding.canvas_text import NEWEST_STYLE
 from tad_ext.jobs.generate import live_view
-from tad_ext.jobs.generate.live_view import NEWEST_STYLE, LiveView, rates
+from tad_ext.jobs.generate.live_view import LiveView, rates
 from tad_ext.jobs.generate.run import generate
 from tad_ext.models.loading import load_tokenizer
 

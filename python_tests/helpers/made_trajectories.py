@@ -1,9 +1,11 @@
 """Trajectories, and what their files say, that no teacher has decoded."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tad_ext.data.trajectories import Trajectory
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories import Trajectory, part_name, write_part
+from tad_ext.data.trajectory_metadata import Coverage, Key, TrajectoryMetadata
 
 MASK = 99
 PART = "part-00000000-00000000.parquet"  # a name that parts may have
@@ -52,3 +54,15 @@ def made_trajectory(name: str = "a", **changes: Any) -> Trajectory:
         "reference": "5 6 7",
     }
     return Trajectory(**values | changes)
+
+
+def write_made(
+    folder: Path, items: Sequence[Trajectory], *, wrong: Sequence[Key] | None = (), number: int = 0, **changes: Any
+) -> Path:
+    """A part of a folder, of a run with these `changes`; `wrong` None: without a word on what was left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [item.key for item in items] + list(wrong or ())
+    coverage = None if wrong is None else Coverage(tuple(wrong), "0")
+    path = folder / part_name(number, keys)
+    write_part(path, made_metadata(**changes), items, coverage=coverage)
+    return path

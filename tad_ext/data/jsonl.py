@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
 
     Raises FileNotFoundError for no such file, ValueError for one that is not UTF-8, or no whole gzip file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{argument} is '{path}', which is not a file")
+    _check_file(path, argument)
     content = Path(path).read_bytes()
     try:
         if Path(path).suffix == ".gz":
@@ -41,6 +41,31 @@ def read_lines(path: str | Path, *, argument: str) -> list[tuple[int, str]]:
         raise ValueError(f"{argument} is '{path}', which cannot be unpacked: {error}") from error
     lines = enumerate(text.split("\n"), 1)
     return [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
+
+
+def stream_jsonl(
+    path: str | Path, *, argument: str, progress: Callable[[int], object] = lambda size: None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `read_jsonl`, for files larger than memory: a line at a time, each reported to `progress` with its bytes.
+
+    A file without records gives none.
+    """
+    _check_file(path, argument)
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            place = f"{path}, line {number}"
+            progress(len(line))
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{place}: not UTF-8 text ({error})") from error
+            if text.strip():
+                yield place, _object(place, text)
+
+
+def _check_file(path: str | Path, argument: str) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{argument} is '{path}', which is not a file")
 
 
 def _object(place: str, line: str) -> dict[str, Any]:

@@ -88,10 +88,7 @@ class TrajectoryStates(Dataset[State]):
 def _learned(trajectory: Trajectory, eos_token_ids: Collection[int], tail: EosTail) -> int:
     """How many positions of a response are learned: all from the first on."""
     length = len(trajectory.response_ids)
-    ends = np.flatnonzero(np.isin(trajectory.response_ids, list(eos_token_ids)))
-    if tail == "all" or not ends.size:
-        return length
-    return min(length, int(ends[0]) + 1 + (tail == "one"))
+    return length if tail == "all" else min(length, trajectory.response_length(eos_token_ids) + (tail == "one"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ a folder may hold trajectories of several tasks and settings, as training sets d
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ class Trajectory:
         """What tells it apart from others of its run."""
         return self.id, self.sample
 
+    def response_length(self, eos_token_ids: Collection[int]) -> int:
+        """Tokens up to and including the first end-of-sequence token; all of them if there is none."""
+        ends = np.flatnonzero(np.isin(self.response_ids, list(eos_token_ids)))
+        return int(ends[0]) + 1 if ends.size else len(self.response_ids)
+
     def canvas_at(self, step: int, mask_token_id: int) -> np.ndarray:
         """The canvas after ``step`` < num_steps forwards, (G,) int64: revealed tokens, ``mask_token_id`` elsewhere."""
         return np.where(self.steps_to_reveal(step) <= 0, self.response_ids, mask_token_id).astype(np.int64)
@@ -176,25 +181,70 @@ def read_part(path: str | Path) -> Part:
     return Part(path, metadata, coverage, trajectories)
 
 
+def part_files(folder: str | Path) -> list[Path]:
+    """The parts of a folder, in the order of their names. ValueError if there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"trajectories is {str(folder)!r}, expected a folder of trajectory files")
+    return sorted(folder.glob("part-*.parquet"))
+
+
 def read_parts(folder: str | Path) -> list[Part]:
     """All parts of ``folder``, in the order of their names; an empty list if there is none yet.
 
     Raises ValueError, naming the files, if a part is not readable, or if two of them hold the same trajectory of a run.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"trajectories is {str(folder)!r}, expected a folder of trajectory files")
-    parts = [read_part(path) for path in sorted(folder.glob("part-*.parquet"))]
-    owner: dict[tuple[TrajectoryMetadata, Key], Path] = {}
-    for part in parts:
-        for key in part.keys:
-            other = owner.setdefault((part.metadata, key), part.path)
-            if other != part.path:
-                id, sample = key
-                raise ValueError(
-                    f"{part.path} holds sample {sample} of problem {id!r}, and so does {other.name}; expected it once"
-                )
+    parts = [read_part(path) for path in part_files(folder)]
+    for path, fault in repeats(parts):
+        raise ValueError(f"{path} {fault}")
     return parts
+
+
+def read_folders(*folders: str | Path) -> list[Part]:
+    """All parts of some folders, in the order of the files.
+
+    Their runs may be of several tasks and settings, but of one mask id and tokenizer: what their ids mean. Raises
+    ValueError, naming the files, if they are not; for a folder without parts, or one that is named twice; and as
+    `read_parts` of all together.
+    """
+    parts: list[Part] = []
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"trajectories must name different folders, got {', '.join(map(str, folders))}")
+    for folder in folders:
+        found = part_files(folder)
+        if not found:
+            raise ValueError(
+                f"trajectories is {str(folder)!r}: expected trajectory files named part-*.parquet, found none"
+            )
+        parts += map(read_part, found)
+    if not parts:
+        raise ValueError("trajectories is empty, expected at least one folder of trajectory files")
+    for path, fault in (*repeats(parts), *mixtures(parts)):
+        raise ValueError(f"{path} {fault}")
+    return parts
+
+
+def repeats(parts: Iterable[Part]) -> Iterator[tuple[Path, str]]:
+    """Each file that holds a trajectory which an earlier one holds, too, and which it is."""
+    owners: dict[TrajectoryMetadata, dict[Key, Path]] = {}
+    for part in parts:
+        owner = owners.setdefault(part.metadata, {})
+        for key in part.keys:
+            other = owner.setdefault(key, part.path)
+            if other is not part.path:
+                id, sample = key
+                where = other.name if other.parent == part.path.parent and other != part.path else other
+                yield part.path, f"holds sample {sample} of problem {id!r}, and so does {where}; expected it once"
+
+
+def mixtures(parts: Sequence[Part]) -> Iterator[tuple[Path, str]]:
+    """Each file whose ids mean something else than those of the first one, and why."""
+    for part in parts[1:]:
+        for name in ("mask_token_id", "tokenizer_hash"):
+            expected, noted = getattr(parts[0].metadata, name), getattr(part.metadata, name)
+            if noted != expected:
+                first = parts[0].path
+                yield part.path, f"does not belong with {first}: its {name} is {noted!r}, expected {expected!r}"
 
 
 def noted_model(folder: str | Path) -> str | None:
@@ -207,31 +257,8 @@ def noted_model(folder: str | Path) -> str | None:
 
 
 def read_trajectories(*folders: str | Path) -> tuple[list[TrajectoryMetadata], list[Trajectory]]:
-    """All records of some folders in the order of the files, and how they were made: each run's metadata once.
-
-    Runs may be of several tasks and settings, but of one mask id and tokenizer: what their ids mean. Raises ValueError,
-    naming the files, if they are not; for a folder without parts, or one that is named twice; and as `read_parts`.
-    """
-    parts: list[Part] = []
-    if len({Path(folder).resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"trajectories must name different folders, got {', '.join(map(str, folders))}")
-    for folder in folders:
-        found = read_parts(folder)
-        if not found:
-            raise ValueError(
-                f"trajectories is {str(folder)!r}: expected trajectory files named part-*.parquet, found none"
-            )
-        parts += found
-    if not parts:
-        raise ValueError("trajectories is empty, expected at least one folder of trajectory files")
-    first = parts[0]
-    for part in parts:
-        for name in ("mask_token_id", "tokenizer_hash"):
-            expected, noted = getattr(first.metadata, name), getattr(part.metadata, name)
-            if noted != expected:
-                raise ValueError(
-                    f"{part.path} does not belong with {first.path}: its {name} is {noted!r}, expected {expected!r}"
-                )
+    """All records of some folders, and how they were made: each run's metadata once. Errors as `read_folders`."""
+    parts = read_folders(*folders)
     runs = list(dict.fromkeys(part.metadata for part in parts))
     return runs, [item for part in parts for item in part.trajectories]
 

@@ -8,10 +8,10 @@ A folder that holds both is a command; nothing else has to know of it. What seve
 
 import functools
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import cleandoc  # the name `inspect` is a command's, once that is imported
 from typing import Any
 
 from tad_ext.settings import Settings
@@ -49,7 +49,7 @@ class Job:
     @property
     def description(self) -> str:
         """What --help says first."""
-        return " ".join(inspect.cleandoc(str(self.settings.__doc__)).split())
+        return " ".join(cleandoc(str(self.settings.__doc__)).split())
 
     @property
     def run(self) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""What several commands have in common: the model that they load, and the problems that they decode."""
+"""What several commands have in common: the model that they load, the problems that they decode, the trajectories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +68,18 @@ class TaskSettings(JobSettings):
             raise ValueError(f"task {self.task!r} has no problems in split {self.split!r}")
         lengths = {name: getattr(self, name) or getattr(task, name) for name in ("gen_length", "block_length")}
         return task, problems, lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectorySettings(JobSettings):
+    """The settings of a command that reads trajectory files."""
+
+    trajectories: tuple[PathText, ...] = setting(help="folders of trajectory files")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.trajectories:
+            raise ValueError("trajectories must name at least one folder, got an empty list")
 
 
 def is_another_model(noted: str | Mapping[str, Any], own: Mapping[str, Any], config: Any) -> bool:

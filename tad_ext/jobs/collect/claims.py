@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tad_ext.data.journal import CLAIM
+
 FRESHENED = 20.0  # seconds between two signs of life
 STALE = 300.0  # seconds without one, after which a process of another machine counts as gone
 
@@ -39,12 +41,12 @@ class Claims:
         for claim in self._held:
             claim.unlink(missing_ok=True)
         with self._signed() as own:
-            for left in [*self.folder.glob(".claim-*"), *self.folder.glob(".tmp-*-claim")]:
+            for left in [*self.folder.glob(f"{CLAIM}*"), *self.folder.glob(".tmp-*-claim")]:
                 _remove_if_stale(left, now=own.stat().st_mtime)
 
     def take(self, name: str) -> bool:
         """Whether this process has the piece of work of this name from now on."""
-        claim = self.folder / f".claim-{name}"
+        claim = self.folder / f"{CLAIM}{name}"
         with self._signed() as own:
             _remove_if_stale(claim, now=own.stat().st_mtime)
             try:
@@ -56,7 +58,7 @@ class Claims:
 
     def give_back(self, name: str) -> None:
         """The work is done, or left to others."""
-        claim = self.folder / f".claim-{name}"
+        claim = self.folder / f"{CLAIM}{name}"
         self._held.discard(claim)
         claim.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tad_ext.data.journal import Journal, Row, read_journals, remove_finished
 from tad_ext.data.trajectories import Part, Trajectory, part_name, read_part, read_parts, write_part
 from tad_ext.data.trajectory_metadata import Coverage, Key
 from tad_ext.decoding.loop import decode_stream
@@ -25,7 +26,6 @@ from tad_ext.decoding.result import DecodedSequence
 from tad_ext.files import remove_leftovers
 from tad_ext.jobs.collect.claims import Claims
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.journal import Journal, Row, read_journals, remove_finished
 from tad_ext.jobs.collect.plan import CollectionPlan, Unit
 from tad_ext.models.loading import load_model
 

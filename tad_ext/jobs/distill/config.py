@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
-from tad_ext.jobs import JobSettings
+from tad_ext.jobs.common import TrajectorySettings
 from tad_ext.settings import Between, Count, Device, DType, EosTail, Index, PathText, Positive, group, setting
 
 
-@dataclass(frozen=True)
-class DistillConfig(JobSettings):
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrajectorySettings):
     """Step 2 of the method. At random states of the trajectories, tokens that the teacher reveals within the next delta
     steps are learned by cross-entropy, later ones by the divergence from the teacher's own distribution. The teacher is
     the same model with its adapter switched off. A small delta favours accuracy, a large one speed. The defaults are
@@ -25,6 +25,11 @@ class DistillConfig(JobSettings):
     output: PathText = setting(help="folder to write the adapter, the checkpoints and the loss curve into")
     keep: Literal["correct", "all"] = setting("correct", help="trajectories to train on: correct (as published) or all")
 
+    teacher_prompt: Literal["collected", "system", "none"] = setting(
+        "collected",
+        help="what the teacher sees: collected (the prompt that it decoded from), system (the student's, with the "
+        "reference in a system message before it, as published for training) or none (the student's alone)",
+    )
     eos_tail: EosTail = setting(
         "all",
         help="what is learnt behind a response's first end-of-sequence token: all (as published), one (the next token) "
@@ -52,7 +57,5 @@ class DistillConfig(JobSettings):
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
-        if not self.trajectories:
-            raise ValueError("trajectories must name at least one folder, got an empty list")
         if not self.target_modules:
             raise ValueError("target_modules must name at least one linear layer, got an empty list")

@@ -1,8 +1,8 @@
 """`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from peft import PeftModel
 
 from tad_ext.data.fits import check_fits
+from tad_ext.data.prompts import with_system_reference
 from tad_ext.data.states import TrajectoryStates
 from tad_ext.data.trajectories import read_trajectories
 from tad_ext.distillation.settings import objective_class
@@ -74,6 +75,8 @@ def distill(config: DistillConfig) -> DistillResult:
         wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
         raise ValueError(f"trajectories in {', '.join(config.trajectories)} hold no {wanted}")
     tokenizer = load_tokenizer(config.model)
+    if config.teacher_prompt != "collected":
+        chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
 
     # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
     if device.type == "cuda":
@@ -112,6 +115,12 @@ def distill(config: DistillConfig) -> DistillResult:
     accelerator.wait_for_everyone()
     accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
+
+
+def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> Sequence[int]:
+    """What the teacher sees of a trajectory instead of the prompt that it was collected with."""
+    own = trajectory.prompt_ids.tolist()
+    return with_system_reference(tokenizer, own, trajectory.reference) if config.teacher_prompt == "system" else own
 
 
 def used_settings(config: DistillConfig) -> dict[str, Any]:

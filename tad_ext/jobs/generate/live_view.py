@@ -1,23 +1,19 @@
 """A canvas that fills, shown in the terminal after every forward."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 from torch import Tensor
 
+from tad_ext.decoding.canvas_text import canvas_text, screenful, terminal
 from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.result import response_length
 from tad_ext.jobs.generate.session import Session
-from tad_ext.terminal import printable
 
-MASK, MASK_STYLE, NEWEST_STYLE = "░", "dim", "bold green"
 _SECONDS_BETWEEN_FRAMES = 0.05
 
 
@@ -38,11 +34,6 @@ def print_rates(text: str) -> None:
     """Prints what `rates` gives, for a person who looks at the terminal."""
     if (console := terminal()) is not None:
         console.print(text, style="dim")
-
-
-def terminal() -> Console | None:
-    """Standard output, if it is a terminal."""
-    return Console(highlight=False) if sys.stdout.isatty() else None
 
 
 def rates(tokens: int, forwards: int, seconds: float) -> str:
@@ -75,11 +66,7 @@ class LiveView:
             self.live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = self.text().wrap(console, options.max_width)
-        room = max(console.height - 2, 1)  # of a longer canvas, the part around the first mask
-        first_mask = next((place for place, line in enumerate(lines) if MASK in line.plain), len(lines))
-        start = max(0, min(first_mask - room // 2, len(lines) - room))
-        yield from lines[start : start + room]
+        yield from screenful(self.text(), console, options.max_width)
         counts = rates(self.tokens(), self.forwards, time.perf_counter() - self.started)
         yield Text(counts, style="dim", no_wrap=True, overflow="ellipsis")
 
@@ -89,28 +76,5 @@ class LiveView:
 
     def text(self) -> Text:
         """The canvas as it is now."""
-        newest, text = max(self.reveal_step, default=0), Text()
-        places = list(zip(self.canvas, self.reveal_step, strict=True))
-        for masked, group in groupby(places, key=lambda place: place[0] == self.mask):
-            ids, steps = zip(*group, strict=True)
-            if masked:
-                text.append(MASK * len(ids), style=MASK_STYLE)
-            else:
-                for is_new, piece in _pieces(list(ids), [step == newest for step in steps], self.decode):
-                    text.append(piece, style=NEWEST_STYLE if is_new else "")
-        return text
-
-
-def _pieces(ids: list[int], marks: list[bool], decode: Callable[[list[int]], str]) -> Iterator[tuple[bool, str]]:
-    """The text of `ids`, cut where the mark changes.
-
-    Tokens have no text of their own: a space may depend on the neighbour, and a character may take several tokens. So
-    a piece is what the text grows by.
-    """
-    whole, start, end = printable(decode(ids)), 0, 0
-    for mark, group in groupby(marks):
-        end += len(list(group))
-        shared = os.path.commonprefix([whole, printable(decode(ids[:end]))])  # noqa: RUF071 - of any two texts
-        stop = len(whole) if end == len(ids) else max(start, len(shared))
-        yield mark, whole[start:stop]
-        start = stop
+        newest = max(self.reveal_step, default=0)
+        return canvas_text(self.canvas, [step == newest for step in self.reveal_step], self.mask, self.decode)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from tad_ext.evaluation.settings import DecaySettings
-from tad_ext.jobs.common import ModelSettings
+from tad_ext.jobs.common import ModelSettings, TrajectorySettings
 from tad_ext.settings import PathText, group, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowConfig(ModelSettings):
+class WindowConfig(ModelSettings, TrajectorySettings):
     """Measures how the model's confidence in a trajectory's token decays with the steps until the teacher revealed it,
     and reads delta off that curve: for quality where the mean has fallen to 0.5, for speed where it has fallen to 0.2.
     The 95 % intervals are a bootstrap's over problems. Writes window.json and confidence_decay.png; earlier ones
@@ -18,11 +18,5 @@ class WindowConfig(ModelSettings):
     summary = "choose delta: confidence against steps until reveal"
     example = "tad window --model runs/base --trajectories runs/trajectories --output runs/window"
 
-    trajectories: tuple[PathText, ...] = setting(help="folders of trajectory files")
     output: PathText = setting(help="folder for window.json and confidence_decay.png")
     decay: DecaySettings = group(DecaySettings)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.trajectories:
-            raise ValueError("trajectories must name at least one folder, got an empty list")

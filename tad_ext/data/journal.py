@@ -10,6 +10,8 @@ from pathlib import Path
 from tad_ext.data.trajectory_metadata import Key, TrajectoryMetadata, metadata_from_json
 from tad_ext.files import add_json_line
 
+CLAIM = ".claim-"  # how the name of a file begins that says: a process works on this piece of the collection
+
 
 @dataclass(frozen=True)
 class Row:
