@@ -18,7 +18,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from tad_ext.data.states import TrajectoryStates, collate
-from tad_ext.data.trajectories import read_parts, write_part
+from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
 from tad_ext.distillation import TADObjective
 from tad_ext.distillation.trainer import StepRecord, shuffled
 from tad_ext.jobs.distill import run as trainer_module
@@ -55,6 +55,29 @@ def test_trajectories_of_another_model_are_said_to_be(
         distill(replace(config, overwrite=True))
         note = "note: trajectories were collected with another model (runs/base): rms_norm_eps 0.125, this model's"
         assert (note in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize("form", ["collected", "none"])
+def test_what_the_teacher_sees(job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    seen: list[Any] = []
+
+    def states(trajectories: Any, **options: Any) -> Any:
+        seen.extend(trajectories)
+        return TrajectoryStates(trajectories, **options)
+
+    monkeypatch.setattr(trainer_module, "TrajectoryStates", states)
+    config = job(max_steps=1, teacher_prompt=form)
+    distill(config)
+    _, collected = read_trajectories(*config.trajectories)
+    for one, before in zip(seen, collected, strict=True):
+        wanted = before.teacher_prompt_ids if form == "collected" else before.prompt_ids
+        assert np.array_equal(one.teacher_prompt_ids, wanted)
+        assert np.array_equal(one.prompt_ids, before.prompt_ids)
+
+
+def test_a_system_message_needs_a_chat_template(job: Callable[..., DistillConfig]) -> None:
+    with pytest.raises(ValueError, match="chat template"):
+        distill(job(teacher_prompt="system"))
 
 
 @torch.no_grad()

@@ -1,12 +1,13 @@
 """`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from peft import PeftModel
 from tad_ext.data.fits import check_fits
 from tad_ext.data.prompts import with_system_reference
 from tad_ext.data.states import TrajectoryStates
-from tad_ext.data.trajectories import read_trajectories
+from tad_ext.data.trajectories import Trajectory, read_trajectories
 from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import StepRecord, train
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
@@ -117,10 +118,12 @@ def distill(config: DistillConfig) -> DistillResult:
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
 
 
-def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> Sequence[int]:
+def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> np.ndarray:
     """What the teacher sees of a trajectory instead of the prompt that it was collected with."""
-    own = trajectory.prompt_ids.tolist()
-    return with_system_reference(tokenizer, own, trajectory.reference) if config.teacher_prompt == "system" else own
+    own = trajectory.prompt_ids
+    if config.teacher_prompt == "none":
+        return own
+    return np.array(with_system_reference(tokenizer, own.tolist(), trajectory.reference))
 
 
 def used_settings(config: DistillConfig) -> dict[str, Any]:
