@@ -127,7 +127,7 @@ def plan_rows(sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[i
         #include "resident.cuh"
         int main() {
           for (int columns, bytes; std::scanf("%d %d", &columns, &bytes) == 2;) {
-            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 8}, columns, bytes);
+            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 16}, columns, bytes);
             std::printf("%d %zu\\n", plan.cluster_blocks, plan.shared_bytes);
           }
         }"""

@@ -4,7 +4,8 @@
 namespace tad {
 namespace cuda {
 
-constexpr int kMaxClusterBlocks = 8;
+constexpr int kPortableClusterBlocks = 8;  // that a device with clusters has room for
+constexpr int kMaxClusterBlocks = 16;      // that a Hopper has, and a kernel must be allowed to use
 
 struct Device {
   int multiprocessors = 1, l2_bytes = 1 << 20, shared_bytes_per_block = 48 << 10;

@@ -19,7 +19,7 @@ namespace cuda {
 constexpr int kWarp = 32;
 
 /// Of a block's shared memory: what the system takes, and the kernels' static arrays.
-constexpr int kReservedSharedBytes = 4 << 10;
+constexpr int kReservedSharedBytes = 5 << 10;
 
 /// How a kernel is launched: clusters of blocks, and dynamic shared memory of each block.
 struct LaunchShape {
@@ -29,10 +29,14 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-/// A kernel that uses dynamic shared memory may from then on use all there is: the same number whatever the launch, so
-/// that launches on several threads agree.
+/// A kernel that uses dynamic shared memory, or large clusters, may from then on use all there is: the same number
+/// whatever the launch, so that launches on several threads agree.
 template <class... Parameters>
-Status allow_shared_memory(void (*kernel)(Parameters...), const LaunchShape& shape) {
+Status allow(void (*kernel)(Parameters...), const LaunchShape& shape) {
+  if (shape.cluster_blocks > kPortableClusterBlocks) {
+    const Status error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (error) return error;
+  }
   if (shape.shared_bytes == 0) return cudaSuccess;
   const int most = current_device().shared_bytes_per_block - kReservedSharedBytes;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
@@ -42,7 +46,7 @@ Status allow_shared_memory(void (*kernel)(Parameters...), const LaunchShape& sha
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
-  if (const Status error = allow_shared_memory(kernel, shape)) return error;
+  if (const Status error = allow(kernel, shape)) return error;
   return enqueue(kernel, shape.blocks, shape.threads, shape.cluster_blocks, shape.shared_bytes, stream, arguments...);
 }
 

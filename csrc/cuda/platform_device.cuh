@@ -208,13 +208,15 @@ inline Device device_of(int number) {
   if (clusters && cudaFuncGetAttributes(&code, probe_kernel) == cudaSuccess && code.ptxVersion >= 90) {
     const int bytes = device.shared_bytes_per_block;
     cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     device.cluster_blocks = largest_cluster([&](int blocks) {
       int at_once = 0;
       const auto ask = [&](const cudaLaunchConfig_t* config) {
         return cudaOccupancyMaxActiveClusters(&at_once, probe_kernel, config);
       };
       const cudaError_t error = with_configuration(dim3(blocks), kRowThreads, blocks, bytes, nullptr, ask);
-      return error != cudaSuccess || at_once > 0;  // a driver that cannot tell is taken to have room
+      // A driver that cannot tell is taken to have the room that every one has.
+      return error != cudaSuccess ? blocks <= kPortableClusterBlocks : at_once > 0;
     });
   }
   cudaGetLastError();  // no launch's

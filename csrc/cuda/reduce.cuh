@@ -145,8 +145,7 @@ class Cluster {
       cluster_arrive(/*releases=*/first_warp);  // the other warps neither write nor read there
       cluster_wait();
       ++rounds_;
-      const int slot = threadIdx.x % kMaxClusterBlocks;
-      if (first_warp) value = of_warp(slot < size() ? slots[slot] : T(), Lanes<kMaxClusterBlocks>());
+      if (first_warp) value = of_blocks(slots, of_warp);
     }
     decltype(finish(value)) result{};
     if (first_warp) result = finish(value);
@@ -163,6 +162,15 @@ class Cluster {
   }
 
  private:
+  /// The blocks' values as one, for every lane of a warp.
+  template <class T, class OfWarp>
+  __device__ T of_blocks(const T* slots, const OfWarp& of_warp) const {
+    const bool many = size() > kPortableClusterBlocks;
+    const int slot = int(threadIdx.x) % (many ? kMaxClusterBlocks : kPortableClusterBlocks);
+    const T value = slot < size() ? slots[slot] : T();
+    return many ? of_warp(value, Lanes<kMaxClusterBlocks>()) : of_warp(value, Lanes<kPortableClusterBlocks>());
+  }
+
   int rounds_ = 0;
 };
 

@@ -226,7 +226,7 @@ Status tad_loss_plan(const TadLossArguments& a, LaunchPlan* plan) {
   return with_kernel(a, /*rows=*/1, /*has_gradient=*/true, [&](auto kernel, const LaunchShape& shape) {
     plan->cluster_blocks = shape.cluster_blocks;
     plan->kept_bytes = shape.shared_bytes;
-    if (const Status error = allow_shared_memory(kernel, shape)) return error;
+    if (const Status error = allow(kernel, shape)) return error;
     return Status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
         &plan->blocks_per_multiprocessor, kernel, shape.threads, shape.shared_bytes));
   });

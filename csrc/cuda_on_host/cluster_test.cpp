@@ -151,7 +151,8 @@ void test_error_codes() {
     return cudaGetLastError();
   };
   for (unsigned size = 1; size <= 8; ++size) CHECK(run(2 * size, size) == cudaSuccess);
-  for (unsigned size : {0u, 9u, 16u}) CHECK(run(9 * 16, size) == cudaErrorInvalidConfiguration);
+  for (unsigned size : {0u, 5u, 17u}) CHECK(run(9 * 16, size) == cudaErrorInvalidConfiguration);
+  CHECK(run(9 * 16, 16) == cudaErrorInvalidClusterSize);
   for (unsigned grid : {1u, 3u, 5u, 0u}) CHECK(run(grid, 2) == cudaErrorInvalidConfiguration);
   CHECK(run(dim3(1, 2), 2) == cudaErrorInvalidConfiguration);
   CHECK(run(2, 2, (48 << 10) + 1) == cudaErrorInvalidValue);

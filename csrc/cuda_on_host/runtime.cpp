@@ -9,18 +9,13 @@
 
 namespace cuda_on_host {
 
-// Largest dynamic shared memory of the kernels that asked for another than kSharedBytes.
-struct SharedLimits {
-  std::mutex mutex;
-  std::map<const void*, size_t> bytes;
+// What a kernel may have, unless it asked for more.
+struct Limits {
+  size_t shared_bytes = kSharedBytes;
+  unsigned cluster_blocks = kPortableClusterBlocks;
 };
-static SharedLimits shared_limits;
-
-static size_t shared_limit(const void* kernel) {
-  const std::lock_guard lock(shared_limits.mutex);
-  const auto found = shared_limits.bytes.find(kernel);
-  return found == shared_limits.bytes.end() ? kSharedBytes : found->second;
-}
+static std::mutex limits_mutex;
+static std::map<const void*, Limits> limits_of;
 
 static cudaError_t check_launch(const void* kernel, const Launch& launch) {
   const auto within = [](dim3 shape, unsigned x, unsigned y, unsigned z) {
@@ -31,10 +26,13 @@ static cudaError_t check_launch(const void* kernel, const Launch& launch) {
     return cudaErrorInvalidConfiguration;
   if (launch.cluster_blocks - 1 >= kMaxClusterBlocks || launch.grid.x % launch.cluster_blocks != 0)
     return cudaErrorInvalidConfiguration;
+  const std::lock_guard lock(limits_mutex);
+  const Limits limits = limits_of[kernel];
   if (launch.cluster_blocks > 1 && !device.clusters) return cudaErrorNotSupported;
+  if (launch.cluster_blocks > limits.cluster_blocks) return cudaErrorInvalidClusterSize;
   if (launch.cluster_blocks > 1 && !has_room_for_cluster(launch.cluster_blocks, launch.threads(), launch.shared_bytes))
     return cudaErrorInvalidClusterSize;
-  return launch.shared_bytes > shared_limit(kernel) ? cudaErrorInvalidValue : cudaSuccess;
+  return launch.shared_bytes > limits.shared_bytes ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 void run(const void* kernel, const Launch& launch) {
@@ -54,12 +52,19 @@ void run(const void* kernel, const Launch& launch) {
   }
 }
 
-cudaError_t set_shared_limit(const void* kernel, cudaFuncAttribute attribute, int bytes) {
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || bytes < 0 || bytes > device.shared_bytes_per_block)
-    return last_error = cudaErrorInvalidValue;
-  const std::lock_guard lock(shared_limits.mutex);
-  shared_limits.bytes[kernel] = size_t(bytes);
-  return cudaSuccess;
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  const std::lock_guard lock(limits_mutex);
+  Limits& limits = limits_of[kernel];
+  switch (attribute) {
+    case cudaFuncAttributeMaxDynamicSharedMemorySize:
+      if (value < 0 || value > device.shared_bytes_per_block) return last_error = cudaErrorInvalidValue;
+      limits.shared_bytes = size_t(value);
+      return cudaSuccess;
+    case cudaFuncAttributeNonPortableClusterSizeAllowed:
+      limits.cluster_blocks = value ? kMaxClusterBlocks : kPortableClusterBlocks;
+      return cudaSuccess;
+  }
+  return last_error = cudaErrorInvalidValue;
 }
 
 }  // namespace cuda_on_host

@@ -17,7 +17,10 @@ enum cudaError_t : int {
   cudaErrorNotSupported = 801,
   cudaErrorInvalidClusterSize = 912
 };
-enum cudaFuncAttribute : int { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute : int {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributeNonPortableClusterSizeAllowed = 14
+};
 using cudaStream_t = struct CUstream_st*;
 
 namespace cuda_on_host {
@@ -33,8 +36,9 @@ struct Device {
 };
 inline Device device;
 
-constexpr size_t kSharedBytes = 48 << 10;  // of dynamic shared memory any kernel may have
-constexpr unsigned kMaxClusterBlocks = 8;  // that every whole device with clusters has room for
+constexpr size_t kSharedBytes = 48 << 10;       // of dynamic shared memory any kernel may have
+constexpr unsigned kPortableClusterBlocks = 8;  // that every whole device with clusters has room for
+constexpr unsigned kMaxClusterBlocks = 16;      // of a kernel that was allowed to have more
 
 // Blocks that a multiprocessor has room for at the same time, if they use no static shared memory and few registers.
 inline unsigned blocks_per_multiprocessor(unsigned threads, size_t shared_bytes) {
@@ -61,8 +65,8 @@ inline constinit thread_local Launched last_launched;
 // Clusters, in an ordinary launch blocks, run one after the other in an order no kernel can rely on.
 void run(const void* kernel, const Launch& launch);
 
-// What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory.
-cudaError_t set_shared_limit(const void* kernel, cudaFuncAttribute attribute, int bytes);
+// What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory, or large clusters.
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 // As launch(), with clusters of this many blocks that follow each other in x.
 template <class... P>
@@ -99,7 +103,7 @@ inline void* shared_array(const void* key, size_t bytes) {
 
 template <class... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
-  return cuda_on_host::set_shared_limit(reinterpret_cast<const void*>(kernel), attribute, value);
+  return cuda_on_host::set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 
 template <class... P>

@@ -132,7 +132,7 @@ def test_launch_plans_use_what_this_gpu_has() -> None:
         found = {(plan.vocabulary, plan.dtype, plan.teacher): plan for plan in plans}
         pair, longest = found[126_464, "bfloat16", True], found[152_064, "float32", True]
         assert (pair.cluster_blocks, pair.kept_bytes, pair.blocks_per_multiprocessor) == (8, 63_232, 3)
-        assert (longest.cluster_blocks, longest.kept_bytes, longest.blocks_per_multiprocessor) == (8, 152_064, 1)
+        assert (longest.cluster_blocks, longest.kept_bytes, longest.blocks_per_multiprocessor) == (16, 76_032, 2)
 
 
 def _calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:

@@ -13,9 +13,13 @@ struct Path {
   unsigned rows_at_a_time;
 };
 constexpr Path kPaths[] = {
-    {"kept by 1 block", 1, true, 0},         {"kept by 2 blocks", 2, true, 0},
-    {"kept by 4 blocks", 4, true, 0},        {"kept by 8 blocks", 8, true, 0},
-    {"read again by 8 blocks", 8, false, 0}, {"read again by 8 blocks, two rows at a time", 8, false, 2},
+    {"kept by 1 block", 1, true, 0},
+    {"kept by 2 blocks", 2, true, 0},
+    {"kept by 4 blocks", 4, true, 0},
+    {"kept by 8 blocks", 8, true, 0},
+    {"kept by 16 blocks", 16, true, 0},
+    {"read again by 16 blocks", 16, false, 0},
+    {"read again by 16 blocks, two rows at a time", 16, false, 2},
     {"read again by 1 block", 1, false, 2},
 };
 
@@ -28,7 +32,7 @@ inline bool is_left_out(const Path& path) {
 class OnPath {
  public:
   OnPath(const Path& path, int64_t columns, int64_t column_bytes) : path_(path), before_(cuda_on_host::device) {
-    constexpr int64_t kReserved = 4 << 10;
+    constexpr int64_t kReserved = 5 << 10;
     const int64_t groups = (columns + 7) / 8, blocks = path.cluster_blocks;
     const int64_t block_bytes = (groups + blocks - 1) / blocks * 8 * column_bytes;
     cuda_on_host::Device& device = cuda_on_host::device;

@@ -9,7 +9,7 @@ using namespace tad;
 using namespace tad::cuda;
 
 constexpr int kLlada = 126464, kDream = 152064;
-constexpr Device kH100{132, 50 << 20, 227 << 10, 8};
+constexpr Device kH100{132, 50 << 20, 227 << 10, 16};
 constexpr Device kA100{108, 40 << 20, 163 << 10, 1};
 
 bool is(const RowPlan& plan, int cluster_blocks, bool resident) {
@@ -20,10 +20,11 @@ void test_blocks() {
   CHECK(is(plan_rows(kH100, kLlada, 2), 4, true));      // cross-entropy in bfloat16
   CHECK(is(plan_rows(kH100, kLlada, 2 + 2), 8, true));  // a pair
   CHECK(is(plan_rows(kH100, kLlada, 4), 8, true));
-  CHECK(is(plan_rows(kH100, kLlada, 4 + 4), 8, true));
+  CHECK(is(plan_rows(kH100, kLlada, 4 + 4), 16, true));
   CHECK(is(plan_rows(kH100, kDream, 2), 8, true));
-  CHECK(is(plan_rows(kH100, kDream, 2 + 2), 8, true));
-  CHECK(is(plan_rows(kH100, kLlada, 8 + 8), 8, false));  // a pair in float64 is too large
+  CHECK(is(plan_rows(kH100, kDream, 2 + 2), 16, true));
+  CHECK(is(plan_rows(kH100, kLlada, 8 + 8), 16, true));
+  CHECK(is(plan_rows(kH100, 2 * kLlada, 8 + 8), 16, false));  // too large
   CHECK(is(plan_rows(kH100, 1, 2), 1, true));
   CHECK(is(plan_rows(kA100, kLlada, 2), 1, false));
   CHECK(is(plan_rows(kA100, 32000, 2), 1, true));
@@ -36,6 +37,8 @@ void test_devices_with_less_room() {
     device.cluster_blocks = blocks;
     return device;
   };
+  CHECK(is(plan_rows(with_room_for(8), kLlada, 4 + 4), 8, true));
+  CHECK(is(plan_rows(with_room_for(8), kLlada, 8 + 8), 8, false));
   CHECK(is(plan_rows(with_room_for(4), kLlada, 2 + 2), 4, true));
   CHECK(is(plan_rows(with_room_for(4), kLlada, 4 + 4), 4, false));
   CHECK(is(plan_rows(with_room_for(2), kLlada, 2), 2, true));
@@ -45,7 +48,7 @@ void test_devices_with_less_room() {
 
 void test_shared_memory_is_that_of_a_block() {
   CHECK(plan_rows(kH100, kLlada, 2).shared_bytes == kLlada / 4 * 2);
-  CHECK(plan_rows(kH100, kLlada, 8).shared_bytes == kLlada / 8 * 8);
+  CHECK(plan_rows(kH100, kLlada, 8).shared_bytes == kLlada / 16 * 8);
   CHECK(plan_rows(kH100, kLlada + 1, 2).shared_bytes == (kLlada / 4 + 8) * 2);  // whole groups
   CHECK(plan_rows(kA100, kLlada, 2).shared_bytes == 0);
 }
@@ -79,8 +82,8 @@ void columns_of_block_kernel(int columns, ColumnRange* ranges) {
 /// Every group belongs to one block, as far as the row goes.
 void test_columns_of_blocks() {
   for (int columns : {1, 8, 9, 63, 64, 65, 523, kLlada, kDream + 1})
-    for (int blocks : {1, 2, 4, 8}) {
-      ColumnRange ranges[8], *const of_rank = ranges;
+    for (int blocks : {1, 2, 4, 8, 16}) {
+      ColumnRange ranges[16], *const of_rank = ranges;
       const LaunchShape shape{dim3(unsigned(blocks)), 1, blocks};
       CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, of_rank) == 0);
       int group = 0;

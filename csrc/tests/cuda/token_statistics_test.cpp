@@ -88,7 +88,8 @@ void test_huge_logits() {
   context = "huge logits";
   Matrix logits(DType::kFloat32, 2, 8212);
   for (int64_t column = 0; column < logits.columns(); ++column)
-    for (int64_t row = 0; row < 2; ++row) logits.set(row, column, (row ? -2e7 : 2e7) + (column == 99 ? 22 : 2 * double(column * 7 % 11)));
+    for (int64_t row = 0; row < 2; ++row)
+      logits.set(row, column, (row ? -2e7 : 2e7) + (column == 99 ? 22 : 2 * double(column * 7 % 11)));
   check({logits, 2, {}, {0, 1}});
 }
 
