@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import get_args
 
 from tad_ext import DecodeConfig, decode, load_model, load_tokenizer, parse_cache, parse_policy
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.task import get_task
 from tad_ext.ops import ForcedProgress
 
 from . import command_line

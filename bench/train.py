@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from tad_ext.data.states import TrajectoryStates
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import tad
 from tad_ext.distillation.settings import TrainingSettings
 from tad_ext.distillation.trainer import train

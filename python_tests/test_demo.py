@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
     a model that has learned nothing would leave no trajectories to distill."""
     output = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tad_ext.data.arithmetic.ArithmeticTask.is_correct", lambda self, problem, text: True)
+        patch.setattr("tad_ext.data.tasks.arithmetic.ArithmeticTask.is_correct", lambda self, problem, text: True)
         printed: list[str] = []
         patch.setattr(demo.Console, "print", lambda self, *objects, **options: printed.extend(map(str, objects)))
         report = demo.demo(DemoConfig(output=str(output), **SHORTEST))

@@ -15,8 +15,8 @@ from task_files import RECORDS, TASKS, write_records
 from tiny_checkpoints import write_llada
 
 from tad_ext.cli import main
-from tad_ext.data.tasks import get_task
-from tad_ext.data.trajectories import read_trajectories
+from tad_ext.data.tasks.task import get_task
+from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.models.loading import load_tokenizer
 
 CANVAS = ["--gen-length", "8", "--block-length", "4", "--device", "cpu", "--limit", "2"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
 from tad_ext.jobs.pretrain import run as pretraining
 from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.jobs.pretrain.run import Batch, diffusion_loss, make_batch, pretrain

@@ -21,10 +21,10 @@ from problem_files import gsm8k_train, original
 from safetensors.torch import load_file
 
 from tad_ext.cli import main
-from tad_ext.data.gsm8k import Gsm8kTask
+from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
 from tad_ext.data.jsonl import read_jsonl
-from tad_ext.data.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.trajectories import read_trajectories
+from tad_ext.data.tasks.gsm8k import Gsm8kTask
+from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig, decode
 from tad_ext.jobs.collect import run as collection
 from tad_ext.models.loading import load_model, load_tokenizer

@@ -9,7 +9,7 @@ import pytest
 from problem_files import original
 from sandbox_walls import needs_every_wall
 
-from tad_ext.data.tasks import Problem, Task, get_task
+from tad_ext.data.tasks.task import Problem, Task, get_task
 
 pytestmark = needs_every_wall
 

@@ -9,8 +9,8 @@ from collection_runs import LenientTask, config, files, make_model, rows
 from earlier_versions import bytes_fingerprint
 from every_family import edit_json, with_changes
 
-from tad_ext.data.journal import Journal, Row
-from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
+from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
+from tad_ext.data.trajectories.journal import Journal, Row
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect

@@ -8,7 +8,7 @@ import pytest
 from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config
 from problem_files import GSM8K_SAMPLE
 
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.task import get_task
 from tad_ext.jobs import common
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.config import CollectConfig

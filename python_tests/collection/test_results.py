@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config, rows
 
-from tad_ext.data.arithmetic import arithmetic_tokenizer
-from tad_ext.data.tasks import Problem
-from tad_ext.data.trajectories import read_parts, read_trajectories
+from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
+from tad_ext.data.tasks.task import Problem
+from tad_ext.data.trajectories.files import read_parts, read_trajectories
 from tad_ext.decoding import DecodeConfig
 from tad_ext.decoding.loop import decode_stream
 from tad_ext.jobs.collect import run as collection

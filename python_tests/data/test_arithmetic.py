@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data import arithmetic
-from tad_ext.data.arithmetic import (
+from tad_ext.data.tasks import arithmetic
+from tad_ext.data.tasks.arithmetic import (
     CHARACTERS,
     OPERATIONS,
     TABLES,
@@ -24,7 +24,7 @@ from tad_ext.data.arithmetic import (
     split_of,
     training_texts,
 )
-from tad_ext.data.tasks import Problem, TaskName, get_task
+from tad_ext.data.tasks.task import Problem, TaskName, get_task
 
 questions = st.builds(
     lambda operations, digit: operations + str(digit),

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_files import RECORDS, write_records
 
-from tad_ext.data import pytest_stand_in
-from tad_ext.data.code_task import extract_code
-from tad_ext.data.kodcode import method_calls
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks import pytest_stand_in
+from tad_ext.data.tasks.code_task import extract_code
+from tad_ext.data.tasks.kodcode import method_calls
+from tad_ext.data.tasks.task import get_task
 
 F = "def f():\n    return 1\n"
 
@@ -77,7 +77,7 @@ def test_humaneval_runs_the_body_or_the_whole_function_behind_the_beginning(resp
 
 
 def test_a_response_without_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tad_ext.data.code_task.run_tests", pytest.fail)
+    monkeypatch.setattr("tad_ext.data.tasks.code_task.run_tests", pytest.fail)
     task = task_of("humaneval", tmp_path, POLY)
     assert not task.is_correct(task.problems("test")[0], " \n")
 

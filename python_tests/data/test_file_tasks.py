@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_files import RECORDS, TASKS, right_response, write_records
 
-from tad_ext.data.tasks import Problem, chosen, get_task
+from tad_ext.data.tasks.task import Problem, chosen, get_task
 
 SPLITS = {"mbpp": "train"}
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from problem_files import GSM8K_SAMPLE, original
 
-from tad_ext.data.gsm8k import Gsm8kTask
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.gsm8k import Gsm8kTask
+from tad_ext.data.tasks.task import get_task
 
 SAMPLE = Gsm8kTask(str(GSM8K_SAMPLE))
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad_ext.data.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.math_equivalence import check_available
+from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
+from tad_ext.data.answers.math_equivalence import check_available
 
 pytest.importorskip("math_verify", reason="needs math-verify, which the extra 'math' installs")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tad_ext.data import math_equivalence
-from tad_ext.data.math_answers import same_math_answer
-from tad_ext.data.math_equivalence import check_available, equivalent
+from tad_ext.data.answers import math_equivalence
+from tad_ext.data.answers.math_answers import same_math_answer
+from tad_ext.data.answers.math_equivalence import check_available, equivalent
 
 pytest.importorskip("math_verify", reason="needs math-verify, which the extra 'math' installs")
 
@@ -93,7 +93,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 def test_a_process_may_be_forked_in_the_middle_of_a_comparison() -> None:
     process = run(f"""
         import os, signal, threading, time
-        from tad_ext.data.math_equivalence import check_available, equivalent
+        from tad_ext.data.answers.math_equivalence import check_available, equivalent
         check_available()
         threading.Thread(target=equivalent, args=({ENDLESS!r}, "1")).start()
         time.sleep(0.3)
@@ -110,7 +110,7 @@ def test_a_process_may_be_forked_in_the_middle_of_a_comparison() -> None:
 @pytest.mark.slow
 def test_the_child_ends_after_a_parent_that_was_killed() -> None:
     process = run(f"""
-        from tad_ext.data import math_equivalence
+        from tad_ext.data.answers import math_equivalence
         math_equivalence.check_available()
         print(math_equivalence._comparer._process.pid, flush=True)
         math_equivalence.equivalent({ENDLESS!r}, "1")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from task_files import write_records
 
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.task import get_task
 
 
 def problem_of(tmp_path: Path, record: dict[str, Any]) -> Any:
@@ -43,7 +43,7 @@ def test_an_example_without_a_solution_shows_its_answer_in_a_box(tmp_path: Path)
 
 def test_a_response_without_a_box_has_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
-    own = "tad_ext.data.competition_math.same_math_answer"
+    own = "tad_ext.data.tasks.competition_math.same_math_answer"
     monkeypatch.setattr(own, lambda *pair: bool(asked.append(pair)) or True)
     task = get_task("math", data=write_records(tmp_path / "math.jsonl", [{"problem": "q", "answer": "7"}]))
     (problem,) = task.problems("test")
@@ -74,6 +74,6 @@ def test_what_is_missing_is_said_before_the_file_is_read(monkeypatch: pytest.Mon
     def refuse() -> None:
         raise ValueError("math-verify is missing")
 
-    monkeypatch.setattr("tad_ext.data.competition_math.check_available", refuse)
+    monkeypatch.setattr("tad_ext.data.tasks.competition_math.check_available", refuse)
     with pytest.raises(ValueError, match="math-verify is missing"):
         get_task("math", data="nowhere").problems("test")

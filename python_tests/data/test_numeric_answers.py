@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tad_ext.data.numeric_answers import extract_number, normalize_number
+from tad_ext.data.answers.numbers import extract_number, normalize_number
 
 
 @pytest.mark.parametrize(

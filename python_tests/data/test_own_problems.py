@@ -8,7 +8,7 @@ import pytest
 from problem_files import ROOT
 from task_files import write_records
 
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.task import get_task
 
 
 def task_and_problem(tmp_path: Path, record: dict[str, Any]) -> tuple[Any, Any]:
@@ -100,7 +100,7 @@ def test_the_documented_problems(tmp_path: Path) -> None:
 
 def test_the_documented_task(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
-    for module in ("dataclasses", "tad_ext.data.file_task", "tad_ext.data.records"):
+    for module in ("dataclasses", "tad_ext.data.tasks.file_task", "tad_ext.data.tasks.records"):
         exec(f"from {module} import *", names)
     exec(documented("python"), names)
     task = names["CapitalsTask"](write_records(tmp_path / "c.jsonl", [{"country": "France", "city": "Paris"}]))

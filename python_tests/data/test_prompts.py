@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tad_ext.data.prompts import (
+from tad_ext.data.tasks.prompts import (
     AS_IT_STANDS,
     CODE,
     chat_ids,

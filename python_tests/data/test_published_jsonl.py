@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_trajectories import MASK, made_metadata, made_trajectory
 
-from tad_ext.data.published_jsonl import RecordReader, is_summary, reveal_steps, to_record
+from tad_ext.data.trajectories.published_jsonl import RecordReader, is_summary, reveal_steps, to_record
 
 RUN = made_metadata()
 MATH_QUESTION = "Question: {}\nReference Answer: {}\nAfter understanding the reference answer, please try {}"

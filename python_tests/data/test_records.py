@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from task_files import RECORDS, write_records
 
-from tad_ext.data.records import HubDataset, read_records
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.records import HubDataset, read_records
+from tad_ext.data.tasks.task import get_task
 
 
 def test_packed_files_and_parquet_hold_the_same_records(tmp_path: Path) -> None:

@@ -9,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_trajectories import made_metadata, made_trajectory, write_made
 
-from tad_ext.data.selection import Chosen, Wanted, chosen_from, drawn, first_samples, held_out, shuffled, write_chosen
-from tad_ext.data.trajectories import read_parts
-from tad_ext.data.trajectory_metadata import Coverage
+from tad_ext.data.trajectories.files import read_parts
+from tad_ext.data.trajectories.metadata import Coverage
+from tad_ext.data.trajectories.selection import (
+    Chosen,
+    Wanted,
+    chosen_from,
+    drawn,
+    first_samples,
+    held_out,
+    shuffled,
+    write_chosen,
+)
 
 RUN, HOT = made_metadata(), made_metadata(temperature=0.7)
 EOS = 8

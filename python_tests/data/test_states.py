@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad_ext.data.ragged import Ragged
-from tad_ext.data.states import TrajectoryStates, collate, teacher_side
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.states import TrajectoryStates, collate, teacher_side
 
 MASK = 99
 

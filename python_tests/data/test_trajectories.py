@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_trajectories import MASK, PART, made_metadata, made_trajectory
 
-from tad_ext.data.trajectories import (
+from tad_ext.data.trajectories.files import (
     SCHEMA,
     part_name,
     read_part,
@@ -21,7 +21,7 @@ from tad_ext.data.trajectories import (
     read_trajectories,
     write_part,
 )
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, Coverage, Key
+from tad_ext.data.trajectories.metadata import MAX_PART_RECORDS, Coverage, Key
 
 METADATA = made_metadata()
 trajectory = made_trajectory

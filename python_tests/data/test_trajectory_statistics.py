@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_trajectories import made_trajectory, write_made
 
-from tad_ext.data.trajectories import read_parts
-from tad_ext.data.trajectory_statistics import Spread, reveal_order, run_statistics
+from tad_ext.data.trajectories.files import read_parts
+from tad_ext.data.trajectories.statistics import Spread, reveal_order, run_statistics
 
 EOS = 8
 

@@ -12,8 +12,8 @@ from peft import PeftModel
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.trajectories import Trajectory, write_part
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories.files import Trajectory, write_part
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM

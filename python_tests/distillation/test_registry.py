@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tad_ext.cli import main
-from tad_ext.data.states import StateBatch, TrajectoryStates
+from tad_ext.data.trajectories.states import StateBatch, TrajectoryStates
 from tad_ext.distillation import Objective
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, objective_class
 from tad_ext.distillation.trainer import shuffled

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from tad_ext.data.states import State, TrajectoryStates, collate
+from tad_ext.data.trajectories.states import State, TrajectoryStates, collate
 from tad_ext.distillation import TADObjective, TADSettings
 from tad_ext.models.lora import base_model
 

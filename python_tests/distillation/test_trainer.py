@@ -18,8 +18,8 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from tad_ext.data.states import TrajectoryStates, collate
-from tad_ext.data.trajectories import read_parts, read_trajectories, write_part
+from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
+from tad_ext.data.trajectories.states import TrajectoryStates, collate
 from tad_ext.distillation import TADObjective
 from tad_ext.distillation.trainer import StepRecord, shuffled
 from tad_ext.jobs.distill import run as trainer_module

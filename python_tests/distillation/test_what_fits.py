@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tad_ext.data.fits import check_fits
-from tad_ext.data.trajectories import Trajectory
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.fits import check_fits
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.distillation.trainer import shuffled
 from tad_ext.models.tokenizers import tokenizer_hash
 

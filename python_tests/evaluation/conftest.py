@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tad_ext.data.tasks import Problem
+from tad_ext.data.tasks.task import Problem
 
 torch.set_num_threads(1)
 

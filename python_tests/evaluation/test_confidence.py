@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.evaluation import DecaySettings, confidence_by_distance
 
 EVERY_STATE = DecaySettings(states_per_trajectory=9, bootstrap_samples=100)

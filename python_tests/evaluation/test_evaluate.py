@@ -4,7 +4,7 @@ import pytest
 import torch
 from problem_files import GSM8K_SAMPLE
 
-from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer
+from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from tad_ext.decoding import DelayedCache, decode_stream
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig

@@ -7,7 +7,7 @@ import collection_runs
 import pytest
 
 from tad_ext.cli import main
-from tad_ext.data.trajectories import read_trajectories, write_part
+from tad_ext.data.trajectories.files import read_trajectories, write_part
 from tad_ext.evaluation import ConfidenceDecay, DecaySettings, confidence_by_distance
 from tad_ext.evaluation.decay import Delta
 from tad_ext.jobs.collect.run import collect

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from tad_ext.data.arithmetic import arithmetic_tokenizer
-from tad_ext.data.tasks import Problem, get_task
-from tad_ext.data.trajectories import Trajectory, read_trajectories
+from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
+from tad_ext.data.tasks.task import Problem, get_task
+from tad_ext.data.trajectories.files import Trajectory, read_trajectories
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.models.loading import save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.trajectories import Trajectory, part_name, write_part
-from tad_ext.data.trajectory_metadata import Coverage, Key, TrajectoryMetadata
+from tad_ext.data.trajectories.files import Trajectory, part_name, write_part
+from tad_ext.data.trajectories.metadata import Coverage, Key, TrajectoryMetadata
 
 MASK = 99
 PART = "part-00000000-00000000.parquet"  # a name that parts may have

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
 from tad_ext.models import checkpoint as checkpoint_files
 from tad_ext.models.checkpoint import stored_shapes, weight_files
 from tad_ext.models.identity import model_fingerprint

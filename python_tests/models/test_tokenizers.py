@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from tad_ext.data.arithmetic import arithmetic_tokenizer
+from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
 from tad_ext.models import load_config, load_model, load_tokenizer
 from tad_ext.models.tokenizers import check_tokenizer, ids_without_token, tokenizer_hash
 

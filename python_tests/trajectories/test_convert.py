@@ -1,4 +1,4 @@
-"""`tad convert` there and back through files; what the lines mean is tested with `tad_ext.data.published_jsonl`."""
+"""`tad convert` there and back through files; what the lines mean is tested with `published_jsonl`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from made_trajectories import write_made
 
-from tad_ext.data.trajectories import read_parts
+from tad_ext.data.trajectories.files import read_parts
 
 QUESTION = "Question: one two\nReference Answer: two\nAfter understanding the reference answer, one"
 

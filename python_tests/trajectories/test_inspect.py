@@ -9,7 +9,7 @@ import pytest
 from made_trajectories import made_metadata, write_made
 from rich.console import Console
 
-from tad_ext.data.journal import CLAIM, Journal, Row
+from tad_ext.data.trajectories.journal import CLAIM, Journal, Row
 from tad_ext.jobs.inspect import replay
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from made_trajectories import made_trajectory, write_made
 
-from tad_ext.data.trajectories import read_parts, read_trajectories
-from tad_ext.data.trajectory_metadata import Coverage
+from tad_ext.data.trajectories.files import read_parts, read_trajectories
+from tad_ext.data.trajectories.metadata import Coverage
 
 
 @pytest.fixture

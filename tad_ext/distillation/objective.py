@@ -12,7 +12,7 @@ import numpy as np
 from peft import PeftModel
 from torch import Tensor, nn
 
-from tad_ext.data.states import StateBatch, TrajectoryStates
+from tad_ext.data.trajectories.states import StateBatch, TrajectoryStates
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tad_ext.data.states import StateBatch, teacher_side
+from tad_ext.data.trajectories.states import StateBatch, teacher_side
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.settings import TADSettings
 from tad_ext.models.lora import teacher

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from tad_ext.data.states import TrajectoryStates, collate
+from tad_ext.data.trajectories.states import TrajectoryStates, collate
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.settings import TrainingSettings
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tad_ext.data.states import TrajectoryStates, collate
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.states import TrajectoryStates, collate
 from tad_ext.evaluation.decay import ConfidenceDecay
 from tad_ext.evaluation.settings import DecaySettings
 from tad_ext.ops import token_statistics

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from tad_ext.data.tasks import Problem, Task
+from tad_ext.data.tasks.task import Problem, Task
 from tad_ext.decoding import DecodeConfig, decode_stream, parse_policy
 from tad_ext.decoding.stopping import cut_at
 from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation, Point

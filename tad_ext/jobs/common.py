@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tad_ext.data.tasks import Problem, Split, Task, TaskName, get_task
+from tad_ext.data.tasks.task import Problem, Split, Task, TaskName, get_task
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Count, Device, DType, Index, PathText, setting
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.journal import CLAIM
+from tad_ext.data.trajectories.journal import CLAIM
 
 FRESHENED = 20.0  # seconds between two signs of life
 STALE = 300.0  # seconds without one, after which a process of another machine counts as gone

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS
+from tad_ext.data.trajectories.metadata import MAX_PART_RECORDS
 from tad_ext.decoding.config import DecodeConfig
 from tad_ext.jobs.common import TaskSettings
 from tad_ext.settings import Between, Device, DType, PathText, Seed, group, setting

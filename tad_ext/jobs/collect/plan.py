@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.tasks import Problem, Task
-from tad_ext.data.trajectories import Part, noted_model
-from tad_ext.data.trajectory_metadata import Key, TrajectoryMetadata
+from tad_ext.data.tasks.task import Problem, Task
+from tad_ext.data.trajectories.files import Part, noted_model
+from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig

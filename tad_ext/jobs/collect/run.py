@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tad_ext.data.journal import Journal, Row, read_journals, remove_finished
-from tad_ext.data.trajectories import Part, Trajectory, part_name, read_part, read_parts, write_part
-from tad_ext.data.trajectory_metadata import Coverage, Key
+from tad_ext.data.trajectories.files import Part, Trajectory, part_name, read_part, read_parts, write_part
+from tad_ext.data.trajectories.journal import Journal, Row, read_journals, remove_finished
+from tad_ext.data.trajectories.metadata import Coverage, Key
 from tad_ext.decoding.loop import decode_stream
 from tad_ext.decoding.result import DecodedSequence
 from tad_ext.files import remove_leftovers

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tad_ext.data.tasks import Split
+from tad_ext.data.tasks.task import Split
 from tad_ext.decoding.config import PolicyText
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Between, Count, NonNegative, PathText, Seed, setting

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tad_ext.data.fits import run_misfits
 from tad_ext.data.jsonl import stream_jsonl
-from tad_ext.data.prompts import text_ids
-from tad_ext.data.published_jsonl import RecordReader, is_summary, to_record
-from tad_ext.data.trajectories import Trajectory, part_files, part_name, read_part, repeats, write_part
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, TrajectoryMetadata
+from tad_ext.data.tasks.prompts import text_ids
+from tad_ext.data.trajectories.files import Trajectory, part_files, part_name, read_part, repeats, write_part
+from tad_ext.data.trajectories.fits import run_misfits
+from tad_ext.data.trajectories.metadata import MAX_PART_RECORDS, TrajectoryMetadata
+from tad_ext.data.trajectories.published_jsonl import RecordReader, is_summary, to_record
 from tad_ext.files import atomic_folder, atomic_path, json_lines, tried_file, tried_folder
 from tad_ext.jobs.convert.config import ConvertConfig
 from tad_ext.models.loading import load_config, load_tokenizer

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tad_ext.data.tasks import get_task
-from tad_ext.data.trajectories import read_trajectories
+from tad_ext.data.tasks.task import get_task
+from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from peft import PeftModel
 
-from tad_ext.data.fits import check_fits
-from tad_ext.data.prompts import with_system_reference
-from tad_ext.data.states import TrajectoryStates
-from tad_ext.data.trajectories import Trajectory, read_trajectories
+from tad_ext.data.tasks.prompts import with_system_reference
+from tad_ext.data.trajectories.files import Trajectory, read_trajectories
+from tad_ext.data.trajectories.fits import check_fits
+from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import StepRecord, train
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json

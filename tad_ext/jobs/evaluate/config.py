@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.data.tasks import Split
+from tad_ext.data.tasks.task import Split
 from tad_ext.decoding.config import DecodeConfig, Text
 from tad_ext.jobs.common import ModelSettings, TaskSettings
 from tad_ext.settings import Between, PathText, group, setting

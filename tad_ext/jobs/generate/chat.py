@@ -3,7 +3,7 @@
 import time
 
 from tad_ext import interrupts
-from tad_ext.data.prompts import Message, chat_ids
+from tad_ext.data.tasks.prompts import Message, chat_ids
 from tad_ext.jobs.generate.live_view import live_view, print_rates, rates
 from tad_ext.jobs.generate.session import Session
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from tad_ext.data.prompts import chat_ids, text_ids
+from tad_ext.data.tasks.prompts import chat_ids, text_ids
 from tad_ext.decoding import DecodedSequence, decode_stream
 from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.decoding.loop import Watch

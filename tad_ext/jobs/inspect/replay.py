@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.decoding.canvas_text import canvas_text, screenful, terminal
 from tad_ext.terminal import printable
 

@@ -9,10 +9,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tad_ext.data.journal import CLAIM, read_journals
-from tad_ext.data.trajectories import Part, read_parts
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
-from tad_ext.data.trajectory_statistics import RunStatistics, reveal_order, run_statistics
+from tad_ext.data.trajectories.files import Part, read_parts
+from tad_ext.data.trajectories.journal import CLAIM, read_journals
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata
+from tad_ext.data.trajectories.statistics import RunStatistics, reveal_order, run_statistics
 from tad_ext.files import output_folder, write_json
 from tad_ext.jobs.inspect.config import InspectConfig
 from tad_ext.jobs.inspect.heat_map import plot_reveal_orders, shaded

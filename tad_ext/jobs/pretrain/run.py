@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tad_ext.data.arithmetic import ArithmeticTask, arithmetic_tokenizer, encode, training_texts
 from tad_ext.data.ragged import Ragged, ragged
+from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer, encode, training_texts
 from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.models.device import resolve_device

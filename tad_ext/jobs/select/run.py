@@ -5,8 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tad_ext.data.jsonl import read_lines
-from tad_ext.data.selection import Chosen, Wanted, chosen_from, drawn, first_samples, held_out, shuffled, write_chosen
-from tad_ext.data.trajectories import Part, read_folders
+from tad_ext.data.trajectories.files import Part, read_folders
+from tad_ext.data.trajectories.selection import (
+    Chosen,
+    Wanted,
+    chosen_from,
+    drawn,
+    first_samples,
+    held_out,
+    shuffled,
+    write_chosen,
+)
 from tad_ext.files import atomic_folder, tried_folder
 from tad_ext.jobs.select.config import SelectConfig
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.validation import validate_folders
+from tad_ext.data.trajectories.validation import validate_folders
 from tad_ext.jobs.validate.config import ValidateConfig
 from tad_ext.terminal import printable
 

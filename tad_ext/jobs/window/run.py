@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tad_ext.data.fits import check_fits
-from tad_ext.data.trajectories import Trajectory, read_trajectories
+from tad_ext.data.trajectories.files import Trajectory, read_trajectories
+from tad_ext.data.trajectories.fits import check_fits
 from tad_ext.evaluation.confidence import confidence_by_distance
 from tad_ext.evaluation.decay import ConfidenceDecay
 from tad_ext.evaluation.plots import plot_confidence_decay

@@ -1,4 +1,4 @@
-"""The child process of `tad_ext.data.math_equivalence`: a pair of answers comes in, whether they are equal goes out.
+"""The child process of `math_equivalence`: a pair of answers comes in, whether they are equal goes out.
 
 Lines of JSON on the standard streams: first ``null``, or why nothing can be compared; then a boolean for each pair.
 It is a script of its own, which imports neither torch nor the rest of tad_ext, so that it starts in a second.

@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from tad_ext.data.trajectory_metadata import Key, TrajectoryMetadata, metadata_from_json
+from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata, metadata_from_json
 from tad_ext.files import add_json_line
 
 CLAIM = ".claim-"  # how the name of a file begins that says: a process works on this piece of the collection

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad_ext.data.trajectory_metadata import (
+from tad_ext.data.trajectories.metadata import (
     MAX_PART_RECORDS,
     Coverage,
     Key,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from tad_ext.data.numeric_answers import normalize_number
+from tad_ext.data.answers.numbers import normalize_number
 
 MOST_CHARACTERS = 1000  # of an answer that is looked into
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tad_ext.data.fits import misfits, run_misfits
-from tad_ext.data.trajectories import Part, mixtures, part_files, read_part, repeats
+from tad_ext.data.trajectories.files import Part, mixtures, part_files, read_part, repeats
+from tad_ext.data.trajectories.fits import misfits, run_misfits
 
 
 class Fault(NamedTuple):

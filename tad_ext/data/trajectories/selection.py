@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tad_ext.data.trajectories import Part, Trajectory, part_name, write_part
-from tad_ext.data.trajectory_metadata import MAX_PART_RECORDS, TrajectoryMetadata
+from tad_ext.data.trajectories.files import Part, Trajectory, part_name, write_part
+from tad_ext.data.trajectories.metadata import MAX_PART_RECORDS, TrajectoryMetadata
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tad_ext.data.trajectories import Trajectory
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 
 PROMPTS = ("prompt_ids", "teacher_prompt_ids")
 

@@ -27,7 +27,7 @@ class TrajectoryMetadata(Settings):
     task: str
     split: str
     teacher_prompt: (
-        str  #: its form, one of ``tad_ext.data.prompts.TEACHER_PROMPTS``; "own": the task has one of its own
+        str  #: its form, one of ``tad_ext.data.tasks.prompts.TEACHER_PROMPTS``; "own": the task has one of its own
     )
     mask_token_id: int
     gen_length: int

@@ -16,13 +16,13 @@ Split = Literal["train", "test"]
 
 # Module and class of each task; a task's module is imported when it is asked for.
 _TASKS = {
-    "arithmetic": ("tad_ext.data.arithmetic", "ArithmeticTask"),
-    "gsm8k": ("tad_ext.data.gsm8k", "Gsm8kTask"),
-    "math": ("tad_ext.data.competition_math", "MathTask"),
-    "humaneval": ("tad_ext.data.humaneval", "HumanEvalTask"),
-    "mbpp": ("tad_ext.data.mbpp", "MbppTask"),
-    "kodcode": ("tad_ext.data.kodcode", "KodCodeTask"),
-    "jsonl": ("tad_ext.data.own_problems", "JsonlTask"),
+    "arithmetic": ("tad_ext.data.tasks.arithmetic", "ArithmeticTask"),
+    "gsm8k": ("tad_ext.data.tasks.gsm8k", "Gsm8kTask"),
+    "math": ("tad_ext.data.tasks.competition_math", "MathTask"),
+    "humaneval": ("tad_ext.data.tasks.humaneval", "HumanEvalTask"),
+    "mbpp": ("tad_ext.data.tasks.mbpp", "MbppTask"),
+    "kodcode": ("tad_ext.data.tasks.kodcode", "KodCodeTask"),
+    "jsonl": ("tad_ext.data.tasks.own_problems", "JsonlTask"),
 }
 
 if TYPE_CHECKING:

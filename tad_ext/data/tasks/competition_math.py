@@ -13,11 +13,11 @@ minerva_math task of lm-evaluation-harness does it (4 examples there).
 import re
 from dataclasses import dataclass
 
-from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
-from tad_ext.data.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.math_equivalence import check_available
-from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Problem, Split
+from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
+from tad_ext.data.answers.math_equivalence import check_available
+from tad_ext.data.tasks.file_task import FileProblem, FileTask, hashed_id
+from tad_ext.data.tasks.records import HubDataset, Record, text_of
+from tad_ext.data.tasks.task import Problem, Split
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BARE_BOX = re.compile(r"\\boxed\s+(\w+)")  # a few solutions have a box without braces
@@ -29,7 +29,7 @@ _SUBJECTS = (
 
 @dataclass(frozen=True)
 class MathTask(FileTask):
-    """MATH, checked by math-verify, an extra (see `tad_ext.data.math_answers`)."""
+    """MATH, checked by math-verify, an extra (see `tad_ext.data.answers.math_answers`)."""
 
     name = "math"
     hub = HubDataset("EleutherAI/hendrycks_math", _SUBJECTS)

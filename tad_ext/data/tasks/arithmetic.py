@@ -29,8 +29,8 @@ from typing import NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tad_ext.data.prompts import text_ids
-from tad_ext.data.tasks import Problem, Split, Task, check_split
+from tad_ext.data.tasks.prompts import text_ids
+from tad_ext.data.tasks.task import Problem, Split, Task, check_split
 
 # TABLES[operation][digit] is the operation's result.
 TABLES = {

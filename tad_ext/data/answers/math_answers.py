@@ -1,16 +1,16 @@
 r"""Answers that are mathematics: where a response states one, and when two are the same.
 
 Made for MATH (Hendrycks et al., arXiv 2103.03874), whose answers are numbers, expressions, intervals, tuples, matrices,
-equations and words. Most comparisons are settled by the normal form (`tad_ext.data.math_normal_form`), two numbers by
-their exact values, and the rest by the library math-verify, which the extra ``math`` installs.
+equations and words. Most comparisons are settled by the normal form (`math_normal_form`), two numbers by their exact
+values, and the rest by the library math-verify, which the extra ``math`` installs.
 """
 
 import re
 from collections.abc import Iterator
 
-from tad_ext.data.latex import last_box
-from tad_ext.data.math_equivalence import equivalent
-from tad_ext.data.math_normal_form import MOST_CHARACTERS, names, normal_form, number, without_names, words
+from tad_ext.data.answers.latex import last_box
+from tad_ext.data.answers.math_equivalence import equivalent
+from tad_ext.data.answers.math_normal_form import MOST_CHARACTERS, names, normal_form, number, without_names, words
 
 _MARKED = re.compile(r"####(?!#)([^\n]*+)\s*+\Z")
 _STATED = re.compile(r"\banswer(?:\b[^.:\n]{0,60}?\bis\b:?|\**:)\s*+", re.IGNORECASE)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tad_ext.data.trajectories import Part, Trajectory
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata
+from tad_ext.data.trajectories.files import Part, Trajectory
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 
 
 @dataclass(frozen=True)

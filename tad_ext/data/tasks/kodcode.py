@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.code_task import CodeTask
-from tad_ext.data.file_task import FileProblem, hashed_id
-from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Problem, Split
+from tad_ext.data.tasks.code_task import CodeTask
+from tad_ext.data.tasks.file_task import FileProblem, hashed_id
+from tad_ext.data.tasks.records import HubDataset, Record, text_of
+from tad_ext.data.tasks.task import Problem, Split
 
 # Before the tests: a module `pytest`.
 _PYTEST = f"""\

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tad_ext.data.ragged import Ragged, ragged, to_device
-from tad_ext.data.trajectories import Trajectory
+from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.settings import EosTail
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from tad_ext.data.prompts import chat_ids, student_prompt_ids, text_ids
-from tad_ext.data.trajectories import Trajectory
-from tad_ext.data.trajectory_metadata import TrajectoryMetadata, metadata_from_json
+from tad_ext.data.tasks.prompts import chat_ids, student_prompt_ids, text_ids
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.metadata import TrajectoryMetadata, metadata_from_json
 
 OWN = "tad_ext"
 _OWN_FIELDS: dict[str, tuple[type, ...]] = {

@@ -7,10 +7,10 @@ as published, at what begins another statement of the module (no examples there)
 
 from dataclasses import dataclass
 
-from tad_ext.data.code_task import CodeTask
-from tad_ext.data.file_task import FileProblem
-from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Problem
+from tad_ext.data.tasks.code_task import CodeTask
+from tad_ext.data.tasks.file_task import FileProblem
+from tad_ext.data.tasks.records import HubDataset, Record, text_of
+from tad_ext.data.tasks.task import Problem
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from tad_ext.data.code_task import CodeTask
-from tad_ext.data.file_task import FileProblem
-from tad_ext.data.records import HubDataset, Record, text_of
-from tad_ext.data.tasks import Problem, Split
+from tad_ext.data.tasks.code_task import CodeTask
+from tad_ext.data.tasks.file_task import FileProblem
+from tad_ext.data.tasks.records import HubDataset, Record, text_of
+from tad_ext.data.tasks.task import Problem, Split
 
 _EXAMPLES, _TEST = range(1, 11), range(11, 511)
 _EVERY_SPLIT = "prompt+test+validation+train"

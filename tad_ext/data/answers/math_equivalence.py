@@ -2,7 +2,7 @@
 
 Sympy can take for ever and all memory over a short line (``9^{9^{9^9}}``), and a thread cannot be stopped. So a child
 process compares, which is started when it is needed and then kept, and which bounds its time and memory itself
-(`tad_ext.data.math_equivalence_worker`). It is a fresh interpreter, not a fork: the parent may have threads and a GPU.
+(`math_equivalence_worker`). It is a fresh interpreter, not a fork: the parent may have threads and a GPU.
 """
 
 import contextlib

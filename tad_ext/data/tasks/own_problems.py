@@ -12,8 +12,8 @@ A record of the file holds
 
 and `check` is one of
 
-    number      the final number is the same (see `tad_ext.data.numeric_answers`)
-    math        the expression in the last box is the same (see `tad_ext.data.math_answers`)
+    number      the final number is the same (see `tad_ext.data.answers.numbers`)
+    math        the expression in the last box is the same (see `tad_ext.data.answers.math_answers`)
     exact       the response is `answer`, blanks at the ends aside
     contains    the response contains `answer`
     code        the code passes the tests in the sandbox
@@ -24,15 +24,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from tad_ext.data.code_task import extract_code
-from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
-from tad_ext.data.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.math_equivalence import check_available
-from tad_ext.data.numeric_answers import extract_number, normalize_number
-from tad_ext.data.prompts import AS_IT_STANDS, Message
-from tad_ext.data.records import Record, text_of
+from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
+from tad_ext.data.answers.math_equivalence import check_available
+from tad_ext.data.answers.numbers import extract_number, normalize_number
 from tad_ext.data.sandbox.run import run_tests
-from tad_ext.data.tasks import Problem
+from tad_ext.data.tasks.code_task import extract_code
+from tad_ext.data.tasks.file_task import FileProblem, FileTask, hashed_id
+from tad_ext.data.tasks.prompts import AS_IT_STANDS, Message
+from tad_ext.data.tasks.records import Record, text_of
+from tad_ext.data.tasks.task import Problem
 
 
 @dataclass(frozen=True)

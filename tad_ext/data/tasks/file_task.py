@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from tad_ext.data import prompts
-from tad_ext.data.prompts import BOXED, REFERENCE_LABEL, TEACHER_PROMPTS, Message, Wording, text_ids
-from tad_ext.data.records import HubDataset, Record, read_records
-from tad_ext.data.tasks import Problem, Split, Task, check_split, chosen
+from tad_ext.data.tasks import prompts
+from tad_ext.data.tasks.prompts import BOXED, REFERENCE_LABEL, TEACHER_PROMPTS, Message, Wording, text_ids
+from tad_ext.data.tasks.records import HubDataset, Record, read_records
+from tad_ext.data.tasks.task import Problem, Split, Task, check_split, chosen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

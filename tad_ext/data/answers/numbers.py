@@ -14,7 +14,7 @@ possessive (``*+``), or what follows them cannot be part of them.
 import re
 from fractions import Fraction
 
-from tad_ext.data.latex import last_box, plain_text
+from tad_ext.data.answers.latex import last_box, plain_text
 
 _MOST_CHARACTERS = 100  # of a number; Python refuses to read integers of thousands of digits
 

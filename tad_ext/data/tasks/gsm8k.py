@@ -8,9 +8,9 @@ ended, as lm-evaluation-harness does it (5 examples there; 8 in its chain-of-tho
 import re
 from dataclasses import dataclass
 
-from tad_ext.data.file_task import FileProblem, FileTask, hashed_id
-from tad_ext.data.numeric_answers import extract_number, normalize_number
-from tad_ext.data.records import HubDataset, Record, text_of
+from tad_ext.data.answers.numbers import extract_number, normalize_number
+from tad_ext.data.tasks.file_task import FileProblem, FileTask, hashed_id
+from tad_ext.data.tasks.records import HubDataset, Record, text_of
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _FINAL = "\n#### "
@@ -35,5 +35,5 @@ class Gsm8kTask(FileTask):
         return FileProblem(hashed_id(self.name, question), question, _ANNOTATION.sub("", worked), answer)
 
     def extract_answer(self, text: str) -> str | None:
-        """The final number, in its normal form (see `tad_ext.data.numeric_answers`); None if there is none."""
+        """The final number, in its normal form (see `tad_ext.data.answers.numbers`); None if there is none."""
         return extract_number(text)

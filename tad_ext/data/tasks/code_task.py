@@ -4,10 +4,10 @@ import builtins
 import re
 from dataclasses import dataclass
 
-from tad_ext.data.file_task import FileTask
-from tad_ext.data.prompts import CODE
 from tad_ext.data.sandbox.run import run_tests
-from tad_ext.data.tasks import Problem
+from tad_ext.data.tasks.file_task import FileTask
+from tad_ext.data.tasks.prompts import CODE
+from tad_ext.data.tasks.task import Problem
 
 # An opened block that is not closed ends with the text: a canvas may be too short for it.
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)

@@ -1,0 +1,1 @@
+"""Trajectory files: written, read, checked, chosen from, and turned into training states."""
