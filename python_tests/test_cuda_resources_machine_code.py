@@ -115,8 +115,8 @@ def test_blocks_by_shared_memory_are_what_an_h200_says(kept: float, blocks: int)
 def test_plans_are_those_of_the_header() -> None:
     assert plan_rows([(126_464, 2), (126_464, 8), (152_064, 4), (126_464, 2)]) == {
         (126_464, 2): (4, 126_464 // 4 * 2),
-        (126_464, 8): (8, 126_464),
-        (152_064, 4): (8, 152_064 // 8 * 4),
+        (126_464, 8): (16, 126_464 // 16 * 8),
+        (152_064, 4): (16, 152_064 // 16 * 4),
     }
 
 
