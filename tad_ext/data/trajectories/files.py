@@ -10,6 +10,7 @@ a folder may hold trajectories of several tasks and settings, as training sets d
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def read_part(path: str | Path) -> Part:
         metadata, coverage = from_header(table.schema.metadata)
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise ValueError(f"expected the columns {_columns(SCHEMA)}, got {_columns(table.schema)}")
-        trajectories = [_from_record(index, record) for index, record in enumerate(table.to_pylist())]
+        trajectories = [_from_record(index, record) for index, record in enumerate(_rows(table))]
         _check_records(metadata, trajectories, coverage)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -285,6 +286,19 @@ def _check_records(metadata: TrajectoryMetadata, trajectories: Sequence[Trajecto
         if item.key in seen:
             raise ValueError(f"record {item.id!r}: expected sample {item.sample} once")
         seen.add(item.key)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The records, whose lists are arrays: tens of thousands of Python's lists would take seconds."""
+    columns = []
+    for name in SCHEMA.names:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type):
+            values = column.values.to_numpy(zero_copy_only=False)
+            columns.append([values[first:last] for first, last in itertools.pairwise(column.offsets.to_pylist())])
+        else:
+            columns.append(column.to_pylist())
+    return (dict(zip(SCHEMA.names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _from_record(index: int, record: dict[str, Any]) -> Trajectory:
