@@ -58,8 +58,8 @@ def test_responses_of_random_weights_end_where_they_are_told_to(bench):
         ended = decode(subject.model, subject.prompts, config)
     lengths = ended.response_lengths.tolist()
     assert ended.forwards.tolist() == lengths, "a token a step, and nothing behind the end"
+    assert lengths[0] == 145 * SIZES.gen_length // 256
     assert len(set(lengths)) > 4
-    assert 0.4 < sum(lengths) / len(lengths) / SIZES.gen_length < 0.7
     free = decode(subject.model, subject.prompts, config)
     assert free.forwards.tolist() == [SIZES.gen_length] * len(subject.prompts)
 

@@ -32,7 +32,7 @@ from ..results import failed_lines, write_json
 from .runs import PUBLISHED_FORWARDS, CollectBench, CollectCase
 from .subjects import Sizes, checkpoint_subject, random_subject
 
-BATCHES, COMPARED = (1, 4, 16), 4
+BATCHES, COMPARED = (1, 4, 16), 2
 SAMPLING = 0.7  # the published temperature for math
 
 
@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--task", default="arithmetic", help="whose training problems it answers; default arithmetic")
     parser.add_argument("--data", metavar="FILE", help="the task's problem file, if it reads one")
     parser.add_argument("--problems", type=int, default=200, help="to compare answers to; default 200")
+    parser.add_argument("--gen-length", type=int, help="default: the task's; with random weights 256")
+    parser.add_argument("--block-length", type=int, help="default: the task's; with random weights 32")
     parser.add_argument("--batch", type=int, action="append", help="may be given several times; default 1, 4, 16")
     parser.add_argument("--turns", type=int, default=3, help="of which the median is taken; default 3")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
@@ -53,18 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not gpu:
         torch.set_num_threads(1)
 
+    prompts = 2 * max(batches)
     if options.model:
-        compared = options.problems
-        task = get_task(options.task, data=options.data)
-        subject = checkpoint_subject(options.model, options.device, task, max(compared, 2 * max(batches)))
+        task, compared = get_task(options.task, data=options.data), options.problems
+        sizes = Sizes(options.gen_length or task.gen_length, options.block_length or task.block_length)
+        subject = checkpoint_subject(options.model, options.device, task, sizes, prompts=max(compared, prompts))
     else:
         shape, dtype = options.shape or ("llada-8b" if gpu else "cpu"), torch.bfloat16 if gpu else torch.float32
-        sizes, prompt_length, compared = Sizes(), 300, COMPARED
+        sizes, prompt_length, compared = Sizes(options.gen_length or 256, options.block_length or 32), 300, COMPARED
         if options.quick:
             shape, sizes, prompt_length = "tiny", Sizes(32, 16), 10
-        subject = random_subject(
-            shape, options.device, dtype, sizes, prompt_length=prompt_length, prompts=2 * max(batches)
-        )
+        subject = random_subject(shape, options.device, dtype, sizes, prompt_length=prompt_length, prompts=prompts)
     document: dict[str, Any] = {
         "run": describe_run(options.device) | {"transformers": transformers.__version__},
         "subject": subject.name,

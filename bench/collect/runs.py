@@ -66,7 +66,7 @@ class CollectBench:
         self.on_gpu = subject.model.device.type == "cuda"
 
     def measure(self, cases: list[CollectCase], turns: int) -> Iterator[list[Line]]:
-        """A line for each case, after every turn of all of them, and once more when they are compared."""
+        """A line for each case, after every turn of all of them; they are compared after the first."""
         by_path = {case.path: case for case in cases}
         rivals, samples, compared = Turns(by_path), list[dict[str, Sample]](), dict[str, Line]()
 
@@ -83,11 +83,13 @@ class CollectBench:
             }
 
         rivals.each(lambda case: self.run(case, forwards=_WARM_UP))
-        for _ in range(turns):
-            samples.append(rivals.each(self.run))
-            yield rivals.lines(line)
+        samples.append(rivals.each(self.run))
+        yield rivals.lines(line)
         compared |= rivals.each(self.compare)
         yield rivals.lines(line)
+        for _ in range(turns - 1):
+            samples.append(rivals.each(self.run))
+            yield rivals.lines(line)
 
     def run(self, case: CollectCase, forwards: int | None = None) -> Sample:
         """One turn, or its first `forwards` alone."""

@@ -24,8 +24,8 @@ GOLDEN_RATIO = 0.6180339887498949
 class Sizes:
     """Of the canvas, in tokens."""
 
-    gen_length: int = 256
-    block_length: int = 32
+    gen_length: int
+    block_length: int
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,13 @@ def forced_ends(model: Any, columns: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def checkpoint_subject(folder: str, device: str, task: Task, problems: int) -> Subject:
+def checkpoint_subject(folder: str, device: str, task: Task, sizes: Sizes, *, prompts: int) -> Subject:
     """The teacher of `tad collect`, on training problems of a task."""
-    tokenizer, asked = load_tokenizer(folder), task.problems("train", limit=problems)
+    tokenizer, asked = load_tokenizer(folder), task.problems("train", limit=prompts)
 
     def right(result: DecodeResult) -> float:
         texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.responses()]
         return sum(map(task.is_correct, asked, texts)) / len(texts)
 
-    prompts = [task.teacher_prompt(problem, tokenizer) for problem in asked]
-    sizes = Sizes(task.gen_length, task.block_length)
-    return Subject(f"a checkpoint, {task.name}", load_model(folder, device=device), prompts, sizes, right=right)
+    teacher = [task.teacher_prompt(problem, tokenizer) for problem in asked]
+    return Subject(f"a checkpoint, {task.name}", load_model(folder, device=device), teacher, sizes, right=right)
