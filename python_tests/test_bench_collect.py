@@ -122,9 +122,10 @@ def test_the_command_writes_what_the_report_shows(tmp_path, capsys, checkpoint):
     sampled = lines["published loop, temperature 0.7"]["median_ms"] / lines["tad_ext, batch 2, temperature 0.7"][
         "median_ms"
     ]  # fmt: skip
+    subject = "the checkpoint model, task arithmetic" if checkpoint else "tiny shape, random weights"
     lines["published loop"]["error"] = "a | b"
     for text in (capsys.readouterr().out, section(document), page("collect", document)):
-        assert f"Collecting trajectories from {'a checkpoint' if checkpoint else 'tiny shape, random weights'}" in text
+        assert f"Collecting trajectories from {subject}" in text
         assert ("right answers" in text) == checkpoint
         (row,) = (row for row in text.splitlines() if row.startswith("| tad_ext, batch 2, temperature 0.7"))
         assert f"{sampled:.1f}x" in row

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -94,4 +95,6 @@ def checkpoint_subject(folder: str, device: str, task: Task, sizes: Sizes, *, pr
         return sum(map(task.is_correct, asked, texts)) / len(texts)
 
     teacher = [task.teacher_prompt(problem, tokenizer) for problem in asked]
-    return Subject(f"a checkpoint, {task.name}", load_model(folder, device=device), teacher, sizes, right=right)
+    model = load_model(folder, device=device)
+    name = f"the checkpoint {Path(folder).resolve().name}, task {task.name}, {str(model.dtype).removeprefix('torch.')}"
+    return Subject(name, model, teacher, sizes, right=right)

@@ -56,7 +56,7 @@ class Document:
         self.gpu = run.get("gpu") or (content.get("machine", {}).get("gpu") or {}).get("name")
         self.name = self.gpu or run.get("processor", "no GPU")
         if run:
-            self.name += f", {run['threads']} threads, {run['instruction_set']}"
+            self.name += f", {run['threads']} thread{'s' * (run['threads'] > 1)}, {run['instruction_set']}"
 
 
 def benchmarks_page(contents: Mapping[str, dict[str, Any]]) -> str:

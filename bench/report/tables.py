@@ -28,7 +28,7 @@ _COLLECTION = (
     "timed, of the published loop {published_forwards} forwards; a trajectory is as many as it has. "
     '"published / this": at the same temperature. Beside the exact way on the same {compared} prompts: "choices that '
     'differ" in position or token, everything behind the first of them being decoded from another canvas, and "tokens '
-    'that differ" in the end.'
+    'that differ" in the end. Choices of random weights lie close together: how many of them differ says little.'
 )
 _COUNTERS = (
     "One run of each kernel, caches emptied, under Nsight Compute: {rows} rows of {vocabulary:,} unless a line says "
