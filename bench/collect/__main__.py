@@ -7,8 +7,8 @@
 Exact ways reveal one token per step and give the published loop's trajectories: so many at a time, also at temperature
 0.7. Others are faster and collect something else: responses that end at their end of sequence, caches, several tokens
 per step. For these it says how much differs on the same prompts. The choices of random weights lie close together, so
-their differences are an upper bound at most; --model measures a checkpoint on a task's problems, its teacher's prompts,
-and also says how many responses are right.
+how many of them differ says little; --model measures a checkpoint on a task's problems, with its teacher's prompts, and
+also says how many responses are right.
 
 A model with random weights never ends its responses: there the logit of the end of sequence is raised at lengths drawn
 beforehand, 145 of 256 tokens on average. On a CPU everything is one thread, and times are its CPU seconds.
