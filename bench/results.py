@@ -2,7 +2,8 @@
 
 A line is {"path": who, "median_ms": ..., "best_ms": ..., "bytes": ..., ...}, or has "error" instead of times. Groups
 are {title of a case: its lines}. `python -m pytest bench --benchmark-json FILE` keeps a group as the "extra_info" of
-each benchmark; `python -m bench.decode --result FILE` writes {"run": machine, "decoding": [a model, with "lines"]};
+each benchmark; `python -m bench.decode --result FILE` writes {"run": machine, "decoding": [a model, with "lines"]},
+`bench.collect` {"run": machine, "collection": lines, ...};
 `python -m bench.h200` {"machine": ..., "launch_plans": [...], "steps": {name: {"status": ..., "result": {"results":
 groups, ...}}}}.
 
@@ -82,7 +83,7 @@ def is_baseline(line: Line) -> bool:
 def failed_lines(result: dict[str, Any]) -> str | None:
     """The first of the lines that could not be measured, if there are any."""
     groups = [*result.get("results", {}).items()]
-    groups += [(name, result.get(name, [])) for name in ("training", "counters")]
+    groups += [(name, result.get(name, [])) for name in ("training", "collection", "counters")]
     groups += [(group["shape"], group["lines"]) for group in result.get("decoding", [])]
     failed = [
         f"{title}, {line['path']}: {line['error']}" for title, group in groups for line in group if "error" in line

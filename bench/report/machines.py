@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..results import Groups, Line
-from .tables import case_table, copy_rate, counters_table, decoding_tables, plain, short_table, training_table
+from .tables import (
+    case_table,
+    collection_table,
+    copy_rate,
+    counters_table,
+    decoding_tables,
+    plain,
+    short_table,
+    training_table,
+)
 
 EXPECTED = ("NVIDIA H200",)  # GPUs that the tables speak of, measured or not
 _TESTS = {"first-tests": "The operators' first GPU tests", "tests": "All GPU tests"}
@@ -31,6 +40,7 @@ class Document:
         results.append({"results": {info["title"]: info["lines"] for info in found if "lines" in info}})
         self.decoding = [group for result in results for group in result.get("decoding", [])]
         self.training = [result for result in results if result.get("training")]
+        self.collection = [result for result in results if result.get("collection")]
         self.counters = [result for result in results if result.get("counters")]
         self.peers = next((result["peers"] for result in results if "peers" in result), {})
 
@@ -46,7 +56,7 @@ class Document:
         self.gpu = run.get("gpu") or (content.get("machine", {}).get("gpu") or {}).get("name")
         self.name = self.gpu or run.get("processor", "no GPU")
         if run:
-            self.name += f", {run['threads']} threads, {run['instruction_set']}"
+            self.name += f", {run['threads']} thread{'s' * (run['threads'] > 1)}, {run['instruction_set']}"
 
 
 def benchmarks_page(contents: Mapping[str, dict[str, Any]]) -> str:
@@ -70,6 +80,8 @@ def section(content: dict[str, Any]) -> str:
         texts += decoding_tables(group)
     for result in document.training:
         texts += training_table(result)
+    for result in document.collection:
+        texts += collection_table(result)
     missing = [
         f"{name} ({step['status']}" + (f": {plain(step['reason'])})" if step.get("reason") else ")")
         for name, step in content.get("steps", {}).items()
@@ -90,6 +102,8 @@ def page(title: str, content: dict[str, Any]) -> str:
         texts += [f"### Decoding, {plain(group['shape'])} shape", *decoding_tables(group, parts=True)]
     for result in document.training:
         texts += ["### Optimizer steps", *training_table(result)]
+    for result in document.collection:
+        texts += ["### Collecting trajectories", *collection_table(result)]
     return "\n\n".join(texts)
 
 

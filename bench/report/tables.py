@@ -22,6 +22,14 @@ _TRAINING = (
     "{micro_batch} at a time. A step is everything: states made, student and teacher forwards, loss, backward, AdamW. "
     "FLOPs are of the frozen matrix products; peak memory is beyond the weights.{timed}"
 )
+_COLLECTION = (
+    "Collecting trajectories from {subject}: prompt {prompt_length}, {gen_length} positions in blocks of "
+    "{block_length}, one token per step unless a line says otherwise. {seconds}.{timed} Without a cache one block is "
+    "timed, of the published loop {published_forwards} forwards; a trajectory is as many as it has. "
+    '"published / this": at the same temperature. Beside the exact way on the same {compared} prompts: "choices that '
+    'differ" in position or token, everything behind the first of them being decoded from another canvas, and "tokens '
+    'that differ" in the end. Choices of random weights lie close together: how many of them differ says little.'
+)
 _COUNTERS = (
     "One run of each kernel, caches emptied, under Nsight Compute: {rows} rows of {vocabulary:,} unless a line says "
     'otherwise. DRAM and L2: of their peak. While a multiprocessor is active, "issue": cycles in which its schedulers '
@@ -111,6 +119,27 @@ def training_table(result: dict[str, Any]) -> list[str]:
     }
     timed = next((f" Medians of {line['steps']} steps." for line in measured(lines)), "")
     return [_TRAINING.format(**result | {"shape": _sizes(result["shape"]), "timed": timed}), *_table(lines, columns)]
+
+
+def collection_table(result: dict[str, Any]) -> list[str]:
+    """What a trajectory costs in each way to collect it, and how far it is the exact one."""
+    lines = result["collection"]
+    published = {line["temperature"]: line["median_ms"] for line in filter(is_baseline, measured(lines))}
+    columns: dict[str, Cell] = {
+        "trajectories/hour": _number("trajectories_per_hour"),
+        "s each": _number("median_ms", 1e3),
+        "best s": _number("best_ms", 1e3),
+        "forwards": _number("forwards"),
+        "published / this": lambda line: (
+            f"{published[line['temperature']] / line['median_ms']:.1f}x" if line["temperature"] in published else ""
+        ),
+        "choices that differ": _share_of("choices_differ"),
+        "tokens that differ": _share_of("tokens_differ"),
+        "right answers": _share_of("right"),
+    }
+    timed = next((f" Medians of {line['turns']} turns." for line in measured(lines)), "")
+    seconds = "Seconds are the GPU's" if result["run"]["gpu"] else "Seconds are CPU seconds of one thread"
+    return [_COLLECTION.format(**result | {"timed": timed, "seconds": seconds}), *_table(lines, columns)]
 
 
 def counters_table(result: dict[str, Any]) -> list[str]:
@@ -203,6 +232,10 @@ def _table(lines: list[Line], columns: Mapping[str, Cell], *, wide_last: bool = 
 
 def _number(name: str, unit: float = 1) -> Cell:
     return lambda line: digits(None if line.get(name) is None else line[name] / unit)
+
+
+def _share_of(name: str) -> Cell:
+    return lambda line: f"{line[name]:.1%}" if name in line else ""
 
 
 def _ratios(lines: list[Line]) -> dict[str, Cell]:

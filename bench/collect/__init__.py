@@ -1,0 +1,1 @@
+"""What collecting trajectories costs, beside the published loop."""
