@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import transformers
 
-from tad_ext.data.tasks import get_task
+from tad_ext.data.tasks.task import get_task
 
 from .. import command_line
 from ..decode.shapes import SHAPES

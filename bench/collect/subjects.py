@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tad_ext import DecodeResult, load_model, load_tokenizer
-from tad_ext.data.tasks import Task
+from tad_ext.data.tasks.task import Task
 
 from ..decode.shapes import SHAPES, random_model
 
