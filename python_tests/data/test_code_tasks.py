@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_files import RECORDS, write_records
 
+from tad_ext.data.sandbox.run import SandboxError
 from tad_ext.data.tasks import pytest_stand_in
 from tad_ext.data.tasks.code_task import extract_code
 from tad_ext.data.tasks.kodcode import method_calls
@@ -74,6 +75,29 @@ def test_humaneval_runs_the_body_or_the_whole_function_behind_the_beginning(resp
     assert not task.is_correct(problem, response.replace("return", "return 1 +"))
     assert problem.reference == POLY["prompt"] + "    return poly(x) - 1"
     assert problem.id == "HumanEval/32"
+
+
+def test_without_protections_nothing_is_asked_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def check(*, unprotected: bool = False) -> None:
+        told.append(unprotected)
+        if not unprotected:
+            raise SandboxError("no walls")
+
+    monkeypatch.setattr("tad_ext.data.tasks.code_task.check_sandbox", check)
+    monkeypatch.setattr("tad_ext.data.tasks.own_problems.check_sandbox", check)
+    record = {"prompt": "Write f.", "response": F, "tests": "assert f() == 1"}
+    for name, one in (("humaneval", POLY), ("jsonl", record)):
+        with pytest.raises(SandboxError, match="no walls"):
+            task_of(name, tmp_path, one).problems("test")
+        task = task_of(name, tmp_path, one, unprotected=True)
+        (problem,) = task.problems("test")
+        assert task.is_correct(problem, problem.reference)  # with the walls that there are
+    assert told == [False, True] * 2
+    assert len(task_of("jsonl", tmp_path, {"prompt": "?", "response": "4"}).problems("test")) == 1  # nothing to run
 
 
 def test_a_response_without_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

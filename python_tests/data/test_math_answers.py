@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.answers.math_equivalence import check_available
+from tad_ext.data.answers.math_equivalence import check_math_verify
 
 pytest.importorskip("math_verify", reason="needs math-verify, which the extra 'math' installs")
 
@@ -216,4 +216,4 @@ def test_long_responses_are_read_in_linear_time(piece: str) -> None:
 
 
 def test_the_library_is_there_or_named() -> None:
-    check_available()
+    check_math_verify()

@@ -13,7 +13,7 @@ import pytest
 
 from tad_ext.data.answers import math_equivalence
 from tad_ext.data.answers.math_answers import same_math_answer
-from tad_ext.data.answers.math_equivalence import check_available, equivalent
+from tad_ext.data.answers.math_equivalence import check_math_verify, equivalent
 
 pytest.importorskip("math_verify", reason="needs math-verify, which the extra 'math' installs")
 
@@ -70,7 +70,7 @@ def test_an_interrupted_comparison_leaves_no_answer_for_the_next() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    check_available()
+    check_math_verify()
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
@@ -82,7 +82,7 @@ def test_an_interrupted_comparison_leaves_no_answer_for_the_next() -> None:
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
-    check_available()
+    check_math_verify()
     process = math_equivalence._comparer._process
     assert process is not None
     process.kill()
@@ -93,8 +93,8 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 def test_a_process_may_be_forked_in_the_middle_of_a_comparison() -> None:
     process = run(f"""
         import os, signal, threading, time
-        from tad_ext.data.answers.math_equivalence import check_available, equivalent
-        check_available()
+        from tad_ext.data.answers.math_equivalence import check_math_verify, equivalent
+        check_math_verify()
         threading.Thread(target=equivalent, args=({ENDLESS!r}, "1")).start()
         time.sleep(0.3)
         forked = os.fork()
@@ -111,7 +111,7 @@ def test_a_process_may_be_forked_in_the_middle_of_a_comparison() -> None:
 def test_the_child_ends_after_a_parent_that_was_killed() -> None:
     process = run(f"""
         from tad_ext.data.answers import math_equivalence
-        math_equivalence.check_available()
+        math_equivalence.check_math_verify()
         print(math_equivalence._comparer._process.pid, flush=True)
         math_equivalence.equivalent({ENDLESS!r}, "1")
     """)
@@ -138,5 +138,5 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(math_equivalence, "_comparer", math_equivalence._Comparer())
     with pytest.raises(RuntimeError, match=r"extra 'math'.*pip install 'math-verify.*no math_verify"):
-        check_available()
+        check_math_verify()
     assert same_math_answer(r"\frac12", "0.5")  # needs no library

@@ -74,6 +74,6 @@ def test_what_is_missing_is_said_before_the_file_is_read(monkeypatch: pytest.Mon
     def refuse() -> None:
         raise ValueError("math-verify is missing")
 
-    monkeypatch.setattr("tad_ext.data.tasks.competition_math.check_available", refuse)
+    monkeypatch.setattr("tad_ext.data.tasks.competition_math.check_math_verify", refuse)
     with pytest.raises(ValueError, match="math-verify is missing"):
         get_task("math", data="nowhere").problems("test")

@@ -51,6 +51,9 @@ class TaskSettings(JobSettings):
         "chat", help="chat (the tokenizer's template) or text (plain, for a model that was not trained to chat)"
     )
     shots: Index = setting(0, help="examples before the question: the file's first problems, which are not asked then")
+    unprotected: bool = setting(
+        False, help="run the code of responses even where not all protections from it can be had; tad doctor names them"
+    )
     gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
     block_length: Count | None = setting(None, help="positions per block; none: the task's own")
 
@@ -60,9 +63,11 @@ class TaskSettings(JobSettings):
         Raises ValueError for a setting that the task does not take and for no problems, FileNotFoundError.
         """
         # What is at its default is no option, as not every task has it.
-        names = {"teacher_prompt": "teacher_prompt_form", "prompt_format": "prompt_format", "shots": "shots"}
-        changed = [name for name in names if getattr(self, name) != getattr(TaskSettings, name)]
-        task = get_task(self.task, data=self.data, **{names[name]: getattr(self, name) for name in changed})
+        names = ("teacher_prompt", "prompt_format", "shots", "unprotected")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(TaskSettings, name)}
+        if "teacher_prompt" in given:
+            given["teacher_prompt_form"] = given.pop("teacher_prompt")
+        task = get_task(self.task, data=self.data, **given)
         problems = task.problems(self.split, limit=self.limit, seed=seed)
         if not problems:
             raise ValueError(f"task {self.task!r} has no problems in split {self.split!r}")

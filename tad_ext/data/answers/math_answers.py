@@ -38,7 +38,7 @@ def same_math_answer(gold: str, given: str) -> bool:
     Numbers are compared exactly, other decimals to 15 digits: ``0.33`` is not ``1/3``. The order counts in tuples, and
     not in sets and lists. An equation equals its multiples, and ``x = 5`` equals ``5``. Numerals of other bases, times
     and words have to be spelled alike (words in either case). An answer that is empty, or that takes too long to be
-    compared, is the same as none. Raises RuntimeError where math-verify is needed and missing, as `check_available`.
+    compared, is the same as none. Raises RuntimeError where math-verify is needed and missing, as `check_math_verify`.
     """
     one, other = normal_form(gold), normal_form(given)
     if not one or not other:

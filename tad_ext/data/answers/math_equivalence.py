@@ -88,7 +88,7 @@ class _Comparer:
 _comparer = _Comparer()
 
 
-def check_available() -> None:
+def check_math_verify() -> None:
     """Starts the child process, which takes about a second.
 
     Raises RuntimeError, with the command that helps, if math-verify is not installed or does not work.
@@ -98,7 +98,7 @@ def check_available() -> None:
 
 def equivalent(gold: str, given: str) -> bool:
     """Whether two expressions in LaTeX are mathematically equal; False where one is no mathematics, or where it takes
-    more than five seconds of CPU time or a gigabyte to tell. From any thread. Raises RuntimeError as `check_available`.
+    more than five seconds of CPU time or a gigabyte to tell. From any thread. RuntimeError as `check_math_verify`.
     """
     return _comparer.equivalent(gold, given)
 

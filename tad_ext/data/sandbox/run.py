@@ -102,6 +102,11 @@ def run_tests(
     return _run(stages, limits, unprotected)
 
 
+def check_sandbox(*, unprotected: bool = False) -> None:
+    """Raises SandboxError, as `run_program` would, if programs are not run on this machine."""
+    run_program("", unprotected=unprotected)
+
+
 def protections() -> tuple[Protection, ...]:
     """All protections, and which of them hold on this machine: they are tried with no program."""
     missing = _asked([], Limits(), unprotected=True)["missing"]

@@ -4,10 +4,10 @@ import builtins
 import re
 from dataclasses import dataclass
 
-from tad_ext.data.sandbox.run import run_tests
+from tad_ext.data.sandbox.run import check_sandbox, run_tests
 from tad_ext.data.tasks.file_task import FileTask
 from tad_ext.data.tasks.prompts import CODE
-from tad_ext.data.tasks.task import Problem
+from tad_ext.data.tasks.task import Problem, Split
 
 # An opened block that is not closed ends with the text: a canvas may be too short for it.
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
@@ -25,6 +25,13 @@ class CodeTask(FileTask):
 
     wording = CODE
 
+    unprotected: bool = False  #: runs code although not all protections can be had (`tad_ext.data.sandbox.run`)
+
+    def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
+        """As `FileTask.problems`; SandboxError, before the file is read, if code would not be run here."""
+        check_sandbox(unprotected=self.unprotected)
+        return super().problems(split, limit=limit, seed=seed)
+
     def extract_answer(self, text: str) -> str | None:
         """The code in a response. None if there is none."""
         return extract_code(text)
@@ -35,7 +42,8 @@ class CodeTask(FileTask):
         if code is None:
             return False
         asked = _BUILTINS.intersection(_DEFINED.findall(problem.reference))  # `sum`, in one problem of MBPP
-        return run_tests(self.program(problem, code), self.tests(problem), builtins=asked).passed
+        program, tests = self.program(problem, code), self.tests(problem)
+        return run_tests(program, tests, builtins=asked, unprotected=self.unprotected).passed
 
     def program(self, problem: Problem, code: str) -> str:
         """What stands before the tests: the code of a response."""

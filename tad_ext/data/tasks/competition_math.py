@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.answers.math_equivalence import check_available
+from tad_ext.data.answers.math_equivalence import check_math_verify
 from tad_ext.data.tasks.file_task import FileProblem, FileTask, hashed_id
 from tad_ext.data.tasks.records import HubDataset, Record, text_of
 from tad_ext.data.tasks.task import Problem, Split
@@ -37,8 +37,8 @@ class MathTask(FileTask):
     text_stops = ("Problem:",)
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
-        """As `FileTask.problems`; what `check_available` raises, before the file is read."""
-        check_available()
+        """As `FileTask.problems`; what `check_math_verify` raises, before the file is read."""
+        check_math_verify()
         return super().problems(split, limit=limit, seed=seed)
 
     def problem_of(self, place: str, record: Record) -> FileProblem:

@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tad_ext.data.answers.math_answers import extract_math_answer, same_math_answer
-from tad_ext.data.answers.math_equivalence import check_available
+from tad_ext.data.answers.math_equivalence import check_math_verify
 from tad_ext.data.answers.numbers import extract_number, normalize_number
-from tad_ext.data.sandbox.run import run_tests
+from tad_ext.data.sandbox.run import check_sandbox, run_tests
 from tad_ext.data.tasks.code_task import extract_code
 from tad_ext.data.tasks.file_task import FileProblem, FileTask, hashed_id
 from tad_ext.data.tasks.prompts import AS_IT_STANDS, Message
 from tad_ext.data.tasks.records import Record, text_of
-from tad_ext.data.tasks.task import Problem
+from tad_ext.data.tasks.task import Problem, Split
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,22 @@ class JsonlTask(FileTask):
     name = "jsonl"
     wording = AS_IT_STANDS
 
+    unprotected: bool = False  #: as for `CodeTask`
+
+    def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
+        """As `FileTask.problems`; SandboxError if code is to be checked and would not be run here."""
+        problems = super().problems(split, limit=limit, seed=seed)
+        if any(cast("JsonlProblem", problem).check == "code" for problem in problems):
+            check_sandbox(unprotected=self.unprotected)
+        return problems
+
     def problem_of(self, place: str, record: Record) -> FileProblem:
         """The problem of a record."""
         asked = _messages(place, record)
         response = text_of(place, record, "response").strip()
         check = record.get("check") or _default_check(record, response)
-        if check not in CHECKS:
-            raise ValueError(f"{place}: 'check' must be one of {', '.join(CHECKS)}, got {check!r}")
+        if check not in (*CHECKS, "code"):
+            raise ValueError(f"{place}: 'check' must be one of {', '.join(CHECKS)}, code, got {check!r}")
         if check == "code":
             answer = text_of(place, record, "tests")
         else:
@@ -76,7 +85,10 @@ class JsonlTask(FileTask):
 
     def is_correct(self, problem: Problem, text: str) -> bool:
         """Whether the response passes the problem's check."""
-        return CHECKS[cast("JsonlProblem", problem).check](problem.answer, text)
+        check = cast("JsonlProblem", problem).check
+        if check == "code":
+            return _passes(problem.answer, text, self.unprotected)
+        return CHECKS[check](problem.answer, text)
 
 
 def _messages(place: str, record: Record) -> list[Message]:
@@ -122,7 +134,7 @@ def _answer(place: str, check: str, given: str | None, response: str) -> str:
     if check == "number":
         found = normalize_number(given) if given else extract_number(response)
     elif check == "math":
-        check_available()
+        check_math_verify()
         found = given or extract_math_answer(response)
     if found is None:
         key, text = ("answer", given) if given else ("response", response)
@@ -135,9 +147,9 @@ def _same_math(answer: str, text: str) -> bool:
     return given is not None and same_math_answer(answer, given)
 
 
-def _passes(tests: str, text: str) -> bool:
+def _passes(tests: str, text: str, unprotected: bool) -> bool:
     code = extract_code(text)
-    return code is not None and run_tests(code, tests).passed
+    return code is not None and run_tests(code, tests, unprotected=unprotected).passed
 
 
 CHECKS: dict[str, Callable[[str, str], Any]] = {
@@ -145,5 +157,4 @@ CHECKS: dict[str, Callable[[str, str], Any]] = {
     "math": _same_math,
     "exact": lambda answer, text: text.strip() == answer,
     "contains": lambda answer, text: answer in text,
-    "code": _passes,
 }
