@@ -173,10 +173,10 @@ def json_lines(rows: Iterable[Any]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def add_json_line(path: Path, row: Any) -> None:
-    """Adds a line to a file, from the first one on; when this returns, it outlives the process."""
+def add_json_line(path: Path, *rows: Any) -> None:
+    """Adds lines to a file, from the first one on; when this returns, they outlive the process."""
     with _named(path), path.open("a", encoding="utf-8") as file:
-        file.write(json_lines([row]))
+        file.write(json_lines(rows))
 
 
 def output_folder(path: str | Path) -> Path:
@@ -256,18 +256,13 @@ def _refused(path: str | Path, expected: str) -> Iterator[None]:
 
 
 def _try_writing(path: Path) -> None:
-    """Writes and removes a temporary file beside ``path``, with its name at the end: it may be too long, too."""
-    probe = _temporary(path)
-    try:
-        with probe.open("xb") as file:
-            with contextlib.suppress(OSError):
-                probe.unlink()  # so that a kill leaves nothing, where the file system allows it
-            file.write(_PROBE)
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        with shielded():
-            probe.unlink(missing_ok=True)
+    """Writes a nameless file beside ``path``, which no kill can leave there, and looks whether the name can be."""
+    with contextlib.suppress(FileNotFoundError):
+        _temporary(path).lstat()  # it may be too long, with what it has until it is complete
+    with tempfile.TemporaryFile(dir=path.parent, prefix=_PREFIX) as file:
+        file.write(_PROBE)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _move_up(new: Path, older: Iterable[Path]) -> None:

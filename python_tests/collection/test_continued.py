@@ -12,6 +12,7 @@ from every_family import edit_json, with_changes
 from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
 from tad_ext.data.trajectories.journal import Journal, Row
 from tad_ext.jobs.collect import run as collection
+from tad_ext.jobs.collect.claims import Claims
 from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect
 from tad_ext.jobs.select.config import SelectConfig
@@ -60,7 +61,11 @@ def test_a_file_of_problems_may_grow_and_a_limit_may_rise_and_fall(
     assert rows(tmp_path / "grown") == rows(tmp_path / "plain")
     del decoded[:]
     summary = collect(config(model, tmp_path / "plain", limit=12))  # nothing is lost, and nothing left to do
-    assert (decoded, summary.decoded, summary.total) == ([], 20, 12)
+    assert (decoded, summary.decoded, summary.total) == ([], 12, 12)
+    real = LenientTask().teacher_prompt
+    monkeypatch.setattr(LenientTask, "teacher_prompt", lambda _, *given: [*real(*given), 5], raising=False)
+    with pytest.raises(ValueError, match="was collected from other problems or prompts"):
+        collect(config(model, tmp_path / "plain", limit=12))  # also where not every problem of a part is given
 
 
 @pytest.mark.parametrize(
@@ -177,10 +182,42 @@ def test_a_journal_of_other_settings_is_refused_and_kept(model: str, tmp_path: P
     message = rf"output: {journal.path} was collected with temperature = 0.5, this run has 1.0"
     with pytest.raises(ValueError, match=message):
         collect(config(model, tmp_path, limit=2))
-    journal.path.write_text(journal.path.read_text() + "no row\n")
-    with pytest.raises(ValueError, match=f"{journal.path}: expected rows of a collection"):
+    journal.path.write_text("no journal\n" + journal.path.read_text())
+    with pytest.raises(ValueError, match=f"{journal.path}: expected what a collection has written down"):
         collect(config(model, tmp_path, limit=2))
     assert journal.path.exists()
+
+
+def test_an_answer_may_hold_what_ends_a_line_elsewhere_and_a_damaged_row_costs_itself(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LenientTask, "extract_answer", lambda _, text: f"{text}\u2028\x85\ry")
+    collect(config(model, tmp_path / "plain", keep="all"))
+    decoded = count_decoded(monkeypatch)
+    (metadata,), found = read_trajectories(tmp_path / "plain")
+    plan = CollectionPlan.make(config(model, tmp_path / "out", keep="all"))
+    journal = Journal(tmp_path / "out", metadata)
+    for one in found[:5]:
+        answer = (one.response_ids.tolist(), one.reveal_step.tolist(), one.num_steps, one.correct, one.answer)
+        journal.add(Row(*one.key, plan.digest([one.key]), *answer))
+    lines = journal.path.read_bytes().split(b"\n")
+    journal.path.write_bytes(b"\n".join([*lines[:2], lines[2][:20] + bytes(50) + lines[2][70:], *lines[3:]]))
+    collect(config(model, tmp_path / "out", keep="all"))
+    assert decoded == [16]  # of twenty
+    assert files(tmp_path / "out") == files(tmp_path / "plain")
+
+
+def test_two_runs_that_would_do_something_else_do_not_mix(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = CollectionPlan.make(config(model, tmp_path / "out"))
+    with Claims(other.output, other.work) as claims:
+        assert claims.take(other.units()[2].name)
+        for changes in ({"unit_size": 5}, {"limit": 10}, {"samples": 2}, {"temperature": 0.5}):
+            with pytest.raises(ValueError, match=r"another run, process .* works in .* on other problems or"):
+                collect(config(model, tmp_path / "out", **changes))
+    assert files(tmp_path / "out") == {}
+    collect(config(model, tmp_path / "out"))
 
 
 def test_a_row_of_a_problem_that_has_changed_is_not_used(

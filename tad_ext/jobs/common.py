@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from tad_ext.data.tasks.task import Problem, Split, Task, TaskName, get_task
@@ -85,6 +86,8 @@ class TrajectorySettings(JobSettings):
         super().__post_init__()
         if not self.trajectories:
             raise ValueError("trajectories must name at least one folder, got an empty list")
+        if len({Path(folder).resolve() for folder in self.trajectories}) < len(self.trajectories):
+            raise ValueError(f"trajectories must name different folders, got {', '.join(self.trajectories)}")
 
 
 def is_another_model(noted: str | Mapping[str, Any], own: Mapping[str, Any], config: Any) -> bool:

@@ -70,6 +70,8 @@ class JsonlTask(FileTask):
         else:
             answer = _answer(place, check, _given_answer(place, record), response)
         own = record.get("id")
+        if own is not None and (isinstance(own, bool) or not isinstance(own, str | int) or own == ""):
+            raise ValueError(f"{place}: 'id' must be a text that is not empty, or a number, got {own!r}")
         return JsonlProblem(
             str(own) if own is not None else hashed_id(self.name, json.dumps(asked, sort_keys=True)),
             asked[-1]["content"],

@@ -9,8 +9,8 @@ reference, too, in one of the forms that are published for TAD (arXiv 2605.09536
             ``Reference Answer: ...``, behind the system message that the template puts there itself (Dream's), if any
 "none"      the ablation without privileged information (Table 4): the student's prompt
 
-The published code collects with the first form and trains with the second. Here the teacher sees one prompt in both
-jobs, the one that a trajectory stores: "user" by default, "system" after `tad collect --teacher-prompt system`.
+The published code collects with the first form and trains with the second. A trajectory stores the prompt that it was
+collected with, "user" by default, and the teacher sees that in training, too, unless `tad distill` is told otherwise.
 `with_system_reference` makes the second form from the student's token ids, when the reference is known.
 """
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]  # {"role": "user", "content": "..."}
 
-TEACHER_PROMPTS = ("user", "system", "none")
+UNPRIVILEGED = "none"
+TEACHER_PROMPTS = ("user", "system", UNPRIVILEGED)
 
 REFERENCE_LABEL = "Reference Answer: "
 _SYSTEM_MARK, _USER_MARK = "SYSTEM-MESSAGE", "USER-MESSAGE"

@@ -205,12 +205,9 @@ def read_folders(*folders: str | Path) -> list[Part]:
     """All parts of some folders, in the order of the files.
 
     Their runs may be of several tasks and settings, but of one mask id and tokenizer: what their ids mean. Raises
-    ValueError, naming the files, if they are not; for a folder without parts, or one that is named twice; and as
-    `read_parts` of all together.
+    ValueError, naming the files, if they are not; for a folder without parts; and as `read_parts` of all together.
     """
     parts: list[Part] = []
-    if len({Path(folder).resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"trajectories must name different folders, got {', '.join(map(str, folders))}")
     for folder in folders:
         found = part_files(folder)
         if not found:

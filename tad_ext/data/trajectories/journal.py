@@ -1,7 +1,9 @@
 """What is decoded and not yet in a part: a line of JSON for each trajectory, so that a kill loses none of them."""
 
+import contextlib
 import dataclasses
 import json
+import threading
 import uuid
 from collections.abc import Container
 from dataclasses import dataclass
@@ -33,33 +35,42 @@ class Row:
 
 
 class Journal:
-    """The rows that this process has decoded. Its file comes with the first one, and goes when all are in parts."""
+    """The rows that this process has decoded, in a file that comes with the first one. Any thread may add to it."""
 
     def __init__(self, folder: Path, metadata: TrajectoryMetadata) -> None:
         self.path, self.metadata = folder / f".rows-{uuid.uuid4().hex[:8]}.jsonl", metadata
+        self._lock = threading.Lock()
 
     def add(self, row: Row) -> None:
         """Writes a row down; when this returns, it outlives the process."""
-        if not self.path.exists():
-            add_json_line(self.path, dataclasses.asdict(self.metadata))
-        add_json_line(self.path, dataclasses.asdict(row))
+        with self._lock:
+            begins = [] if self.path.exists() else [dataclasses.asdict(self.metadata)]
+            add_json_line(self.path, *begins, dataclasses.asdict(row))
 
 
 def read_journals(folder: Path) -> list[tuple[Path, TrajectoryMetadata, list[Row]]]:
-    """All journals of a folder, as far as they were written. ValueError, naming the file, for one of another form."""
+    """All journals of a folder. A row that a kill, or a crash of the machine, has damaged is left out.
+
+    ValueError, naming the file, for one that does not begin as a journal.
+    """
     found = []
     for path in sorted(folder.glob(".rows-*.jsonl")):
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            # Lines end at \n alone: whatever else ends a line in Python may stand in an answer.
+            first, *lines = path.read_bytes().split(b"\n")
         except FileNotFoundError:
             continue
-        whole = [line for line in lines if line.endswith("\n")]  # a kill may cut the last one short
+        if not lines:
+            continue  # not even the beginning was written
         try:
-            values = [json.loads(line) for line in whole]
-            if values:
-                found.append((path, metadata_from_json(values[0]), [Row(**row) for row in values[1:]]))
+            metadata = metadata_from_json(json.loads(first))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: expected rows of a collection, {error}") from error
+            raise ValueError(f"{path}: expected what a collection has written down, {error}") from error
+        rows = []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError):
+                rows.append(Row(**json.loads(line)))
+        found.append((path, metadata, rows))
     return found
 
 

@@ -116,8 +116,7 @@ def write_chosen(folder: Path, items: Sequence[Chosen], parts: Sequence[Part] = 
     for part in parts:
         whole[part.metadata].append(part)
     number = 0
-    for run in dict.fromkeys([*whole, *by_run]):
-        mine = by_run[run]
+    for run, mine in by_run.items():
         before = [one for part in whole[run] for one in part.trajectories]
         if len(mine) == len(before) and all(one is other for one, other in zip(mine, before, strict=True)):
             pieces = [(part.trajectories, part.coverage) for part in whole[run]]

@@ -3,7 +3,8 @@
 A claim is made in one step of the file system, so one process gets it. Who holds claims keeps them fresh. A claim whose
 process is gone from this machine, or that was not kept fresh on another, is free again: so work that a process has
 left behind is taken up by whoever comes by, in the same run or a later one. (Should two processes still work on the
-same, they do it twice, with the same result.)
+same, they do it twice, with the same result.) Processes that would cut other pieces, or make something else of them,
+do not work in one folder at a time.
 """
 
 import contextlib
@@ -20,41 +21,65 @@ from tad_ext.data.trajectories.journal import CLAIM
 
 FRESHENED = 20.0  # seconds between two signs of life
 STALE = 300.0  # seconds without one, after which a process of another machine counts as gone
+_OPEN: set[str] = set()  # of this process: the names of its `Claims`
 
 
 class Claims:
-    """The claims of this process in a folder; a context manager, which gives them all back."""
+    """The claims of this process in a folder; a context manager, which gives them all back.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: what is shared.
+        work: says what the pieces are: the same for all who may share them.
+    """
+
+    def __init__(self, folder: Path, work: str) -> None:
+        self.folder, self.work, self.name = folder, work, uuid.uuid4().hex
         self._held: set[Path] = set()
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Claims":
+        _OPEN.add(self.name)
         self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        _OPEN.discard(self.name)
         self._ended.set()
         self._heart.join()
-        for claim in self._held:
-            claim.unlink(missing_ok=True)
-        with self._signed() as own:
-            for left in [*self.folder.glob(f"{CLAIM}*"), *self.folder.glob(".tmp-*-claim")]:
-                _remove_if_stale(left, now=own.stat().st_mtime)
+        with contextlib.suppress(OSError):  # what stays is stale, as this object is closed
+            for claim in self._held:
+                claim.unlink(missing_ok=True)
+            with self._signed() as own:
+                for left in [*self.folder.glob(f"{CLAIM}*"), *self.folder.glob(".tmp-*-claim")]:
+                    if _holder(left, now=own.stat().st_mtime) is None:
+                        left.unlink(missing_ok=True)
 
     def take(self, name: str) -> bool:
-        """Whether this process has the piece of work of this name from now on."""
+        """Whether this process has the piece of work of this name from now on.
+
+        ValueError if another one works in this folder on something else.
+        """
         claim = self.folder / f"{CLAIM}{name}"
         with self._signed() as own:
-            _remove_if_stale(claim, now=own.stat().st_mtime)
+            now = own.stat().st_mtime
+            if _holder(claim, now=now) is None:
+                claim.unlink(missing_ok=True)
             try:
                 os.link(own, claim)
             except FileExistsError:
-                return False
-        self._held.add(claim)
-        return True
+                taken = False
+            else:
+                taken = True
+                self._held.add(claim)
+            for other in self.folder.glob(f"{CLAIM}*"):
+                holder = _holder(other, now=now)
+                if holder is not None and holder["work"] != self.work:
+                    raise ValueError(
+                        f"output: another run, process {holder['pid']} on {holder['machine']}, works in "
+                        f"'{self.folder}' on other problems or with other settings; wait for it, or give it the same"
+                    )
+        return taken
 
     def give_back(self, name: str) -> None:
         """The work is done, or left to others."""
@@ -66,23 +91,32 @@ class Claims:
     def _signed(self) -> Iterator[Path]:
         """A file that names this process, made now by the clock of the folder's machine."""
         path = self.folder / f".tmp-{uuid.uuid4().hex[:8]}-claim"
-        path.write_text(json.dumps(_this_process()), encoding="utf-8")
         try:
+            path.write_text(json.dumps({**_this_process(), "claims": self.name, "work": self.work}), encoding="utf-8")
             yield path
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._ended.wait(FRESHENED):
             for claim in tuple(self._held):
-                try:
+                with contextlib.suppress(OSError):  # given back meanwhile, or a file system that comes back
                     os.utime(claim)
-                except FileNotFoundError:  # given back meanwhile
-                    continue
 
 
 def _this_process() -> dict[str, Any]:
-    return {"machine": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    """What tells a process from all others."""
+    pid = os.getpid()
+    return {"machine": socket.gethostname(), "space": _space(), "pid": pid, "started": _started(pid)}
+
+
+def _space() -> str | None:
+    """Within which process ids mean what they mean here: until the machine starts again, and in this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:
@@ -94,18 +128,17 @@ def _started(pid: int) -> str | None:
     return None if state in ("Z", "X") else fields[18]  # dead, but not yet looked after
 
 
-def _remove_if_stale(claim: Path, *, now: float) -> None:
-    """Removes a claim whose process is gone."""
+def _holder(claim: Path, *, now: float) -> dict[str, Any] | None:
+    """The process that holds a claim; None if there is no such claim, or its process is gone."""
     try:
         age = now - claim.stat().st_mtime
-        process = json.loads(claim.read_text(encoding="utf-8"))
+        process: dict[str, Any] = json.loads(claim.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return
+        return None
     except ValueError:  # a kill has cut it short
-        process = {"machine": None}
-    if process["machine"] == socket.gethostname() and process["started"] is not None:
-        gone = process["started"] != _started(process["pid"])
-    else:
-        gone = age > STALE
-    if gone:
-        claim.unlink(missing_ok=True)
+        return None if age > STALE else {"machine": "?", "pid": "?", "work": None}
+    here = process["space"] is not None and (process["machine"], process["space"]) == (socket.gethostname(), _space())
+    if here and process["pid"] == os.getpid() and process["started"] == _started(os.getpid()):
+        return process if process["claims"] in _OPEN else None
+    gone = process["started"] != _started(process["pid"]) if here else age > STALE
+    return None if gone else process

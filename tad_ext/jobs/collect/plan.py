@@ -1,15 +1,20 @@
 """What a collection run is going to do, all checked before the model is loaded: problems, settings, units of work."""
 
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
+
+from tad_ext.data.tasks.prompts import UNPRIVILEGED
 from tad_ext.data.tasks.task import Problem, Task
-from tad_ext.data.trajectories.files import Part, noted_model
+from tad_ext.data.trajectories.files import Part, Trajectory, noted_model
+from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
@@ -19,8 +24,6 @@ from tad_ext.models.device import device_of_process, resolve_dtype
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
-
-NO_PRIVILEGE = "none"  # the form of a teacher's prompt that shows no more than the student's
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,13 @@ class CollectionPlan:
             content.append([*key, problem.reference, problem.answer, attempt.prompt_ids, attempt.teacher_prompt_ids])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
+    @property
+    def work(self) -> str:
+        """A hash of all that processes must agree on to share the work: settings, problems and units."""
+        settings = dataclasses.asdict(self.metadata) | {"model": ""}  # by whatever name: it is the same
+        content = [settings, self.digest(self.attempts), list(self.attempts), self.config.unit_size]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
     def stream(self, key: Key) -> int:
         """The number of an attempt's random stream, wherever it stands in the list."""
         return int(hashlib.sha256(json.dumps([self.config.seed, *key]).encode()).hexdigest()[:15], 16)
@@ -145,15 +155,25 @@ class CollectionPlan:
     def check(self, part: Part) -> None:
         """ValueError, with its path, if this run would have written another part.
 
-        Problems that the task does not give any more (a lower limit) stay; they cannot be compared.
+        Problems that the task does not give any more (a lower limit) stay; of their parts, records are compared.
         """
         self.check_metadata(part.path, part.metadata)
         if part.coverage is None:
             self._refuse(part.path, "does not say what it was decoded from, expected a part of tad collect")
-        elif all(key in self.attempts for key in part.keys) and part.coverage.digest != self.digest(part.keys):
+        elif all(key in self.attempts for key in part.keys):
+            same = part.coverage.digest == self.digest(part.keys)
+        else:
+            same = all(self._gives(item) for item in part.trajectories if item.key in self.attempts)
+        if not same:
             self._refuse(part.path, "was collected from other problems or prompts than the task gives now")
 
-    def _refuse(self, path: Path, reason: str) -> None:
+    def _gives(self, item: Trajectory) -> bool:
+        """Whether the task gives the problem of a record as it was."""
+        attempt = self.attempts[item.key]
+        prompts = ((item.prompt_ids, attempt.prompt_ids), (item.teacher_prompt_ids, attempt.teacher_prompt_ids))
+        return item.reference == attempt.problem.reference and all(map(np.array_equal, *zip(*prompts, strict=True)))
+
+    def _refuse(self, path: Path, reason: str) -> NoReturn:
         raise ValueError(f"output: {path} {reason}; choose another folder or the same settings")
 
 
@@ -170,6 +190,8 @@ def _revision(config: CollectConfig) -> str:
     """The model's identity, in the words of the files that are in the folder already, so that it stays one folder."""
     own, noted = model_identity(config.model), noted_model(config.output)
     if noted is None:
+        noted = next((run.model_revision for _, run, _ in read_journals(Path(config.output))), None)
+    if noted is None:
         return identity_text(own)
     is_another_model(noted, own, config)  # which is refused, or allowed
     return noted
@@ -183,12 +205,14 @@ def _attempts(
     for problem in problems:
         prompt, teacher_prompt = task.student_prompt(problem, tokenizer), task.teacher_prompt(problem, tokenizer)
         attempt = Attempt(problem, 0, list(prompt), list(teacher_prompt))
-        privileged = getattr(task, "teacher_prompt_form", None) != NO_PRIVILEGE
+        privileged = getattr(task, "teacher_prompt_form", None) != UNPRIVILEGED
         if privileged and (not problem.reference or attempt.teacher_prompt_ids == attempt.prompt_ids):
             raise ValueError(
                 f"problem {problem.id!r} gives its teacher nothing that its student does not see, expected a reference "
                 f"in the teacher's prompt"
             )
+        if not problem.id:
+            raise ValueError(f"problem {problem.question[:80]!r} has no id, expected a text that is not empty")
         if problem.id in first:
             raise ValueError(f"task {task.name!r} gives the problem id {problem.id!r} twice, expected once")
         length = max(len(attempt.prompt_ids), len(attempt.teacher_prompt_ids))

@@ -36,7 +36,7 @@ WAIT = 5.0  # seconds between two looks at what others still work on
 
 @dataclass(frozen=True)
 class CollectSummary:
-    """What the folder holds when this process has finished."""
+    """What the folder holds of this run's problems when this process has finished."""
 
     decoded: int  #: answers so far, of `total`
     total: int  #: answers of the whole collection
@@ -71,15 +71,18 @@ def collect(config: CollectConfig) -> CollectSummary:
 
     # 2. The rest, as far as no other process works on it.
     model, told = None, False
-    left = len(plan.attempts.keys() - done.keys)
-    with Claims(plan.output) as claims, tqdm(total=left, desc="collecting", unit="answer", disable=not shown) as bar:
+    left, tally = len(plan.attempts.keys() - done.keys), Tally()
+    claimed = Claims(plan.output, plan.work)
+    with claimed as claims, tqdm(total=left, desc="collecting", unit="answer", disable=not shown) as bar:
         while units := done.open_units():
             taken = _take(claims, units, plan)
             bar.update(done.look_again())  # what others have finished before they gave it back
             if taken:
                 model = model or load_model(config.model, dtype=config.dtype, device=plan.device)
-                for unit, rows in _decoded(plan, model, {unit: done.open_keys(unit) for unit in taken}, bar):
-                    done.add(_write(plan, unit, rows))
+                for unit, rows in _decoded(plan, model, {unit: done.open_keys(unit) for unit in taken}, bar, tally):
+                    done.look_again()
+                    if done.open_keys(unit):  # else who had it before was taken for gone, and was not
+                        done.add(_write(plan, unit, rows))
                 for unit in taken:
                     claims.give_back(unit.name)
             else:
@@ -94,6 +97,14 @@ def collect(config: CollectConfig) -> CollectSummary:
     if shown:
         print(summary)
     return summary
+
+
+@dataclass
+class Tally:
+    """What this process has judged."""
+
+    right: int = 0
+    judged: int = 0
 
 
 class Done:
@@ -151,7 +162,7 @@ def _take(claims: Claims, units: Sequence[Unit], plan: CollectionPlan) -> list[U
 
 
 def _decoded(
-    plan: CollectionPlan, model: Any, wanted: dict[Unit, list[Key]], bar: tqdm
+    plan: CollectionPlan, model: Any, wanted: dict[Unit, list[Key]], bar: tqdm, tally: Tally
 ) -> Iterator[tuple[Unit, list[Row]]]:
     """Each unit with the rows that were wanted of it, as soon as there are all."""
     unit_of = {key: unit for unit, keys in wanted.items() for key in keys}
@@ -164,7 +175,6 @@ def _decoded(
     missing = [key for key in unit_of if key not in rows]
     bar.update(len(rows))
     judged = _judged(plan, model, missing, progress=not bar.disable) if missing else iter(())
-    journal, right = Journal(plan.output, plan.metadata), 0
     open_units = dict(wanted)
     while open_units:
         for unit, keys in list(open_units.items()):
@@ -174,32 +184,39 @@ def _decoded(
                     yield unit, [rows[key] for key in keys]
         if open_units:
             row = next(judged)
-            journal.add(row)
             rows[row.key] = row
-            right += row.correct
-            bar.set_postfix_str(f"accuracy {100 * right / (bar.n + 1):.1f} %", refresh=False)
+            tally.judged, tally.right = tally.judged + 1, tally.right + row.correct
+            bar.set_postfix_str(f"accuracy {100 * tally.right / tally.judged:.1f} %", refresh=False)
             bar.update()
 
 
 def _judged(plan: CollectionPlan, model: Any, keys: Sequence[Key], *, progress: bool) -> Iterator[Row]:
-    """The teacher's answers with the task's judgement, in the order of their end. Judged while others are decoded."""
+    """The teacher's answers with the task's judgement, in the order of their end.
+
+    They are judged, and written down, while others are decoded.
+    """
     key_of = {plan.stream(key): key for key in keys}
     prompts = [plan.attempts[key].teacher_prompt_ids for key in keys]
     stream = decode_stream(model, prompts, plan.decoding, numbers=list(key_of), progress=progress)
+    journal = Journal(plan.output, plan.metadata)
     waiting: deque[Future[Row]] = deque()
-    with ThreadPoolExecutor(CHECKERS) as pool:
+    pool = ThreadPoolExecutor(CHECKERS)
+    try:
         for sequence in stream:
             text = plan.tokenizer.decode(sequence.response(), skip_special_tokens=True)
-            waiting.append(pool.submit(_row, plan, key_of[sequence.number], sequence, text))
+            waiting.append(pool.submit(_row, plan, journal, key_of[sequence.number], sequence, text))
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # what has begun ends, and is written down
 
 
-def _row(plan: CollectionPlan, key: Key, sequence: DecodedSequence, text: str) -> Row:
+def _row(plan: CollectionPlan, journal: Journal, key: Key, sequence: DecodedSequence, text: str) -> Row:
+    """Judges an answer, and writes it down."""
     problem = plan.attempts[key].problem
-    return Row(
+    row = Row(
         *key,
         digest=plan.digest([key]),
         response_ids=sequence.canvas,
@@ -208,6 +225,8 @@ def _row(plan: CollectionPlan, key: Key, sequence: DecodedSequence, text: str) -
         correct=plan.task.is_correct(problem, text),
         answer=plan.task.extract_answer(text),
     )
+    journal.add(row)
+    return row
 
 
 def _write(plan: CollectionPlan, unit: Unit, rows: Sequence[Row]) -> Part:
@@ -240,7 +259,8 @@ def _trajectory(plan: CollectionPlan, row: Row) -> Trajectory:
 
 def _summary(plan: CollectionPlan, seconds: float) -> CollectSummary:
     parts = read_parts(plan.output)
-    decoded, right = sum(len(part.keys) for part in parts), sum(part.right for part in parts)
-    steps = [record.num_steps for part in parts for record in part.trajectories]
-    accuracy, mean_steps = right / max(decoded, 1), sum(steps) / max(len(steps), 1)
-    return CollectSummary(decoded, len(plan.attempts), len(steps), accuracy, mean_steps, seconds)
+    decoded = sum(key in plan.attempts for part in parts for key in part.keys)  # there may be more, of a higher limit
+    kept = [record for part in parts for record in part.trajectories if record.key in plan.attempts]
+    right, steps = (sum(getattr(record, name) for record in kept) for name in ("correct", "num_steps"))
+    accuracy, mean_steps = right / max(decoded, 1), steps / max(len(kept), 1)
+    return CollectSummary(decoded, len(plan.attempts), len(kept), accuracy, mean_steps, seconds)

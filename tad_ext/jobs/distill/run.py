@@ -23,7 +23,7 @@ from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.device import device_of_process
 from tad_ext.models.identity import described, identity_differences, model_identity
-from tad_ext.models.loading import load_model, load_tokenizer
+from tad_ext.models.loading import load_config, load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, save_adapter
 from tad_ext.settings import options_of, values_of
 
@@ -75,9 +75,12 @@ def distill(config: DistillConfig) -> DistillResult:
     if not chosen:
         wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
         raise ValueError(f"trajectories in {', '.join(config.trajectories)} hold no {wanted}")
-    tokenizer = load_tokenizer(config.model)
+    tokenizer, model_config = load_tokenizer(config.model), load_config(config.model)
+    if config.eos_tail != "all" and not model_config.eos_token_ids:
+        raise ValueError(f"eos_tail is {config.eos_tail!r}, and the model has no end-of-sequence tokens; expected all")
     if config.teacher_prompt != "collected":
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
+    check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
 
     # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
     if device.type == "cuda":
@@ -88,7 +91,6 @@ def distill(config: DistillConfig) -> DistillResult:
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-    check_fits(", ".join(config.trajectories), runs[0], chosen, model.config, tokenizer)
     own = model_identity(config.model)
     for revision, name in {run.model_revision: run.model for run in runs}.items():
         if differing := identity_differences(revision, own, config.model):
@@ -103,10 +105,8 @@ def distill(config: DistillConfig) -> DistillResult:
     )
 
     # 3. The training, of which the first process writes everything down.
-    ends = model.config.eos_token_ids
-    states = TrajectoryStates(
-        chosen, mask_token_id=model.config.mask_token_id, eos_token_ids=ends, tail=config.eos_tail
-    )
+    mask, ends = model.config.mask_token_id, model.config.eos_token_ids or ()
+    states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
     records = train(objective(adapted, settings), states, config.training, accelerator)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tad_ext.data.trajectories.files import Part, read_parts
+from tad_ext.data.trajectories.files import Part, read_parts, repeats
 from tad_ext.data.trajectories.journal import CLAIM, read_journals
 from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.data.trajectories.statistics import RunStatistics, reveal_order, run_statistics
@@ -47,6 +47,8 @@ def inspect(config: InspectConfig) -> None:
     output = None if config.output is None else output_folder(config.output)
     folders = [_read(path) for path in config.trajectories]
     parts = [part for folder in folders for part in folder.parts]
+    for file, fault in repeats(parts):
+        raise ValueError(f"{file} {fault}")
     if config.replay is not None:
         _replay(config, parts)
         return
