@@ -77,7 +77,7 @@ def forced_ends(model: Any, columns: Tensor) -> Iterator[None]:
         ids, positions = arguments[0], keywords["positions"]
         of_row = columns[ids[:, 0].clamp(max=len(columns) - 1)]
         at_end = of_row[positions // ids.shape[1]] == positions % ids.shape[1]
-        output.logits[:, eos] = torch.where(at_end, 1e4, output.logits[:, eos])
+        output.logits[..., eos] = torch.where(at_end, 1e4, output.logits[..., eos])
 
     handle = model.register_forward_hook(force, with_kwargs=True)
     try:

@@ -153,13 +153,17 @@ def test_broken_logits_name_the_prompt_and_the_forward(mixing_model, value, batc
 def test_broken_logits_where_nobody_asked_do_not_matter(mixing_model):
     """Rows behind -1 positions are padding: whatever a model returns for them is never used."""
     model = mixing_model()
-    expected = decode(model, [[1], [2, 2]], CONFIG)
+    config = replace(CONFIG, policy="confidence:0.35")
+    expected = decode(model, [[1], [2, 2]], config)
     call = type(model).__call__
 
     class Poisoned(type(model)):
         def __call__(self, input_ids, *, lengths=None, positions=None):
             output = call(self, input_ids, lengths=lengths, positions=positions)
             output.logits[positions < 0] = float("nan")
+            poisoned.append((positions < 0).any())
             return output
 
-    assert decode(Poisoned(), [[1], [2, 2]], CONFIG).sequences == expected.sequences
+    poisoned = []
+    assert decode(Poisoned(), [[1], [2, 2]], config).sequences == expected.sequences
+    assert any(poisoned)

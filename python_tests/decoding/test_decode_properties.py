@@ -61,7 +61,7 @@ def test_every_position_is_revealed_by_one_forward(mixing_model, prompts, config
     # Finished rows are not computed: what the model was asked for is what the rows count.
     assert sum(len(call.input_ids) for call in model.calls) == result.total_forwards()
     if config.block_add_threshold == config.decoded_token_threshold == 1.0:
-        assert all(len(call.positions) == len(call.input_ids) * config.block_length for call in model.calls)
+        assert all(call.positions.shape == (len(call.input_ids), config.block_length) for call in model.calls)
     is_eos = (canvas == EOS).int()
     first = torch.where(is_eos.any(1), is_eos.argmax(1), config.gen_length - 1)
     assert result.response_lengths.tolist() == (first + 1).tolist()

@@ -81,10 +81,10 @@ def test_an_added_block_may_reveal_before_it_is_fully_active(scripted_model):
 def test_the_model_is_asked_for_eligible_positions_only(scripted_model):
     model = scripted_model([0.6, 0.9, 0.95, 0.7])
     reveal_steps(model, block_length=2)
-    assert [call.positions.tolist() for call in model.calls] == [[1, 2], [1, -1], [3, 4], [4, -1]]
+    assert [call.positions.tolist() for call in model.calls] == [[[1, 2]], [[1]], [[3, 4]], [[4]]]
     model = scripted_model([0.6, 0.9, 0.95, 0.5, 0.8, 0.7])
     reveal_steps(model, block_length=2, block_add_threshold=0.5)
-    assert [call.positions.tolist() for call in model.calls] == [[1, 2], [1, 3, 4, -1], [4, 5, 6, -1], [6, -1]]
+    assert [call.positions.tolist() for call in model.calls] == [[[1, 2]], [[1, 3, 4]], [[4, 5, 6]], [[6]]]
 
 
 def test_the_model_sees_the_prompt_then_the_canvas_as_it_stands(scripted_model):

@@ -182,23 +182,27 @@ def test_accepting_what_is_not_eligible_changes_nothing(mixing_model):
 
 
 def test_what_a_policy_is_given(mixing_model):
-    """One entry per eligible position, ascending; the entries behind them are padding and carry no statistics."""
+    """One entry per eligible position, ascending; those behind them, where another sequence has more, are padding and
+    carry no statistics.
+    """
     seen = []
 
     def policy(statistics, state):
         assert all(part.shape[:2] == state.positions.shape for part in statistics)
         assert torch.equal(statistics.valid, state.eligible)
         seen.append((state.positions.tolist(), state.forwards.tolist(), state.blocks.tolist()))
-        return left_to_right(statistics, state)
+        score, accept = left_to_right(statistics, state)
+        at_once = (state.positions[:, :1] == 0) & (torch.arange(len(accept), device=accept.device) == 1)[:, None]
+        return score, accept | (state.eligible & at_once)
 
     decode(mixing_model(), [[1], [2, 3]], config(policy))
     assert seen == [
-        ([[0, 1, 2]] * 2, [0, 0], [1, 1]),
-        ([[1, 2, -1]] * 2, [1, 1], [1, 1]),
-        ([[2, -1, -1]] * 2, [2, 2], [1, 1]),
-        ([[3, 4, 5]] * 2, [3, 3], [2, 2]),
-        ([[4, 5, -1]] * 2, [4, 4], [2, 2]),
-        ([[5, -1, -1]] * 2, [5, 5], [2, 2]),
+        ([[0, 1, 2], [0, 1, 2]], [0, 0], [1, 1]),
+        ([[1, 2, -1], [3, 4, 5]], [1, 1], [1, 2]),
+        ([[2, -1], [4, 5]], [2, 2], [1, 2]),
+        ([[3, 4, 5], [5, -1, -1]], [3, 3], [2, 2]),
+        ([[4, 5]], [4], [2]),
+        ([[5]], [5], [2]),
     ]
 
 

@@ -131,7 +131,8 @@ def test_default_size() -> None:
         ({"input_ids": random_ids(4)}, ValueError, r"input_ids must have 2 dimension\(s\), got shape \(4,\)"),
         ({"lengths": torch.tensor([4])}, ValueError, "lengths must have one entry per row of input_ids, 2, got 1"),
         ({"lengths": torch.tensor([4.0, 4.0])}, TypeError, "lengths must be an int64 tensor"),
-        ({"positions": torch.zeros(2, 2, dtype=torch.int64)}, ValueError, "positions must have 1 dimension"),
+        ({"positions": random_ids(2, 2, 1)}, ValueError, r"positions must have 1 or 2 dimension\(s\), got shape"),
+        ({"positions": random_ids(3, 2)}, ValueError, "positions must have one row per row of input_ids, 2, got 3"),
         ({"input_ids": random_ids(1, 129)}, ValueError, "input_ids has 129 positions, more than the model's 128"),
     ],
 )

@@ -39,10 +39,11 @@ def decode(
     and `forwards` do not depend on the batch size, up to the rounding of the model's own arithmetic.
 
     Args:
-        model: `model(input_ids, lengths=..., positions=...).logits` gives the logits FOR the chosen positions, see
-            `tad_ext.models.base.MaskedDiffusionMixin`; `model.config` names `mask_token_id`, `eos_token_ids`,
-            `suppress_token_ids`, `vocab_size` and `max_position_embeddings`; `model.device` is where the inputs go. A
-            model in training mode is put in evaluation mode for the duration of the call.
+        model: `model(input_ids, lengths=..., positions=...).logits` gives the logits FOR the chosen positions, of
+            which each sequence has as many, see `tad_ext.models.base.MaskedDiffusionMixin`; `model.config` names
+            `mask_token_id`, `eos_token_ids`, `suppress_token_ids`, `vocab_size` and `max_position_embeddings`;
+            `model.device` is where the inputs go. A model in training mode is put in evaluation mode for the duration
+            of the call.
         prompts: token ids of each prompt; lengths may differ. No prompts is not an error.
         config: schedule, policy, sampling, cache and batch size.
         tokenizer: whose `decode` turns tokens into text; for `config.stop_strings` only.

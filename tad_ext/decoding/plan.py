@@ -26,13 +26,12 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
         entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)
     else:
         entries = max(one.masks if batch.sees == "masks" else one.canvas_length for one in sequences)
-    width = min(_multiple(entries, of=config.block_length), _multiple(entries, of=8))
-    plan = Plan(len(batch), max(lengths), padded, width)
+    plan = Plan(len(batch), max(lengths), padded, entries)
     # 2. The same rounded up.
     rows = min(1 << (plan.sequences - 1).bit_length(), len(batch.canvas))
     length = min(_multiple(plan.length, of=64), batch.input_ids.shape[1], model.config.max_position_embeddings)
     padded = padded or rows > plan.sequences or length > plan.length
-    rounded = Plan(rows, length, padded, _multiple(width, of=config.block_length), recorded=True)
+    rounded = Plan(rows, length, padded, _multiple(entries, of=config.block_length), recorded=True)
     # 3. Windows, unless all columns of all sequences are computed.
     bounds, whole = _windows(model, batch)
     if not bounds:

@@ -73,20 +73,20 @@ class Step:
         if lengths is not None and config.hide_future_blocks:
             lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
         if batch.cache is not None:
-            return self.model.lm_head(self._hidden(plan, ids, lengths, positions))
-        logits = self.model(ids, lengths=lengths, positions=positions.flatten()).logits
+            return self.model.lm_head(self._hidden(plan, ids, lengths, positions)).flatten(0, 1)
+        logits = self.model(ids, lengths=lengths, positions=positions).logits.flatten(0, -2)
         if not config.guidance:
             return logits
         # Classifier-free guidance as LLaDA does it (arXiv 2502.09992): away from what it says without the prompt.
         prompt = torch.arange(plan.length, device=batch.device) < starts[:, None]
         hidden_prompt = ids.masked_fill(prompt, batch.tokens.mask)
-        without = self.model(hidden_prompt, lengths=lengths, positions=positions.flatten()).logits
+        without = self.model(hidden_prompt, lengths=lengths, positions=positions).logits.flatten(0, -2)
         guided = without + (config.guidance + 1) * (logits - without)
         impossible = (logits == -torch.inf) | (without == -torch.inf)  # differences would be NaN
         return torch.where(impossible, logits, guided)
 
     def _hidden(self, plan: Plan, ids: Tensor, lengths: Tensor | None, positions: Tensor) -> Tensor:
-        """(B * W, D), the hidden rows of `positions`, (B, W).
+        """(B, W, D), the hidden rows of `positions`, (B, W).
 
         Where some sequences are computed as a whole and others in their windows, these are two forwards. The one of the
         windows is over all sequences, as no keys and values are gathered then; the other overwrites the whole ones'.
@@ -95,15 +95,14 @@ class Step:
         if plan.bounds is not None:
             first, last = plan.bounds[:, 0, None], plan.bounds[:, 1, None]
             columns = torch.minimum(first + torch.arange(plan.window, device=ids.device), last)
-        flat = positions.flatten()
-        hidden = self.model.hidden_rows(ids, lengths=lengths, positions=flat, cache=cache, columns=columns)
+        hidden = self.model.hidden_rows(ids, lengths=lengths, positions=positions, cache=cache, columns=columns)
         if whole is not None:
             shift = (torch.arange(len(whole), device=ids.device) - whole) * ids.shape[1]
             chosen = positions[whole]
-            flat = torch.where(chosen < 0, -1, chosen + shift[:, None]).flatten()
+            chosen = torch.where(chosen < 0, -1, chosen + shift[:, None])
             own = None if lengths is None else lengths[whole]
-            fresh = self.model.hidden_rows(ids[whole], lengths=own, positions=flat, cache=cache, cache_rows=whole)
-            hidden.view(*positions.shape, -1).index_copy_(0, whole, fresh.view(*chosen.shape, -1))
+            fresh = self.model.hidden_rows(ids[whole], lengths=own, positions=chosen, cache=cache, cache_rows=whole)
+            hidden.index_copy_(0, whole, fresh)
         return hidden
 
     def _sampling(self, state: DecodeState) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput
 
 from tad_ext.models.cache import CacheView, KeyValueCache
+from tad_ext.models.last_layer import AttentionOfSome, LastLayer, LlamaAttentionOfSome, LlamaLastLayer
 
 
 @dataclass
 class MaskedDiffusionOutput(ModelOutput):
-    """Logits, (B, L, V), or (N, V) when positions were chosen: the entry of position i is the prediction FOR it."""
+    """Logits, (B, L, V), or of chosen positions (N, V) or (B, W, V): an entry is the prediction FOR its position."""
 
     logits: Tensor | None = None
 
@@ -30,13 +31,24 @@ class MaskedDiffusionMixin:
     """
 
     config: Any
-    model: nn.Module
+    model: Any
+    _no_split_modules: Any
     lm_head: nn.Linear
     tokenizer_class: ClassVar[type[PreTrainedTokenizerBase]] = PreTrainedTokenizerFast
+    #: of its layers' attention and of its last layer, subclasses of transformers'
+    layer_classes: ClassVar[tuple[type[AttentionOfSome], type[LastLayer]]] = (LlamaAttentionOfSome, LlamaLastLayer)
     shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
     accepts_loss_kwargs = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        attention, last_layer = self.layer_classes
+        for layer in self.model.layers:
+            layer.self_attn.__class__ = attention  # with the weights that it has
+        self.model.layers[-1].__class__ = last_layer
+        self._no_split_modules = {*self._no_split_modules, last_layer.__name__}
 
     def hidden_rows(
         self,
@@ -48,15 +60,16 @@ class MaskedDiffusionMixin:
         cache_rows: Tensor | None = None,
         columns: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones, (N, D).
+        """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones.
 
-        They are in the model's dtype; ``lm_head`` makes logits of them.
+        These are (N, D) or (B, W, D), as `positions` are; in the model's dtype. ``lm_head`` makes logits of them.
 
         Args:
             input_ids: (B, L) int64 token ids, padded on the RIGHT: every token has the position that it has alone.
             lengths: (B,) int64, 1 .. L, real tokens of each row, whatever ids follow. None: nothing is padded (faster).
             positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative ones are padding of the list,
-                with a row that is finite and otherwise meaningless. None: every position.
+                with a row that is finite and otherwise meaningless. None: every position. Or (B, W), of each row b its
+                own ones: then the last layer computes no others, if they are few.
             cache: where keys and values of the computed columns are stored.
             cache_rows: (B,) int64, the rows of the cache that the rows of ``input_ids`` are; None: the first B.
             columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
@@ -69,26 +82,34 @@ class MaskedDiffusionMixin:
         _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
         if columns is not None and (positions is None or cache is None or cache_rows is not None):
             raise ValueError("columns needs positions and a cache, and no cache_rows")
-        # 1. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
+        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions.
         batch, length = input_ids.shape
         ids = input_ids if columns is None else input_ids.gather(1, columns)
+        wanted = None if positions is None else self._places(positions, length, columns)
+        of_last_layer = {}
+        if wanted is not None and wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1]:
+            of_last_layer = {"wanted": wanted % ids.shape[1]}
+        # 2. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
         mask = None if lengths is None else self._attention_mask(lengths, ids.shape[1], length)
         stored = None
         if cache is not None:
             rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
             stored = CacheView(cache, length, rows, columns)
-        hidden: Tensor = self.model(ids, mask, columns, stored, use_cache=False).last_hidden_state
-        # 2. The states that predict what is asked for.
-        if positions is None:
-            return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.shift else hidden
+        hidden: Tensor = self.model(ids, mask, columns, stored, use_cache=False, **of_last_layer).last_hidden_state
+        if wanted is not None:
+            return hidden if of_last_layer else hidden.flatten(0, 1)[wanted]
+        return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.shift else hidden
+
+    def _places(self, positions: Tensor, length: int, columns: Tensor | None) -> Tensor:
+        """Where the states stand that predict `positions`, among those of all computed columns of all rows."""
         wanted = positions.clamp(min=0)
         if self.shift:
             wanted = wanted - (wanted % length != 0).long()  # the first position of a row has none before it
-        if columns is not None:
-            row = wanted // length
-            place = wanted % length - columns[:, 0][row]
-            wanted = row * columns.shape[1] + place.clamp(0, columns.shape[1] - 1)  # padding: any place
-        return hidden.flatten(0, 1).index_select(0, wanted)
+        if columns is None:
+            return wanted
+        row = wanted // length
+        place = wanted % length - columns[:, 0][row]
+        return row * columns.shape[1] + place.clamp(0, columns.shape[1] - 1)  # padding: any place
 
     def prediction_columns(self, first: int) -> int:
         """The first column to compute for predictions of the columns from `first` on."""
@@ -97,7 +118,7 @@ class MaskedDiffusionMixin:
     def forward(
         self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
     ) -> MaskedDiffusionOutput:
-        """Logits for every position, (B, L, V), or for ``positions`` only, (N, V). Arguments as in `hidden_rows`."""
+        """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
         hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
@@ -134,13 +155,17 @@ def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:
     """Checks dtypes and shapes; values would cost a device sync in every forward."""
-    for name, tensor, dims in (("input_ids", input_ids, 2), ("lengths", lengths, 1), ("positions", positions, 1)):
+    of_dims = (("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)))
+    for name, tensor, dims in of_dims:
         if tensor is None:
             continue
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor, got {getattr(tensor, 'dtype', type(tensor).__name__)}")
-        if tensor.dim() != dims:
-            raise ValueError(f"{name} must have {dims} dimension(s), got shape {tuple(tensor.shape)}")
+        if tensor.dim() not in dims:
+            expected = " or ".join(map(str, dims))
+            raise ValueError(f"{name} must have {expected} dimension(s), got shape {tuple(tensor.shape)}")
+        if tensor.dim() == 2 and len(tensor) != len(input_ids):
+            raise ValueError(f"{name} must have one row per row of input_ids, {len(input_ids)}, got {len(tensor)}")
     if lengths is not None and len(lengths) != len(input_ids):
         raise ValueError(f"lengths must have one entry per row of input_ids, {len(input_ids)}, got {len(lengths)}")
     if input_ids.shape[1] > max_positions:

@@ -7,9 +7,11 @@ state at position i - 1, and that for position 0 from its own. Weights have Qwen
 from typing import Any, ClassVar
 
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
 
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.config import SIZES, OriginalConfig, Rule
+from tad_ext.models.last_layer import AttentionOfSome, LastLayer
 
 
 class DreamConfig(OriginalConfig, Qwen2Config):
@@ -39,10 +41,19 @@ class DreamConfig(OriginalConfig, Qwen2Config):
     END_OF_TURN: ClassVar[dict[int, int]] = {151643: 151645}  # <|endoftext|>: <|im_end|>
 
 
+class Qwen2AttentionOfSome(AttentionOfSome, Qwen2Attention):
+    """Qwen2's."""
+
+
+class Qwen2LastLayer(LastLayer, Qwen2DecoderLayer):
+    """Qwen2's."""
+
+
 class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
     """Dream; its interface is `MaskedDiffusionMixin`'s, with the shift by one position inside."""
 
     config_class = DreamConfig
     tokenizer_class = Qwen2Tokenizer
+    layer_classes = (Qwen2AttentionOfSome, Qwen2LastLayer)
     shift = 1
     config: DreamConfig

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
 
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.config import OriginalConfig, Rule
@@ -92,8 +90,6 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
         trunk.embed_tokens.padding_idx = None
         if config.rope_full_precision:
             trunk.rotary_emb = Float32Rotation(config)
-            for layer in trunk.layers:
-                layer.self_attn.__class__ = Float32RotationAttention  # the same weights, another forward
 
     @classmethod
     def own_name(cls, name: str) -> str:
@@ -122,33 +118,6 @@ class Float32Rotation(nn.Module):
         angles = position_ids[..., None].float() * (1.0 / self.theta ** (pairs / self.head_dim))
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
-
-
-class Float32RotationAttention(LlamaAttention):
-    """Llama's attention with queries and keys rotated in float32 and rounded to the model's dtype afterwards."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) -> the same shape, and the attention weights where the implementation returns them."""
-        cache = kwargs.pop("cache", kwargs.pop("past_key_values", None))  # its name before transformers 5.24
-        batch, length, _ = hidden_states.shape
-        query, key, value = (
-            project(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        # Float32 cosines and sines promote the products, and so the whole rotation, to float32.
-        query, key = (rotated.to(value.dtype) for rotated in apply_rotary_pos_emb(query, key, *position_embeddings))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        kwargs |= {"dropout": self.attention_dropout if self.training else 0.0, "scaling": self.scaling}
-        output, weights = attend(self, query, key, value, attention_mask, **kwargs)
-        return self.o_proj(output.reshape(batch, length, -1)), weights
 
 
 # transformers applies these on loading and, reversed, on saving.
