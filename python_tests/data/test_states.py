@@ -135,17 +135,10 @@ def test_positions_rows_and_labels_belong_together(made: list[Trajectory], delta
     check(teacher, with_teacher, batch.labels[distant])
     counts = [int((state.canvas == MASK).sum()) for state in states]
     assert batch.state_index.tolist() == [row for row, count in enumerate(counts) for _ in range(count)]
-    # Every masked position is an entry, and the steps that are known without a batch are the batch's.
-    assert len(batch.labels) == sum(int((state.canvas == MASK).sum()) for state in states)
-    assert torch.equal(torch.from_numpy(dataset.steps_to_reveal(chosen)), batch.steps_to_reveal)
-
-
-def test_a_batch_without_entries_keeps_its_ids() -> None:
-    states = TrajectoryStates([trajectory([2, 1, 3])], mask_token_id=MASK)
-    batch = collate([states[0]])
-    empty = batch.without_entries()
-    assert torch.equal(empty.student.input_ids, batch.student.input_ids)
-    assert empty.labels.numel() == empty.student.positions.numel() == len(empty.states) == 0
+    # Every masked position is an entry.
+    assert len(batch.labels) == sum(counts)
+    assert sum(dataset.counts) == len(dataset)
+    assert dataset.at(len(dataset) + chosen[0], 0.5).steps_to_reveal.tolist() == states[0].steps_to_reveal.tolist()
 
 
 def test_nothing_to_train_on_is_refused() -> None:

@@ -21,7 +21,7 @@ def two_gpus(job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch)
     """What torch and then accelerate are told, once the model is written."""
     told: list[Any] = []
 
-    def accelerator(**options: Any) -> None:
+    def accelerator(kwargs_handlers: Any, **options: Any) -> None:
         told.append(options)
         raise ReachedError
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tad_ext.cli import main
-from tad_ext.data.trajectories.states import StateBatch, TrajectoryStates
+from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import Objective
+from tad_ext.distillation.order import Order
+from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, objective_class
-from tad_ext.distillation.trainer import shuffled
 from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill, used_settings
@@ -32,9 +33,9 @@ class PlainCrossEntropy(Objective):
 
     parts: ClassVar[dict[str, str]] = {"ce": "CE of all entries, nats"}
 
-    def forward(self, batch: StateBatch, totals: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.diffusion_model.lm_head(self.diffusion_model.hidden_rows(**batch.student._asdict()))
-        ce = cross_entropy(logits, batch.labels, reduction="sum") / totals["entries"]
+        ce = (cross_entropy(logits, batch.labels, reduction="none") * batch.weight.float()).sum()
         return ce, {"ce": ce}
 
 
@@ -83,7 +84,7 @@ def test_a_new_objective_is_trained_by_its_name(
     # The first step is of the base model, since a fresh adapter does nothing: the same number, state by state.
     states, model = TrajectoryStates(make_trajectories(), mask_token_id=MASK), load_model(config.model)
     losses = []
-    chosen = shuffled(len(states), seed=config.training.seed, epoch=0).tolist()[:6]
+    chosen = Order(states.counts, config.training, 6).numbers(0).tolist()
     for state in (states[index] for index in chosen):
         with torch.no_grad():
             logits = model(torch.tensor(np.append(state.trajectory.prompt_ids, state.canvas))[None]).logits[0]
@@ -92,7 +93,7 @@ def test_a_new_objective_is_trained_by_its_name(
         losses.append(cross_entropy(logits[len(state.trajectory.prompt_ids) :][masked], response, reduction="none"))
     first, second = result.history
     assert first.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
-    assert first.totals == {"micro_batches": 2, "states": 6, "entries": len(torch.cat(losses))}
+    assert first.totals == {"states": 6, "entries": len(torch.cat(losses))}
     assert second.loss != first.loss
     assert any(
         weight.any() for name, weight in load_file(result.adapter / "adapter_model.safetensors").items() if "_B" in name
@@ -130,7 +131,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 @pytest.mark.usefixtures("others")
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)
-    of_others = {"delta", "ce_weight", "kl_weight", "normalization"}
+    of_others = {"delta", "delta_start", "ce_weight", "kl_weight", "normalization", "group_size"}
     assert used_settings(config) == {name: v for name, v in values_of(config).items() if name not in of_others}
     with pytest.raises(ValueError, match=r"^delta is 3; objective 'tempered'"):
         used_settings(replace(config, loss=TADSettings(delta=3)))

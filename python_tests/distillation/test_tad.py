@@ -1,5 +1,6 @@
 """The objective against a slow formula in float64, and what each normalisation promises about splitting a batch."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from tad_ext.data.trajectories.states import State, TrajectoryStates, collate
+from tad_ext.data.trajectories.states import State, TrajectoryStates
 from tad_ext.distillation import TADObjective, TADSettings
+from tad_ext.distillation.samples import MicroBatch
 from tad_ext.models.lora import base_model
 
 MASK, DELTA = 23, 3
@@ -26,16 +28,21 @@ def dataset(make_trajectories: Callable[..., Any]) -> TrajectoryStates:
 INDICES = [0, 3, 7, 8, 14, 15, 20, 26]
 
 
+def micro_batches(objective: TADObjective, dataset: TrajectoryStates, split: list[list[int]]) -> list[MicroBatch]:
+    """A global batch, cut into these."""
+    samples = iter(objective.samples([dataset[index] for part in split for index in part], 0.0))
+    return [MicroBatch.of(list(itertools.islice(samples, len(part))), objective.asks_teacher) for part in split]
+
+
 def train_step(
     model: PeftModel, dataset: TrajectoryStates, settings: TADSettings, split: list[list[int]]
 ) -> tuple[Tensor, Grads]:
     """(loss, ce, kl) and gradients of a global batch cut into the micro-batches `split`."""
     model.zero_grad()
     objective = TADObjective(model, settings)
-    totals = objective.totals(dataset, split)
     sums = torch.zeros(3, dtype=torch.float64)
-    for part in split:
-        loss, parts = objective(collate([dataset[index] for index in part]), totals)
+    for batch in micro_batches(objective, dataset, split):
+        loss, parts = objective(batch)
         loss.backward()
         sums += torch.stack([loss.detach(), parts["ce"].detach(), parts["kl"].detach()])
     return sums, gradients(model)
@@ -72,18 +79,13 @@ def mean(values: list[Tensor]) -> Tensor:
     return sum(values) / len(values) if values else torch.zeros((), dtype=torch.float64)  # type: ignore[return-value]
 
 
-def slow_step(
-    model: PeftModel, plain: Any, dataset: TrajectoryStates, settings: TADSettings, split: list[list[int]]
-) -> tuple[Tensor, Grads]:
+def slow_step(model: PeftModel, plain: Any, dataset: TrajectoryStates, settings: TADSettings) -> tuple[Tensor, Grads]:
     """The named means written out, one state and one entry at a time."""
     model.zero_grad()
-    parts = [[slow_terms(model, plain, dataset[index], settings) for index in part] for part in split]
-    if settings.normalization == "micro_batch":
-        groups = [([x for near, _ in part for x in near], [x for _, far in part for x in far]) for part in parts]
-    elif settings.normalization == "tokens":
-        groups = [([x for p in parts for near, _ in p for x in near], [x for p in parts for _, far in p for x in far])]
-    else:
-        groups = [terms for part in parts for terms in part]
+    states = [slow_terms(model, plain, dataset[index], settings) for index in INDICES]
+    size = {"micro_batch": settings.group_size, "tokens": len(states), "state": 1}[settings.normalization]
+    parts = [states[first : first + size] for first in range(0, len(states), size)]
+    groups = [([x for near, _ in part for x in near], [x for _, far in part for x in far]) for part in parts]
     ce, kl = mean([mean(near) for near, _ in groups]), mean([mean(far) for _, far in groups])
     loss = settings.ce_weight * ce + settings.kl_weight * kl
     loss.backward()
@@ -103,31 +105,45 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
-@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "state"])
-def test_loss_and_gradient_are_the_slow_formula(
-    normalization: str, split: list[list[int]], make_adapted: Any, make_model: Any, dataset: TrajectoryStates
+@pytest.mark.parametrize(
+    ("normalization", "group_size"),
+    [("micro_batch", 4), ("micro_batch", 3), ("micro_batch", 1), ("micro_batch", 50), ("tokens", 4), ("state", 4)],
+)
+def test_loss_and_gradient_are_the_slow_formula_however_a_batch_is_split(
+    normalization: Any,
+    group_size: int,
+    split: list[list[int]],
+    make_adapted: Any,
+    make_model: Any,
+    dataset: TrajectoryStates,
 ) -> None:
-    settings = TADSettings(delta=DELTA, ce_weight=0.7, kl_weight=1.3, temperature=2.0, normalization=normalization)
+    means = {"normalization": normalization, "group_size": group_size}
+    settings = TADSettings(delta=DELTA, ce_weight=0.7, kl_weight=1.3, temperature=2.0, **means)
     model, plain = make_adapted(), make_model().double()
     found = train_step(model, dataset, settings, split)
     assert found[0].min() > 0.01
-    assert_same(found, slow_step(model, plain, dataset, settings, split))
+    assert_same(found, slow_step(model, plain, dataset, settings))
 
 
-@pytest.mark.parametrize("normalization", ["tokens", "state"])
-def test_splitting_a_batch_changes_nothing(normalization: str, make_adapted: Any, dataset: TrajectoryStates) -> None:
-    settings = TADSettings(delta=DELTA, normalization=normalization)
+def test_normalizations_differ_and_some_are_the_same_by_another_name(
+    make_adapted: Any, dataset: TrajectoryStates
+) -> None:
     model = make_adapted()
-    whole = train_step(model, dataset, settings, SPLITS["whole"])
-    for name in ("quarters", "ragged"):
-        assert_same(train_step(model, dataset, settings, SPLITS[name]), whole)
+
+    def loss(**means: Any) -> float:
+        return float(train_step(model, dataset, TADSettings(delta=DELTA, **means), [INDICES])[0][0])
+
+    published, tokens, state = (loss(normalization=name) for name in ("micro_batch", "tokens", "state"))
+    assert min(abs(published - tokens), abs(published - state), abs(tokens - state)) > 1e-3
+    assert loss(group_size=1) == pytest.approx(state, rel=1e-12)
+    assert loss(group_size=len(INDICES)) == pytest.approx(tokens, rel=1e-12)
 
 
-def test_micro_batch_means_do_depend_on_the_split(make_adapted: Any, dataset: TrajectoryStates) -> None:
-    settings, model = TADSettings(delta=DELTA), make_adapted()
-    whole, _ = train_step(model, dataset, settings, SPLITS["whole"])
-    ragged, _ = train_step(model, dataset, settings, SPLITS["ragged"])
-    assert abs(float(whole[0] - ragged[0])) > 1e-3
+def test_delta_may_grow_during_the_training(make_adapted: Any, dataset: TrajectoryStates) -> None:
+    objective = TADObjective(make_adapted(), TADSettings(delta=3, delta_start=1))
+    steps = np.arange(1, 6)
+    for progress, delta in ((0.0, 1), (0.33, 1), (0.34, 2), (0.66, 2), (0.67, 3), (0.999, 3)):
+        assert objective.side_of(steps, progress).tolist() == [int(step > delta) for step in steps], progress
 
 
 @pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "state"])
@@ -139,17 +155,6 @@ def test_one_side_may_be_empty(normalization: str, delta: int, make_adapted: Any
     assert empty == 0
     assert full > 0.01
     assert loss == full
-
-
-def test_totals_are_what_the_entries_say(make_adapted: Any, dataset: TrajectoryStates) -> None:
-    totals = TADObjective(make_adapted(), TADSettings(delta=DELTA)).totals(dataset, SPLITS["ragged"])
-    steps = np.concatenate([dataset[index].steps_to_reveal for index in INDICES])
-    assert totals == {
-        "micro_batches": 3,
-        "states": 8,
-        "near": ((steps > 0) & (steps <= DELTA)).sum(),
-        "distant": (steps > DELTA).sum(),
-    }
 
 
 def test_the_teacher_sees_the_states_with_distant_entries_only(
@@ -165,7 +170,7 @@ def test_the_teacher_sees_the_states_with_distant_entries_only(
 
     monkeypatch.setattr(base_model(model), "hidden_rows", remember)
     objective = TADObjective(model, TADSettings(delta=DELTA))
-    objective(collate([dataset[index] for index in INDICES]), objective.totals(dataset, [INDICES]))
+    objective(*micro_batches(objective, dataset, [INDICES]))
     teacher, student = seen
     asked = [dataset[index] for index in INDICES if (dataset[index].steps_to_reveal > DELTA).any()]
     assert 0 < len(asked) == len(teacher["input_ids"]) < len(student["input_ids"]) == len(INDICES)
@@ -195,7 +200,7 @@ def test_a_batch_without_entries_gives_zero_gradients(
 ) -> None:
     model = make_adapted()
     objective = TADObjective(model, TADSettings(delta=DELTA, normalization=normalization))
-    loss, parts = objective(collate([dataset[0]]).without_entries(), objective.totals(dataset, [[0], [1]]))
+    loss, parts = objective(micro_batches(objective, dataset, [[0], [1]])[0].without_entries())
     loss.backward()
     assert [loss, parts["ce"], parts["kl"]] == [0, 0, 0]
     assert all(not gradient.any() for gradient in gradients(model).values())
@@ -223,6 +228,8 @@ def test_the_teacher_gets_no_gradient_and_is_the_base(make_adapted: Any, dataset
         ({"kl_weight": float("inf")}, "kl_weight must be"),
         ({"ce_weight": 0.0, "kl_weight": 0.0}, "nothing to learn"),
         ({"temperature": 0.0}, "temperature must be a finite number in .* got 0.0"),
+        ({"delta": 2, "delta_start": 3}, "delta_start is 3, expected at most delta, 2"),
+        ({"group_size": 0}, "group_size must be an integer in .* got 0"),
         ({"normalization": "batch"}, "normalization must be one of micro_batch, tokens, state, got 'batch'"),
     ],
 )

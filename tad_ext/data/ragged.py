@@ -43,8 +43,8 @@ def ragged(sequences: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int
 
 
 def to_device(numbers: Sequence[Any] | Tensor, device: torch.device | str) -> Tensor:
-    """An int64 tensor of numbers of the host, on a device that is not waited for."""
-    tensor = torch.as_tensor(numbers, dtype=torch.int64)
+    """Numbers of the host, int64 unless they are a tensor, on a device that is not waited for."""
+    tensor = numbers if isinstance(numbers, Tensor) else torch.as_tensor(numbers, dtype=torch.int64)
     if torch.device(device).type == "cuda":  # from memory that may be paged out, it would copy after the work before it
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

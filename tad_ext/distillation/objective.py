@@ -1,10 +1,10 @@
-"""What an objective is: a loss of micro-batches of states, and the names of what is reported of it.
+"""What an objective is: samples of states, a loss of micro-batches of them, and the names of what is reported of it.
 
 A new one is a class in a file of its own and a line in `settings`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import make_dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,8 @@ import numpy as np
 from peft import PeftModel
 from torch import Tensor, nn
 
-from tad_ext.data.trajectories.states import StateBatch, TrajectoryStates
+from tad_ext.data.trajectories.states import State
+from tad_ext.distillation.samples import MicroBatch, Sample, mean_weights
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
 
@@ -22,11 +23,15 @@ class Objective(nn.Module, ABC):
 
     It is a module, so that DDP wraps all forwards of its model, a masked diffusion model with a trainable adapter. With
     that off (`lora.teacher`) the model is the teacher.
+
+    A global batch is made into samples on the host, by every rank alike; what its means are taken over is thus known
+    to all, and how it is cut into micro-batches changes nothing.
     """
 
     #: Dataclass of its numbers, by default none: the settings of `tad distill` that it takes; others given are refused.
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
+    sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
 
     def __init__(self, model: PeftModel, settings: Any) -> None:
         super().__init__()
@@ -37,17 +42,31 @@ class Objective(nn.Module, ABC):
         """The model inside the adapter, which stays in effect."""
         return base_model(self.model)
 
-    def totals(self, states: TrajectoryStates, micro_batches: Sequence[Sequence[int]]) -> dict[str, int]:
-        """What the means of a global batch may be taken over: known on every rank from the indices of its states."""
-        steps = states.steps_to_reveal(index for part in micro_batches for index in part)
-        return {"micro_batches": len(micro_batches), "states": sum(map(len, micro_batches)), **self.count(steps)}
+    def samples(self, states: Sequence[State], progress: float) -> list[Sample]:
+        """The samples of a global batch, at a progress of the training from 0 to below 1.
 
-    def count(self, steps_to_reveal: np.ndarray) -> dict[str, int]:
-        """Entries by kind, from the (N,) steps, >= 1, until each is revealed."""
-        return {"entries": len(steps_to_reveal)}
+        By default the loss is the mean over all entries.
+        """
+        sides = [self.side_of(state.steps_to_reveal[state.steps_to_reveal > 0], progress) for state in states]
+        weights = mean_weights(sides, len(self.sides), self.group_size)
+        return [Sample(*one) for one in zip(states, sides, weights, strict=True)]
+
+    def side_of(self, steps_to_reveal: np.ndarray, progress: float) -> np.ndarray:
+        """(n,) int64: the side of each entry, from the steps, >= 1, until it is revealed."""
+        return np.zeros(len(steps_to_reveal), dtype=np.int64)
+
+    @property
+    def group_size(self) -> int | None:
+        """How many states share a mean, see `mean_weights`; None: all of a global batch."""
+        return None
+
+    @property
+    def asks_teacher(self) -> tuple[int, ...]:
+        """The sides whose entries the teacher is asked about."""
+        return ()
 
     @abstractmethod
-    def forward(self, batch: StateBatch, totals: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The contribution of a micro-batch to the global batch's loss, differentiable, and to each of its `parts`.
 
         0-d tensors. A batch may have no entries: its loss is 0, and so are its gradients.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -32,17 +33,27 @@ class TADSettings(Settings):
     temperature: Annotated[float, Between(1 / MAX_SCALE, MAX_SCALE)] = setting(
         1.0, help="temperature of both distributions in the KL divergence"
     )
+    delta_start: Index | None = setting(None, help="curriculum: delta grows evenly from this to delta; none: it stays")
     normalization: Literal["micro_batch", "tokens", "state"] = setting(
         "micro_batch",
-        help="what a mean is taken over: each micro-batch's entries, then the mean of the micro-batches (micro_batch, "
-        "as published); all entries of the global batch (tokens); each state's entries, then the mean of the states, "
-        "where one without entries on a side counts as 0 there (state)",
+        help="what a mean is taken over: the entries of so many states (group_size), then the mean of these groups "
+        "(micro_batch, as published); all entries of the global batch (tokens); each state's entries, then the mean of "
+        "the states (state). A group without entries on a side counts as 0 there",
     )
+    group_size: Count = setting(4, help="states of a group under micro_batch: the published ones, whatever batch_size")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ce_weight == 0 and self.kl_weight == 0:
             raise ValueError("ce_weight and kl_weight are both 0: there is nothing to learn")
+        if self.delta_start is not None and self.delta_start > self.delta:
+            raise ValueError(f"delta_start is {self.delta_start}, expected at most delta, {self.delta}")
+
+    def delta_at(self, progress: float) -> int:
+        """Delta at a progress of the training from 0 to below 1."""
+        if self.delta_start is None:
+            return self.delta
+        return self.delta_start + int(progress * (self.delta - self.delta_start + 1))
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,23 @@ class TrainingSettings(Settings):
     learning_rate: LearningRate = setting(2e-5, help="AdamW's learning rate")
     weight_decay: NonNegative = setting(0.01, help="AdamW's weight decay")
     warmup_steps: Index = setting(0, help="optimizer steps over which the learning rate rises linearly")
-    lr_schedule: Literal["constant", "linear"] = setting(
-        "constant", help="after the warmup: constant, or linear (falls to 0 at the end)"
+    lr_schedule: Literal["constant", "linear", "cosine"] = setting(
+        "constant", help="after the warmup: constant, or falling to 0 at the end, linear or as a cosine's half period"
     )
     max_grad_norm: NonNegative = setting(1.0, help="gradients are scaled down to this norm; 0: they are left alone")
-    epochs: Count = setting(1, help="passes over all states of all trajectories")
+    epochs: Count = setting(1, help="passes over the states of all trajectories")
     max_steps: Count | None = setting(None, help="train for exactly this many optimizer steps instead of epochs")
     batch_size: Count = setting(4, help="states in a micro-batch, per device")
     accumulation: Count = setting(8, help="micro-batches per device in one optimizer step")
+    state_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        1.0, help="share of each trajectory's states that an epoch takes, other ones in every epoch"
+    )
+    state_sampling: Literal["uniform", "stratified"] = setting(
+        "uniform", help="which they are: any, or one of each of as many parts of the trajectory"
+    )
+    curriculum: Literal["none", "progress"] = setting(
+        "none", help="progress: an epoch begins with nearly finished canvases and ends with nearly empty ones"
+    )
     seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
@@ -68,4 +88,5 @@ class TrainingSettings(Settings):
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.lr_schedule == "constant":
             return self.learning_rate
-        return self.learning_rate * (total_steps - step) / max(total_steps - self.warmup_steps, 1)
+        left = (total_steps - step) / max(total_steps - self.warmup_steps, 1)
+        return self.learning_rate * (left if self.lr_schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)

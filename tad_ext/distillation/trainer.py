@@ -1,24 +1,46 @@
 """The distillation loop: an objective and states in, one record of every optimizer step out; the model is trained.
 
-Every rank draws the same order of states, cuts it into the same global batches and takes its share of their
-micro-batches. What means are taken over is thus known to all; only gradients (DDP) and reported losses are exchanged.
+Every rank makes the same samples of the same global batches and takes its share of their micro-batches: what means are
+taken over is thus known to all, and only gradients (DDP) and reported losses are exchanged. All chance follows from the
+seed and the number of the step, so a training that goes on from a saved step is the one that never stopped.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
-from tad_ext.data.trajectories.states import TrajectoryStates, collate
+from tad_ext.data.trajectories.states import State
 from tad_ext.distillation.objective import Objective
+from tad_ext.distillation.order import Order
+from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import TrainingSettings
+from tad_ext.interrupts import shielded
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class States(Protocol):
+    """What is trained on."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many states each trajectory has."""
+
+    def at(self, number: int, progress: float) -> State:
+        """A state by its number, which goes on from epoch to epoch, at a progress from 0 to below 1."""
 
 
 @dataclass(frozen=True)
@@ -29,86 +51,141 @@ class StepRecord:
     epoch: float  #: passes over the data after this step
     loss: float
     parts: dict[str, float]  #: of the loss, by the names of `Objective.parts`: {"ce": 1.9, "kl": 0.4}
-    totals: dict[str, int]  #: of `Objective.totals`: {"micro_batches": 8, "states": 32, "near": 250, "distant": 3846}
+    totals: dict[str, int]  #: states, and entries by `Objective.sides`: {"states": 32, "near": 250, "distant": 3846}
     learning_rate: float
     grad_norm: float  #: before clipping
 
 
-def train(
-    objective: Objective, states: TrajectoryStates, config: TrainingSettings, accelerator: Accelerator
-) -> Iterator[StepRecord]:
-    """Trains the objective's model in place, step by step. FloatingPointError if loss or gradients are not finite."""
-    model = objective.model
-    torch.manual_seed(config.seed + 1 + accelerator.process_index)  # dropout: each rank its own
-    model.train()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    module, optimizer = accelerator.prepare(objective, optimizer)
+class NotFiniteError(FloatingPointError):
+    """Loss or gradients became NaN or infinite; nothing was learnt from it."""
 
-    global_size = config.batch_size * config.accumulation * accelerator.num_processes
-    steps_per_epoch = math.ceil(len(states) / global_size)
-    total_steps = config.max_steps or config.epochs * steps_per_epoch
-    progress = tqdm(range(total_steps), desc="distilling", unit="step", disable=not accelerator.is_main_process)
-    for step, indices in zip(progress, _global_batches(len(states), global_size, seed=config.seed), strict=False):
-        rate = config.learning_rate_at(step, total_steps)
-        for group in optimizer.param_groups:
+    def __init__(self, message: str, samples: Sequence[Sample]) -> None:
+        super().__init__(message)
+        self.samples = samples  #: of the global batch
+
+
+class Trainer:
+    """Trains the objective's model in place.
+
+    Attributes:
+        step: optimizer steps that are complete.
+        total_steps: of the whole training.
+    """
+
+    def __init__(
+        self, objective: Objective, states: States, config: TrainingSettings, accelerator: Accelerator
+    ) -> None:
+        self.objective, self.states, self.config, self.accelerator = objective, states, config, accelerator
+        self.named = {name: one for name, one in objective.model.named_parameters() if one.requires_grad}
+        optimizer = torch.optim.AdamW(self.named.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.order = Order(states.counts, config, config.batch_size * config.accumulation * accelerator.num_processes)
+        self.step, self.total_steps = 0, self.order.total_steps
+
+    def run(self) -> Iterator[StepRecord]:
+        """The records of the steps that are left, each after its step.
+
+        NotFiniteError if loss or gradients are not finite: weights and moments are those of the step before.
+        """
+        self.objective.model.train()
+        progress = tqdm(
+            initial=self.step,
+            total=self.total_steps,
+            desc="distilling",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+        with progress, ThreadPoolExecutor(1) as ahead:
+            prepared = ahead.submit(self._prepared, self.step)
+            while self.step < self.total_steps:
+                samples, own = prepared.result()
+                if self.step + 1 < self.total_steps:
+                    prepared = ahead.submit(self._prepared, self.step + 1)
+                record = self._one_step(samples, own)
+                parts = {name: f"{value:.4f}" for name, value in {"loss": record.loss, **record.parts}.items()}
+                progress.set_postfix(parts, refresh=False)
+                progress.update()
+                yield record
+        self.objective.model.eval()
+
+    def save(self, folder: Path) -> None:
+        """Writes what the optimizer remembers, beside an adapter of the same step."""
+        state = self.optimizer.state
+        moments = {
+            f"{name}.{moment}": state[one][moment].contiguous()
+            for name, one in self.named.items()
+            if one in state
+            for moment in _MOMENTS
+        }
+        save_file(moments, folder / OPTIMIZER_FILE, metadata={"step": str(self.step)})
+
+    def load(self, folder: Path) -> None:
+        """Goes on from there; the adapter's weights are in the model already."""
+        with safe_open(folder / OPTIMIZER_FILE, framework="pt") as file:
+            self.step = int(file.metadata()["step"])
+            for name, parameter in self.named.items():
+                moments = {moment: file.get_tensor(f"{name}.{moment}").to(parameter.device) for moment in _MOMENTS}
+                self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+
+    def _prepared(self, step: int) -> tuple[list[Sample], list[tuple[int, MicroBatch]]]:
+        """The samples of a step, and of their micro-batches this rank's, by number, on the CPU.
+
+        Every rank has as many as any other, since DDP waits: one without entries where none is left.
+        """
+        objective, world = self.objective, self.accelerator.num_processes
+        progress = step / self.total_steps
+        states = [self.states.at(number, progress) for number in self.order.numbers(step).tolist()]
+        samples = objective.samples(states, progress)
+        alike = sorted(samples, key=lambda sample: sample.length)  # less padding
+        size = self.config.batch_size
+        cut = [alike[first : first + size] for first in range(0, len(alike), size)]
+        own = []
+        for first in range(0, len(cut), world):
+            number = first + self.accelerator.process_index
+            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], objective.asks_teacher)
+            own.append((number, batch if number < len(cut) else batch.without_entries()))
+        return samples, own
+
+    def _one_step(self, samples: Sequence[Sample], own: Sequence[tuple[int, MicroBatch]]) -> StepRecord:
+        config, parameters = self.config, list(self.named.values())
+        rate = config.learning_rate_at(self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        micro_batches = [indices[at : at + config.batch_size] for at in range(0, len(indices), config.batch_size)]
-        totals = objective.totals(states, micro_batches)
-
-        losses = _accumulate(accelerator, module, states, micro_batches, totals, list(objective.parts))
-        norm = torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
+        losses = self._accumulate(own)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
         loss, *values, grad_norm = torch.cat((losses, norm.to(losses)[None])).tolist()  # the step's only host sync
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise FloatingPointError(
-                f"step {step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate"
+            raise NotFiniteError(
+                f"step {self.step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate", samples
             )
-        optimizer.step()
-        optimizer.zero_grad()
+        with shielded():  # a step is whole, whatever signal comes
+            self.optimizer.step()
+            self.step += 1
+        self.optimizer.zero_grad()
+        entries = np.bincount(np.concatenate([one.side for one in samples]), minlength=len(self.objective.sides))
+        return StepRecord(
+            step=self.step,
+            epoch=self.order.epochs_after(self.step - 1),
+            loss=loss,
+            parts=dict(zip(self.objective.parts, values, strict=True)),
+            totals={"states": len(samples), **dict(zip(self.objective.sides, entries.tolist(), strict=True))},
+            learning_rate=rate,
+            grad_norm=grad_norm,
+        )
 
-        parts = dict(zip(objective.parts, values, strict=True))
-        progress.set_postfix({name: f"{value:.4f}" for name, value in {"loss": loss, **parts}.items()})
-        epoch = step // steps_per_epoch + min((step % steps_per_epoch + 1) * global_size / len(states), 1.0)
-        yield StepRecord(step + 1, epoch, loss, parts, totals, rate, grad_norm)
-    model.eval()
-
-
-def shuffled(num_states: int, *, seed: int, epoch: int) -> np.ndarray:
-    """(num_states,) int64: an order that depends on the seed and the epoch alone, the same on every rank."""
-    return np.random.default_rng((seed, epoch)).permutation(num_states)
-
-
-def _global_batches(num_states: int, size: int, *, seed: int) -> Iterator[list[int]]:
-    """The states of each optimizer step, epoch after epoch; an epoch's last may be fewer."""
-    for epoch in itertools.count():
-        order = shuffled(num_states, seed=seed, epoch=epoch).tolist()
-        for at in range(0, num_states, size):
-            yield order[at : at + size]
-
-
-def _accumulate(
-    accelerator: Accelerator,
-    objective: nn.Module,
-    states: TrajectoryStates,
-    micro_batches: list[list[int]],
-    totals: Mapping[str, int],
-    parts: list[str],
-) -> torch.Tensor:
-    """Add up the gradients of this rank's micro-batches; the sums over all ranks of the loss and its parts, float32."""
-    world, rank = accelerator.num_processes, accelerator.process_index
-    sums = torch.zeros((), device=accelerator.device)
-    half = next(objective.parameters()).dtype == torch.bfloat16
-    for first in range(0, len(micro_batches), world):
-        # Every rank has as many as any other, since DDP waits: one without entries where none is left.
-        own = first + rank < len(micro_batches)
-        chosen = micro_batches[first + rank if own else first]
-        batch = collate([states[index] for index in chosen]).to(accelerator.device)
-        batch = batch if own else batch.without_entries()
-        is_last = first + world >= len(micro_batches)
-        with nullcontext() if is_last else accelerator.no_sync(objective):
-            with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
-                loss, values = objective(batch, totals)
-            # Contributions are meant to be summed over ranks, and DDP takes the mean.
-            accelerator.backward(loss * world)
-        sums = sums + torch.stack([value.detach().float() for value in (loss, *(values[name] for name in parts))])
-    return accelerator.reduce(sums, reduction="sum")
+    def _accumulate(self, own: Sequence[tuple[int, MicroBatch]]) -> Tensor:
+        """Adds up the gradients of micro-batches; the sums over all ranks of the loss and its parts, float32."""
+        accelerator, names = self.accelerator, list(self.objective.parts)
+        half = next(self.objective.parameters()).dtype == torch.bfloat16
+        sums: Any = 0.0
+        for number, batch in own:
+            # Dropout by the micro-batch, not by the rank that computes it.
+            seed = np.random.SeedSequence((self.config.seed, self.step, number)).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(seed) >> 1)
+            with nullcontext() if number == own[-1][0] else accelerator.no_sync(self.module):
+                with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+                    loss, values = self.module(batch.to(accelerator.device))
+                # Contributions are meant to be summed over ranks, and DDP takes the mean.
+                accelerator.backward(loss * accelerator.num_processes)
+            sums = sums + torch.stack([value.detach().float() for value in (loss, *(values[name] for name in names))])
+        return accelerator.reduce(sums, reduction="sum")

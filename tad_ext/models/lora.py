@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tad_ext.files import atomic_folder, write_json
@@ -110,10 +110,11 @@ def teacher(model: PeftModel) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def save_adapter(model: PeftModel, path: str | Path) -> None:
+def save_adapter(model: PeftModel, path: str | Path, also: Callable[[Path], None] = lambda _: None) -> None:
     """Write the adapter as peft does (`adapter_config.json`, `adapter_model.safetensors`), replacing `path` as a whole.
 
-    Beside them `base_model.json` holds the base model's identity. The same adapter gives the same bytes.
+    Beside them `base_model.json` holds the base model's identity. The same adapter gives the same bytes. `also` may
+    write more files into the folder before it gets its name.
     """
     _check_is_adapted(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
@@ -125,6 +126,12 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         write_json(folder / BASE_FILE, config_identity(base_model(model).config))
+        also(folder)
+
+
+def restore_adapter(model: PeftModel, path: str | Path) -> None:
+    """Give a model's adapter the weights that `save_adapter` wrote of it; what is trainable stays so."""
+    set_peft_model_state_dict(model, load_file(Path(path) / WEIGHTS_FILE))
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:

@@ -6,7 +6,7 @@ entry: what a model is asked about. The tail behind a response's first end-of-se
 is the longer part of many a canvas, and says nothing more.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,15 @@ class TrajectoryStates(Dataset[State]):
         ]
         self._ends = np.cumsum(self._counts)
 
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many states each trajectory has."""
+        return self._counts
+
+    def at(self, number: int, progress: float) -> State:
+        """A state by a number that goes on from epoch to epoch; the same at every progress of a training."""
+        return self[number % len(self)]
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -66,11 +75,6 @@ class TrajectoryStates(Dataset[State]):
         which, step = self._locate(index)
         trajectory = self.trajectories[which]
         return State(trajectory, trajectory.canvas_at(step, self.mask_token_id), self._steps(which, step))
-
-    def steps_to_reveal(self, indices: Iterable[int]) -> np.ndarray:
-        """(N,) int64: the steps, >= 1, of all entries of the states `indices`, which need not be built for it."""
-        steps = [self._steps(which, step) for which, step in map(self._locate, indices)]
-        return np.concatenate([remaining[remaining > 0] for remaining in steps])
 
     def _steps(self, which: int, step: int) -> np.ndarray:
         remaining = self.trajectories[which].steps_to_reveal(step)
@@ -109,11 +113,6 @@ class StateBatch:
         """The same batch on another device, which is not waited for."""
         labels, steps = to_device(self.labels, device), to_device(self.steps_to_reveal, device)
         return StateBatch(self.states, self.student.to(device), labels, steps)
-
-    def without_entries(self) -> "StateBatch":
-        """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
-        student = self.student._replace(positions=self.student.positions[:0])
-        return StateBatch((), student, self.labels[:0], self.steps_to_reveal[:0])
 
 
 def collate(states: Sequence[State]) -> StateBatch:

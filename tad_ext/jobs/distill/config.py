@@ -48,7 +48,10 @@ class DistillConfig(TrajectorySettings):
     )
 
     training: TrainingSettings = group(TrainingSettings)
-    save_every: Index = setting(0, help="also save the adapter every so many optimizer steps; 0: at the end only")
+    save_every: Index = setting(
+        500, help="also save adapter and optimizer every so many optimizer steps, to go on from; 0: only when stopped"
+    )
+    keep_checkpoints: Index = setting(2, help="how many of these stay, the latest ones; 0: all")
     overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")
     device: Device = setting("auto", help="auto, cpu, cuda or cuda:N; with several processes, each has its own GPU")
     dtype: DType = setting("auto", help="of the frozen model, auto: as stored; the adapter is float32")

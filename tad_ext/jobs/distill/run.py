@@ -1,7 +1,8 @@
 """`tad distill`: trajectories and a model in, a LoRA adapter and its loss curve out."""
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from matplotlib.figure import Figure
-from peft import PeftModel
 
 from tad_ext.data.tasks.prompts import with_system_reference
 from tad_ext.data.trajectories.files import Trajectory, read_trajectories
 from tad_ext.data.trajectories.fits import check_fits
 from tad_ext.data.trajectories.states import TrajectoryStates
+from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import objective_class
-from tad_ext.distillation.trainer import StepRecord, train
+from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.interrupts import shielded
+from tad_ext.jobs.distill.checkpoints import (
+    STEPS_FILE,
+    Progress,
+    checkpoints,
+    latest,
+    records_until,
+    restore,
+    run_values,
+)
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.device import device_of_process
 from tad_ext.models.identity import described, identity_differences, model_identity
@@ -28,9 +39,9 @@ from tad_ext.models.lora import add_lora, save_adapter
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
-CHECKPOINT_FOLDER = "checkpoint-{step:06d}"
 HISTORY_FILE = "training.json"
 CURVE_FILE = "loss.png"
+NOT_FINITE_FILE = "not_finite.json"
 
 
 @dataclass(frozen=True)
@@ -45,16 +56,19 @@ class DistillResult:
 def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
-    Writes into `config.output`: `adapter/` (and `checkpoint-<step>/` every `save_every` steps), `training.json` with
-    `settings` and `steps`, a `StepRecord` each, and `loss.png`. With `overwrite` an earlier run's files stand until
-    this one is complete. Runs on one device, or on several through `accelerate launch` or `torchrun`. In float32 on a
-    CPU the same settings give the same adapter bit for bit.
+    Writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
+    `loss.png`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when a signal stops it.
+    Called again it goes on from the last of these, and ends with the weights of a run that was not stopped. With
+    `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on several through
+    `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
 
     Raises:
-        ValueError: a setting out of range or that the objective does not have, an output that cannot be written to,
-            trajectories that do not fit the model, target names that match nothing.
-        FileExistsError: `output` holds an adapter or checkpoints already and `overwrite` is off.
-        FloatingPointError: loss or gradients became NaN or infinite; the adapter of the last checkpoint stays.
+        ValueError: a setting out of range or that the objective does not have, an output that cannot be written to or
+            holds checkpoints of other settings, trajectories that do not fit the model, target names that match
+            nothing, a way to distribute the model that is not supported.
+        FileExistsError: `output` holds an adapter already and `overwrite` is off.
+        FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and `not_finite.json`
+            names the states of the step.
         OSError: the adapter could not be written; it says where it is instead.
     """
     # 1. The settings, the output and the trajectories, before any work.
@@ -66,7 +80,7 @@ def distill(config: DistillConfig) -> DistillResult:
     if (output / "config.json").exists():
         raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
     earlier = _earlier_files(output)
-    if earlier and not config.overwrite:
+    if earlier and not config.overwrite and not (output / STEPS_FILE).exists():  # which the end of a run removes
         raise FileExistsError(
             f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
         )
@@ -81,17 +95,22 @@ def distill(config: DistillConfig) -> DistillResult:
     if config.teacher_prompt != "collected":
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
     check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
+    mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
+    states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
 
-    # 2. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    # 2. The processes, and what an earlier one has left to go on from.
+    accelerator = _accelerator(device)
+    own = model_identity(config.model)
+    size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
+    run = run_values(values, chosen, own, size)
+    checkpoint = None if config.overwrite else latest(output, run)
     if accelerator.is_main_process:
         tried_folder(output)
+
+    # 3. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
     model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-    own = model_identity(config.model)
     for revision, name in {run.model_revision: run.model for run in runs}.items():
         if differing := identity_differences(revision, own, config.model):
             accelerator.print(f"note: trajectories were collected with another model ({name}): {described(differing)}")
@@ -104,18 +123,34 @@ def distill(config: DistillConfig) -> DistillResult:
         seed=config.training.seed,
     )
 
-    # 3. The training, of which the first process writes everything down.
-    mask, ends = model.config.mask_token_id, model.config.eos_token_ids or ()
-    states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
+    # 4. The training, of which the first process writes everything down.
+    trainer = Trainer(objective(adapted, settings), states, config.training, accelerator)
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
-    records = train(objective(adapted, settings), states, config.training, accelerator)
+    if checkpoint is not None:
+        restore(trainer, checkpoint)
+        accelerator.print(f"going on from {checkpoint}")
     started = time.perf_counter()
-    history = _write_down(records, adapted, output, config) if accelerator.is_main_process else list(records)
+    history = _write_down(trainer, run, config) if accelerator.is_main_process else list(trainer.run())
     seconds = time.perf_counter() - started
     accelerator.wait_for_everyone()
     accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    """Of this process; ValueError for plugins under which the loop would train something else, or nothing."""
+    for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"accelerate's {plugin} plugin is on: expected one copy of the model in each process (DDP), as "
+                f"`accelerate launch --multi_gpu` or torchrun start it. Adapter, gradients and moments of an 8B model "
+                f"are 5.4 GB"
+            )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # no second copy of the gradients
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
 
 
 def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> np.ndarray:
@@ -139,33 +174,46 @@ def used_settings(config: DistillConfig) -> dict[str, Any]:
     return values
 
 
-def _write_down(
-    records: Iterator[StepRecord], adapted: PeftModel, output: Path, config: DistillConfig
-) -> list[StepRecord]:
+def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) -> list[StepRecord]:
     """All records of the training, during and after which its files are written."""
-    history: list[StepRecord] = []
-    save = partial(save_adapter, adapted)
-    with successor(output_folder(output), _earlier_files(output)) as folder:
-        for record in records:
-            history.append(record)
-            if config.save_every and record.step % config.save_every == 0:
-                rescued(save, folder / CHECKPOINT_FOLDER.format(step=record.step))
-                _write_history(folder, config, history)
-        rescued(save, folder / ADAPTER_FOLDER)  # what the training was for comes first
-        _write_history(folder, config, history)
-        _write_curve(folder / CURVE_FILE, history, objective_class(config.objective).parts)
+    output, objective = output_folder(config.output), trainer.objective
+    with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
+        history = records_until(folder, trainer.step)
+        progress = Progress(folder, trainer, run, keep=config.keep_checkpoints)
+        try:
+            for record in trainer.run():
+                history.append(record)
+                progress.add(record)
+                if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
+                    progress.save()
+        except (KeyboardInterrupt, SystemExit):
+            with shielded():
+                progress.save()
+            raise
+        except NotFiniteError as error:
+            write_json(folder / NOT_FINITE_FILE, [_described(sample) for sample in error.samples])
+            error.add_note(f"the states of this step are named in {folder / NOT_FINITE_FILE}")
+            raise
+        rescued(partial(save_adapter, objective.model), folder / ADAPTER_FOLDER)  # what it was for comes first
+        report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
+        write_json(folder / HISTORY_FILE, report)
+        _write_curve(folder / CURVE_FILE, history, objective.parts)
+        (folder / STEPS_FILE).unlink()
     return history
+
+
+def _described(sample: Sample) -> dict[str, Any]:
+    """Which state it is."""
+    state = sample.state
+    entries = int((state.steps_to_reveal > 0).sum())
+    name = {name: getattr(state.trajectory, name) for name in ("task", "id", "sample")}
+    return {**name, "entries": entries, "canvas": state.canvas.tolist()}
 
 
 def _earlier_files(output: Path) -> list[Path]:
     """What an earlier run left in the folder."""
-    folders = [output / ADAPTER_FOLDER, *sorted(output.glob("checkpoint-*"))]
-    return [path for path in [*folders, output / HISTORY_FILE, output / CURVE_FILE] if path.exists()]
-
-
-def _write_history(output: Path, config: DistillConfig, history: list[StepRecord]) -> None:
-    report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
-    write_json(output / HISTORY_FILE, report)
+    files = [output / name for name in (HISTORY_FILE, CURVE_FILE, STEPS_FILE, NOT_FINITE_FILE)]
+    return [path for path in [output / ADAPTER_FOLDER, *checkpoints(output), *files] if path.exists()]
 
 
 def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:

@@ -1,0 +1,216 @@
+"""A training that was stopped, and started again by the same command, ends with the weights of one that was not."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from distillation_worker import Worker
+from safetensors.torch import load_file
+
+from tad_ext.distillation.trainer import Trainer
+from tad_ext.jobs.distill import checkpoints, run
+from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.jobs.distill.run import distill
+
+pytestmark = pytest.mark.slow
+
+LONG = {"epochs": 3, "dropout": 0.2, "batch_size": 2, "accumulation": 2, "save_every": 3, "warmup_steps": 4}  # 24 steps
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def results(folder: Path | str) -> dict[str, bytes]:
+    """What a training is for; without the picture, and the names of its own folders."""
+    report = json.loads(Path(folder, "training.json").read_text())
+    del report["settings"]["output"]
+    adapter = Path(folder, "adapter")
+    return {"report": json.dumps(report).encode(), **{path.name: path.read_bytes() for path in adapter.iterdir()}}
+
+
+class StoppedError(Exception):
+    """In the middle of a training."""
+
+
+def stopped_after(step: int, config: DistillConfig, error: type[BaseException] = StoppedError) -> None:
+    """Runs a training until the step behind that one has added up its gradients."""
+    real = Trainer._accumulate
+
+    def stop(trainer: Trainer, own: Any) -> Any:
+        sums = real(trainer, own)
+        if trainer.step == step:
+            raise error
+        return sums
+
+    with mock.patch.object(Trainer, "_accumulate", stop), pytest.raises(error):
+        distill(config)
+
+
+@pytest.mark.parametrize("objective", [{}, {"delta_start": 0, "curriculum": "progress", "state_ratio": 0.6}])
+@pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt, SystemExit])
+def test_it_goes_on_where_it_was(
+    job: Callable[..., DistillConfig],
+    tmp_path: Path,
+    error: type[BaseException],
+    objective: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = LONG | objective
+    distill(job(**options, output=str(tmp_path / "whole")))
+    config = job(**options, output=str(tmp_path / "stopped"))
+    stopped_after(7, config, error)
+    kept = checkpoints.checkpoints(Path(config.output))
+    assert [path.name[-2:] for path in kept] == (["03", "06"] if error is StoppedError else ["06", "07"])
+    capsys.readouterr()
+    torch.manual_seed(99)
+    again = distill(config)
+    assert f"going on from {kept[-1]}" in capsys.readouterr().out
+    assert len(again.history) == len(json.loads((tmp_path / "whole" / "training.json").read_text())["steps"])
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / "steps.jsonl").exists()
+
+
+def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:
+    settings = job(**LONG, output=str(tmp_path / "killed"))
+    began = time.perf_counter()
+    assert worker.run(dataclasses.replace(settings, output=str(tmp_path / "whole"))) == [0]
+    duration, draw, kills = time.perf_counter() - began, random.Random(0), 0
+
+    def check() -> None:
+        assert results(tmp_path / "killed") == results(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "killed")
+
+    for _ in range(int(os.environ.get("TAD_KILLS", "6"))):
+        statuses = worker.run(settings, after=draw.uniform(0.1, 0.9) * duration)
+        kills += statuses == [signal.SIGKILL]
+        if is_complete(tmp_path / "killed"):
+            check()
+    assert kills >= 1
+    assert worker.run(settings) == [0]
+    check()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a kill came too late."""
+    return (folder / "training.json").exists() and not (folder / "steps.jsonl").exists()
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_two_ranks_that_are_killed_and_one_that_goes_on(
+    job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker
+) -> None:
+    """Two ranks end with the same bytes however often they are killed; one rank sees the same states and adds up the
+    same gradients in another order.
+    """
+    two = job(**LONG | {"accumulation": 1}, output=str(tmp_path / "two"))
+    began = time.perf_counter()
+    assert worker.run(dataclasses.replace(two, output=str(tmp_path / "whole")), ranks=2) == [0, 0]
+    duration, draw, kills = time.perf_counter() - began, random.Random(1), 0
+
+    def check() -> None:
+        assert weights(tmp_path / "two") == weights(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "two")
+
+    for _ in range(int(os.environ.get("TAD_KILLS", "3"))):
+        statuses = worker.run(two, ranks=2, after=draw.uniform(0.2, 0.9) * duration)
+        kills += signal.SIGKILL in statuses
+        if is_complete(tmp_path / "two"):
+            check()
+    assert kills >= 1
+    assert worker.run(two, ranks=2) == [0, 0]
+    check()
+
+    mixed = dataclasses.replace(two, output=str(tmp_path / "mixed"))
+    assert set(worker.run(mixed, ranks=2, stop_at=10)) <= {(128 + signal.SIGTERM) << 8, signal.SIGKILL}
+    assert [path.name for path in checkpoints.checkpoints(tmp_path / "mixed")][-1] == "checkpoint-000010"
+    alone = job(**LONG | {"accumulation": 2}, output=str(tmp_path / "mixed"))
+    assert worker.run(alone) == [0]
+    steps, expected = (
+        json.loads((tmp_path / name / "training.json").read_text())["steps"] for name in ("mixed", "whole")
+    )
+    assert [step["totals"] for step in steps] == [step["totals"] for step in expected]
+    one, other = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("mixed", "whole"))
+    torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+def test_a_run_of_other_settings_or_data_is_refused(
+    job: Callable[..., DistillConfig], make_trajectories: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = job(**LONG)
+    stopped_after(4, config)
+    monkeypatch.setattr(run, "load_model", None)
+    for changes, message in (
+        ({"learning_rate": 0.5}, "learning_rate was 0.01, this run has 0.5"),
+        ({"seed": 1, "delta": 2}, "delta was 3, this run has 2; seed was 0, this run has 1"),
+        ({"accumulation": 3}, "states_per_step was 4, this run has 6"),
+        ({"recorded": make_trajectories(seed=5)}, "trajectories was .*, this run has .*"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint-000003 of another run: {message}; choose another folder"):
+            distill(job(**LONG | changes))
+
+
+def test_batches_may_be_cut_otherwise(job: Callable[..., DistillConfig]) -> None:
+    stopped_after(4, job(**LONG))
+    assert len(distill(job(**LONG | {"batch_size": 1, "accumulation": 4, "save_every": 0})).history) == 24
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, [3, 6, 9, 12, 15, 18, 21]), (1, [21]), (2, [18, 21])])
+def test_the_latest_checkpoints_stay(job: Callable[..., DistillConfig], keep: int, left: list[int]) -> None:
+    config = job(**LONG, keep_checkpoints=keep)
+    distill(config)
+    found = sorted(path.name for path in Path(config.output).glob("*checkpoint*"))
+    assert found == [f"checkpoint-{step:06d}" for step in left]
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    config, real = job(**LONG, output=str(tmp_path / "full")), Trainer.save
+
+    def save(trainer: Trainer, folder: Path) -> None:
+        real(trainer, folder)
+        if trainer.step > 3:
+            raise OSError(28, "No space left on device")
+
+    with mock.patch.object(Trainer, "save", save), pytest.raises(OSError, match="No space left"):
+        distill(config)
+    assert [path.name for path in (tmp_path / "full").glob("*checkpoint*")] == ["checkpoint-000003"]
+    distill(config)
+    distill(job(**LONG, output=str(tmp_path / "whole")))
+    assert results(tmp_path / "full") == results(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_names_its_states(job: Callable[..., DistillConfig]) -> None:
+    config = job(learning_rate=1e30, max_grad_norm=0.0, max_steps=50, save_every=1)
+    with pytest.raises(FloatingPointError) as error:
+        distill(config)
+    file = Path(config.output) / "not_finite.json"
+    assert f"the states of this step are named in {file}" in error.value.__notes__
+    found = json.loads(file.read_text())
+    assert len(found) == 8
+    assert found[0].keys() == {"task", "id", "sample", "entries", "canvas"}
+
+
+@pytest.mark.parametrize("plugin", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+def test_ways_to_distribute_that_are_not_supported_are_refused(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, plugin: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
+    monkeypatch.setattr(run, "load_model", None)
+    with pytest.raises(ValueError, match=r"(?i)accelerate's .* plugin is on: expected one copy of the model in each"):
+        distill(job())

@@ -1,0 +1,90 @@
+"""What a model is trained on in one optimizer step: states, what each of their entries counts, and micro-batches."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tad_ext.data.ragged import Ragged, to_device
+from tad_ext.data.trajectories.states import State, collate, teacher_side
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A state in its global batch. Its n entries are in the order of their positions."""
+
+    state: State
+    side: np.ndarray  #: (n,) int64: which of the objective's sides each entry is on
+    weight: np.ndarray  #: (n,) float64: what it counts in the loss of the global batch
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer of its two sequences."""
+        trajectory = self.state.trajectory
+        return max(len(trajectory.prompt_ids), len(trajectory.teacher_prompt_ids)) + len(self.state.canvas)
+
+
+def mean_weights(sides: Sequence[np.ndarray], count: int, group_size: int | None = None) -> list[np.ndarray]:
+    """The weights by which a sum over the entries of some states is a mean of means.
+
+    So many states, one after the other, are a group (None: all of them; the last may be smaller). On each side, of
+    which there are `count`, a group has the mean of its entries, 0 where it has none, and the groups have the mean of
+    these.
+    """
+    size = group_size or max(len(sides), 1)
+    groups = [sides[first : first + size] for first in range(0, len(sides), size)]
+    weights = []
+    for group in groups:
+        entries = np.bincount(np.concatenate(group), minlength=count) * len(groups)
+        weights += [1.0 / entries[side] for side in group]
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """B samples with N entries in all, sample after sample; M of them are asked of the teacher, too. Tensors."""
+
+    student: Ragged  #: (B, L): the student's prompt, then the canvas; (N,) positions of the entries
+    teacher: Ragged | None  #: the teacher's prompt, then the canvas; (M,) positions. None: there is nothing to ask
+    teacher_rows: Tensor  #: (N,) int64: the entry's place among the M, or -1
+    labels: Tensor  #: (N,) int64: the trajectory's tokens
+    side: Tensor  #: (N,) int64
+    weight: Tensor  #: (N,) float64
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], ask_teacher: Collection[int] = ()) -> "MicroBatch":
+        """On the CPU; the teacher is asked about the entries on these sides."""
+        batch = collate([sample.state for sample in samples])
+        side = np.concatenate([sample.side for sample in samples])
+        asked = [np.isin(sample.side, list(ask_teacher)) for sample in samples]
+        wanted = [sample.state.steps_to_reveal > 0 for sample in samples]
+        for chosen, own in zip(wanted, asked, strict=True):
+            chosen[chosen] = own
+        flat = np.concatenate(asked)
+        return cls(
+            student=batch.student,
+            teacher=teacher_side(batch.states, wanted) if flat.any() else None,
+            teacher_rows=torch.from_numpy(np.where(flat, flat.cumsum() - 1, -1)),
+            labels=batch.labels,
+            side=torch.from_numpy(side),
+            weight=torch.from_numpy(np.concatenate([sample.weight for sample in samples])),
+        )
+
+    def to(self, device: torch.device | str) -> "MicroBatch":
+        """The same on another device, which is not waited for."""
+        return MicroBatch(
+            student=self.student.to(device),
+            teacher=None if self.teacher is None else self.teacher.to(device),
+            teacher_rows=to_device(self.teacher_rows, device),
+            labels=to_device(self.labels, device),
+            side=to_device(self.side, device),
+            weight=to_device(self.weight, device),
+        )
+
+    def without_entries(self) -> "MicroBatch":
+        """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
+        student = self.student._replace(positions=self.student.positions[:0])
+        nothing = {name: getattr(self, name)[:0] for name in ("teacher_rows", "labels", "side", "weight")}
+        return replace(self, student=student, teacher=None, **nothing)

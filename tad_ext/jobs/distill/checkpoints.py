@@ -1,0 +1,136 @@
+"""What `tad distill` writes while it trains, so that the same command goes on after a kill where it was.
+
+`checkpoint-<step>/` holds the adapter, the optimizer's moments and `run.json`, what the run is: a training with other
+settings or data is another run. `steps.jsonl` holds the records of the steps so far.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.distillation.trainer import StepRecord, Trainer
+from tad_ext.files import add_json_line, json_lines, rescued, write_json, write_text
+from tad_ext.models.lora import restore_adapter, save_adapter
+
+STEPS_FILE = "steps.jsonl"
+RUN_FILE = "run.json"
+_PREFIX = "checkpoint-"
+
+#: Settings that do not change what is learnt, or that the run's other values say more exactly.
+FREE = (
+    "model", "trajectories", "output", "batch_size", "accumulation", "save_every", "keep_checkpoints", "overwrite",
+    "device",
+)  # fmt: skip
+
+
+def run_values(
+    settings: Mapping[str, Any],
+    trajectories: Iterable[Trajectory],
+    model: Mapping[str, Any],
+    trainer_size: int,
+) -> dict[str, Any]:
+    """What a run is: two that have the same values end with the same adapter, up to the order of sums.
+
+    Args:
+        settings: of the job.
+        trajectories: that it trains on.
+        model: identity of the base model.
+        trainer_size: states of an optimizer step, over all ranks.
+    """
+    data = hashlib.sha256()
+    for one in trajectories:
+        data.update(json.dumps([one.task, *one.key, one.num_steps]).encode())
+        for array in (one.prompt_ids, one.teacher_prompt_ids, one.response_ids, one.reveal_step):
+            data.update(array.astype("<i8").tobytes())
+    chosen = {name: value for name, value in settings.items() if name not in FREE}
+    return {**chosen, "states_per_step": trainer_size, "trajectories": data.hexdigest()[:16], "model": dict(model)}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete ones, by their steps."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / RUN_FILE).is_file())
+
+
+def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from. ValueError, naming what differs, if it is of a run of other values."""
+    found = checkpoints(folder)
+    if not found:
+        return None
+    theirs, mine = json.loads((found[-1] / RUN_FILE).read_text()), json.loads(json.dumps(values))
+    differing = [
+        f"{name} was {theirs.get(name)}, this run has {mine.get(name)}"
+        for name in dict.fromkeys([*mine, *theirs])
+        if theirs.get(name) != mine.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"output {str(folder)!r} holds {found[-1].name} of another run: {'; '.join(differing)}; choose another "
+            f"folder, the same settings, or set overwrite"
+        )
+    return found[-1]
+
+
+class Progress:
+    """Writes down a training's records and checkpoints in a folder.
+
+    Args:
+        folder: where to.
+        trainer: its training.
+        values: `run_values`.
+        keep: how many checkpoints stay, the latest ones; 0: all.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], *, keep: int) -> None:
+        self.folder, self.trainer, self.values, self.keep = folder, trainer, values, keep
+        self.saved = trainer.step
+
+    def add(self, record: StepRecord) -> None:
+        """Writes a record down."""
+        add_json_line(self.folder / STEPS_FILE, asdict(record))
+
+    def save(self) -> None:
+        """A checkpoint of now, unless there is one; older ones that are too many go."""
+        if self.trainer.step == self.saved:
+            return
+        rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
+        self.saved = self.trainer.step
+        for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
+            # Under a name that nobody takes for a checkpoint, should a kill come now.
+            shutil.rmtree(path.rename(path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")))
+
+    def _write(self, path: Path) -> None:
+        def also(folder: Path) -> None:
+            self.trainer.save(folder)
+            write_json(folder / RUN_FILE, self.values)
+
+        save_adapter(self.trainer.objective.model, path, also)
+
+
+def restore(trainer: Trainer, checkpoint: Path) -> None:
+    """The training goes on behind the checkpoint's step."""
+    restore_adapter(trainer.objective.model, checkpoint)
+    trainer.load(checkpoint)
+
+
+def records_until(folder: Path, step: int) -> list[StepRecord]:
+    """The records of a run's first steps, those of later ones being dropped: they will come again."""
+    path = folder / STEPS_FILE
+    lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    records = [StepRecord(**values) for values in map(_values, lines) if values and values["step"] <= step]
+    write_text(path, json_lines(map(asdict, records)))
+    return records
+
+
+def _values(line: str) -> dict[str, Any] | None:
+    """None for a line that a kill has cut short."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return values
