@@ -30,15 +30,15 @@ class SequentialMkl {
   int before_;
 };
 
-constexpr int64_t kTileRows = 32;
+constexpr int64_t kTileRows = 64;
 constexpr int64_t kTileColumns = 1024;
 
 /// out = a @ b for a (M, K) and b (K, N). With M in whole tiles, a row of the result depends on its row of `a` and on
 /// `b` only.
 inline void tiled_mm_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   const int64_t rows = a.size(0), columns = b.size(1);
-  const int64_t column_tiles = (columns + kTileColumns - 1) / kTileColumns;
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows * column_tiles;
+  const int64_t row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t tiles = row_tiles * ((columns + kTileColumns - 1) / kTileColumns);
   std::atomic<int64_t> next{0};
   // A share for every thread even where there is a single tile: outside a parallel region BLAS would use its own
   // threads.
@@ -48,7 +48,8 @@ inline void tiled_mm_out(const at::Tensor& out, const at::Tensor& a, const at::T
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     for (int64_t tile; (tile = next.fetch_add(1)) < tiles;) {
-      const int64_t row = tile / column_tiles * kTileRows, column = tile % column_tiles * kTileColumns;
+      // All rows meet the same columns of `b` before the next ones are read.
+      const int64_t row = tile % row_tiles * kTileRows, column = tile / row_tiles * kTileColumns;
       const int64_t height = std::min(kTileRows, rows - row), width = std::min(kTileColumns, columns - column);
       at::Tensor target = out.narrow(0, row, height).narrow(1, column, width);
       at::mm_out(target, a.narrow(0, row, height), b.narrow(1, column, width));
