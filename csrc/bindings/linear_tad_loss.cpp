@@ -159,7 +159,8 @@ LinearLossResult linear_loss_of(
   const at::Tensor hidden_memory = at::empty({most_rows, lm_head_weight.size(1)}, options);
   for (int64_t begin = 0; begin < entries.size();) {
     // Half of a chunk is the teacher's. Where fewer distant entries are left, the others fill it.
-    const int64_t half = std::max<int64_t>(1, chunk_rows / 2), left = std::max<int64_t>(0, order.may_be_distant - begin);
+    const int64_t half = std::max<int64_t>(1, chunk_rows / 2),
+                  left = std::max<int64_t>(0, order.may_be_distant - begin);
     const int64_t distant = std::min(left, half);
     const int64_t most = left > half ? half : std::max(distant, chunk_rows - distant);
     const int64_t count = std::min(most, entries.size() - begin);
