@@ -127,12 +127,15 @@ def save_adapter(model: PeftModel, path: str | Path) -> None:
         write_json(folder / BASE_FILE, config_identity(base_model(model).config))
 
 
-def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool = False) -> PeftModel:
+def load_adapter(
+    model: nn.Module, path: str | Path, *, allow_other_model: bool = False, trainable: bool = False
+) -> PeftModel:
     """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
     One with the layer names of LLaDA's original code is translated. With `allow_other_model` one for another base model
-    is loaded all the same, if its names and shapes fit.
+    is loaded all the same, if its names and shapes fit. With `trainable` its weights, and no others, are trained on,
+    in float32 and with its own options, dropout among them.
 
     Raises:
         FileNotFoundError: no folder, or one of peft's two files is not in it (pickled weights are not read).
@@ -147,7 +150,7 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
             raise FileNotFoundError(
                 f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft"
             )
-    config = read_adapter_config(folder / CONFIG_FILE)
+    config = read_adapter_config(folder / CONFIG_FILE, trainable=trainable)
     stored = shapes_in(folder / WEIGHTS_FILE)
     names = {base_model(model).own_name(name): name for name in stored}
     if names.keys() != stored.keys():
@@ -173,7 +176,8 @@ def load_adapter(model: nn.Module, path: str | Path, *, allow_other_model: bool 
         raise ValueError(f"adapter {str(folder)!r} does not fit the model; {differences}")
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
         set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for own, name in names.items()})
-    adapted.requires_grad_(False)
+    if not trainable:
+        adapted.requires_grad_(False)
     return adapted.eval()
 
 
