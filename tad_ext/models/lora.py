@@ -84,30 +84,29 @@ def add_lora(
 def teacher(model: PeftModel) -> Iterator[None]:
     """Within the context `model` IS the base model, bit for bit, in inference: adapter and dropout off, no gradients.
 
-    Calling `backward()` belongs outside: peft makes the adapter's weights untrainable while it is off. Training mode
-    and `requires_grad` flags are restored on leaving.
+    Calling `backward()` belongs outside: gradient checkpointing would compute layers again without their adapter.
+    Training mode is restored on leaving.
 
     Raises:
         TypeError: no PeftModel.
         ValueError: options that `load_adapter` refuses, or an adapter that is merged into the base weights.
     """
     _check_adapters(model)
-    if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
+    modules = _without_adapter(model)
+    switches: list[Any] = [module for module in modules if isinstance(module, _SWITCHES)]
+    if any(isinstance(switch, BaseTunerLayer) and switch.merged for switch in switches):
         raise ValueError("model has its adapter merged, and subtracting it would round; call unmerge_adapter first")
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    # One by one, because peft's disable_adapter() first examines the whole model: 7 ms on one of 300k parameters.
-    switched = [module for module in model.modules() if isinstance(module, _SWITCHES) and not module.disable_adapters]
+    switched = [switch for switch in switches if not switch.disable_adapters]
+    # The flags alone, which peft's layers read in forward. Its disable_adapter() and enable_adapters() visit every
+    # weight of an adapter, too, whether it is trainable: 5 ms on the layers of an 8B model.
     try:
-        for module in switched:
-            module.enable_adapters(False)
-        with torch.no_grad(), evaluation_mode(model.modules()):
+        for switch in switched:
+            switch._disable_adapters = True
+        with torch.no_grad(), evaluation_mode(modules):
             yield
     finally:
-        for module in switched:
-            module.enable_adapters(True)
-        # Switching on makes every adapter trainable, a loaded and frozen one too.
-        for parameter, flag in trainable.items():
-            parameter.requires_grad_(flag)
+        for switch in switched:
+            switch._disable_adapters = False
 
 
 def save_adapter(model: PeftModel, path: str | Path) -> None:
@@ -216,6 +215,28 @@ def _check_adapters(model: PeftModel) -> None:
     for name, config in model.peft_config.items():
         check_options(vars(config), f"model's adapter {name!r}")
         _check_ties(model, config)
+
+
+def _without_adapter(model: PeftModel) -> list[nn.Module]:
+    """The modules that run while the adapter is off, each once, and those that switch it: not what an adapter holds.
+
+    They are looked up in every call, as adapters come and go. That takes 0.5 ms on the layers of an 8B model, where
+    `model.modules()`, with all modules of the adapter, takes 1.4 ms.
+    """
+    found: dict[nn.Module, None] = {}
+    waiting: list[nn.Module] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found[module] = None
+        if isinstance(module, BaseTunerLayer):
+            waiting.append(module.base_layer)
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            waiting.append(module.original_module)
+        else:
+            waiting.extend(module.children())
+    return list(found)
 
 
 def _check_ties(model: nn.Module, config: LoraConfig) -> None:
