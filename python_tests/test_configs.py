@@ -41,5 +41,4 @@ def test_the_published_recipe_is_what_distill_does_by_default():
     options = {option.name: option for option in options_of(DistillConfig)}
     settings = load_yaml(path, options)
     assert settings.pop("dtype") == "bfloat16"
-    settings["target_modules"] = tuple(settings["target_modules"])
     assert settings == {name: options[name].default for name in settings}

@@ -1,8 +1,10 @@
 """LoRA adapters on masked diffusion models, through peft: add, save, load, merge, and switch off to get the teacher.
 
-An adapter adds (alpha / rank) * B A x to chosen linear layers (Hu et al., arXiv 2106.09685). peft injects its layers
-in place, so `base_model(model).hidden_rows(...)` uses the adapter, and the same call within `teacher(model)` is the
-frozen base model.
+An adapter adds (alpha / rank) * B A x to chosen linear layers (LoRA, Hu et al., arXiv 2106.09685). rsLoRA has
+alpha / sqrt(rank) in the place of alpha / rank (Kalajdzievski, arXiv 2312.03732). DoRA also trains the lengths of the
+rows of W + (alpha / rank) * B A (Liu et al., arXiv 2402.09353). peft injects its layers in place, so
+`base_model(model).hidden_rows(...)` uses the adapter, and the same call within `teacher(model)` is the frozen base
+model.
 """
 
 import math
@@ -45,7 +47,15 @@ def base_model(model: nn.Module) -> MaskedDiffusionMixin:
 
 
 def add_lora(
-    model: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str], seed: int = 0
+    model: nn.Module,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] | None = None,
+    use_dora: bool = False,
+    use_rslora: bool = False,
+    seed: int = 0,
 ) -> PeftModel:
     """Freeze `model`, in place, and add a fresh LoRA adapter, which computes the zero function until it is trained.
 
@@ -53,9 +63,12 @@ def add_lora(
 
     Args:
         rank: inner dimension of the adapter, >= 1.
-        alpha: scale; the adapter's output is multiplied by alpha / rank.
+        alpha: scale; the adapter's output is multiplied by alpha / rank, or with `use_rslora` by alpha / sqrt(rank).
         dropout: probability of zeroing an input feature of the adapter in training mode, 0 <= dropout < 1.
-        target_modules: names of the linear layers to adapt, each a full name or its last components ("q_proj").
+        target_modules: names of the linear layers to adapt, each a full name or its last components ("q_proj"). None:
+            the model's `linear_names`.
+        use_dora: scale each row of (weight + adapter) to a length that is trained, at first the weight's own. Every
+            forward then makes B A of every layer as a whole.
         seed: of the random A matrices (B starts at zero). The global random state is left as it was.
 
     Raises:
@@ -68,6 +81,8 @@ def add_lora(
         raise ValueError(f"alpha must be a finite number > 0, got {alpha!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    if target_modules is None:
+        target_modules = base_model(model).linear_names
     config = LoraConfig(
         r=rank,
         # peft types it as an integer, yet only ever divides it by the rank.
@@ -75,9 +90,16 @@ def add_lora(
         lora_dropout=dropout,
         bias="none",
         target_modules=[target_modules] if isinstance(target_modules, str) else list(target_modules),
+        use_dora=use_dora,
+        use_rslora=use_rslora,
     )
     _check_targets(model, config)
-    return _inject(model, config, seed)
+    adapted = _inject(model, config, seed)
+    for name, length in adapted.named_parameters():
+        if ".lora_magnitude_vector." in name:  # which peft has rounded to the base weight's dtype
+            weight = adapted.get_parameter(name.partition(".lora_")[0] + ".base_layer.weight")
+            length.data = torch.linalg.norm(weight.to(length.dtype), dim=1)
+    return adapted
 
 
 @contextmanager
