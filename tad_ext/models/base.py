@@ -131,6 +131,11 @@ class MaskedDiffusionMixin:
         """The name here of a weight that may have its original name, where a model's authors call it otherwise."""
         return name
 
+    @classmethod
+    def original_name(cls, name: str) -> str:
+        """The reverse of `own_name`."""
+        return name
+
     def _attention_mask(self, lengths: Tensor, queries: int, length: int) -> Tensor:
         """(B, 1, queries, L): True where the key is a real token, and for key 0, so that no softmax is empty.
 

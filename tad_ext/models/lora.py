@@ -134,11 +134,16 @@ def teacher(model: PeftModel) -> Iterator[None]:
 def save_adapter(model: PeftModel, path: str | Path) -> None:
     """Write the adapter as peft does (`adapter_config.json`, `adapter_model.safetensors`), replacing `path` as a whole.
 
-    Beside them `base_model.json` holds the base model's identity. The same adapter gives the same bytes.
+    Layers have the names of the model's authors, so that peft loads it onto their classes, too; with options that name
+    layers beside `target_modules`, and were not translated, those here. Beside the two files `base_model.json` holds
+    the base model's identity. The same adapter gives the same bytes.
     """
     _check_is_adapted(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(model).items()}
     config = LoraConfig(**{**model.active_peft_config.to_dict(), "inference_mode": True})
+    original = {base_model(model).original_name(name): tensor for name, tensor in weights.items()}
+    if original.keys() != weights.keys() and not _naming_options(config):
+        weights, config.target_modules = original, _layers_of(original)
     for option, names in vars(config).items():
         if isinstance(names, set):  # whose order would change the file from one process to the next
             setattr(config, option, sorted(names))
@@ -173,9 +178,14 @@ def load_adapter(
             )
     config = read_adapter_config(folder / CONFIG_FILE, trainable=trainable)
     stored = shapes_in(folder / WEIGHTS_FILE)
-    names = {base_model(model).own_name(name): name for name in stored}
-    if names.keys() != stored.keys():
-        config.target_modules = _translated_targets(config, names, folder)
+    own = {base_model(model).own_name(name) for name in stored}
+    if own != stored.keys():
+        if options := _naming_options(config):
+            raise ValueError(
+                f"adapter {str(folder)!r} has original layer names and {options[0]} {getattr(config, options[0])!r}; "
+                f"such an adapter is translated only without it"
+            )
+        config.target_modules = _layers_of(own)  # by other names peft would miss some, in silence
     # 2. Whether they are of this model.
     _check_targets(model, config)
     _check_ties(model, config)
@@ -190,16 +200,30 @@ def load_adapter(
     # 3. The adapter in its place, with the weights of the file.
     config.init_lora_weights = True  # any cheap start, since every weight is read
     adapted = _inject(model, config, seed=0)
-    expected = {name: tuple(tensor.shape) for name, tensor in _weights(adapted).items()}
-    differences = weight_differences(expected, {own: stored[name] for own, name in names.items()})
-    if differences:
+    try:
+        restore_adapter(adapted, folder)
+    except ValueError:
         adapted.unload()
-        raise ValueError(f"adapter {str(folder)!r} does not fit the model; {differences}")
-    with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-        set_peft_model_state_dict(adapted, {own: file.get_tensor(name) for own, name in names.items()})
+        raise
     if not trainable:
         adapted.requires_grad_(False)
     return adapted.eval()
+
+
+def restore_adapter(model: PeftModel, path: str | Path) -> None:
+    """Give the adapter of a model the weights in a folder, in place; what is trainable stays so.
+
+    ValueError for weights whose names or shapes do not fit, or a damaged file; the adapter is then as it was.
+    """
+    file = Path(path) / WEIGHTS_FILE
+    stored = shapes_in(file)
+    names = {base_model(model).own_name(name): name for name in stored}
+    expected = {name: tuple(tensor.shape) for name, tensor in _weights(model).items()}
+    differences = weight_differences(expected, {own: stored[name] for own, name in names.items()})
+    if differences:
+        raise ValueError(f"adapter {str(path)!r} does not fit the model; {differences}")
+    with safe_open(file, framework="pt") as weights:
+        set_peft_model_state_dict(model, {own: weights.get_tensor(name) for own, name in names.items()})
 
 
 def merge_adapter(model: PeftModel) -> nn.Module:
@@ -314,12 +338,12 @@ def _check_targets(model: nn.Module, config: LoraConfig) -> None:
     raise ValueError(f"target_modules {problem}; choose among: {choices}")
 
 
-def _translated_targets(config: LoraConfig, weights: Iterable[str], folder: Path) -> set[str]:
-    """Full names of the layers that translated weights belong to; by other names peft misses some, in silence."""
-    for option in ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"):
-        if getattr(config, option, None):
-            raise ValueError(
-                f"adapter {str(folder)!r} has original layer names and {option} {getattr(config, option)!r}; such an "
-                f"adapter is translated only without it"
-            )
+def _naming_options(config: LoraConfig) -> list[str]:
+    """The options in use that name layers, beside `target_modules`; such an adapter is not translated."""
+    options = ("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save")
+    return [option for option in options if getattr(config, option, None)]
+
+
+def _layers_of(weights: Iterable[str]) -> set[str]:
+    """Full names of the layers that an adapter's weights belong to."""
     return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
