@@ -304,7 +304,21 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
         # peft reads a property that transformers is about to rename; nothing a user could act on.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    if not config.use_dora:  # which takes the lengths of rows in its input's dtype
+        for module in adapted.modules():
+            if isinstance(module, BaseTunerLayer):
+                module._cast_input_dtype = _input_under_autocast
+    return adapted
+
+
+def _input_under_autocast(states: Tensor, dtype: torch.dtype) -> Tensor:
+    """An adapter's input in the dtype of its weights, float32; under autocast as it is.
+
+    There peft casts a bfloat16 input to float32, and autocast casts it back for the matrix product: the same numbers
+    for more traffic than the product's own.
+    """
+    return states if torch.is_autocast_enabled(states.device.type) else states.to(dtype)
 
 
 def _check_targets(model: nn.Module, config: LoraConfig) -> None:
