@@ -125,10 +125,16 @@ def load_model(
     differences = weight_differences(shapes, stored_shapes(path))
     if differences:
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
-    # 3. The weights.
+    # 3. The weights, each from the mapped file to the device: host memory never holds the model as well. On a CPU the
+    # mapped file is the memory, unless the dtype is another one.
     with _bars_for_large_models(sum(file.stat().st_size for file in weight_files(path))):
         model = model_class.from_pretrained(
-            path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
+            path,
+            config=config,
+            dtype="auto" if dtype is None else dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            use_safetensors=True,
+            local_files_only=True,
         )
     return model.to(device).eval()
 
