@@ -51,7 +51,7 @@ class DistillConfig(TrajectorySettings):
     overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")
     device: Device = setting("auto", help="auto, cpu, cuda or cuda:N; with several processes, each has its own GPU")
     gradient_checkpointing: bool = setting(
-        False, help="keep no activations inside of layers, compute them again: less memory, a third more time"
+        False, help="keep no activations inside of layers, compute them again in backward: less memory, slower"
     )
     dtype: DType = setting("auto", help="of the frozen model, auto: as stored; the adapter is float32")
 
