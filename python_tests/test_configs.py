@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from tiny_checkpoints import write_llada
 
 import tad_ext
@@ -75,3 +76,9 @@ def test_half_of_the_adapter_was_trained_on_llada(tmp_path):
             model = add_lora(LLaDAModelLM(LLaDAConfig(**sizes)), rank=128, alpha=128.0, target_modules=targets)
         counts.append(sum(weight.numel() for weight in model.parameters() if weight.requires_grad))
     assert [round(count / 1e6) for count in counts] == [168, 336]
+
+
+def test_accelerate_reads_its_file():
+    found = load_config_from_file(FILES[0].parent / "accelerate" / "8-gpus.yaml")
+    assert (found.distributed_type, found.num_processes, found.mixed_precision) == ("MULTI_GPU", 8, "no")
+    assert not (found.deepspeed_config or found.fsdp_config or found.megatron_lm_config)  # which distill refuses
