@@ -62,7 +62,7 @@ def test_every_name_is_the_class_of_an_objective() -> None:
     for name in OBJECTIVES:
         assert issubclass(objective_class(name), Objective)
         assert objective_class(name).parts
-    with pytest.raises(ValueError, match="objective must be one of tad, got 'dpo'"):
+    with pytest.raises(ValueError, match=f"objective must be one of {', '.join(OBJECTIVES)}, got 'dpo'"):
         objective_class("dpo")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from peft import PeftModel
 from torch import Tensor, nn
 
-from tad_ext.data.trajectories.states import State
+from tad_ext.data.trajectories.states import State, States, TrajectoryStates
 from tad_ext.distillation.samples import MicroBatch, Sample, mean_weights
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
@@ -37,6 +37,11 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.model, self.settings = model, settings
 
+    @classmethod
+    def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:
+        """What it is trained on, made from trajectories: by default their own states."""
+        return recorded
+
     @property
     def diffusion_model(self) -> MaskedDiffusionMixin:
         """The model inside the adapter, which stays in effect."""
@@ -47,7 +52,7 @@ class Objective(nn.Module, ABC):
 
         By default the loss is the mean over all entries.
         """
-        sides = [self.side_of(state.steps_to_reveal[state.steps_to_reveal > 0], progress) for state in states]
+        sides = [self.side_of(state.steps_to_reveal[state.is_entry], progress) for state in states]
         weights = mean_weights(sides, len(self.sides), self.group_size)
         return [Sample(*one) for one in zip(states, sides, weights, strict=True)]
 

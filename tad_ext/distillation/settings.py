@@ -7,13 +7,30 @@ import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tad_ext.settings import MAX_SCALE, Between, Count, Index, LearningRate, NonNegative, Seed, Settings, setting
+from tad_ext.settings import (
+    MAX_COUNT,
+    MAX_SCALE,
+    Between,
+    Count,
+    Index,
+    LearningRate,
+    NonNegative,
+    Seed,
+    Settings,
+    fixed,
+    setting,
+)
 
 if TYPE_CHECKING:
     from tad_ext.distillation.objective import Objective
 
 # The objectives of `tad distill`, by the place of their class, which is imported when it is asked for.
-OBJECTIVES = {"tad": "tad_ext.distillation.tad:TADObjective"}
+OBJECTIVES = {
+    "tad": "tad_ext.distillation.tad:TADObjective",
+    "ce_all": "tad_ext.distillation.ablations:CEAllObjective",
+    "kl_all": "tad_ext.distillation.ablations:KLAllObjective",
+    "ce_near": "tad_ext.distillation.ablations:CENearObjective",
+}
 
 
 def objective_class(name: str) -> type[Objective]:
@@ -54,6 +71,36 @@ class TADSettings(Settings):
         if self.delta_start is None:
             return self.delta
         return self.delta_start + int(progress * (self.delta - self.delta_start + 1))
+
+
+@dataclass(frozen=True)
+class CEAllSettings(TADSettings):
+    """TAD's numbers where every entry is near."""
+
+    delta: Index = fixed(MAX_COUNT)
+    ce_weight: NonNegative = fixed(1.0)
+    kl_weight: NonNegative = fixed(0.0)
+    temperature: float = fixed(1.0)
+    delta_start: Index | None = fixed(None)
+
+
+@dataclass(frozen=True)
+class KLAllSettings(TADSettings):
+    """TAD's numbers where every entry is distant."""
+
+    delta: Index = fixed(0)
+    ce_weight: NonNegative = fixed(0.0)
+    kl_weight: NonNegative = fixed(1.0)
+    delta_start: Index | None = fixed(None)
+
+
+@dataclass(frozen=True)
+class CENearSettings(TADSettings):
+    """TAD's numbers without the divergence."""
+
+    ce_weight: NonNegative = fixed(1.0)
+    kl_weight: NonNegative = fixed(0.0)
+    temperature: float = fixed(1.0)
 
 
 @dataclass(frozen=True)

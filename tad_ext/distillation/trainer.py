@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tad_ext.data.trajectories.states import State
+from tad_ext.data.trajectories.states import States
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch, Sample
@@ -30,17 +30,6 @@ from tad_ext.interrupts import shielded
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class States(Protocol):
-    """What is trained on."""
-
-    @property
-    def counts(self) -> Sequence[int]:
-        """How many states each trajectory has."""
-
-    def at(self, number: int, progress: float) -> State:
-        """A state by its number, which goes on from epoch to epoch, at a progress from 0 to below 1."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ class DistillConfig(TrajectorySettings):
         "or none; states that then have nothing to learn are left out",
     )
 
-    objective: str = setting("tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; delta to normalization are tad's")
+    objective: str = setting(
+        "tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; it refuses settings that only others have"
+    )
     loss: TADSettings = group(TADSettings)
 
     rank: Count = setting(128, help="rank of the LoRA adapter")

@@ -73,7 +73,7 @@ def distill(config: DistillConfig) -> DistillResult:
     """
     # 1. The settings, the output and the trajectories, before any work.
     objective, values = objective_class(config.objective), used_settings(config)
-    names = {field.name for field in fields(objective.Settings)}
+    names = own_settings(config)
     settings = objective.Settings(**{name: value for name, value in values.items() if name in names})
     device = device_of_process(config.device)
     output = Path(config.output)
@@ -96,7 +96,8 @@ def distill(config: DistillConfig) -> DistillResult:
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
     check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
     mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
-    states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
+    recorded = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
+    states = objective.states(recorded, settings, config.training.seed)
 
     # 2. The processes, and what an earlier one has left to go on from.
     accelerator = _accelerator(device)
@@ -126,7 +127,9 @@ def distill(config: DistillConfig) -> DistillResult:
     # 4. The training, of which the first process writes everything down.
     trainer = Trainer(objective(adapted, settings), states, config.training, accelerator)
     dropped = len(trajectories) - len(chosen)
-    accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
+    accelerator.print(
+        f"distilling {sum(states.counts)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)"
+    )
     if checkpoint is not None:
         restore(trainer, checkpoint)
         accelerator.print(f"going on from {checkpoint}")
@@ -161,10 +164,14 @@ def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: An
     return np.array(with_system_reference(tokenizer, own.tolist(), trajectory.reference))
 
 
+def own_settings(config: DistillConfig) -> set[str]:
+    """The names of those that the chosen objective has."""
+    return {field.name for field in fields(objective_class(config.objective).Settings) if field.init}
+
+
 def used_settings(config: DistillConfig) -> dict[str, Any]:
     """All settings but those that other objectives have and the chosen one has not; ValueError if one was given."""
-    own = {field.name for field in fields(objective_class(config.objective).Settings)}
-    values = values_of(config)
+    own, values = own_settings(config), values_of(config)
     for option in options_of(DistillConfig):
         if option.group in ("", "training") or option.name in own:
             continue
@@ -205,7 +212,7 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) ->
 def _described(sample: Sample) -> dict[str, Any]:
     """Which state it is."""
     state = sample.state
-    entries = int((state.steps_to_reveal > 0).sum())
+    entries = int(state.is_entry.sum())
     name = {name: getattr(state.trajectory, name) for name in ("task", "id", "sample")}
     return {**name, "entries": entries, "canvas": state.canvas.tolist()}
 
