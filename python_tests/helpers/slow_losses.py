@@ -29,16 +29,18 @@ def gradients(model: PeftModel) -> Grads:
     return found
 
 
+def responses_logits(model: Any, prompt: Any, canvas: Any) -> Tensor:
+    """(G, V): at each position of a canvas behind a prompt, alone and unpadded."""
+    ids = torch.tensor([*prompt.tolist(), *canvas.tolist()])[None]
+    return base_model(model)(ids).logits[0, len(prompt) :]
+
+
 def slow_terms(model: PeftModel, plain: Any, state: State, settings: TADSettings) -> tuple[list[Tensor], list[Tensor]]:
     """CE of each near entry and KL of each distant one of one state, alone and unpadded, from whole logits."""
 
-    def logits(of: Any, prompt: Any) -> Tensor:
-        ids = torch.tensor([*prompt.tolist(), *state.canvas.tolist()])[None]
-        return base_model(of)(ids).logits[0, len(prompt) :]
-
-    student = logits(model, state.trajectory.prompt_ids)
+    student = responses_logits(model, state.trajectory.prompt_ids, state.canvas)
     with torch.no_grad():
-        teacher = logits(plain, state.trajectory.teacher_prompt_ids)
+        teacher = responses_logits(plain, state.trajectory.teacher_prompt_ids, state.canvas)
     near, distant = [], []
     for position, steps in enumerate(state.steps_to_reveal.tolist()):
         if 1 <= steps <= settings.delta:

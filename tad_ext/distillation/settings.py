@@ -30,6 +30,7 @@ OBJECTIVES = {
     "ce_all": "tad_ext.distillation.ablations:CEAllObjective",
     "kl_all": "tad_ext.distillation.ablations:KLAllObjective",
     "ce_near": "tad_ext.distillation.ablations:CENearObjective",
+    "sft": "tad_ext.distillation.sft:SFTObjective",
 }
 
 
@@ -104,6 +105,15 @@ class CENearSettings(TADSettings):
 
 
 @dataclass(frozen=True)
+class SFTSettings(Settings):
+    """The numbers of supervised fine-tuning (LLaDA, arXiv 2502.09992)."""
+
+    min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        1e-3, help="smallest probability by which a response's tokens are masked; the largest is 1"
+    )
+
+
+@dataclass(frozen=True)
 class TrainingSettings(Settings):
     """How the loop trains by any objective."""
 
@@ -127,7 +137,7 @@ class TrainingSettings(Settings):
     curriculum: Literal["none", "progress"] = setting(
         "none", help="progress: an epoch begins with nearly finished canvases and ends with nearly empty ones"
     )
-    seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
+    seed: Seed = setting(0, help="of the order of the states, their masks, the adapter's first weights and the dropout")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """The rate of the 0-based optimizer step `step` of `total_steps`; no step is wasted on a rate of 0."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
+from tad_ext.distillation.settings import OBJECTIVES, SFTSettings, TADSettings, TrainingSettings
 from tad_ext.jobs.common import TrajectorySettings
 from tad_ext.settings import Between, Count, Device, DType, EosTail, Index, PathText, Positive, group, setting
 
@@ -40,6 +40,7 @@ class DistillConfig(TrajectorySettings):
         "tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; it refuses settings that only others have"
     )
     loss: TADSettings = group(TADSettings)
+    sft: SFTSettings = group(SFTSettings)
 
     rank: Count = setting(128, help="rank of the LoRA adapter")
     alpha: Positive = setting(128.0, help="scale of the adapter; its output is multiplied by alpha / rank")
