@@ -10,7 +10,8 @@ from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation.settings import objective_class
 
 MASK, EOS = 23, 22
-OBJECTIVES = ("sft",)
+OBJECTIVES = ("sft", "dparallel", "d3llm")
+SMALL = {"sft": {}, "dparallel": {"block_length": 16}, "d3llm": {"block_lengths": (8, 16)}}
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def recorded(make_trajectories: Callable[..., Any]) -> TrajectoryStates:
 
 def states_of(name: str, recorded: TrajectoryStates, seed: int = 0, **given: Any) -> Any:
     objective = objective_class(name)
-    return objective.states(recorded, objective.Settings(**given), seed)
+    return objective.states(recorded, objective.Settings(**{**SMALL[name], **given}), seed)
 
 
 def canvases(state: Any) -> list[np.ndarray]:
@@ -70,3 +71,88 @@ def test_the_probability_of_a_mask_is_drawn_evenly(recorded: TrajectoryStates) -
     np.testing.assert_allclose(np.quantile(ratios, [0, 0.25, 0.5, 0.75, 1]), [0.2, 0.4, 0.6, 0.8, 1], atol=0.03)
     masked = np.array([(state.canvas == MASK).mean() for state in drawn])
     assert abs(np.mean((masked - ratios) / np.sqrt(ratios * (1 - ratios) / 40 + 1e-9))) < 0.1
+
+
+def test_half_of_a_block_is_masked_and_everything_behind_it(recorded: TrajectoryStates) -> None:
+    """40 positions in blocks of 16: the last one has 8."""
+    states, firsts, shares = states_of("dparallel", recorded, block_length=16), [], []
+    for number in range(900):
+        state = states.at(number, 0.5)
+        complement = state.complement
+        block = np.flatnonzero(state.is_entry | complement.is_entry)
+        first, end = int(block[0]), int(block[-1]) + 1
+        assert (first, end) in ((0, 16), (16, 32), (32, 40))
+        assert not (state.is_entry & complement.is_entry).any()
+        assert len(block) == end - first
+        for one in (state, complement):
+            assert (one.canvas[:first] != MASK).all()
+            assert (one.canvas[end:] == MASK).all()
+            np.testing.assert_array_equal(one.canvas[first:end] == MASK, one.is_entry[first:end])
+        firsts.append(first)
+        shares.append(state.is_entry.sum() / len(block))
+    np.testing.assert_allclose(np.bincount(firsts)[[0, 16, 32]] / 900, 1 / 3, atol=0.06)
+    assert abs(np.mean(shares) - 0.5) < 0.02
+    assert np.std(shares) > 0.05
+
+
+def test_the_whole_canvas_may_be_the_block(recorded: TrajectoryStates) -> None:
+    state = states_of("dparallel", recorded, block_length=256).at(0, 0.0)
+    assert (state.is_entry ^ state.complement.is_entry).all()
+
+
+def test_a_block_is_masked_in_the_teachers_order(recorded: TrajectoryStates) -> None:
+    """Eight positions in blocks of 4, of which the teacher reveals 2, 0, 3, 1 and then 5, 4, 7, 6."""
+    (trajectory,) = recorded.trajectories[:1]
+    order = np.array([2, 0, 3, 1, 5, 4, 7, 6])
+    object.__setattr__(trajectory, "reveal_step", np.argsort(order) + 1)
+    object.__setattr__(trajectory, "response_ids", trajectory.response_ids[:8])
+    one = TrajectoryStates([trajectory], mask_token_id=MASK)
+    masked: dict[int, set[tuple[int, ...]]] = {0: set(), 4: set()}
+    states = states_of("d3llm", one, block_lengths=(4,), mask_ratio_start=0.0, mask_ratio=0.9)
+    for number in range(200):
+        state = states.at(number, 0.0)
+        first = 0 if state.complement.is_entry[:4].any() or state.is_entry[:4].any() else 4
+        masked[first].add(tuple(np.flatnonzero(state.is_entry).tolist()))
+    assert masked[0] == {(1,), (1, 3), (0, 1, 3), (0, 1, 2, 3)}
+    assert masked[4] == {(6,), (6, 7), (4, 6, 7), (4, 5, 6, 7)}
+
+
+def test_tokens_that_were_revealed_together_are_in_the_order_of_their_positions(recorded: TrajectoryStates) -> None:
+    (trajectory,) = recorded.trajectories[:1]
+    object.__setattr__(trajectory, "reveal_step", np.repeat([1, 2], 20))
+    one = TrajectoryStates([trajectory], mask_token_id=MASK)
+    state = states_of("d3llm", one, block_lengths=(40,), mask_ratio_start=0.25, mask_ratio=0.25).at(0, 0.0)
+    assert np.flatnonzero(state.is_entry).tolist() == list(range(30, 40))
+
+
+def test_shares_and_lengths_grow_during_the_training(recorded: TrajectoryStates) -> None:
+    settings = objective_class("d3llm").Settings()
+    # As published: at the beginnings of the epochs 1 to 6, and half way in between.
+    lengths = [settings.block_length_at((number + 0.5 * half) / 6) for number in range(6) for half in (0, 1)]
+    assert lengths == [16, 16, 16, 20, 24, 24, 24, 28, 32, 32, 32, 32]
+    assert [settings.mask_ratio_at(progress) for progress in (0.0, 0.5)] == [0.0, 0.4]
+    states = states_of("d3llm", recorded, block_lengths=(20, 20))
+    for progress, least in ((0.0, 0.0), (0.5, 0.4), (0.99, 0.79)):
+        for number in range(300):
+            canvas = states.at(number, progress)
+            random = np.random.default_rng((0, number, 1))
+            first = 20 * int(random.integers(2))
+            revealed = first + int((1 - (least + (0.8 - least) * random.random())) * 20)
+            rank = canvas.trajectory.reveal_step - 1
+            np.testing.assert_array_equal(canvas.is_entry[first : first + 20], rank[first : first + 20] >= revealed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_lengths": ()}, "block_lengths must hold at least one length, got an empty list"),
+        ({"block_lengths": (16, 0)}, r"block_lengths\[1\] must be an integer in .* got 0"),
+        ({"mask_ratio": 1.5}, "mask_ratio must be a finite number in .* got 1.5"),
+        ({"mask_ratio_start": 0.9}, "mask_ratio_start is 0.9, expected at most mask_ratio, 0.8"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be"),
+        ({"entropy_temperature": 0.0}, "entropy_temperature must be"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective_class("d3llm").Settings(**change)

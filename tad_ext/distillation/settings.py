@@ -15,6 +15,7 @@ from tad_ext.settings import (
     Index,
     LearningRate,
     NonNegative,
+    Probability,
     Seed,
     Settings,
     fixed,
@@ -31,6 +32,8 @@ OBJECTIVES = {
     "kl_all": "tad_ext.distillation.ablations:KLAllObjective",
     "ce_near": "tad_ext.distillation.ablations:CENearObjective",
     "sft": "tad_ext.distillation.sft:SFTObjective",
+    "dparallel": "tad_ext.distillation.dparallel:DParallelObjective",
+    "d3llm": "tad_ext.distillation.d3llm:D3LLMObjective",
 }
 
 
@@ -111,6 +114,55 @@ class SFTSettings(Settings):
     min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
         1e-3, help="smallest probability by which a response's tokens are masked; the largest is 1"
     )
+
+
+@dataclass(frozen=True)
+class CertaintySettings(Settings):
+    """The numbers of certainty forcing (dParallel, arXiv 2509.26488), published for LLaDA."""
+
+    entropy_weight: NonNegative = setting(2.0, help="weight of the entropy of right predictions; for Dream: 1")
+    entropy_temperature: Annotated[float, Between(1 / MAX_SCALE, MAX_SCALE)] = setting(
+        0.5, help="temperature of that entropy"
+    )
+
+
+@dataclass(frozen=True)
+class DParallelSettings(CertaintySettings):
+    """The numbers of dParallel."""
+
+    block_length: Count = setting(32, help="positions of the half-masked block; for Dream: the whole canvas")
+
+
+@dataclass(frozen=True)
+class D3LLMSettings(CertaintySettings):
+    """The numbers of d3LLM."""
+
+    block_lengths: tuple[Count, ...] = setting(
+        (16, 16, 24, 24, 32, 32),
+        help="positions of the masked block at the beginnings of so many equal parts of the training, between which "
+        "they change evenly",
+    )
+    mask_ratio_start: Probability = setting(0.0, help="smallest masked share of a block at first; it rises evenly")
+    mask_ratio: Probability = setting(0.8, help="largest masked share of a block at all times")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.block_lengths:
+            raise ValueError("block_lengths must hold at least one length, got an empty list")
+        if self.mask_ratio_start > self.mask_ratio:
+            raise ValueError(
+                f"mask_ratio_start is {self.mask_ratio_start}, expected at most mask_ratio, {self.mask_ratio}"
+            )
+
+    def block_length_at(self, progress: float) -> int:
+        """The length of blocks at a progress of the training from 0 to below 1."""
+        part, within = divmod(progress * len(self.block_lengths), 1)
+        now, *later = self.block_lengths[int(part) :]
+        return now + int(within * (later[0] - now)) if later else now
+
+    def mask_ratio_at(self, progress: float) -> float:
+        """The smallest masked share at a progress of the training from 0 to below 1."""
+        return self.mask_ratio_start + progress * (self.mask_ratio - self.mask_ratio_start)
 
 
 @dataclass(frozen=True)

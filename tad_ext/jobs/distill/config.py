@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tad_ext.distillation.settings import OBJECTIVES, SFTSettings, TADSettings, TrainingSettings
+from tad_ext.distillation.settings import (
+    OBJECTIVES,
+    CertaintySettings,
+    D3LLMSettings,
+    DParallelSettings,
+    SFTSettings,
+    TADSettings,
+    TrainingSettings,
+)
 from tad_ext.jobs.common import TrajectorySettings
 from tad_ext.settings import Between, Count, Device, DType, EosTail, Index, PathText, Positive, group, setting
 
@@ -41,6 +49,8 @@ class DistillConfig(TrajectorySettings):
     )
     loss: TADSettings = group(TADSettings)
     sft: SFTSettings = group(SFTSettings)
+    dparallel: DParallelSettings = group(DParallelSettings)
+    d3llm: D3LLMSettings = group(D3LLMSettings, without=tuple(CertaintySettings.__dataclass_fields__))
 
     rank: Count = setting(128, help="rank of the LoRA adapter")
     alpha: Positive = setting(128.0, help="scale of the adapter; its output is multiplied by alpha / rank")

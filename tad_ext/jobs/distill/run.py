@@ -175,7 +175,8 @@ def used_settings(config: DistillConfig) -> dict[str, Any]:
     for option in options_of(DistillConfig):
         if option.group in ("", "training") or option.name in own:
             continue
-        value = values.pop(option.name)
+        del values[option.name]
+        value = getattr(getattr(config, option.group), option.name)
         if option.name in config.given or value != option.default:
             raise ValueError(f"{option.name} is {value!r}; objective {config.objective!r} has no such setting")
     return values
