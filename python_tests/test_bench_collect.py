@@ -107,7 +107,8 @@ def test_the_command_writes_what_the_report_shows(tmp_path, capsys, checkpoint):
     document = json.loads(file.read_text())
     lines = {line["path"]: line for line in document["collection"]}
     assert list(lines) == [
-        "published loop", "published loop, temperature 0.7", "tad_ext, batch 1", "tad_ext, batch 2",
+        "published loop", "published loop, softmax in the model's dtype", "published loop, temperature 0.7",
+        "tad_ext, batch 1", "tad_ext, batch 2",
         "tad_ext, batch 2, temperature 0.7", "tad_ext, batch 2, stop at EOS", "tad_ext, batch 2, prefix cache",
         "tad_ext, batch 2, dual cache", "tad_ext, batch 2, topk:2", "tad_ext, batch 2, topk:4",
     ]  # fmt: skip

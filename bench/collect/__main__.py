@@ -88,6 +88,7 @@ def cases(batches: list[int]) -> list[CollectCase]:
     middle = sorted(batches)[len(batches) // 2]
     return [
         CollectCase(published=True),
+        CollectCase(published=True, wide=False),
         CollectCase(published=True, temperature=SAMPLING),
         *map(CollectCase, batches),
         CollectCase(middle, SAMPLING),

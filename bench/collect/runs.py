@@ -38,6 +38,7 @@ class CollectCase:
     cache: str = "none"
     stop_at_eos: bool = False
     published: bool = False
+    wide: bool = True  # the published loop's softmax, which at temperature 0 is in float64
 
     @property
     def path(self) -> str:
@@ -45,6 +46,7 @@ class CollectCase:
         words = ["published loop"] if self.published else ["tad_ext", f"batch {self.rows}"]
         words += [f"topk:{self.top_k}"] * (self.top_k > 1) + [f"{self.cache} cache"] * (self.cache != "none")
         words += ["stop at EOS"] * self.stop_at_eos + [f"temperature {self.temperature}"] * (self.temperature > 0)
+        words += ["softmax in the model's dtype"] * (not self.wide)
         return ", ".join(words)
 
     @property
@@ -164,7 +166,10 @@ class CollectBench:
         sizes, model = self.subject.sizes, self.subject.model
         prompt = torch.tensor(self.subject.prompts[:1], device=model.device)
         blocks = ((1,) * sizes.block_length,) * (sizes.gen_length // sizes.block_length)
-        options: dict[str, Any] = {"block_length": sizes.block_length, "temperature": case.temperature, "dtype": None}
+        dtype = torch.float64 if case.wide else None
+        options: dict[str, Any] = {
+            "block_length": sizes.block_length, "temperature": case.temperature, "dtype": dtype
+        }  # fmt: skip
         began = self._now()
         for _ in islice(published_loop(model, prompt, blocks, **options), forwards):
             pass

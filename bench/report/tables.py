@@ -26,9 +26,10 @@ _COLLECTION = (
     "Collecting trajectories from {subject}: prompt {prompt_length}, {gen_length} positions in blocks of "
     "{block_length}, one token per step unless a line says otherwise. {seconds}.{timed} Without a cache one block is "
     "timed, of the published loop {published_forwards} forwards; a trajectory is as many as it has. "
-    '"published / this": at the same temperature. Beside the exact way on the same {compared} prompts: "choices that '
-    'differ" in position or token, everything behind the first of them being decoded from another canvas, and "tokens '
-    'that differ" in the end. Choices of random weights lie close together: how many of them differ says little.'
+    '"published / this": at the same temperature; the published softmax is in float64. Beside the exact way on the '
+    'same {compared} prompts: "choices that differ" in position or token, everything behind the first of them being '
+    'decoded from another canvas, and "tokens that differ" in the end. Choices of random weights lie close together: '
+    "how many of them differ says little."
 )
 _COUNTERS = (
     "One run of each kernel, caches emptied, under Nsight Compute: {rows} rows of {vocabulary:,} unless a line says "
@@ -124,7 +125,8 @@ def training_table(result: dict[str, Any]) -> list[str]:
 def collection_table(result: dict[str, Any]) -> list[str]:
     """What a trajectory costs in each way to collect it, and how far it is the exact one."""
     lines = result["collection"]
-    published = {line["temperature"]: line["median_ms"] for line in filter(is_baseline, measured(lines))}
+    baselines = list(filter(is_baseline, measured(lines)))
+    published = {line["temperature"]: line["median_ms"] for line in reversed(baselines)}  # the first at each of them
     columns: dict[str, Cell] = {
         "trajectories/hour": _number("trajectories_per_hour"),
         "s each": _number("median_ms", 1e3),

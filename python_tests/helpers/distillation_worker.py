@@ -37,8 +37,8 @@ class Worker:
     ) -> list[int]:
         """Runs on so many ranks; their exit statuses as waitpid has them.
 
-        All are killed after some seconds, or get a SIGTERM within the step behind `stop_at`. Where they are not killed,
-        those that are left are as soon as one has failed.
+        All are killed after some seconds, or get a SIGTERM within the step behind `stop_at`. Otherwise those that are
+        left are killed as soon as one has failed.
         """
         self._say({"settings": values_of(settings), "ranks": ranks, "stop_at": stop_at})
         pids = json.loads(self._answer())
@@ -83,7 +83,7 @@ def main() -> None:
         while len(statuses) < len(pids):
             pid, status = os.wait()
             statuses[pid] = status
-            if status and not killed:
+            if status and not killed and job["stop_at"] is None:
                 for other in set(pids) - statuses.keys():
                     os.kill(other, signal.SIGKILL)
         print(json.dumps([statuses[pid] for pid in pids]), flush=True)

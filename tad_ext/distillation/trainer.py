@@ -59,6 +59,7 @@ class Trainer:
     Attributes:
         step: optimizer steps that are complete.
         total_steps: of the whole training.
+        whole: whether weights and moments are those of that step: not if the optimizer failed within one.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(self.named.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.order = Order(states.counts, config, config.batch_size * config.accumulation * accelerator.num_processes)
-        self.step, self.total_steps = 0, self.order.total_steps
+        self.step, self.total_steps, self.whole = 0, self.order.total_steps, True
 
     def run(self) -> Iterator[StepRecord]:
         """The records of the steps that are left, each after its step.
@@ -147,9 +148,10 @@ class Trainer:
             raise NotFiniteError(
                 f"step {self.step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate", samples
             )
-        with shielded():  # a step is whole, whatever signal comes
+        with shielded():  # a signal waits
+            self.whole = False
             self.optimizer.step()
-            self.step += 1
+            self.step, self.whole = self.step + 1, True
         self.optimizer.zero_grad()
         entries = np.bincount(np.concatenate([one.side for one in samples]), minlength=len(self.objective.sides))
         return StepRecord(

@@ -96,10 +96,10 @@ class Progress:
 
     def save(self) -> None:
         """A checkpoint of now, unless there is one; older ones that are too many go."""
-        if self.trainer.step == self.saved:
+        if self.trainer.step == self.saved or not self.trainer.whole:
             return
+        self.saved = self.trainer.step  # it is tried once
         rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
-        self.saved = self.trainer.step
         for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
             # Under a name that nobody takes for a checkpoint, should a kill come now.
             shutil.rmtree(path.rename(path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")))

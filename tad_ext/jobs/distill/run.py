@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
     Writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
-    `loss.png`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when a signal stops it.
+    `loss.png`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when something stops it.
     Called again it goes on from the last of these, and ends with the weights of a run that was not stopped. With
     `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on several through
     `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
@@ -194,13 +195,13 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) ->
                 progress.add(record)
                 if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
                     progress.save()
-        except (KeyboardInterrupt, SystemExit):
-            with shielded():
-                progress.save()
-            raise
         except NotFiniteError as error:
             write_json(folder / NOT_FINITE_FILE, [_described(sample) for sample in error.samples])
             error.add_note(f"the states of this step are named in {folder / NOT_FINITE_FILE}")
+            raise
+        except BaseException:  # a signal, another rank that is gone, a device that fails
+            with shielded(), suppress(Exception):
+                progress.save()
             raise
         rescued(partial(save_adapter, objective.model), folder / ADAPTER_FOLDER)  # what it was for comes first
         report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
