@@ -115,6 +115,7 @@ def test_a_new_objective_is_trained_by_its_name(
         ("plain", {"delta": TADSettings.delta}),  # as it would be anyway
         ("plain", {"temperature": 2.0}),
         ("plain", {"normalization": "state"}),
+        ("plain", {"teacher_prompt": "system"}),
         ("tempered", {"temperature": 2.0, "ce_weight": 0.5}),
     ],
 )
@@ -131,8 +132,9 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 @pytest.mark.usefixtures("others")
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)
-    of_objectives = {option.name for option in options_of(DistillConfig) if option.group not in ("", "training")}
-    of_tad = {field.name for field in fields(TADSettings)}
+    of_tad = {field.name for field in fields(TADSettings)} | {"teacher_prompt"}
+    groups = ("", "lora", "training")
+    of_objectives = {option.name for option in options_of(DistillConfig) if option.group not in groups} | of_tad
     assert of_objectives > of_tad
     values = values_of(config)
     assert used_settings(config) == {

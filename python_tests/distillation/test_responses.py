@@ -10,8 +10,10 @@ from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation.settings import objective_class
 
 MASK, EOS = 23, 22
-OBJECTIVES = ("sft", "dparallel", "d3llm")
-SMALL = {"sft": {}, "dparallel": {"block_length": 16}, "d3llm": {"block_lengths": (8, 16)}}
+SMALL: dict[str, dict[str, Any]] = {
+    "sft": {}, "dparallel": {"block_length": 16}, "d3llm": {"block_lengths": (8, 16)}, "d2f": {}
+}  # fmt: skip
+OBJECTIVES = tuple(SMALL)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_a_state_follows_from_the_seed_and_its_number(name: str, recorded: Traje
     assert first.counts == [1, 1, 1, 1]
     for number in (0, 5, 2, 4_000):
         one = canvases(first.at(number, 0.5))
-        assert first.at(number, 0.5).trajectory is recorded.trajectories[number % 4]
+        assert first.at(number, 0.5).trajectory.id == recorded.trajectories[number % 4].id
         np.testing.assert_equal(canvases(again.at(number, 0.5)), one)
         assert not np.array_equal(canvases(other.at(number, 0.5)), one)
         assert not np.array_equal(canvases(first.at(number + 4, 0.5)), one)  # in the next epoch
@@ -140,6 +142,46 @@ def test_shares_and_lengths_grow_during_the_training(recorded: TrajectoryStates)
             revealed = first + int((1 - (least + (0.8 - least) * random.random())) * 20)
             rank = canvas.trajectory.reveal_step - 1
             np.testing.assert_array_equal(canvas.is_entry[first : first + 20], rank[first : first + 20] >= revealed)
+
+
+def test_probabilities_do_not_fall_from_block_to_block(recorded: TrajectoryStates) -> None:
+    """40 positions in blocks of 16: three probabilities, of which each may rise by half of what is left."""
+    states = states_of("d2f", recorded)
+    drawn = [states.at(number, 0.0) for number in range(4_000)]
+    probability = np.array([state.probability for state in drawn])
+    blocks = probability[:, [0, 16, 32]]
+    np.testing.assert_array_equal(probability, blocks.repeat([16, 16, 8], axis=1))
+    quantiles = [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(np.quantile(blocks[:, 0], quantiles), [0.2, 0.325, 0.45, 0.575, 0.7], atol=0.02)
+    rises = np.diff(blocks) / (0.7 - blocks[:, :1])
+    for rise in rises.T:
+        np.testing.assert_allclose(np.quantile(rise, quantiles), np.array(quantiles) / 2, atol=0.02)
+    masked = np.array([state.canvas == MASK for state in drawn])
+    surprise = (masked - probability) / np.sqrt(probability * (1 - probability))
+    assert np.abs(surprise.mean(0)).max() < 4 / np.sqrt(len(drawn))
+    for number, trajectory in enumerate(recorded.trajectories):
+        seen = drawn[number].trajectory
+        np.testing.assert_array_equal(seen.teacher_prompt_ids, trajectory.prompt_ids)
+        assert len(trajectory.teacher_prompt_ids) > len(trajectory.prompt_ids)
+
+
+def test_one_block_is_masked_with_one_probability(recorded: TrajectoryStates) -> None:
+    state = states_of("d2f", recorded, causal_block_length=64).at(0, 0.0)
+    assert len(set(state.probability)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"causal_block_length": 0}, "causal_block_length must be"),
+        ({"min_block_ratio": 0.0}, "min_block_ratio must be"),
+        ({"max_block_ratio": 1.5}, "max_block_ratio must be"),
+        ({"min_block_ratio": 0.8}, "min_block_ratio is 0.8, expected at most max_block_ratio, 0.7"),
+    ],
+)
+def test_bad_settings_of_d2f_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective_class("d2f").Settings(**change)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class Objective(nn.Module, ABC):
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
     sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
+    privileged: ClassVar[bool] = False  #: it asks the teacher with another prompt than the student's
 
     def __init__(self, model: PeftModel, settings: Any) -> None:
         super().__init__()
@@ -69,6 +70,10 @@ class Objective(nn.Module, ABC):
     def asks_teacher(self) -> tuple[int, ...]:
         """The sides whose entries the teacher is asked about."""
         return ()
+
+    def micro_batch(self, samples: Sequence[Sample]) -> MicroBatch:
+        """Of at least one sample, on the CPU."""
+        return MicroBatch.of(samples, self.asks_teacher)
 
     @abstractmethod
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:

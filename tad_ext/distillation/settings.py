@@ -34,6 +34,7 @@ OBJECTIVES = {
     "sft": "tad_ext.distillation.sft:SFTObjective",
     "dparallel": "tad_ext.distillation.dparallel:DParallelObjective",
     "d3llm": "tad_ext.distillation.d3llm:D3LLMObjective",
+    "d2f": "tad_ext.distillation.d2f:D2FObjective",
 }
 
 
@@ -163,6 +164,28 @@ class D3LLMSettings(CertaintySettings):
     def mask_ratio_at(self, progress: float) -> float:
         """The smallest masked share at a progress of the training from 0 to below 1."""
         return self.mask_ratio_start + progress * (self.mask_ratio - self.mask_ratio_start)
+
+
+@dataclass(frozen=True)
+class D2FSettings(Settings):
+    """The numbers of D2F (arXiv 2508.09192)."""
+
+    causal_block_length: Count = setting(
+        16, help="positions of a block of the student's attention, which sees no later block"
+    )
+    min_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.2, help="smallest probability by which the tokens of a response's first block are masked"
+    )
+    max_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.7, help="largest probability of any block; from block to block it does not fall"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_block_ratio > self.max_block_ratio:
+            raise ValueError(
+                f"min_block_ratio is {self.min_block_ratio}, expected at most max_block_ratio, {self.max_block_ratio}"
+            )
 
 
 @dataclass(frozen=True)

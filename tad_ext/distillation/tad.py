@@ -31,6 +31,7 @@ class TADObjective(Objective):
         "kl": "KL of distant entries, nats x temperature^2",
     }
     sides: ClassVar[tuple[str, ...]] = ("near", "distant")
+    privileged: ClassVar[bool] = True
     settings: TADSettings
 
     def side_of(self, steps_to_reveal: np.ndarray, progress: float) -> np.ndarray:

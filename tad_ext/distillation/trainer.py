@@ -132,7 +132,7 @@ class Trainer:
         own = []
         for first in range(0, len(cut), world):
             number = first + self.accelerator.process_index
-            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], objective.asks_teacher)
+            batch = objective.micro_batch(cut[min(number, len(cut) - 1)])
             own.append((number, batch if number < len(cut) else batch.without_entries()))
         return samples, own
 
