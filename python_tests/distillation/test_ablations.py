@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import TADSettings
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.settings import objective_class
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
 
 DELTA, INDICES = 3, [0, 3, 7, 8, 14, 15, 20, 26]
 

@@ -16,12 +16,13 @@ from torch.nn.functional import cross_entropy
 from tad_ext.cli import main
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import Objective
+from tad_ext.distillation import adapter_run as trainer_module
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, objective_class
-from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
 from tad_ext.models.loading import load_model
 from tad_ext.settings import options_of, values_of
 

@@ -22,12 +22,13 @@ from tad_ext import settings
 from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import TADObjective
+from tad_ext.distillation import adapter_run as trainer_module
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.trainer import StepRecord
-from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
@@ -325,7 +326,8 @@ def test_an_exploding_loss_stops_the_run_and_keeps_the_last_checkpoint(job: Call
 TWO_RANKS = """
 import json, os, sys
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
+from tad_ext.settings import made
 
 child = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"

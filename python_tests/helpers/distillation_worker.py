@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.trainer import Trainer
 from tad_ext.interrupts import stoppable
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
 from tad_ext.settings import made
 
 

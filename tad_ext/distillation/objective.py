@@ -5,7 +5,7 @@ A new one is a class in a file of its own and a line in `settings`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import fields, make_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,6 +37,11 @@ class Objective(nn.Module, ABC):
     def __init__(self, model: PeftModel, settings: Any) -> None:
         super().__init__()
         self.model, self.settings = model, settings
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Of its `Settings`, those that may be given."""
+        return [field.name for field in fields(cls.Settings) if field.init]
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:
