@@ -59,7 +59,7 @@ class MicroBatch:
         batch = collate([sample.state for sample in samples])
         side = np.concatenate([sample.side for sample in samples])
         asked = [np.isin(sample.side, list(ask_teacher)) for sample in samples]
-        wanted = [sample.state.steps_to_reveal > 0 for sample in samples]
+        wanted = [sample.state.is_entry for sample in samples]
         for chosen, own in zip(wanted, asked, strict=True):
             chosen[chosen] = own
         flat = np.concatenate(asked)
