@@ -17,8 +17,9 @@ import torch
 from distillation_worker import Worker
 from safetensors.torch import load_file
 
+from tad_ext.distillation import adapter_run as run
+from tad_ext.distillation import checkpoints
 from tad_ext.distillation.trainer import Trainer
-from tad_ext.jobs.distill import checkpoints, run
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 
@@ -60,16 +61,22 @@ def stopped_after(step: int, config: DistillConfig, error: type[BaseException] =
         distill(config)
 
 
-@pytest.mark.parametrize("objective", [{}, {"delta_start": 0, "curriculum": "progress", "state_ratio": 0.6}])
-@pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (StoppedError, {"delta_start": 0, "curriculum": "progress", "state_ratio": 0.6}),
+        (KeyboardInterrupt, {}),
+        (SystemExit, {"use_dora": True, "use_rslora": True, "gradient_checkpointing": True}),
+    ],
+)
 def test_it_goes_on_where_it_was(
     job: Callable[..., DistillConfig],
     tmp_path: Path,
     error: type[BaseException],
-    objective: dict[str, Any],
+    changes: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = LONG | objective
+    options = LONG | changes
     distill(job(**options, output=str(tmp_path / "whole")))
     config = job(**options, output=str(tmp_path / "stopped"))
     stopped_after(7, config, error)
@@ -82,6 +89,17 @@ def test_it_goes_on_where_it_was(
     assert len(again.history) == len(json.loads((tmp_path / "whole" / "training.json").read_text())["steps"])
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
     assert not (tmp_path / "stopped" / "steps.jsonl").exists()
+
+
+def test_it_goes_on_from_an_adapter(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    """Started from an adapter, and stopped: from the checkpoint, not from that adapter again."""
+    first = distill(job(max_steps=3, dropout=0.2, output=str(tmp_path / "first"))).adapter
+    options = {name: value for name, value in LONG.items() if name != "dropout"} | {"adapter": str(first)}
+    distill(job(**options, output=str(tmp_path / "whole")))
+    config = job(**options, output=str(tmp_path / "stopped"))
+    stopped_after(7, config)
+    distill(config)
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
 def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:
@@ -158,7 +176,7 @@ def test_a_run_of_other_settings_or_data_is_refused(
     monkeypatch.setattr(run, "load_model", None)
     for changes, message in (
         ({"learning_rate": 0.5}, "learning_rate was 0.01, this run has 0.5"),
-        ({"seed": 1, "delta": 2}, "delta was 3, this run has 2; seed was 0, this run has 1"),
+        ({"seed": 1, "delta": 2}, "seed was 0, this run has 1; delta was 3, this run has 2"),
         ({"accumulation": 3}, "states_per_step was 4, this run has 6"),
         ({"recorded": make_trajectories(seed=5)}, "trajectories was .*, this run has .*"),
     ):
@@ -226,5 +244,5 @@ def test_ways_to_distribute_that_are_not_supported_are_refused(
 ) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
     monkeypatch.setattr(run, "load_model", None)
-    with pytest.raises(ValueError, match=r"(?i)accelerate's .* plugin is on: expected one copy of the model in each"):
+    with pytest.raises(ValueError, match=r"(?i)accelerate's .* plugin is on: expected processes without a plugin"):
         distill(job())

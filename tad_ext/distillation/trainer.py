@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tad_ext.data.trajectories.states import State
+from tad_ext.data.trajectories.states import States
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch, Sample
@@ -30,17 +30,6 @@ from tad_ext.interrupts import shielded
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class States(Protocol):
-    """What is trained on."""
-
-    @property
-    def counts(self) -> Sequence[int]:
-        """How many states each trajectory has."""
-
-    def at(self, number: int, progress: float) -> State:
-        """A state by its number, which goes on from epoch to epoch, at a progress from 0 to below 1."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +120,10 @@ class Trainer:
     def _prepared(self, step: int) -> tuple[list[Sample], list[tuple[int, MicroBatch]]]:
         """The samples of a step, and of their micro-batches this rank's, by number, on the CPU.
 
-        Every rank has as many as any other, since DDP waits: one without entries where none is left.
+        Every rank has as many as any other, since DDP waits: one without entries where none is left. And the teacher
+        runs on all or on none: a model that is spread over the ranks (`models.sharding`) can only run on all.
         """
-        objective, world = self.objective, self.accelerator.num_processes
+        objective, world, asked = self.objective, self.accelerator.num_processes, self.objective.asks_teacher
         progress = step / self.total_steps
         states = [self.states.at(number, progress) for number in self.order.numbers(step).tolist()]
         samples = objective.samples(states, progress)
@@ -143,8 +133,13 @@ class Trainer:
         own = []
         for first in range(0, len(cut), world):
             number = first + self.accelerator.process_index
-            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], objective.asks_teacher)
-            own.append((number, batch if number < len(cut) else batch.without_entries()))
+            at_once = [sample for one in cut[first : first + world] for sample in one]
+            batch = objective.micro_batch(cut[min(number, len(cut) - 1)])
+            if number >= len(cut):
+                batch = batch.without_entries()
+            if any(np.isin(sample.side, asked).any() for sample in at_once):
+                batch = batch.with_teacher()
+            own.append((number, batch))
         return samples, own
 
     def _one_step(self, samples: Sequence[Sample], own: Sequence[tuple[int, MicroBatch]]) -> StepRecord:

@@ -21,6 +21,8 @@ from rich.text import Text
 from tad_ext.data.tasks.task import get_task
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig
+from tad_ext.distillation.adapter_run import ADAPTER_FOLDER
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
     DecaySettings,
@@ -35,7 +37,7 @@ from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
 from tad_ext.jobs.demo.config import DemoConfig
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import ADAPTER_FOLDER, distill
+from tad_ext.jobs.distill.run import distill
 from tad_ext.jobs.merge.config import MergeConfig
 from tad_ext.jobs.merge.run import merge
 from tad_ext.jobs.pretrain.config import PretrainConfig
@@ -93,9 +95,8 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
         model=base,
         trajectories=(trajectories,),
         output=str(adapter),
-        loss=TADSettings(delta=config.delta),
-        rank=config.lora_rank,
-        alpha=float(config.lora_rank),
+        loss=TADSettings(delta=config.delta, normalization="tokens"),
+        lora=LoRASettings(rank=config.lora_rank, alpha=float(config.lora_rank)),
         training=TrainingSettings(
             learning_rate=config.distill_learning_rate,
             max_steps=config.distill_steps,

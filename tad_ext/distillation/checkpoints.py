@@ -1,4 +1,4 @@
-"""What `tad distill` writes while it trains, so that the same command goes on after a kill where it was.
+"""What a run writes while it trains, so that the same command goes on after a kill where it was.
 
 `checkpoint-<step>/` holds the adapter, the optimizer's moments and `run.json`, what the run is: a training with other
 settings or data is another run. `steps.jsonl` holds the records of the steps so far.
@@ -24,8 +24,8 @@ _PREFIX = "checkpoint-"
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
-    "model", "trajectories", "output", "batch_size", "accumulation", "save_every", "keep_checkpoints", "overwrite",
-    "device",
+    "model", "trajectories", "data", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
+    "keep_checkpoints", "overwrite", "device", "gradient_checkpointing", "shard_model",
 )  # fmt: skip
 
 
