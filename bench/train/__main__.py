@@ -24,8 +24,8 @@ from typing import Any
 import torch
 import transformers
 
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TrainingSettings
-from tad_ext.jobs.distill.config import DistillConfig
 
 from .. import command_line
 from ..decode.shapes import SHAPES
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_line("bench.train", __doc__, device="cuda" if gpu_there else "cpu")
     parser.add_argument("--shape", choices=SHAPES, help="random weights; default llada-8b on a GPU, else cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default bfloat16 on a GPU, else float32")
-    parser.add_argument("--rank", type=int, help=f"of the adapter; default {DistillConfig.rank}, on a CPU {CPU_RANK}")
+    parser.add_argument("--rank", type=int, help=f"of the adapter; default {LoRASettings.rank}, on a CPU {CPU_RANK}")
     parser.add_argument("--accumulation", type=int, help="micro-batches of a step; default 8, on a CPU 1")
     parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not; default 5")
     parser.add_argument("--peak-tflops", type=float, help="of the device: to also have FLOP/s as a share of it")
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     dtype = getattr(torch, options.dtype or ("bfloat16" if gpu else "float32"))
     accumulation = options.accumulation or (TrainingSettings.accumulation if gpu else 1)
     training = TrainingSettings(accumulation=accumulation, max_steps=options.steps + 2)  # a warm-up, and one for memory
-    sizes = Sizes(rank=options.rank or (DistillConfig.rank if gpu else CPU_RANK))
+    sizes = Sizes(rank=options.rank or (LoRASettings.rank if gpu else CPU_RANK))
     if options.quick:
         sizes = Sizes(prompt=10, reference=5, canvas=16, rank=8)
     subject = Subject(shape, options.device, dtype, training, sizes)
@@ -98,7 +98,7 @@ def measure(subject: Subject, steps: int) -> Iterator[list[Line]]:
     peaks: dict[str, int] = {}
 
     def line(path: str) -> Line:
-        seconds, parts, losses = zip(*(turn[path] for turn in samples), strict=True)
+        seconds, parts, _ = zip(*(turn[path] for turn in samples), strict=True)
         numbers = {"median_ms": 1e3 * median(seconds), "best_ms": 1e3 * min(seconds), "steps": len(samples)}
         if path == PRODUCTS:
             return numbers

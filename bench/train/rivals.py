@@ -1,7 +1,7 @@
 """The rivals of `bench.train`: each takes one optimizer step after the other, on the same states."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -10,9 +10,9 @@ from accelerate import Accelerator
 
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import tad
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.distillation.trainer import Trainer
-from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora, base_model
 
 from ..decode.shapes import random_model
@@ -39,8 +39,7 @@ class Subject:
 
     def adapted(self) -> Any:
         """It with the adapter of `tad distill`."""
-        settings = {name: getattr(DistillConfig, name) for name in ("alpha", "dropout", "target_modules")}
-        return add_lora(self.model(), rank=self.sizes.rank, **settings)
+        return add_lora(self.model(), **asdict(LoRASettings(rank=self.sizes.rank)))
 
     def states(self) -> TrajectoryStates:
         """Of random trajectories."""

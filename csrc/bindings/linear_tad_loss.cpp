@@ -41,9 +41,10 @@ void check_hidden(const at::Tensor& hidden, const char* name, const at::Tensor& 
 /// Matrix products: on the CPU in tiles, whose bits do not depend on the rows around; on a GPU as PyTorch does them.
 struct Products {
   bool tiled;
+  int64_t tile;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
 
-  int64_t whole_tiles(int64_t rows) const { return tiled ? (rows + kTileRows - 1) / kTileRows * kTileRows : rows; }
+  int64_t whole_tiles(int64_t rows) const { return tiled ? (rows + tile - 1) / tile * tile : rows; }
 
   void into(at::Tensor out, const at::Tensor& a, const at::Tensor& b) const {
     if (tiled)
@@ -122,7 +123,7 @@ LinearLossResult linear_loss_of(
       lm_head_weight.size(0), student_hidden.size(0),
       teacher_hidden ? std::optional(teacher_hidden->size(0)) : std::nullopt);
   const auto backend = backend_for(student_hidden);
-  const Products products{backend->host_reads_values()};
+  const Products products{backend->host_reads_values(), tile_rows(lm_head_weight.scalar_type())};
   const auto real = real_type(student_hidden);
 
   const TadResult result(student_hidden);

@@ -33,7 +33,10 @@ class SequentialMkl {
   int before_;
 };
 
-constexpr int64_t kTileRows = 64;
+/// Rows of a tile: in low precision products are so fast that reading the other factor takes as long.
+inline int64_t tile_rows(at::ScalarType type) {
+  return at::elementSize(type) > 2 ? 64 : 128;
+}
 constexpr int64_t kTileColumns = 1024, kFewestTileColumns = 128, kColumnTiles = 8;
 constexpr int64_t kTileDepth = 1024, kDepthGroups = 8;
 
@@ -87,12 +90,13 @@ void for_each_task(int64_t tasks, const Work& work) {
 
 /// out = a @ b for a (M, K) with a large K and b (K, N), float32, by oneDNN: sums of slices that stay in the cache.
 inline void deep_mm_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
-  const int64_t rows = a.size(0), depth = a.size(1), row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t rows = a.size(0), depth = a.size(1), most = tile_rows(a.scalar_type());
+  const int64_t row_tiles = (rows + most - 1) / most;
   const int64_t slices = (depth + kTileDepth - 1) / kTileDepth, of_group = (slices + kDepthGroups - 1) / kDepthGroups;
   const at::Tensor sums = at::zeros({kDepthGroups, rows, b.size(1)}, out.options());
   for_each_task(kDepthGroups * row_tiles, [&](int64_t task) {
-    const int64_t row = task % row_tiles * kTileRows, group = task / row_tiles;
-    const int64_t height = std::min(kTileRows, rows - row);
+    const int64_t row = task % row_tiles * most, group = task / row_tiles;
+    const int64_t height = std::min(most, rows - row);
     const at::Tensor some = a.narrow(0, row, height);
     at::Tensor sum = sums[group].narrow(0, row, height);
     const int64_t begin = group * of_group * kTileDepth, end = std::min(depth, begin + of_group * kTileDepth);
@@ -109,14 +113,14 @@ inline void deep_mm_out(const at::Tensor& out, const at::Tensor& a, const at::Te
 /// `b` only.
 inline void tiled_mm_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   if (a.size(1) > kDepthGroups * kTileDepth && OneDnnLinear::takes(a, b)) return deep_mm_out(out, a, b);
-  const int64_t rows = a.size(0), columns = b.size(1);
+  const int64_t rows = a.size(0), columns = b.size(1), most = tile_rows(a.scalar_type());
   // So many that there is something for every thread.
   const int64_t tile_columns = std::clamp(columns / kColumnTiles, kFewestTileColumns, kTileColumns);
-  const int64_t row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t row_tiles = (rows + most - 1) / most;
   for_each_task(row_tiles * ((columns + tile_columns - 1) / tile_columns), [&](int64_t task) {
     // All rows meet the same columns of `b` before the next ones are read.
-    const int64_t row = task % row_tiles * kTileRows, column = task / row_tiles * tile_columns;
-    const int64_t height = std::min(kTileRows, rows - row), width = std::min(tile_columns, columns - column);
+    const int64_t row = task % row_tiles * most, column = task / row_tiles * tile_columns;
+    const int64_t height = std::min(most, rows - row), width = std::min(tile_columns, columns - column);
     at::Tensor target = out.narrow(0, row, height).narrow(1, column, width);
     const at::Tensor here = a.narrow(0, row, height), there = b.narrow(1, column, width);
     if (OneDnnLinear::takes(here, there))
