@@ -35,6 +35,7 @@ from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import model_identity
 from tad_ext.models.loading import load_config, load_model
 from tad_ext.models.lora import add_lora, load_adapter, save_adapter
+from tad_ext.models.sharding import keep_out_of_ddp, shard_frozen_layers
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
@@ -117,7 +118,8 @@ class AdapterRun:
             tried_folder(self.output)
 
         # 3. The model. Mixed precision is autocast around the objective: by the model's dtype, by nothing else.
-        model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
+        sharded = config.shard_model and accelerator.num_processes > 1
+        model = load_model(config.model, dtype=config.dtype, device="cpu" if sharded else accelerator.device)
         if model.dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
         if config.adapter is None:
@@ -126,9 +128,13 @@ class AdapterRun:
             adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
         if config.gradient_checkpointing:
             enable_gradient_checkpointing(adapted)
+        objective = self.objective(adapted, self.settings)
+        if sharded:
+            shard_frozen_layers(adapted, accelerator.device)
+            keep_out_of_ddp(objective)
 
         # 4. The training, of which the first process writes everything down.
-        trainer = Trainer(self.objective(adapted, self.settings), states, config.training, accelerator)
+        trainer = Trainer(objective, states, config.training, accelerator)
         for note in (*notes, f"training on {sum(states.counts)} states by the objective {config.objective}"):
             accelerator.print(note)
         if checkpoint is not None:
@@ -148,9 +154,8 @@ def _accelerator(device: torch.device) -> Accelerator:
     for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
         if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
             raise ValueError(
-                f"accelerate's {plugin} plugin is on: expected one copy of the model in each process (DDP), as "
-                f"`accelerate launch` or torchrun start it. Adapter, gradients and moments of an 8B model "
-                f"are 5.4 GB"
+                f"accelerate's {plugin} plugin is on: expected processes without a plugin, as torchrun starts them, "
+                f"or accelerate by tad_ext/configs/accelerate/8-gpus.yaml; shard_model spreads the model over them"
             )
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"

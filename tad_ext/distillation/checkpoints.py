@@ -25,7 +25,7 @@ _PREFIX = "checkpoint-"
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
     "model", "trajectories", "data", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
-    "keep_checkpoints", "overwrite", "device", "gradient_checkpointing",
+    "keep_checkpoints", "overwrite", "device", "gradient_checkpointing", "shard_model",
 )  # fmt: skip
 
 
