@@ -88,7 +88,7 @@ class D2FObjective(Objective):
         for row, sample in zip(blocks, samples, strict=True):
             behind = row[len(sample.state.trajectory.prompt_ids) :]
             behind[:] = 1 + np.arange(len(behind)) // self.settings.causal_block_length
-        return replace(batch, student=batch.student._replace(blocks=torch.from_numpy(blocks)))
+        return replace(batch, blocks=torch.from_numpy(blocks))
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.forward`."""

@@ -79,7 +79,7 @@ def partitioned_loss(
     if batch.teacher is not None:
         with teacher(objective.model):
             teacher_hidden = model.hidden_rows(**batch.teacher._asdict())
-    student_hidden = model.hidden_rows(**batch.student._asdict())
+    student_hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
     if teacher_hidden is None and kl_weight > 0:
         teacher_hidden = student_hidden.detach()[:0]
     # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
