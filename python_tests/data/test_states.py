@@ -118,7 +118,7 @@ def test_positions_rows_and_labels_belong_together(made: list[Trajectory], delta
     teacher = teacher_side(states, asked)
 
     def check(side: Ragged, prompts: list[np.ndarray], labels: torch.Tensor) -> None:
-        ids, lengths, positions, _ = side
+        ids, lengths, positions = side
         assert ids.shape[0] == len(prompts)
         assert (ids.flatten()[positions] == MASK).all()
         assert positions.tolist() == sorted(set(positions.tolist()))
