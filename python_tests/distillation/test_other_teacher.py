@@ -66,9 +66,7 @@ def test_a_teacher_of_other_tokens_is_refused(job: Job, teacher: Any, monkeypatc
     words = json.loads((folder / "tokenizer.json").read_text())
     words["model"]["vocab"] = {**words["model"]["vocab"], "3": 4, "4": 3}
     (folder / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(
-        ValueError, match=r"^teacher '.*' has tokenizer of hash .*; expected the same"
-    ):
+    with pytest.raises(ValueError, match=r"^teacher '.*' has tokenizer of hash .*; expected the same"):
         distill(job(teacher=str(folder)))
 
 
