@@ -21,12 +21,11 @@ def test_every_row_and_every_wanted_entry_is_found_again(data: st.DataObject) ->
     form = data.draw(st.sampled_from(sorted(FORMS)))
     rows = data.draw(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=5))
     columns = [data.draw(st.lists(st.integers(0, len(row) - 1)) if row else st.just([])) for row in rows]
-    ids, lengths, positions, blocks = ragged(list(map(FORMS[form], rows)), list(map(FORMS[form], columns)), PAD)
+    ids, lengths, positions = ragged(list(map(FORMS[form], rows)), list(map(FORMS[form], columns)), PAD)
 
     width = max(map(len, rows), default=0)
     assert ids.tolist() == [row + [PAD] * (width - len(row)) for row in rows]
     assert ids.shape == (len(rows), width)
-    assert blocks is None
     assert (lengths is None) == all(len(row) == width for row in rows)
     assert lengths is None or lengths.tolist() == list(map(len, rows))
     assert positions.tolist() == [number * width + column for number, wanted in enumerate(columns) for column in wanted]
@@ -46,7 +45,6 @@ def test_a_batch_goes_to_a_device_as_a_whole() -> None:
     there = batch.to("meta")
     assert isinstance(there, Ragged)
     assert [tensor.device.type for tensor in there if tensor is not None] == ["meta"] * 3
-    assert there._replace(blocks=there.input_ids).to("meta").blocks.shape == (2, 2)
     assert ragged([[1, 2]], [[1]]).to("meta").lengths is None
     assert to_device([[1, 2]], "cpu").tolist() == [[1, 2]]
     assert to_device([], "cpu").dtype == torch.int64

@@ -28,15 +28,14 @@ def test_the_blocks_of_a_batch(make_adapted: Any, make_trajectories: Callable[..
     first, second = (next(one for one in trajectories if len(one.prompt_ids) == length) for length in (5, 3))
     states, objective = states_of([first, second]), D2FObjective(make_adapted(), SETTINGS)
     batch = objective.micro_batch(objective.samples([states.at(0, 0.0), states.at(1, 0.0)], 0.0))
-    assert batch.student.blocks is not None
-    assert batch.student.blocks.tolist() == [
+    assert batch.blocks is not None
+    assert batch.blocks.tolist() == [
         [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2],
         [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2],  # the last two are padding
     ]
     assert batch.teacher is not None
-    assert batch.teacher.blocks is None
     assert batch.teacher.input_ids.tolist() == batch.student.input_ids.tolist()
-    assert batch.to("cpu").without_entries().student.blocks is not None
+    assert batch.to("cpu").without_entries().blocks is not None
 
 
 @pytest.mark.parametrize("split", [[5], [1, 2, 2]])

@@ -16,12 +16,11 @@ class Ragged(NamedTuple):
     input_ids: Tensor  #: (B, L)
     lengths: Tensor | None  #: (B,) tokens of each sequence; None where none is padded
     positions: Tensor  #: (N,) flattened, `sequence * L + column`
-    blocks: Tensor | None = None  #: (B, L) of block-causal attention: the block that each token is in
 
     def to(self, device: torch.device | str) -> "Ragged":
         """The same on another device, which is not waited for."""
-        moved = {name: to_device(one, device) for name, one in self._asdict().items() if one is not None}
-        return self._replace(**moved)
+        lengths = None if self.lengths is None else to_device(self.lengths, device)
+        return Ragged(to_device(self.input_ids, device), lengths, to_device(self.positions, device))
 
 
 def ragged(sequences: Sequence[Ints], columns: Sequence[Ints], pad_token_id: int = 0) -> Ragged:

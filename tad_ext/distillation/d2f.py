@@ -59,6 +59,7 @@ class D2FObjective(Objective):
     """The teacher's distributions, learnt with block-causal attention."""
 
     Settings = D2FSettings
+    has_teacher: ClassVar[bool] = True
     parts: ClassVar[dict[str, str]] = {"kl": "KL over p of masked tokens, nats"}
     settings: D2FSettings
 
@@ -88,7 +89,7 @@ class D2FObjective(Objective):
         for row, sample in zip(blocks, samples, strict=True):
             behind = row[len(sample.state.trajectory.prompt_ids) :]
             behind[:] = 1 + np.arange(len(behind)) // self.settings.causal_block_length
-        return replace(batch, student=batch.student._replace(blocks=torch.from_numpy(blocks)))
+        return replace(batch, blocks=torch.from_numpy(blocks))
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.forward`."""

@@ -52,6 +52,7 @@ class MicroBatch:
     labels: Tensor  #: (N,) int64: the trajectory's tokens
     side: Tensor  #: (N,) int64
     weight: Tensor  #: (N,) float64
+    blocks: Tensor | None = None  #: (B, L) int64, of a student that attends block-causally
 
     @classmethod
     def of(cls, samples: Sequence[Sample], ask_teacher: Collection[int] = ()) -> "MicroBatch":
@@ -81,6 +82,7 @@ class MicroBatch:
             labels=to_device(self.labels, device),
             side=to_device(self.side, device),
             weight=to_device(self.weight, device),
+            blocks=None if self.blocks is None else to_device(self.blocks, device),
         )
 
     def without_entries(self) -> "MicroBatch":
