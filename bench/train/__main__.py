@@ -99,13 +99,13 @@ def measure(subject: Subject, steps: int) -> Iterator[list[Line]]:
 
     def line(path: str) -> Line:
         seconds, parts, _ = zip(*(turn[path] for turn in samples), strict=True)
-        numbers = {"median_ms": 1e3 * median(seconds), "best_ms": 1e3 * min(seconds), "steps": len(samples)}
+        numbers: Line = {"median_ms": 1e3 * median(seconds), "best_ms": 1e3 * min(seconds), "steps": len(samples)}
+        numbers["parts_ms"] = {part: fmean(turn[part] for turn in parts) for part in parts[0]}
         if path == PRODUCTS:
             return numbers
         return numbers | {
             "states_per_second": states / median(seconds),
             "flops": flops,
-            "parts_ms": {part: fmean(turn[part] for turn in parts) for part in parts[0]},
             "weights_bytes": turns.rivals[path]().weights_bytes,
             "peak_bytes": peaks.get(path),
             "first_loss": first[path].loss,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -124,7 +125,8 @@ def bare_products(subject: Subject, trainer: Trainer) -> Rival:
         near=near,
         distant=distant,
     )
-    return Rival(products.run, PartClock(subject.device))
+    clock = PartClock(subject.device)
+    return Rival(partial(products.run, clock), clock)
 
 
 def _bytes(model: torch.nn.Module) -> int:

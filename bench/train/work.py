@@ -10,6 +10,8 @@ import torch
 
 from tad_ext.data.trajectories.files import Trajectory
 
+from .clock import PartClock
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -86,12 +88,13 @@ class BareProducts:
         head = torch.randn(config.vocab_size, config.hidden_size, **like)
         hidden = torch.randn(entries, config.hidden_size, **like)
         logits = torch.randn(entries, config.vocab_size, **like)
-        self._products: list[tuple[int, Callable[[], Any]]] = [
-            (1, partial(torch.mm, hidden, head.t(), out=logits)),
-            (1, partial(torch.mm, hidden[:asked], head.t(), out=logits[:asked])),
-            (1, partial(torch.mm, logits, head)),
+        self._micro_batches, self._layers = micro_batches, config.num_hidden_layers
+        self._of_head: list[Callable[[], Any]] = [
+            partial(torch.mm, hidden, head.t(), out=logits),
+            partial(torch.mm, hidden[:asked], head.t(), out=logits[:asked]),
+            partial(torch.mm, logits, head),
         ]
-        self._micro_batches, of_layers = micro_batches, config.num_hidden_layers
+        self._of_layer: list[Callable[[], Any]] = []
         for inputs, outputs in linear_sizes(config):
             weight = torch.randn(outputs, inputs, **like)
             down, up = torch.randn(sizes.rank, inputs, **like), torch.randn(outputs, sizes.rank, **like)
@@ -99,10 +102,14 @@ class BareProducts:
             low = torch.randn(student, sizes.rank, **like)
             products = [(x, weight.t()), (y, weight), (x, down.t()), (low, up.t()), (y, up), (low, down)]
             products += [(low.t(), x), (y.t(), low), (torch.randn(teacher, inputs, **like), weight.t())]
-            self._products += [(of_layers, partial(torch.mm, *factors)) for factors in products]
+            self._of_layer += [partial(torch.mm, *factors) for factors in products]
 
-    def run(self) -> None:
+    def run(self, clock: PartClock) -> None:
         """One step's."""
-        for count, product in self._products:
-            for _ in range(count * self._micro_batches):
-                product()
+        for _ in range(self._micro_batches):
+            with clock.part("head"):
+                for product in self._of_head:
+                    product()
+            with clock.part("layers"):
+                for product in self._layers * self._of_layer:
+                    product()
