@@ -106,12 +106,13 @@ def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
     output = Path(config.output)
     parts = ["adapter_config.json", "adapter_model.safetensors", "base_model.json"]
-    assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.png", "training.json"]
+    assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.png", "speed.jsonl", "training.json"]
     assert result.adapter == output / "adapter"
     report = json.loads((output / "training.json").read_text())
     assert report["settings"] == values_of(config)
     assert report["steps"] == [asdict(record) for record in result.history]
-    assert list(report["steps"][0]) == ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
+    numbers = ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
+    assert list(report["steps"][0]) == [*numbers, "watched"]
     assert result.history[3].epoch == 1.0
 
     base = load_model(config.model)
@@ -181,7 +182,7 @@ def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., Di
         assert [record.totals["states"] for record in epoch] == [12, 12, 8]
     assert [record.epoch for record in result.history] == [0.375, 0.75, 1, 1.375, 1.75, 2]
     assert {path.name for path in Path(config.output).iterdir()} == {
-        "adapter", "checkpoint-000002", "checkpoint-000004", "loss.png", "training.json"
+        "adapter", "checkpoint-000002", "checkpoint-000004", "loss.png", "speed.jsonl", "training.json"
     }  # fmt: skip
 
 

@@ -80,6 +80,11 @@ class TrainingSettings(Settings):
     curriculum: Literal["none", "progress"] = setting(
         "none", help="progress: an epoch begins with nearly finished canvases and ends with nearly empty ones"
     )
+    log_every: Index = setting(
+        50,
+        help="optimizer steps between two looks at how sure the student is: confidence, probability of the "
+        "trajectory's token, entropy; a look costs a forward; 0: none",
+    )
     seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:

@@ -1,7 +1,8 @@
 """What `tad distill` writes while it trains, so that the same command goes on after a kill where it was.
 
 `checkpoint-<step>/` holds the adapter, the optimizer's moments and `run.json`, what the run is: a training with other
-settings or data is another run. `steps.jsonl` holds the records of the steps so far.
+settings or data is another run. `steps.jsonl` holds the records of the steps so far, which are the same in every such
+run, and `speed.jsonl` how fast they were.
 """
 
 import hashlib
@@ -19,13 +20,14 @@ from tad_ext.files import add_json_line, json_lines, rescued, write_json, write_
 from tad_ext.models.lora import restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
+SPEED_FILE = "speed.jsonl"
 RUN_FILE = "run.json"
 _PREFIX = "checkpoint-"
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
-    "model", "trajectories", "output", "batch_size", "accumulation", "save_every", "keep_checkpoints", "overwrite",
-    "device",
+    "model", "trajectories", "output", "batch_size", "accumulation", "save_every", "keep_checkpoints", "log_every",
+    "overwrite", "device",
 )  # fmt: skip
 
 
@@ -84,15 +86,23 @@ class Progress:
         trainer: its training.
         values: `run_values`.
         keep: how many checkpoints stay, the latest ones; 0: all.
+
+    Attributes:
+        history: the records of the steps so far.
     """
 
     def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], *, keep: int) -> None:
         self.folder, self.trainer, self.values, self.keep = folder, trainer, values, keep
         self.saved = trainer.step
+        self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
+        _rows_until(folder / SPEED_FILE, trainer.step)
 
     def add(self, record: StepRecord) -> None:
         """Writes a record down."""
+        self.history.append(record)
         add_json_line(self.folder / STEPS_FILE, asdict(record))
+        if self.trainer.speed is not None:
+            add_json_line(self.folder / SPEED_FILE, {"step": record.step, **asdict(self.trainer.speed)})
 
     def save(self) -> None:
         """A checkpoint of now, unless there is one; older ones that are too many go."""
@@ -118,13 +128,12 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
     trainer.load(checkpoint)
 
 
-def records_until(folder: Path, step: int) -> list[StepRecord]:
-    """The records of a run's first steps, those of later ones being dropped: they will come again."""
-    path = folder / STEPS_FILE
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """A file's lines on a run's first steps, those on later ones being dropped: they will come again."""
     lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    records = [StepRecord(**values) for values in map(_values, lines) if values and values["step"] <= step]
-    write_text(path, json_lines(map(asdict, records)))
-    return records
+    rows = [values for values in map(_values, lines) if values and values["step"] <= step]
+    write_text(path, json_lines(rows))
+    return rows
 
 
 def _values(line: str) -> dict[str, Any] | None:

@@ -24,11 +24,11 @@ from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
 from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.interrupts import shielded
 from tad_ext.jobs.distill.checkpoints import (
+    SPEED_FILE,
     STEPS_FILE,
     Progress,
     checkpoints,
     latest,
-    records_until,
     restore,
     run_values,
 )
@@ -58,10 +58,10 @@ def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
     Writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
-    `loss.png`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when something stops it.
-    Called again it goes on from the last of these, and ends with the weights of a run that was not stopped. With
-    `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on several through
-    `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
+    `loss.png`; `speed.jsonl`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when
+    something stops it. Called again it goes on from the last of these, and ends with the weights of a run that was not
+    stopped. With `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on several
+    through `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
 
     Raises:
         ValueError: a setting out of range or that the objective does not have, an output that cannot be written to or
@@ -179,11 +179,9 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) ->
     """All records of the training, during and after which its files are written."""
     output, objective = output_folder(config.output), trainer.objective
     with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
-        history = records_until(folder, trainer.step)
         progress = Progress(folder, trainer, run, keep=config.keep_checkpoints)
         try:
             for record in trainer.run():
-                history.append(record)
                 progress.add(record)
                 if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
                     progress.save()
@@ -195,6 +193,7 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) ->
             with shielded(), suppress(Exception):
                 progress.save()
             raise
+        history = progress.history
         rescued(partial(save_adapter, objective.model), folder / ADAPTER_FOLDER)  # what it was for comes first
         report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
         write_json(folder / HISTORY_FILE, report)
@@ -213,7 +212,7 @@ def _described(sample: Sample) -> dict[str, Any]:
 
 def _earlier_files(output: Path) -> list[Path]:
     """What an earlier run left in the folder."""
-    files = [output / name for name in (HISTORY_FILE, CURVE_FILE, STEPS_FILE, NOT_FINITE_FILE)]
+    files = [output / name for name in (HISTORY_FILE, CURVE_FILE, STEPS_FILE, SPEED_FILE, NOT_FINITE_FILE)]
     return [path for path in [output / ADAPTER_FOLDER, *checkpoints(output), *files] if path.exists()]
 
 
