@@ -8,6 +8,7 @@ forwards, loss, backward, AdamW.
 
 import gc
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,9 +22,9 @@ from accelerate import Accelerator
 from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import tad
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TrainingSettings
 from tad_ext.distillation.trainer import train
-from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.ops import reference
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines: list[Line] = []
     document: dict[str, Any] = {
         "shape": {name: shape[name] for name in ("d_model", "n_layers", "n_heads", "mlp_hidden_size", "vocab_size")},
-        "rank": DistillConfig.rank,
+        "rank": LoRASettings.rank,
         "states": training.batch_size * training.accumulation,
         "micro_batch": training.batch_size,
         "positions": PROMPT + CANVAS,
@@ -71,8 +72,7 @@ def measure(shape: dict[str, Any], training: TrainingSettings, device: str) -> L
     if gpu:
         torch.cuda.empty_cache()
     model = random_model(shape, device, torch.bfloat16 if gpu else torch.float32)
-    settings = ("rank", "alpha", "dropout", "target_modules")
-    adapted = add_lora(model, **{name: getattr(DistillConfig, name) for name in settings})
+    adapted = add_lora(model, **asdict(LoRASettings()))
     states = TrajectoryStates(random_trajectories(shape), mask_token_id=shape["mask_token_id"])
 
     # 2. The steps.

@@ -119,8 +119,7 @@ def job(
         paths = {"model": str(tmp_path / "model"), "trajectories": (str(folder),), "output": str(tmp_path / "output")}
         quick = {
             **({"delta": 3} if "objective" not in changes else {}),
-            "rank": 4,
-            "alpha": 8.0,
+            **({"rank": 4, "alpha": 8.0} if "adapter" not in changes else {}),
             "learning_rate": 1e-2,
             "batch_size": 4,
             "accumulation": 2,

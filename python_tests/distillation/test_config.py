@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.settings import made, options_of
@@ -17,8 +18,7 @@ def test_the_defaults_are_the_published_settings() -> None:
     found = config()
     assert found.objective == "tad"
     assert found.loss == TADSettings(8, ce_weight=1.0, kl_weight=1.0, temperature=1.0, normalization="micro_batch")
-    assert (found.rank, found.alpha, found.dropout) == (128, 128, 0.05)
-    assert found.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert found.lora == LoRASettings(128, 128.0, 0.05, target_modules=None, use_dora=False, use_rslora=False)
     training = found.training
     assert (training.learning_rate, training.lr_schedule, training.warmup_steps) == (2e-5, "constant", 0)
     assert (training.weight_decay, training.max_grad_norm) == (0.01, 1.0)
@@ -43,6 +43,7 @@ def test_every_setting_is_an_option_with_help() -> None:
         ("alpha", 0.0),
         ("dropout", 1.0),
         ("target_modules", []),
+        ("adapter", ""),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("weight_decay", -1.0),

@@ -62,7 +62,7 @@ def test_fifty_steps(
 
     base = load_model(config.model)
     teacher = copy.deepcopy(base)
-    student = add_lora(base, rank=4, alpha=8.0, target_modules=config.target_modules, seed=config.training.seed)
+    student = add_lora(base, rank=4, alpha=8.0, seed=config.training.seed)
     weights = [one for one in student.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=3e-3, weight_decay=0.01)
     states = TrajectoryStates(make_trajectories(), mask_token_id=MASK)

@@ -60,16 +60,22 @@ def stopped_after(step: int, config: DistillConfig, error: type[BaseException] =
         distill(config)
 
 
-@pytest.mark.parametrize("objective", [{}, {"delta_start": 0, "curriculum": "progress", "state_ratio": 0.6}])
-@pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (StoppedError, {"delta_start": 0, "curriculum": "progress", "state_ratio": 0.6}),
+        (KeyboardInterrupt, {}),
+        (SystemExit, {"use_dora": True, "use_rslora": True, "gradient_checkpointing": True}),
+    ],
+)
 def test_it_goes_on_where_it_was(
     job: Callable[..., DistillConfig],
     tmp_path: Path,
     error: type[BaseException],
-    objective: dict[str, Any],
+    changes: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = LONG | objective
+    options = LONG | changes
     distill(job(**options, output=str(tmp_path / "whole")))
     config = job(**options, output=str(tmp_path / "stopped"))
     stopped_after(7, config, error)
@@ -82,6 +88,17 @@ def test_it_goes_on_where_it_was(
     assert len(again.history) == len(json.loads((tmp_path / "whole" / "training.json").read_text())["steps"])
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
     assert not (tmp_path / "stopped" / "steps.jsonl").exists()
+
+
+def test_it_goes_on_from_an_adapter(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    """Started from an adapter, and stopped: from the checkpoint, not from that adapter again."""
+    first = distill(job(max_steps=3, dropout=0.2, output=str(tmp_path / "first"))).adapter
+    options = {name: value for name, value in LONG.items() if name != "dropout"} | {"adapter": str(first)}
+    distill(job(**options, output=str(tmp_path / "whole")))
+    config = job(**options, output=str(tmp_path / "stopped"))
+    stopped_after(7, config)
+    distill(config)
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
 def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:

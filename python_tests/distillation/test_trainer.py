@@ -145,7 +145,7 @@ def test_a_step_is_adamw_on_clipped_gradients(job: Callable[..., DistillConfig],
     states = TrajectoryStates(make_trajectories(), mask_token_id=MASK)
     model = load_model(config.model)
     adapted = add_lora(
-        model, rank=config.rank, alpha=config.alpha, target_modules=config.target_modules, seed=config.training.seed
+        model, rank=config.lora.rank, alpha=config.lora.alpha, target_modules=None, seed=config.training.seed
     )
     objective = TADObjective(adapted, config.loss)
     weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import TinyCheckpoint, write_dream, write_llada
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_formula import llada_logits
 
 from tad_ext.models import add_lora, base_model, load_model, load_tokenizer
 from tad_ext.models.loading import save_model
-from tad_ext.models.lora import load_adapter, merge_adapter, save_adapter, teacher
+from tad_ext.models.lora import load_adapter, merge_adapter, restore_adapter, save_adapter, teacher
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -123,3 +124,70 @@ def test_an_adapter_that_cannot_be_translated_is_refused(
 def test_original_target_names_are_refused_with_those_that_exist(checkpoint: TinyCheckpoint) -> None:
     with pytest.raises(ValueError, match=r"\['attn_out', 'ff_out'\] match no linear module .* among: down_proj \(2x\)"):
         add_lora(load_model(checkpoint.folder), rank=4, alpha=8.0, target_modules=["q_proj", "attn_out", "ff_out"])
+
+
+def module_tree(weights: dict[str, Tensor]) -> nn.Module:
+    """The authors' modules, as far as peft sees them: linear layers at the places that the weights' names say."""
+    root = nn.Module()
+    for name, weight in weights.items():
+        *places, layer, kind = name.split(".")
+        parent = root
+        for place in places:
+            if not hasattr(parent, place):
+                parent.add_module(place, nn.Module())
+            parent = parent.get_submodule(place)
+        if kind == "weight" and weight.dim() == 2 and layer not in ("wte", "embed_tokens"):
+            linear = nn.Linear(*reversed(weight.shape), bias=False)
+            linear.weight.data = weight.clone()
+            parent.add_module(layer, linear)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")  # peft's own call below
+@pytest.mark.parametrize("options", [{}, {"use_dora": True, "use_rslora": True}], ids=str)
+@pytest.mark.parametrize("write", [write_llada, write_dream])
+def test_peft_alone_loads_an_adapter_onto_the_authors_modules(
+    tmp_path: Path, write: Any, options: dict[str, Any]
+) -> None:
+    written = write(tmp_path / "base")
+    adapted = add_lora(load_model(written.folder), rank=4, alpha=8.0, **options)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)) * 0.1
+    save_adapter(adapted, tmp_path / "adapter")
+    tree = PeftModel.from_pretrained(module_tree(written.weights), str(tmp_path / "adapter"))
+    found = tree.merge_and_unload().state_dict()
+    save_model(merge_adapter(adapted), load_tokenizer(written.folder), tmp_path / "merged")  # type: ignore[arg-type]
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    changed = {name for name, weight in written.weights.items() if not torch.equal(weight, merged[name])}
+    assert len(changed) == 7 * 2
+    torch.testing.assert_close(found, {name: merged[name] for name in found}, rtol=1e-6, atol=1e-6)
+    assert changed < found.keys()
+
+    # Loaded, saved, and loaded again, it has these names still; the weights go into an adapter of the same layers.
+    again = load_adapter(load_model(written.folder), tmp_path / "adapter")
+    save_adapter(again, tmp_path / "again")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
+    fresh = add_lora(load_model(written.folder), rank=4, alpha=8.0, **options)
+    restore_adapter(fresh, tmp_path / "adapter")
+    ids = random_ids(2, 12)
+    assert torch.equal(base_model(fresh)(ids).logits, base_model(again)(ids).logits)
+    assert all(weight.requires_grad for name, weight in fresh.named_parameters() if ".lora_" in name)
+    other = add_lora(load_model(written.folder), rank=4, alpha=8.0, target_modules=["q_proj"])
+    with pytest.raises(ValueError, match="does not fit the model; unexpected weights: "):
+        restore_adapter(other, tmp_path / "adapter")
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")  # peft's own call below
+def test_an_adapter_with_ranks_of_single_layers_keeps_the_names_of_ours(
+    checkpoint: TinyCheckpoint, tmp_path: Path
+) -> None:
+    pattern = {"layers.1.self_attn.q_proj": 2}
+    made = get_peft_model(
+        load_model(checkpoint.folder), LoraConfig(r=4, target_modules=["q_proj"], rank_pattern=pattern)
+    )
+    save_adapter(made, tmp_path / "adapter")
+    assert all(".self_attn.q_proj." in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    load_adapter(load_model(checkpoint.folder), tmp_path / "adapter")

@@ -4,6 +4,7 @@ from .base import MaskedDiffusionMixin as MaskedDiffusionMixin
 from .base import MaskedDiffusionOutput as MaskedDiffusionOutput
 from .dream import DreamConfig as DreamConfig
 from .dream import DreamModel as DreamModel
+from .gradient_checkpointing import enable_gradient_checkpointing as enable_gradient_checkpointing
 from .identity import model_fingerprint as model_fingerprint
 from .llada import LLaDAConfig as LLaDAConfig
 from .llada import LLaDAModelLM as LLaDAModelLM

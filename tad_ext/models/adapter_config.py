@@ -39,13 +39,19 @@ _VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
 _OF_PEFT = {field.name for field in dataclasses.fields(LoraConfig)}
 
 
-def read_adapter_config(path: Path) -> LoraConfig:
-    """The configuration in an adapter_config.json. ValueError, with the file, for what is not supported."""
+def read_adapter_config(path: Path, *, trainable: bool = False) -> LoraConfig:
+    """The configuration in an adapter_config.json. ValueError, with the file, for what is not supported.
+
+    `trainable`: of an adapter to train on. Modules trained as a whole would have the base model's dtype, in which small
+    steps vanish, and are no part of one.
+    """
     fields, where = read_json(path), f"{str(path)!r}"
     missing = [name for name in ("peft_type", "target_modules") if fields.get(name) is None]
     if missing:
         raise ValueError(f"{where} is not the configuration of a LoRA adapter: it names no {' and no '.join(missing)}")
     check_options(fields, where)
+    if trainable and fields.get("modules_to_save"):
+        raise ValueError(f"{where}: modules_to_save is {fields['modules_to_save']!r}; expected none in one to train on")
     targets, rank = fields["target_modules"], fields.get("r", 8)
     if not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
         raise ValueError(f"{where}: target_modules is {targets!r}; expected names or a regular expression")
@@ -53,7 +59,8 @@ def read_adapter_config(path: Path) -> LoraConfig:
         raise ValueError(f"{where}: r is {rank!r}; expected an integer >= 1")
     known = _OF_PEFT - {"runtime_config", "task_type"}  # the latter would choose another wrapper
     try:
-        return LoraConfig(**{name: value for name, value in fields.items() if name in known})
+        given = {name: value for name, value in fields.items() if name in known}
+        return LoraConfig(**{**given, "inference_mode": not trainable})
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{where} is not the configuration of a LoRA adapter: {error}") from error
 

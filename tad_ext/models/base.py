@@ -37,6 +37,10 @@ class MaskedDiffusionMixin:
     tokenizer_class: ClassVar[type[PreTrainedTokenizerBase]] = PreTrainedTokenizerFast
     #: of its layers' attention and of its last layer, subclasses of transformers'
     layer_classes: ClassVar[tuple[type[AttentionOfSome], type[LastLayer]]] = (LlamaAttentionOfSome, LlamaLastLayer)
+    #: names of the linear ones in every layer, which adapters are put on
+    linear_names: ClassVar[tuple[str, ...]] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
     shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
@@ -125,6 +129,11 @@ class MaskedDiffusionMixin:
     @classmethod
     def own_name(cls, name: str) -> str:
         """The name here of a weight that may have its original name, where a model's authors call it otherwise."""
+        return name
+
+    @classmethod
+    def original_name(cls, name: str) -> str:
+        """The reverse of `own_name`."""
         return name
 
     def _attention_mask(self, lengths: Tensor, queries: int, length: int) -> Tensor:

@@ -99,6 +99,13 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
                 name = name.replace(original, ours)
         return name
 
+    @classmethod
+    def original_name(cls, name: str) -> str:
+        """The original name of a weight, or of an adapter's; names that are original are unchanged."""
+        for ours, original in _WEIGHT_NAMES.items():
+            name = name.replace(ours, original)
+        return name
+
 
 class Float32Rotation(nn.Module):
     """Cosines and sines of rotary positions, in float32 whatever the model's dtype, (1, L, head_dim) each.

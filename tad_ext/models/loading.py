@@ -4,18 +4,29 @@ transformers replaces missing weights by random ones and says so in a warning; h
 in config.json, the tokenizer's files and the headers of the weight files, before any memory is filled.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
 from tad_ext.files import atomic_folder, write_json
-from tad_ext.models.checkpoint import CONFIG_FILE, read_config, stored_shapes, weight_differences, weight_files
+from tad_ext.models.checkpoint import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    read_config,
+    shapes_in,
+    stored_shapes,
+    weight_differences,
+    weight_files,
+)
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.dream import DreamModel
 from tad_ext.models.llada import LLaDAModelLM
@@ -114,10 +125,16 @@ def load_model(
     differences = weight_differences(shapes, stored_shapes(path))
     if differences:
         raise ValueError(f"checkpoint {path} does not fit its {CONFIG_FILE}; {differences}")
-    # 3. The weights.
+    # 3. The weights, each from the mapped file to the device: host memory never holds the model as well. On a CPU the
+    # mapped file is the memory, unless the dtype is another one.
     with _bars_for_large_models(sum(file.stat().st_size for file in weight_files(path))):
         model = model_class.from_pretrained(
-            path, config=config, dtype="auto" if dtype is None else dtype, use_safetensors=True, local_files_only=True
+            path,
+            config=config,
+            dtype="auto" if dtype is None else dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            use_safetensors=True,
+            local_files_only=True,
         )
     return model.to(device).eval()
 
@@ -129,19 +146,45 @@ def save_model(
     *,
     reports: dict[str, Any] | None = None,
     overwrite: bool = False,
+    like: str | Path | None = None,
 ) -> None:
     """Write a checkpoint folder that `load_model` and `load_tokenizer` read; it appears complete or not at all.
 
     Args:
         reports: JSON values to write beside the weights, by file name ({"training.json": ...}).
         overwrite: replace an existing checkpoint; otherwise a non-empty `path` is a FileExistsError.
+        like: a checkpoint folder of the same weights: each goes into the file that it has there, and the authors'
+            Python files, which config.json may name, are copied. None: one file, without these.
     """
     with atomic_folder(path, overwrite=overwrite) as folder:
-        with _bars_for_large_models(model.num_parameters() * model.dtype.itemsize):
-            model.save_pretrained(folder)
+        if like is not None:
+            _save_like(model, folder, Path(like))
+        else:
+            with _bars_for_large_models(model.num_parameters() * model.dtype.itemsize):
+                model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for name, value in (reports or {}).items():
             write_json(folder / name, value)
+
+
+def _save_like(model: PreTrainedModel, folder: Path, like: Path) -> None:
+    """Configuration and weights as `save_pretrained` writes them, in files as those of another checkpoint."""
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = model.dtype
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    weights = revert_weight_conversion(model, dict(model.state_dict()))
+    places: dict[str, str] = {}
+    size = 0
+    for file in weight_files(like):
+        part = {name: weights[name].cpu().contiguous() for name in shapes_in(file)}
+        save_file(part, folder / file.name, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, file.name)
+        size += sum(weight.nbytes for weight in part.values())
+    if not (like / WEIGHTS_FILE).is_file():
+        write_json(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": places})
+    for file in like.glob("*.py"):
+        shutil.copyfile(file, folder / file.name)
 
 
 def _has_tokenizer(path: str | Path) -> bool:

@@ -21,6 +21,7 @@ from rich.text import Text
 from tad_ext.data.tasks.task import get_task
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
     DecaySettings,
@@ -93,9 +94,8 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
         model=base,
         trajectories=(trajectories,),
         output=str(adapter),
-        loss=TADSettings(delta=config.delta),
-        rank=config.lora_rank,
-        alpha=float(config.lora_rank),
+        loss=TADSettings(delta=config.delta, normalization="tokens"),
+        lora=LoRASettings(rank=config.lora_rank, alpha=float(config.lora_rank)),
         training=TrainingSettings(
             learning_rate=config.distill_learning_rate,
             max_steps=config.distill_steps,

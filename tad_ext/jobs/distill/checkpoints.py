@@ -26,8 +26,8 @@ _PREFIX = "checkpoint-"
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
-    "model", "trajectories", "output", "batch_size", "accumulation", "save_every", "keep_checkpoints", "log_every",
-    "overwrite", "device",
+    "model", "trajectories", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
+    "keep_checkpoints", "log_every", "overwrite", "device", "gradient_checkpointing",
 )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """The settings of `tad distill`; the defaults are those published for TAD (arXiv 2605.09536)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
+from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, TrainingSettings
 from tad_ext.jobs.common import TrajectorySettings
-from tad_ext.settings import Between, Count, Device, DType, EosTail, Index, PathText, Positive, group, setting
+from tad_ext.settings import Device, DType, EosTail, Index, PathText, group, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,11 @@ class DistillConfig(TrajectorySettings):
     objective: str = setting("tad", help=f"what is learnt: {', '.join(OBJECTIVES)}; delta to normalization are tad's")
     loss: TADSettings = group(TADSettings)
 
-    rank: Count = setting(128, help="rank of the LoRA adapter")
-    alpha: Positive = setting(128.0, help="scale of the adapter; its output is multiplied by alpha / rank")
-    dropout: Annotated[float, Between(0, below=1)] = setting(0.05, help="dropout on the adapter's input")
-    target_modules: tuple[str, ...] = setting(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        help="names of the linear layers to adapt; each must exist in the model",
+    lora: LoRASettings = group(LoRASettings)
+    adapter: PathText | None = setting(
+        None, help="folder of an adapter to start from instead of a new one; its LoRA options are its own"
     )
+    allow_other_model: bool = setting(False, help="start from it although it was trained on another base model")
 
     training: TrainingSettings = group(TrainingSettings)
     save_every: Index = setting(
@@ -54,11 +53,12 @@ class DistillConfig(TrajectorySettings):
     keep_checkpoints: Index = setting(2, help="how many of these stay, the latest ones; 0: all")
     overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")
     device: Device = setting("auto", help="auto, cpu, cuda or cuda:N; with several processes, each has its own GPU")
+    gradient_checkpointing: bool = setting(
+        False, help="keep no activations inside of layers, compute them again in backward: less memory, slower"
+    )
     dtype: DType = setting("auto", help="of the frozen model, auto: as stored; the adapter is float32")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
-        if not self.target_modules:
-            raise ValueError("target_modules must name at least one linear layer, got an empty list")

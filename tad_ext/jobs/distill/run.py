@@ -34,9 +34,10 @@ from tad_ext.jobs.distill.checkpoints import (
 )
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.device import device_of_process
+from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_config, load_model, load_tokenizer
-from tad_ext.models.lora import add_lora, save_adapter
+from tad_ext.models.lora import add_lora, load_adapter, save_adapter
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
@@ -66,7 +67,8 @@ def distill(config: DistillConfig) -> DistillResult:
     Raises:
         ValueError: a setting out of range or that the objective does not have, an output that cannot be written to or
             holds checkpoints of other settings, trajectories that do not fit the model, target names that match
-            nothing, a way to distribute the model that is not supported.
+            nothing, an adapter to start from that does not fit (see `load_adapter`), a way to distribute the model
+            that is not supported.
         FileExistsError: `output` holds an adapter already and `overwrite` is off.
         FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and `not_finite.json`
             names the states of the step.
@@ -115,14 +117,12 @@ def distill(config: DistillConfig) -> DistillResult:
     for revision, name in {run.model_revision: run.model for run in runs}.items():
         if differing := identity_differences(revision, own, config.model):
             accelerator.print(f"note: trajectories were collected with another model ({name}): {described(differing)}")
-    adapted = add_lora(
-        model,
-        rank=config.rank,
-        alpha=config.alpha,
-        dropout=config.dropout,
-        target_modules=config.target_modules,
-        seed=config.training.seed,
-    )
+    if config.adapter is None:
+        adapted = add_lora(model, **asdict(config.lora), seed=config.training.seed)
+    else:
+        adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(adapted)
 
     # 4. The training, of which the first process writes everything down.
     trainer = Trainer(objective(adapted, settings), states, config.training, accelerator)
@@ -163,15 +163,20 @@ def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: An
 
 
 def used_settings(config: DistillConfig) -> dict[str, Any]:
-    """All settings but those that other objectives have and the chosen one has not; ValueError if one was given."""
+    """All settings but those that other objectives have and the chosen one has not, or that an adapter to start from
+    has itself; ValueError if one of these was given."""
     own = {field.name for field in fields(objective_class(config.objective).Settings)}
     values = values_of(config)
     for option in options_of(DistillConfig):
-        if option.group in ("", "training") or option.name in own:
+        is_of_adapter = option.group == "lora"
+        if option.group in ("", "training") or option.name in own or (is_of_adapter and config.adapter is None):
             continue
         value = values.pop(option.name)
         if option.name in config.given or value != option.default:
-            raise ValueError(f"{option.name} is {value!r}; objective {config.objective!r} has no such setting")
+            reason = f"objective {config.objective!r} has no such setting"
+            if is_of_adapter:
+                reason = f"the adapter to start from, {config.adapter!r}, has its own, so leave it out"
+            raise ValueError(f"{option.name} is {value!r}; {reason}")
     return values
 
 
