@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from matplotlib.figure import Figure
 
 from tad_ext.data.tasks.prompts import with_system_reference
 from tad_ext.data.trajectories.files import Trajectory, read_trajectories
@@ -21,9 +19,12 @@ from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
-from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.files import output_folder, rescued, successor, tried_folder, write_json
 from tad_ext.interrupts import shielded
+from tad_ext.jobs.distill.card import Card
 from tad_ext.jobs.distill.checkpoints import (
+    BEST_FOLDER,
+    EVALUATIONS_FILE,
     SPEED_FILE,
     STEPS_FILE,
     Progress,
@@ -33,6 +34,9 @@ from tad_ext.jobs.distill.checkpoints import (
     run_values,
 )
 from tad_ext.jobs.distill.config import DistillConfig
+from tad_ext.jobs.distill.curve import write_curve
+from tad_ext.jobs.distill.held_out import HeldOut, records
+from tad_ext.jobs.distill.tracking import check_trackers, tracked
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import described, identity_differences, model_identity
@@ -42,7 +46,7 @@ from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
 HISTORY_FILE = "training.json"
-CURVE_FILE = "loss.png"
+CURVE_FILE = "loss.svg"
 NOT_FINITE_FILE = "not_finite.json"
 
 
@@ -59,16 +63,18 @@ def distill(config: DistillConfig) -> DistillResult:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
     Writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
-    `loss.png`; `speed.jsonl`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when
-    something stops it. Called again it goes on from the last of these, and ends with the weights of a run that was not
-    stopped. With `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on several
-    through `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
+    `loss.svg`; `speed.jsonl`; with `evaluate_every` also `evaluations.jsonl` and `best/`, the adapter of the highest
+    accuracy, then tokens per forward; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and
+    when something stops it. Called again it goes on from the last of these, and ends with the weights of a run that
+    was not stopped. With `overwrite` an earlier run's files stand until this one is complete. Runs on one device, or on
+    several through `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit
+    for bit.
 
     Raises:
         ValueError: a setting out of range or that the objective does not have, an output that cannot be written to or
             holds checkpoints of other settings, trajectories that do not fit the model, target names that match
-            nothing, an adapter to start from that does not fit (see `load_adapter`), a way to distribute the model
-            that is not supported.
+            nothing, an adapter to start from that does not fit (see `load_adapter`), a tracker that is not installed,
+            problems of the evaluation that are trained on, a way to distribute the model that is not supported.
         FileExistsError: `output` holds an adapter already and `overwrite` is off.
         FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and `not_finite.json`
             names the states of the step.
@@ -78,6 +84,7 @@ def distill(config: DistillConfig) -> DistillResult:
     objective, values = objective_class(config.objective), used_settings(config)
     names = {field.name for field in fields(objective.Settings)}
     settings = objective.Settings(**{name: value for name, value in values.items() if name in names})
+    check_trackers(config.tracker)
     device = device_of_process(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
@@ -100,9 +107,10 @@ def distill(config: DistillConfig) -> DistillResult:
     check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
     mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
     states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
+    held_out = HeldOut.of(config, chosen, model_config, tokenizer)
 
     # 2. The processes, and what an earlier one has left to go on from.
-    accelerator = _accelerator(device)
+    accelerator = _accelerator(device, log_with=list(config.tracker) or None, project_dir=config.output)
     own = model_identity(config.model)
     size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
     run = run_values(values, chosen, own, size)
@@ -131,15 +139,28 @@ def distill(config: DistillConfig) -> DistillResult:
     if checkpoint is not None:
         restore(trainer, checkpoint)
         accelerator.print(f"going on from {checkpoint}")
+    card = Card(
+        settings=values,
+        objective=sorted(names),
+        identity=own,
+        runs=runs,
+        data=run["trajectories"],
+        trajectories=len(chosen),
+        states=len(states),
+    )
     started = time.perf_counter()
-    history = _write_down(trainer, run, config) if accelerator.is_main_process else list(trainer.run())
+    with tracked(accelerator, values):
+        if accelerator.is_main_process:
+            history = _write_down(trainer, held_out, run, card, config)
+        else:
+            history = list(records(trainer, held_out, lambda _: None))
     seconds = time.perf_counter() - started
     accelerator.wait_for_everyone()
     accelerator.print(f"adapter written to {output / ADAPTER_FOLDER} ({len(history)} steps, {seconds:.0f} s)")
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
 
 
-def _accelerator(device: torch.device) -> Accelerator:
+def _accelerator(device: torch.device, **options: Any) -> Accelerator:
     """Of this process; ValueError for plugins under which the loop would train something else, or nothing."""
     for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
         if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
@@ -151,7 +172,7 @@ def _accelerator(device: torch.device) -> Accelerator:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # no second copy of the gradients
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **options)
 
 
 def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> np.ndarray:
@@ -167,26 +188,28 @@ def used_settings(config: DistillConfig) -> dict[str, Any]:
     has itself; ValueError if one of these was given."""
     own = {field.name for field in fields(objective_class(config.objective).Settings)}
     values = values_of(config)
+    groups = ("", "training", "evaluation", *(["lora"] if config.adapter is None else []))
     for option in options_of(DistillConfig):
-        is_of_adapter = option.group == "lora"
-        if option.group in ("", "training") or option.name in own or (is_of_adapter and config.adapter is None):
+        if option.group in groups or option.name in own:
             continue
         value = values.pop(option.name)
         if option.name in config.given or value != option.default:
             reason = f"objective {config.objective!r} has no such setting"
-            if is_of_adapter:
+            if option.group == "lora":
                 reason = f"the adapter to start from, {config.adapter!r}, has its own, so leave it out"
             raise ValueError(f"{option.name} is {value!r}; {reason}")
     return values
 
 
-def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) -> list[StepRecord]:
+def _write_down(
+    trainer: Trainer, held_out: HeldOut | None, run: dict[str, Any], card: Card, config: DistillConfig
+) -> list[StepRecord]:
     """All records of the training, during and after which its files are written."""
     output, objective = output_folder(config.output), trainer.objective
     with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
-        progress = Progress(folder, trainer, run, keep=config.keep_checkpoints)
+        progress = Progress(folder, trainer, run, card, keep=config.keep_checkpoints)
         try:
-            for record in trainer.run():
+            for record in records(trainer, held_out, progress.measured):
                 progress.add(record)
                 if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
                     progress.save()
@@ -199,10 +222,11 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: DistillConfig) ->
                 progress.save()
             raise
         history = progress.history
-        rescued(partial(save_adapter, objective.model), folder / ADAPTER_FOLDER)  # what it was for comes first
+        save = partial(save_adapter, objective.model, also=progress.write_card)
+        rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
         report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
         write_json(folder / HISTORY_FILE, report)
-        _write_curve(folder / CURVE_FILE, history, objective.parts)
+        write_curve(folder / CURVE_FILE, history, objective.parts)
         (folder / STEPS_FILE).unlink()
     return history
 
@@ -217,20 +241,6 @@ def _described(sample: Sample) -> dict[str, Any]:
 
 def _earlier_files(output: Path) -> list[Path]:
     """What an earlier run left in the folder."""
-    files = [output / name for name in (HISTORY_FILE, CURVE_FILE, STEPS_FILE, SPEED_FILE, NOT_FINITE_FILE)]
+    names = (HISTORY_FILE, CURVE_FILE, STEPS_FILE, SPEED_FILE, EVALUATIONS_FILE, BEST_FOLDER, NOT_FINITE_FILE)
+    files = [output / name for name in names]
     return [path for path in [output / ADAPTER_FOLDER, *checkpoints(output), *files] if path.exists()]
-
-
-def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:
-    """Loss against optimizer steps, with its parts, which may be in different units."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = [record.step for record in history]
-    axes.plot(steps, [record.loss for record in history], label="loss", color="black")
-    for name, label in labels.items():
-        axes.plot(steps, [record.parts[name] for record in history], label=label, alpha=0.7)
-    axes.set(xlabel="optimizer step", ylabel="loss and its parts", ylim=(0, None))
-    axes.legend()
-    axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

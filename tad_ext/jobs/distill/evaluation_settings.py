@@ -1,0 +1,37 @@
+"""The settings of the evaluation of a model while it is trained, on a task that it is not trained on; without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tad_ext.data.tasks.task import Split, TaskName
+from tad_ext.decoding.config import PolicyText
+from tad_ext.settings import Count, Index, PathText, Settings, setting
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Settings):
+    """When the model in training answers problems, which ones, and how. What is not set here is as the preset `tad`."""
+
+    evaluate_every: Index = setting(
+        0, help="answer held-out problems every so many optimizer steps, and at the end; 0: never"
+    )
+    evaluate_task: TaskName | None = setting(None, help="whose problems these are, as tad evaluate --task")
+    evaluate_data: PathText | None = setting(None, help="the task's problem file, as tad evaluate --data")
+    evaluate_split: Split = setting("test", help="problems of which split; none of them may be trained on")
+    evaluate_limit: Count = setting(100, help="number of problems, the same ones every time")
+    evaluate_prompt_format: Literal["chat", "text"] = setting("chat", help="as tad evaluate --prompt-format")
+    evaluate_gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
+    evaluate_block_length: Count | None = setting(None, help="positions per block; none: the task's own")
+    evaluate_policy: PolicyText = setting(
+        "entropy:0.5", help="unmasking policy; several blocks at a time and on behind the end of sequence, as published"
+    )
+    evaluate_batch_size: Count = setting(32, help="problems decoded at a time, per device")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.evaluate_every and self.evaluate_task is None:
+            raise ValueError(f"evaluate_every is {self.evaluate_every} and evaluate_task is none; expected a task")
+        if self.evaluate_task is not None and not self.evaluate_every:
+            raise ValueError(
+                f"evaluate_task is {self.evaluate_task!r} and evaluate_every is 0, never; expected a number of steps"
+            )
