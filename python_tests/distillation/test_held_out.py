@@ -221,7 +221,7 @@ def test_a_training_that_was_stopped_keeps_the_best_so_far(
 def test_a_best_adapter_that_a_kill_has_cut_short_is_written_again(
     asked: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored(monkeypatch, 3, 3, 3, 3)
+    scored(monkeypatch, 3, 3, 1, 1)
     config = asked(**EVERY)
     real = Progress.measured
 
