@@ -15,11 +15,13 @@ class EvaluationSettings(Settings):
     evaluate_every: Index = setting(
         0, help="answer held-out problems every so many optimizer steps, and at the end; 0: never"
     )
-    evaluate_task: TaskName | None = setting(None, help="whose problems these are, as tad evaluate --task")
-    evaluate_data: PathText | None = setting(None, help="the task's problem file, as tad evaluate --data")
+    evaluate_task: TaskName | None = setting(None, help="task whose problems these are")
+    evaluate_data: PathText | None = setting(None, help="its problem file, or hub, as tad evaluate takes it")
     evaluate_split: Split = setting("test", help="problems of which split; none of them may be trained on")
     evaluate_limit: Count = setting(100, help="number of problems, the same ones every time")
-    evaluate_prompt_format: Literal["chat", "text"] = setting("chat", help="as tad evaluate --prompt-format")
+    evaluate_prompt_format: Literal["chat", "text"] = setting(
+        "chat", help="chat (the tokenizer's template) or text (plain)"
+    )
     evaluate_gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
     evaluate_block_length: Count | None = setting(None, help="positions per block; none: the task's own")
     evaluate_policy: PolicyText = setting(
