@@ -146,7 +146,7 @@ def distill(config: DistillConfig) -> DistillResult:
         runs=runs,
         data=run["trajectories"],
         trajectories=len(chosen),
-        states=len(states),
+        states=sum(states.counts),
     )
     started = time.perf_counter()
     with tracked(accelerator, values):
