@@ -302,7 +302,8 @@ def test_wrong_settings_are_refused_before_any_work(
     ("given", "message"),
     [
         ({"evaluate_every": 3}, "evaluate_every is 3 and evaluate_task is none; expected a task"),
-        ({"evaluate_task": "arithmetic"}, "evaluate_task is 'arithmetic' and evaluate_every is 0, never; expected"),
+        ({"evaluate_task": "arithmetic"}, "evaluate_task is arithmetic and evaluate_every is 0, never; expected"),
+        ({"evaluate_policy": "topk:2"}, "evaluate_policy is topk:2 and evaluate_every is 0, never; expected"),
         ({"evaluate_every": -1}, "evaluate_every must be an integer"),
         ({"evaluate_task": "chess"}, "evaluate_task must be one of"),
         ({"evaluate_policy": "luck:1"}, "luck"),

@@ -1,6 +1,6 @@
 """The settings of the evaluation of a model while it is trained, on a task that it is not trained on; without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from tad_ext.data.tasks.task import Split, TaskName
@@ -33,7 +33,6 @@ class EvaluationSettings(Settings):
         super().__post_init__()
         if self.evaluate_every and self.evaluate_task is None:
             raise ValueError(f"evaluate_every is {self.evaluate_every} and evaluate_task is none; expected a task")
-        if self.evaluate_task is not None and not self.evaluate_every:
-            raise ValueError(
-                f"evaluate_task is {self.evaluate_task!r} and evaluate_every is 0, never; expected a number of steps"
-            )
+        for name, value, default in ((one.name, getattr(self, one.name), one.default) for one in fields(self)):
+            if not self.evaluate_every and str(value) != str(default):
+                raise ValueError(f"{name} is {value} and evaluate_every is 0, never; expected a number of steps")

@@ -36,7 +36,7 @@ from tad_ext.jobs.distill.checkpoints import (
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.curve import write_curve
 from tad_ext.jobs.distill.held_out import HeldOut, records
-from tad_ext.jobs.distill.tracking import check_trackers, tracked
+from tad_ext.jobs.distill.tracking import tracked, tracker_options
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import described, identity_differences, model_identity
@@ -84,7 +84,7 @@ def distill(config: DistillConfig) -> DistillResult:
     objective, values = objective_class(config.objective), used_settings(config)
     names = {field.name for field in fields(objective.Settings)}
     settings = objective.Settings(**{name: value for name, value in values.items() if name in names})
-    check_trackers(config.tracker)
+    trackers = tracker_options(config.tracker, config.output)
     device = device_of_process(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
@@ -105,12 +105,12 @@ def distill(config: DistillConfig) -> DistillResult:
     if config.teacher_prompt != "collected":
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
     check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
+    held_out = HeldOut.of(config, chosen, model_config, tokenizer)
     mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
     states = TrajectoryStates(chosen, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
-    held_out = HeldOut.of(config, chosen, model_config, tokenizer)
 
     # 2. The processes, and what an earlier one has left to go on from.
-    accelerator = _accelerator(device, log_with=list(config.tracker) or None, project_dir=config.output)
+    accelerator = _accelerator(device, trackers)
     own = model_identity(config.model)
     size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
     run = run_values(values, chosen, own, size)
@@ -160,7 +160,7 @@ def distill(config: DistillConfig) -> DistillResult:
     return DistillResult(output / ADAPTER_FOLDER, history, seconds)
 
 
-def _accelerator(device: torch.device, **options: Any) -> Accelerator:
+def _accelerator(device: torch.device, trackers: dict[str, Any]) -> Accelerator:
     """Of this process; ValueError for plugins under which the loop would train something else, or nothing."""
     for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
         if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
@@ -172,7 +172,7 @@ def _accelerator(device: torch.device, **options: Any) -> Accelerator:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # no second copy of the gradients
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **options)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **trackers)
 
 
 def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> np.ndarray:

@@ -11,8 +11,11 @@ from accelerate.utils import LoggerType
 PROJECT = "tad-distill"
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """ValueError for a tracker that accelerate does not know, or whose package is not installed."""
+def tracker_options(names: Sequence[str], folder: str) -> dict[str, Any]:
+    """What an `Accelerator` is told of trackers, which may write into a folder; nothing if there are none.
+
+    ValueError for a tracker that accelerate does not know, or whose package is not installed.
+    """
     known = sorted(LOGGER_TYPE_TO_CLASS)
     registered = set(known) - set(LoggerType.list())  # by a program of one's own; they need no package
     for name in names:
@@ -20,6 +23,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(f"tracker holds {name!r}; expected some of {', '.join(known)}")
         if name not in registered and name not in map(str, get_available_trackers()):
             raise ValueError(f"tracker holds {name!r}, whose package is not installed: pip install {name}")
+    return {"log_with": list(names), "project_dir": folder} if names else {}
 
 
 @contextmanager
