@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tad_ext import __version__
 from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TrainingSettings
@@ -16,7 +17,7 @@ from tad_ext.files import write_text
 from tad_ext.models.identity import identity_fingerprint
 
 CARD_FILE = "README.md"
-PACKAGES = ("tad_ext", "torch", "transformers", "peft", "accelerate")
+_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 _DATA = ("keep", "teacher_prompt", "eos_tail")
 _ADAPTER = (*(field.name for field in fields(LoRASettings)), "adapter")
 _NOT_OF_TRAINING = ("epochs", "max_steps", "log_every")  # what came of the first two is shown
@@ -70,7 +71,7 @@ class Card:
         if evaluation is not None:
             title = f"Held-out problems of {self.settings['evaluate_task']} after step {evaluation['step']}"
             sections[title] = {name: value for name, value in evaluation.items() if name != "step"}
-        sections["Framework versions"] = {name: _version(name) for name in PACKAGES}
+        sections["Framework versions"] = {"tad_ext": __version__, **{name: version(name) for name in _PACKAGES}}
         metadata = [
             f"base_model: {json.dumps(model)}",
             "library_name: peft",
@@ -111,10 +112,3 @@ def _shown(value: Any) -> str:
         return f"{value:.6g}"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "used from its source folder"

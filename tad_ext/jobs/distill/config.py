@@ -52,8 +52,9 @@ class DistillConfig(TrajectorySettings):
         500, help="also save adapter and optimizer every so many optimizer steps, to go on from; 0: only when stopped"
     )
     keep_checkpoints: Index = setting(2, help="how many of these stay, the latest ones; 0: all")
-    tracker: tuple[str, ...] = setting(
-        (), help="experiment trackers to write every step to, as accelerate names them: tensorboard, wandb, mlflow, ..."
+    tracker: tuple[str, ...] | None = setting(
+        None,
+        help="experiment trackers to write every step to, as accelerate names them: tensorboard, wandb, mlflow, ...",
     )
     evaluation: EvaluationSettings = group(EvaluationSettings)
     overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")

@@ -84,7 +84,7 @@ def distill(config: DistillConfig) -> DistillResult:
     objective, values = objective_class(config.objective), used_settings(config)
     names = {field.name for field in fields(objective.Settings)}
     settings = objective.Settings(**{name: value for name, value in values.items() if name in names})
-    trackers = tracker_options(config.tracker, config.output)
+    trackers = tracker_options(config.tracker or (), config.output)
     device = device_of_process(config.device)
     output = Path(config.output)
     if (output / "config.json").exists():
