@@ -85,6 +85,13 @@ class MicroBatch:
 
     def without_entries(self) -> "MicroBatch":
         """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
-        student = self.student._replace(positions=self.student.positions[:0])
         nothing = {name: getattr(self, name)[:0] for name in ("teacher_rows", "labels", "side", "weight")}
-        return replace(self, student=student, teacher=None, **nothing)
+        return replace(self, student=_unasked(self.student), teacher=None, **nothing)
+
+    def with_teacher(self) -> "MicroBatch":
+        """The same, and a forward of the teacher in any case, of which nothing may be asked."""
+        return self if self.teacher is not None else replace(self, teacher=_unasked(self.student))
+
+
+def _unasked(ragged: Ragged) -> Ragged:
+    return ragged._replace(positions=ragged.positions[:0])

@@ -140,9 +140,10 @@ class Trainer:
     def _prepared(self, step: int) -> tuple[list[Sample], list[tuple[int, MicroBatch]]]:
         """The samples of a step, and of their micro-batches this rank's, by number, on the CPU.
 
-        Every rank has as many as any other, since DDP waits: one without entries where none is left.
+        Every rank has as many as any other, since DDP waits: one without entries where none is left. And the teacher
+        runs on all or on none: a model that is spread over the ranks (`models.sharding`) can only run on all.
         """
-        objective, world = self.objective, self.accelerator.num_processes
+        objective, world, asked = self.objective, self.accelerator.num_processes, self.objective.asks_teacher
         progress = step / self.total_steps
         states = [self.states.at(number, progress) for number in self.order.numbers(step).tolist()]
         samples = objective.samples(states, progress)
@@ -152,8 +153,13 @@ class Trainer:
         own = []
         for first in range(0, len(cut), world):
             number = first + self.accelerator.process_index
-            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], objective.asks_teacher)
-            own.append((number, batch if number < len(cut) else batch.without_entries()))
+            at_once = [sample for one in cut[first : first + world] for sample in one]
+            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], asked)
+            if number >= len(cut):
+                batch = batch.without_entries()
+            if any(np.isin(sample.side, asked).any() for sample in at_once):
+                batch = batch.with_teacher()
+            own.append((number, batch))
         return samples, own
 
     def _one_step(self, samples: Sequence[Sample], own: Sequence[tuple[int, MicroBatch]]) -> StepRecord:

@@ -36,7 +36,7 @@ _PREFIX = "checkpoint-"
 FREE = (
     "model", "trajectories", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
     "keep_checkpoints", "log_every", "tracker", "evaluate_every", "evaluate_batch_size", "overwrite", "device",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "shard_model",
 )  # fmt: skip
 
 

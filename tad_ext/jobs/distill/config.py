@@ -62,6 +62,9 @@ class DistillConfig(TrajectorySettings):
     gradient_checkpointing: bool = setting(
         False, help="keep no activations inside of layers, compute them again in backward: less memory, slower"
     )
+    shard_model: bool = setting(
+        False, help="spread the frozen layers over the processes (FSDP2): less memory on each, more traffic"
+    )
     dtype: DType = setting("auto", help="of the frozen model, auto: as stored; the adapter is float32")
 
     def __post_init__(self) -> None:

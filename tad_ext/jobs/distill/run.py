@@ -42,6 +42,7 @@ from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import described, identity_differences, model_identity
 from tad_ext.models.loading import load_config, load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, load_adapter, save_adapter
+from tad_ext.models.sharding import keep_out_of_ddp, shard_frozen_layers
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
@@ -119,7 +120,8 @@ def distill(config: DistillConfig) -> DistillResult:
         tried_folder(output)
 
     # 3. The model. Mixed precision is autocast around the objective: it depends on the model's dtype, on nothing else.
-    model = load_model(config.model, dtype=config.dtype, device=accelerator.device)
+    sharded = config.shard_model and accelerator.num_processes > 1
+    model = load_model(config.model, dtype=config.dtype, device="cpu" if sharded else accelerator.device)
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
     for revision, name in {run.model_revision: run.model for run in runs}.items():
@@ -131,9 +133,13 @@ def distill(config: DistillConfig) -> DistillResult:
         adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(adapted)
+    trained = objective(adapted, settings)
+    if sharded:
+        shard_frozen_layers(adapted, accelerator.device)
+        keep_out_of_ddp(trained)
 
     # 4. The training, of which the first process writes everything down.
-    trainer = Trainer(objective(adapted, settings), states, config.training, accelerator)
+    trainer = Trainer(trained, states, config.training, accelerator)
     dropped = len(trajectories) - len(chosen)
     accelerator.print(f"distilling {len(states)} states of {len(chosen)} trajectories ({dropped} wrong ones left out)")
     if checkpoint is not None:
@@ -165,9 +171,8 @@ def _accelerator(device: torch.device, trackers: dict[str, Any]) -> Accelerator:
     for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
         if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
             raise ValueError(
-                f"accelerate's {plugin} plugin is on: expected one copy of the model in each process (DDP), as "
-                f"`accelerate launch --multi_gpu` or torchrun start it. Adapter, gradients and moments of an 8B model "
-                f"are 5.4 GB"
+                f"accelerate's {plugin} plugin is on: expected processes without a plugin, as torchrun starts them, "
+                f"or accelerate by tad_ext/configs/accelerate/8-gpus.yaml; shard_model spreads the model over them"
             )
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
