@@ -322,3 +322,24 @@ def test_the_worst_adapter_is_not_the_best(
     distill(config)
     last, best = (load_file(Path(config.output, name, "adapter_model.safetensors")) for name in ("adapter", "best"))
     assert any(not torch.equal(last[name], best[name]) for name in last)
+
+
+@pytest.mark.parametrize("limit", [5, 1])
+def test_ranks_that_share_a_model_answer_each_their_problems(
+    asked: Callable[..., DistillConfig], tmp_path: Path, worker: Worker, limit: int
+) -> None:
+    """A spread model runs on all ranks or on none, and they decode different numbers of forwards, one rank perhaps
+    none at all; the look at the student has a rank without entries. Stopped, it begins with an evaluation.
+    """
+    options = EVERY | {"evaluate_limit": limit, "batch_size": 3, "accumulation": 2, "log_every": 1}
+    whole = asked(**options, output=str(tmp_path / "whole"))
+    sharded = replace(whole, output=str(tmp_path / "sharded"), shard_model=True)
+    assert worker.run(whole, ranks=2) == [0, 0]
+    assert worker.run(sharded, ranks=2) == [0, 0]
+    stopped = replace(sharded, output=str(tmp_path / "stopped"))
+    assert 0 not in worker.run(stopped, ranks=2, stop_at=6)
+    assert worker.run(stopped, ranks=2) == [0, 0]
+    for name in ("sharded", "stopped"):
+        assert weights(tmp_path / name / "adapter") == weights(tmp_path / "whole" / "adapter")
+        assert weights(tmp_path / name / "best") == weights(tmp_path / "whole" / "best")
+        assert rows(tmp_path / name) == rows(tmp_path / "whole")

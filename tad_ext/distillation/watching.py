@@ -35,9 +35,9 @@ def watched_sums(objective: Objective, batches: Iterable[MicroBatch], device: to
     sums = torch.zeros(sides, 1 + len(STATISTICS), dtype=torch.float64, device=device)
     model = objective.diffusion_model
     with evaluation_mode(objective.modules()):
-        for batch in (batch.to(device) for batch in batches if len(batch.labels)):
-            hidden = model.hidden_rows(**batch.student._asdict())
-            chunks = (tensor.split(_ROWS) for tensor in (hidden, batch.labels, batch.side))
+        for batch in (batch.to(device) for batch in batches):
+            hidden = model.hidden_rows(**batch.student._asdict())  # of a batch without entries, too: see `sharding`
+            chunks = (tensor.split(_ROWS) for tensor in (hidden, batch.labels, batch.side) if len(tensor))
             for rows, labels, side in zip(*chunks, strict=True):
                 statistics = token_statistics(model.lm_head(rows), query_tokens=labels[:, None])
                 values = [torch.ones_like(statistics.entropy), *(of(statistics) for of in STATISTICS.values())]

@@ -23,6 +23,7 @@ from tad_ext.evaluation.results import Point
 from tad_ext.jobs.common import TaskSettings
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import base_model
+from tad_ext.models.sharding import each_by_itself
 
 _OF_TASK = ("task", "data", "split", "limit", "prompt_format", "gen_length", "block_length")
 _COUNTS = ("problems", "correct", "response_tokens", "text_tokens", "forwards")
@@ -79,10 +80,11 @@ class HeldOut:
         accelerator = trainer.accelerator
         own = self.problems[accelerator.process_index :: accelerator.num_processes]
         policy, counts = str(self.decoding.policy), [0] * len(_COUNTS)
-        if own:
-            model: Any = base_model(trainer.objective.model)
-            (point,) = evaluate_model(model, self.tokenizer, self.task, own, [policy], self.decoding).points
-            counts = [getattr(point, name) for name in _COUNTS]
+        model: Any = base_model(trainer.objective.model)
+        with each_by_itself(trainer.objective.model):
+            if own:
+                (point,) = evaluate_model(model, self.tokenizer, self.task, own, [policy], self.decoding).points
+                counts = [getattr(point, name) for name in _COUNTS]
         summed = accelerator.reduce(torch.tensor(counts, device=accelerator.device), reduction="sum").tolist()
         whole = Point(policy=policy, **dict(zip(_COUNTS, summed, strict=True)), seconds=0.0).to_json()
         timed = ("seconds", "tokens_per_second")  # which differ from run to run
