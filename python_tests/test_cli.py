@@ -197,16 +197,18 @@ def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, 
         return
     assert code == 2
     assert capsys.readouterr().err == (
-        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill share their work "
-        f"among processes; start this command without torchrun or accelerate, once for each GPU if you like "
+        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad sft share "
+        f"their work among processes; start this command without torchrun or accelerate, once for each GPU if you like "
         f"(--device cuda:1) (see tad {name} --help)\n"
     )
 
 
-@pytest.mark.parametrize("name", ["collect", "distill"])
-def test_commands_that_share_their_work_are_not(name, two_processes, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "given"), [("collect", []), ("distill", ["--trajectories", "t"]), ("sft", ["--data", "d"])]
+)
+def test_commands_that_share_their_work_are_not(name, given, two_processes, monkeypatch):
     replace_run(monkeypatch, name, lambda settings: 7)
-    assert main([name, "--model", "m", "--output", "o", *(["--trajectories", "t"] if name == "distill" else [])]) == 7
+    assert main([name, "--model", "m", "--output", "o", *given]) == 7
 
 
 def test_help_needs_no_torch():

@@ -9,25 +9,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tad_ext.distillation.adapter_run import TrainedAdapter
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import DistillResult, distill
+from tad_ext.jobs.distill.run import distill
 from tad_ext.models import load_adapter, load_model, teacher
 
 Job = Callable[..., DistillConfig]
 
 
 @pytest.fixture
-def run(job: Job, tmp_path: Path) -> Callable[..., DistillResult]:
+def run(job: Job, tmp_path: Path) -> Callable[..., TrainedAdapter]:
     """The settings, into a folder of that name."""
     return lambda name, **changes: distill(job(output=str(tmp_path / name), **changes))
 
 
-def weights(result: DistillResult) -> dict[str, torch.Tensor]:
+def weights(result: TrainedAdapter) -> dict[str, torch.Tensor]:
     return load_file(result.adapter / "adapter_model.safetensors")
 
 
 def test_dora_and_rslora_are_trained_and_the_teacher_stays_the_base(
-    run: Callable[..., DistillResult], job: Job
+    run: Callable[..., TrainedAdapter], job: Job
 ) -> None:
     plain = run("plain", max_steps=2)
     both = run("both", max_steps=2, use_dora=True, use_rslora=True)
@@ -45,7 +46,7 @@ def test_dora_and_rslora_are_trained_and_the_teacher_stays_the_base(
         assert torch.equal(adapted.get_base_model()(ids).logits, base)
 
 
-def test_gradient_checkpointing_changes_no_bit(run: Callable[..., DistillResult]) -> None:
+def test_gradient_checkpointing_changes_no_bit(run: Callable[..., TrainedAdapter]) -> None:
     kept, computed = (run(str(on), max_steps=3, dropout=0.3, gradient_checkpointing=on) for on in (False, True))
     assert [record.loss for record in kept.history] == [record.loss for record in computed.history]
     assert kept.adapter.joinpath("adapter_model.safetensors").read_bytes() == (
@@ -56,7 +57,7 @@ def test_gradient_checkpointing_changes_no_bit(run: Callable[..., DistillResult]
 OWN = {"rank": 3, "alpha": 6.0, "dropout": 0.25, "target_modules": ("q_proj", "up_proj")}
 
 
-def test_a_training_starts_from_an_adapter_with_its_own_options(run: Callable[..., DistillResult]) -> None:
+def test_a_training_starts_from_an_adapter_with_its_own_options(run: Callable[..., TrainedAdapter]) -> None:
     first = run("first", max_steps=8, **OWN)
     second = run("second", max_steps=1, learning_rate=1e-12, weight_decay=0.0, adapter=str(first.adapter))
     torch.testing.assert_close(weights(second), weights(first), rtol=0, atol=1e-10)
@@ -69,7 +70,7 @@ def test_a_training_starts_from_an_adapter_with_its_own_options(run: Callable[..
 
 
 def test_an_adapter_to_start_from_that_does_not_fit_is_refused(
-    run: Callable[..., DistillResult], job: Job, make_model: Any, tmp_path: Path
+    run: Callable[..., TrainedAdapter], job: Job, make_model: Any, tmp_path: Path
 ) -> None:
     adapter = str(run("first", max_steps=1, **OWN).adapter)
     with pytest.raises(ValueError, match=r"rank is 4; the adapter to start from, '.*', has its own, so leave it out"):

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from peft import PeftModel
 
+from tad_ext.distillation.curve import write_curve
 from tad_ext.distillation.trainer import StepRecord
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.curve import write_curve
 from tad_ext.jobs.distill.run import distill
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_model
@@ -82,7 +82,7 @@ def test_what_an_adapter_was_started_from(job: Callable[..., DistillConfig], tmp
     first = distill(job(max_steps=1, output=str(tmp_path / "first"))).adapter
     config = job(max_steps=1, output=str(tmp_path / "second"))
     of_lora = {option.name for option in options_of(DistillConfig) if option.group == "lora"}
-    given = {name: value for name, value in values_of(config).items() if name not in of_lora}
+    given = {name: values_of(config)[name] for name in config.given - of_lora}
     second = distill(made(DistillConfig, given | {"adapter": str(first)})).adapter
     assert tables((second / "README.md").read_text())["Adapter"] == {"adapter": str(first)}
 

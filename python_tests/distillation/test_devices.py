@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from tad_ext.distillation import adapter_run as trainer_module
 from tad_ext.jobs.collect import plan
-from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 

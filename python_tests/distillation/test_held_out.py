@@ -16,12 +16,15 @@ from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer
 from tad_ext.data.trajectories.files import Trajectory, write_part
 from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
+from tad_ext.distillation import adapter_run, held_out
+from tad_ext.distillation.checkpoints import Progress
 from tad_ext.distillation.trainer import Trainer
 from tad_ext.evaluation.measure import evaluate_model
-from tad_ext.jobs.distill import held_out, run
-from tad_ext.jobs.distill.checkpoints import Progress
+from tad_ext.jobs import common
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
+from tad_ext.jobs.sft.config import SFTConfig
+from tad_ext.jobs.sft.run import sft
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import base_model, load_adapter, save_adapter
 from tad_ext.models.tokenizers import tokenizer_hash
@@ -259,7 +262,7 @@ def test_two_ranks_share_the_problems(asked: Callable[..., DistillConfig], tmp_p
         assert [(row["step"], row["problems"]) for row in found] == [(step, limit) for step in (3, 6, 8)]
         alone = asked(**EVERY | {"evaluate_limit": limit}, output=str(tmp_path / f"{limit}-alone"))
         adapted: Any = load_adapter(load_model(alone.model), Path(together.output, "adapter"))
-        measure = held_out.HeldOut.of(alone, [], adapted.get_base_model().config, arithmetic_tokenizer())
+        measure = common.held_out(alone, [], arithmetic_tokenizer(), adapted.get_base_model().config)
         assert measure is not None
         (point,) = evaluate_model(
             base_model(adapted), measure.tokenizer, measure.task, measure.problems, ["entropy:0.5"], measure.decoding
@@ -267,10 +270,22 @@ def test_two_ranks_share_the_problems(asked: Callable[..., DistillConfig], tmp_p
         assert (found[-1]["response_tokens"], found[-1]["forwards"]) == (point.response_tokens, point.forwards)
 
 
+def test_a_training_on_own_responses_is_measured(asked: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    data = tmp_path / "responses.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"A{digit}>", "response": "4"}) + "\n" for digit in range(8)))
+    paths = {"model": asked().model, "data": str(data), "output": str(tmp_path / "sft"), "prompt_format": "text"}
+    quick = {"rank": 4, "batch_size": 4, "accumulation": 1, "max_steps": 4, "device": "cpu", "log_every": 2}
+    result = sft(made(SFTConfig, paths | quick | EVERY))
+    assert [row["step"] for row in rows(tmp_path / "sft")] == [3, 4]
+    assert [record.watched.keys() for record in result.history] == [set(), {"entries"}, set(), {"entries"}]
+    card = (tmp_path / "sft" / "best" / "README.md").read_text()
+    assert all(f"| {name} |" in card for name in ("min_mask_ratio", "tokens_per_forward", "entries confidence"))
+
+
 def test_problems_that_are_trained_on_are_refused(
     asked: Callable[..., DistillConfig], make_trajectories: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_model", None)
+    monkeypatch.setattr(adapter_run, "load_model", None)
     (problem,) = ArithmeticTask().problems("train", limit=1)
     recorded = [replace(one, id=problem.id) for one in make_trajectories(1)]
     message = f"evaluate_task is 'arithmetic': trajectories hold 1 of its 5 problems, such as '{problem.id}'; expected"
@@ -291,7 +306,7 @@ def test_problems_that_are_trained_on_are_refused(
 def test_wrong_settings_are_refused_before_any_work(
     asked: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(run, "load_model", None)
+    monkeypatch.setattr(adapter_run, "load_model", None)
     config = asked(**EVERY | changes)
     with pytest.raises(ValueError, match=message):
         distill(config)

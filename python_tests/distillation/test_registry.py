@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,14 +16,15 @@ from torch.nn.functional import cross_entropy
 from tad_ext.cli import main
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import Objective
+from tad_ext.distillation import adapter_run as trainer_module
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.settings import OBJECTIVES, TADSettings, objective_class
-from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill, used_settings
+from tad_ext.jobs.distill.run import distill
 from tad_ext.models.loading import load_model
-from tad_ext.settings import values_of
+from tad_ext.settings import options_of, values_of
 
 MASK = 23
 
@@ -62,7 +63,7 @@ def test_every_name_is_the_class_of_an_objective() -> None:
     for name in OBJECTIVES:
         assert issubclass(objective_class(name), Objective)
         assert objective_class(name).parts
-    with pytest.raises(ValueError, match="objective must be one of tad, got 'dpo'"):
+    with pytest.raises(ValueError, match=f"objective must be one of {', '.join(OBJECTIVES)}, got 'dpo'"):
         objective_class("dpo")
 
 
@@ -115,6 +116,7 @@ def test_a_new_objective_is_trained_by_its_name(
         ("plain", {"delta": TADSettings.delta}),  # as it would be anyway
         ("plain", {"temperature": 2.0}),
         ("plain", {"normalization": "state"}),
+        ("plain", {"teacher_prompt": "system"}),
         ("tempered", {"temperature": 2.0, "ce_weight": 0.5}),
     ],
 )
@@ -131,11 +133,20 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 @pytest.mark.usefixtures("others")
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)
-    of_others = {"delta", "delta_start", "ce_weight", "kl_weight", "normalization", "group_size"}
-    assert used_settings(config) == {name: v for name, v in values_of(config).items() if name not in of_others}
+    of_tad = {field.name for field in fields(TADSettings)} | {"teacher_prompt"}
+    groups = ("", "lora", "training", "evaluation")
+    of_objectives = {option.name for option in options_of(DistillConfig) if option.group not in groups} | of_tad
+    assert of_objectives > of_tad
+    values = values_of(config)
+    assert used_settings(config) == {
+        name: value for name, value in values.items() if name not in of_objectives - {"temperature"}
+    }
     with pytest.raises(ValueError, match=r"^delta is 3; objective 'tempered'"):
         used_settings(replace(config, loss=TADSettings(delta=3)))
-    assert used_settings(job(delta=8)) == values_of(job(delta=8))
+    values = values_of(job(delta=8))
+    assert used_settings(job(delta=8)) == {
+        name: value for name, value in values.items() if name not in of_objectives - of_tad
+    }
 
 
 @pytest.mark.usefixtures("others")

@@ -17,8 +17,9 @@ import torch
 from distillation_worker import Worker
 from safetensors.torch import load_file
 
+from tad_ext.distillation import adapter_run as run
+from tad_ext.distillation import checkpoints
 from tad_ext.distillation.trainer import Trainer
-from tad_ext.jobs.distill import checkpoints, run
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 
@@ -175,7 +176,7 @@ def test_a_run_of_other_settings_or_data_is_refused(
     monkeypatch.setattr(run, "load_model", None)
     for changes, message in (
         ({"learning_rate": 0.5}, "learning_rate was 0.01, this run has 0.5"),
-        ({"seed": 1, "delta": 2}, "delta was 3, this run has 2; seed was 0, this run has 1"),
+        ({"seed": 1, "delta": 2}, "seed was 0, this run has 1; delta was 3, this run has 2"),
         ({"accumulation": 3}, "states_per_step was 4, this run has 6"),
         ({"recorded": make_trajectories(seed=5)}, "trajectories was .*, this run has .*"),
     ):

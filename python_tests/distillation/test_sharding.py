@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from distillation_worker import Worker
 
-from tad_ext.jobs.distill import checkpoints
+from tad_ext.distillation import checkpoints
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 
@@ -28,8 +28,14 @@ def weights(folder: Path) -> bytes:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"gradient_checkpointing": True}, {"dtype": "bfloat16"}, {"use_dora": True}],
-    ids=["plain", "checkpointing", "bfloat16", "dora"],
+    [
+        {},
+        {"gradient_checkpointing": True},
+        {"dtype": "bfloat16"},
+        {"use_dora": True},
+        {"objective": "d2f", "causal_block_length": 4},
+    ],
+    ids=["plain", "checkpointing", "bfloat16", "dora", "d2f"],
 )
 def test_the_same_adapter_bit_for_bit(
     job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker, changes: dict[str, Any]

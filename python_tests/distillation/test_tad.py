@@ -1,6 +1,5 @@
 """The objective against a slow formula in float64, and what each normalisation promises about splitting a batch."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from slow_losses import MASK, Grads, gradients, mean, micro_batches, slow_terms
 from torch import Tensor
 
-from tad_ext.data.trajectories.states import State, TrajectoryStates
+from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import TADObjective, TADSettings
-from tad_ext.distillation.samples import MicroBatch
 from tad_ext.models.lora import base_model
 
-MASK, DELTA = 23, 3
-Grads = dict[str, Tensor]
+DELTA = 3
 
 
 @pytest.fixture
@@ -26,12 +24,6 @@ def dataset(make_trajectories: Callable[..., Any]) -> TrajectoryStates:
 
 # States of all kinds: fully masked, half way, and (of the last steps) without a distant entry.
 INDICES = [0, 3, 7, 8, 14, 15, 20, 26]
-
-
-def micro_batches(objective: TADObjective, dataset: TrajectoryStates, split: list[list[int]]) -> list[MicroBatch]:
-    """A global batch, cut into these."""
-    samples = iter(objective.samples([dataset[index] for part in split for index in part], 0.0))
-    return [MicroBatch.of(list(itertools.islice(samples, len(part))), objective.asks_teacher) for part in split]
 
 
 def train_step(
@@ -46,37 +38,6 @@ def train_step(
         loss.backward()
         sums += torch.stack([loss.detach(), parts["ce"].detach(), parts["kl"].detach()])
     return sums, gradients(model)
-
-
-def gradients(model: PeftModel) -> Grads:
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
-    assert len(found) == sum(parameter.requires_grad for parameter in model.parameters())
-    return found
-
-
-def slow_terms(model: PeftModel, plain: Any, state: State, settings: TADSettings) -> tuple[list[Tensor], list[Tensor]]:
-    """CE of each near entry and KL of each distant one of one state, alone and unpadded, from whole logits."""
-
-    def logits(of: Any, prompt: Any) -> Tensor:
-        ids = torch.tensor([*prompt.tolist(), *state.canvas.tolist()])[None]
-        return base_model(of)(ids).logits[0, len(prompt) :]
-
-    student = logits(model, state.trajectory.prompt_ids)
-    with torch.no_grad():
-        teacher = logits(plain, state.trajectory.teacher_prompt_ids)
-    near, distant = [], []
-    for position, steps in enumerate(state.steps_to_reveal.tolist()):
-        if 1 <= steps <= settings.delta:
-            near.append(-student[position].log_softmax(-1)[state.trajectory.response_ids[position]])
-        elif steps > settings.delta:
-            q = (student[position] / settings.temperature).log_softmax(-1)
-            p = (teacher[position] / settings.temperature).log_softmax(-1)
-            distant.append((p.exp() * (p - q)).sum() * settings.temperature**2)
-    return near, distant
-
-
-def mean(values: list[Tensor]) -> Tensor:
-    return sum(values) / len(values) if values else torch.zeros((), dtype=torch.float64)  # type: ignore[return-value]
 
 
 def slow_step(model: PeftModel, plain: Any, dataset: TrajectoryStates, settings: TADSettings) -> tuple[Tensor, Grads]:

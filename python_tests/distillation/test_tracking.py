@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
+from tad_ext.distillation import adapter_run
 from tad_ext.jobs.distill import run
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
@@ -54,7 +55,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_one_that_is_not_installed_is_refused_before_any_work(
     job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(run, "load_model", None)
+    monkeypatch.setattr(adapter_run, "load_model", None)
     monkeypatch.setattr(run, "read_trajectories", None)
     config = job(tracker=(name,))
     with pytest.raises(ValueError, match=f"tracker holds '{name}', whose package is not installed: pip install {name}"):
@@ -71,7 +72,7 @@ def test_one_that_nobody_knows_is_refused(job: Callable[..., DistillConfig], nam
 def test_it_gets_settings_and_every_number(job: Callable[..., DistillConfig], notebook: list[Any]) -> None:
     result = distill(job(tracker=("notebook",), max_steps=3, log_every=2))
     project, started, settings, *steps, finished = notebook
-    assert (project, started, finished) == ("tad-distill", "started", "finished")
+    assert (project, started, finished) == ("tad-training", "started", "finished")
     assert (settings["delta"], settings["max_steps"], settings["delta_start"]) == (3, 3, "none")
     assert [step for step, _ in steps] == [1, 2, 3]
     for (_, values), record in zip(steps, result.history, strict=True):
@@ -97,7 +98,7 @@ def test_tensorboard_shows_the_losses(job: Callable[..., DistillConfig]) -> None
 
     config = job(tracker=("tensorboard",), max_steps=3, log_every=1)
     history = distill(config).history
-    shown = EventAccumulator(str(Path(config.output, "tad-distill"))).Reload()
+    shown = EventAccumulator(str(Path(config.output, "tad-training"))).Reload()
     for name, values in {
         "loss": [record.loss for record in history],
         "parts/kl": [record.parts["kl"] for record in history],

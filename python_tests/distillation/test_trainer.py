@@ -18,19 +18,20 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from tad_ext import settings
 from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import TADObjective
+from tad_ext.distillation import adapter_run as trainer_module
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.trainer import StepRecord
-from tad_ext.jobs.distill import run as trainer_module
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_model
 from tad_ext.models.lora import add_lora, base_model, load_adapter, save_adapter, teacher
-from tad_ext.settings import values_of
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +110,7 @@ def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
     assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.svg", "speed.jsonl", "training.json"]
     assert result.adapter == output / "adapter"
     report = json.loads((output / "training.json").read_text())
-    assert report["settings"] == values_of(config)
+    assert settings.made(DistillConfig, report["settings"]) == config
     assert report["steps"] == [asdict(record) for record in result.history]
     numbers = ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
     assert list(report["steps"][0]) == [*numbers, "watched"]
@@ -348,7 +349,7 @@ def test_two_ranks_learn_what_one_does(job: Callable[..., DistillConfig], tmp_pa
         port = str(probe.getsockname()[1])
     ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     process = subprocess.Popen(
-        [sys.executable, "-c", TWO_RANKS, json.dumps(values_of(together))],
+        [sys.executable, "-c", TWO_RANKS, json.dumps(used_settings(together))],
         env={**os.environ, **ranks, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

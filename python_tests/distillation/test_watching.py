@@ -12,7 +12,9 @@ import torch
 
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import Objective, TADObjective, TADSettings
+from tad_ext.distillation.d2f import D2FObjective
 from tad_ext.distillation.samples import MicroBatch
+from tad_ext.distillation.settings import D2FSettings
 from tad_ext.distillation.speed import Speed
 from tad_ext.distillation.watching import watched_means, watched_sums
 from tad_ext.jobs.distill.config import DistillConfig
@@ -61,6 +63,23 @@ def test_means_over_the_entries_of_each_side(
             assert means.keys() == expected.keys()
             for side, values in means.items():
                 assert values == pytest.approx(expected[side], rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_student_that_attends_block_causally(make_adapted: Callable[[], Any], make_trajectories: Any) -> None:
+    settings = D2FSettings(causal_block_length=2)
+    objective, trajectories = D2FObjective(make_adapted(), settings), make_trajectories()
+    recorded = TrajectoryStates(trajectories, mask_token_id=MASK)
+    states = D2FObjective.states(recorded, settings, 0)
+    batch = objective.micro_batch(objective.samples([states.at(number, 0.0) for number in range(4)], 0.0))
+    model = objective.diffusion_model
+    seen, blind = (
+        model.lm_head(model.hidden_rows(**batch.student._asdict(), blocks=blocks)).softmax(-1).amax(-1).mean()
+        for blocks in (batch.blocks, None)
+    )
+    found = watched(objective, [batch])["entries"]["confidence"]
+    assert found == pytest.approx(float(seen), rel=1e-5)
+    assert found != pytest.approx(float(blind), rel=1e-3)
 
 
 def test_logits_exist_for_some_entries_at_a_time(

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
+from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.trainer import Trainer
 from tad_ext.interrupts import stoppable
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
-from tad_ext.settings import made, values_of
+from tad_ext.settings import made
 
 
 class Worker:
@@ -40,7 +41,7 @@ class Worker:
         All are killed after some seconds, or get a SIGTERM within the step behind `stop_at`. Otherwise those that are
         left are killed as soon as one has failed.
         """
-        self._say({"settings": values_of(settings), "ranks": ranks, "stop_at": stop_at})
+        self._say({"settings": used_settings(settings), "ranks": ranks, "stop_at": stop_at})
         pids = json.loads(self._answer())
         if after is not None:
             time.sleep(after)

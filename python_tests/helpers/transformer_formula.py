@@ -1,6 +1,7 @@
 """LLaDA and Dream as equations in plain torch, reading the original key names: what their classes are compared with.
 
-RMSNorm, rotary positions on half-split pairs, SwiGLU and softmax attention over all positions, in any dtype. With
+RMSNorm, rotary positions on half-split pairs, SwiGLU and softmax attention over all positions (or, exactly, over those
+that `attends`, (L, L) bool, has for a query's row), in any dtype. With
 float64 it is the exact answer; with bfloat16 it rounds where the published code does, and `rotation` says whether
 queries and keys are rotated in float32 (LLaDA) or in the model's dtype (Dream).
 """
@@ -32,21 +33,27 @@ def stored_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def llada_logits(
-    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype
-) -> Tensor:
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
+    attends: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """(L,) token ids -> (L, V) logits; row i predicts position i. `config`: the fields of an original config.json."""
     sizes = (config["n_layers"], config["n_heads"], config["n_kv_heads"])
-    hidden = _trunk(weights, LLADA_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation)
+    hidden = _trunk(
+        weights, LLADA_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends
+    )
     head = "embedding" if config["weight_tying"] else "head"
     return hidden @ weights[LLADA_NAMES[head] + ".weight"].to(dtype).T
 
 
 def dream_logits(
-    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype
-) -> Tensor:
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
+    attends: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """As `llada_logits`; row i comes from position i - 1, row 0 from position 0."""
     sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
-    hidden = _trunk(weights, DREAM_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation)
+    hidden = _trunk(
+        weights, DREAM_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends
+    )
     head = "embedding" if config["tie_word_embeddings"] else "head"
     logits = hidden @ weights[DREAM_NAMES[head] + ".weight"].to(dtype).T
     return torch.stack([logits[max(position - 1, 0)] for position in range(len(ids))])
@@ -54,7 +61,7 @@ def dream_logits(
 
 def _trunk(
     weights: dict[str, Tensor], names: dict[str, str], ids: Tensor, sizes: tuple[int, int, int], theta: float,
-    epsilon: float, dtype: torch.dtype, rotation: torch.dtype,
+    epsilon: float, dtype: torch.dtype, rotation: torch.dtype, attends: Tensor | None,
 ) -> Tensor:  # fmt: skip
     layers, heads, kv_heads = sizes
     exact = torch.promote_types(dtype, torch.float32)
@@ -87,7 +94,8 @@ def _trunk(
         q, k = rotate(q), rotate(k)
         k, v = (part.repeat_interleave(heads // kv_heads, dim=0) for part in (k, v))
         if dtype == exact:
-            attended = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1) @ v
+            scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+            attended = (scores if attends is None else scores.where(attends, -torch.inf)).softmax(-1) @ v
         else:  # the rounding inside attention is the kernel's; the published code calls this one
             attended = functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         x = x + linear(attended.transpose(0, 1).flatten(1), layer + names["o"])

@@ -5,14 +5,14 @@ A new one is a class in a file of its own and a line in `settings`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import fields, make_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from peft import PeftModel
 from torch import Tensor, nn
 
-from tad_ext.data.trajectories.states import State
+from tad_ext.data.trajectories.states import State, States, TrajectoryStates
 from tad_ext.distillation.samples import MicroBatch, Sample, mean_weights
 from tad_ext.models.base import MaskedDiffusionMixin
 from tad_ext.models.lora import base_model
@@ -32,10 +32,21 @@ class Objective(nn.Module, ABC):
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
     sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
+    privileged: ClassVar[bool] = False  #: it asks the teacher with another prompt than the student's
 
     def __init__(self, model: PeftModel, settings: Any) -> None:
         super().__init__()
         self.model, self.settings = model, settings
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Of its `Settings`, those that may be given."""
+        return [field.name for field in fields(cls.Settings) if field.init]
+
+    @classmethod
+    def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:
+        """What it is trained on, made from trajectories: by default their own states."""
+        return recorded
 
     @property
     def diffusion_model(self) -> MaskedDiffusionMixin:
@@ -47,7 +58,7 @@ class Objective(nn.Module, ABC):
 
         By default the loss is the mean over all entries.
         """
-        sides = [self.side_of(state.steps_to_reveal[state.steps_to_reveal > 0], progress) for state in states]
+        sides = [self.side_of(state.steps_to_reveal[state.is_entry], progress) for state in states]
         weights = mean_weights(sides, len(self.sides), self.group_size)
         return [Sample(*one) for one in zip(states, sides, weights, strict=True)]
 
@@ -64,6 +75,10 @@ class Objective(nn.Module, ABC):
     def asks_teacher(self) -> tuple[int, ...]:
         """The sides whose entries the teacher is asked about."""
         return ()
+
+    def micro_batch(self, samples: Sequence[Sample]) -> MicroBatch:
+        """Of at least one sample, on the CPU."""
+        return MicroBatch.of(samples, self.asks_teacher)
 
     @abstractmethod
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:

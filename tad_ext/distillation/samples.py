@@ -52,6 +52,7 @@ class MicroBatch:
     labels: Tensor  #: (N,) int64: the trajectory's tokens
     side: Tensor  #: (N,) int64
     weight: Tensor  #: (N,) float64
+    blocks: Tensor | None = None  #: (B, L) int64, of a student that attends block-causally
 
     @classmethod
     def of(cls, samples: Sequence[Sample], ask_teacher: Collection[int] = ()) -> "MicroBatch":
@@ -59,7 +60,7 @@ class MicroBatch:
         batch = collate([sample.state for sample in samples])
         side = np.concatenate([sample.side for sample in samples])
         asked = [np.isin(sample.side, list(ask_teacher)) for sample in samples]
-        wanted = [sample.state.steps_to_reveal > 0 for sample in samples]
+        wanted = [sample.state.is_entry for sample in samples]
         for chosen, own in zip(wanted, asked, strict=True):
             chosen[chosen] = own
         flat = np.concatenate(asked)
@@ -81,6 +82,7 @@ class MicroBatch:
             labels=to_device(self.labels, device),
             side=to_device(self.side, device),
             weight=to_device(self.weight, device),
+            blocks=None if self.blocks is None else to_device(self.blocks, device),
         )
 
     def without_entries(self) -> "MicroBatch":

@@ -7,13 +7,35 @@ import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tad_ext.settings import MAX_SCALE, Between, Count, Index, LearningRate, NonNegative, Seed, Settings, setting
+from tad_ext.settings import (
+    MAX_COUNT,
+    MAX_SCALE,
+    Between,
+    Count,
+    Index,
+    LearningRate,
+    NonNegative,
+    Probability,
+    Seed,
+    Settings,
+    fixed,
+    setting,
+)
 
 if TYPE_CHECKING:
     from tad_ext.distillation.objective import Objective
 
 # The objectives of `tad distill`, by the place of their class, which is imported when it is asked for.
-OBJECTIVES = {"tad": "tad_ext.distillation.tad:TADObjective"}
+OBJECTIVES = {
+    "tad": "tad_ext.distillation.tad:TADObjective",
+    "ce_all": "tad_ext.distillation.ablations:CEAllObjective",
+    "kl_all": "tad_ext.distillation.ablations:KLAllObjective",
+    "ce_near": "tad_ext.distillation.ablations:CENearObjective",
+    "sft": "tad_ext.distillation.sft:SFTObjective",
+    "dparallel": "tad_ext.distillation.dparallel:DParallelObjective",
+    "d3llm": "tad_ext.distillation.d3llm:D3LLMObjective",
+    "d2f": "tad_ext.distillation.d2f:D2FObjective",
+}
 
 
 def objective_class(name: str) -> type[Objective]:
@@ -57,6 +79,116 @@ class TADSettings(Settings):
 
 
 @dataclass(frozen=True)
+class CEAllSettings(TADSettings):
+    """TAD's numbers where every entry is near."""
+
+    delta: Index = fixed(MAX_COUNT)
+    ce_weight: NonNegative = fixed(1.0)
+    kl_weight: NonNegative = fixed(0.0)
+    temperature: float = fixed(1.0)
+    delta_start: Index | None = fixed(None)
+
+
+@dataclass(frozen=True)
+class KLAllSettings(TADSettings):
+    """TAD's numbers where every entry is distant."""
+
+    delta: Index = fixed(0)
+    ce_weight: NonNegative = fixed(0.0)
+    kl_weight: NonNegative = fixed(1.0)
+    delta_start: Index | None = fixed(None)
+
+
+@dataclass(frozen=True)
+class CENearSettings(TADSettings):
+    """TAD's numbers without the divergence."""
+
+    ce_weight: NonNegative = fixed(1.0)
+    kl_weight: NonNegative = fixed(0.0)
+    temperature: float = fixed(1.0)
+
+
+@dataclass(frozen=True)
+class SFTSettings(Settings):
+    """The numbers of supervised fine-tuning (LLaDA, arXiv 2502.09992)."""
+
+    min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        1e-3, help="smallest probability by which a response's tokens are masked; the largest is 1"
+    )
+
+
+@dataclass(frozen=True)
+class CertaintySettings(Settings):
+    """The numbers of certainty forcing (dParallel, arXiv 2509.26488), published for LLaDA."""
+
+    entropy_weight: NonNegative = setting(2.0, help="weight of the entropy of right predictions; for Dream: 1")
+    entropy_temperature: Annotated[float, Between(1 / MAX_SCALE, MAX_SCALE)] = setting(
+        0.5, help="temperature of that entropy"
+    )
+
+
+@dataclass(frozen=True)
+class DParallelSettings(CertaintySettings):
+    """The numbers of dParallel."""
+
+    block_length: Count = setting(32, help="positions of the half-masked block; for Dream: the whole canvas")
+
+
+@dataclass(frozen=True)
+class D3LLMSettings(CertaintySettings):
+    """The numbers of d3LLM."""
+
+    block_lengths: tuple[Count, ...] = setting(
+        (16, 16, 24, 24, 32, 32),
+        help="positions of the masked block at the beginnings of so many equal parts of the training, between which "
+        "they change evenly",
+    )
+    mask_ratio_start: Probability = setting(0.0, help="smallest masked share of a block at first; it rises evenly")
+    mask_ratio: Probability = setting(0.8, help="largest masked share of a block at all times")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.block_lengths:
+            raise ValueError("block_lengths must hold at least one length, got an empty list")
+        if self.mask_ratio_start > self.mask_ratio:
+            raise ValueError(
+                f"mask_ratio_start is {self.mask_ratio_start}, expected at most mask_ratio, {self.mask_ratio}"
+            )
+
+    def block_length_at(self, progress: float) -> int:
+        """The length of blocks at a progress of the training from 0 to below 1."""
+        part, within = divmod(progress * len(self.block_lengths), 1)
+        now, *later = self.block_lengths[int(part) :]
+        return now + int(within * (later[0] - now)) if later else now
+
+    def mask_ratio_at(self, progress: float) -> float:
+        """The smallest masked share at a progress of the training from 0 to below 1."""
+        return self.mask_ratio_start + progress * (self.mask_ratio - self.mask_ratio_start)
+
+
+@dataclass(frozen=True)
+class D2FSettings(Settings):
+    """The numbers of D2F (arXiv 2508.09192)."""
+
+    causal_block_length: Count = setting(
+        16, help="positions of a block of the student's attention, which sees no later block"
+    )
+    min_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.2, help="smallest probability by which the tokens of a response's first block are masked"
+    )
+    max_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.7, help="largest probability of any block; from block to block it does not fall"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_block_ratio > self.max_block_ratio:
+            raise ValueError(
+                f"min_block_ratio is {self.min_block_ratio}, expected at most max_block_ratio, {self.max_block_ratio}"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingSettings(Settings):
     """How the loop trains by any objective."""
 
@@ -85,7 +217,7 @@ class TrainingSettings(Settings):
     curriculum: Literal["none", "progress"] = setting(
         "none", help="progress: an epoch begins with nearly finished canvases and ends with nearly empty ones"
     )
-    seed: Seed = setting(0, help="of the order of the states, the adapter's first weights and the dropout")
+    seed: Seed = setting(0, help="of the order of the states, their masks, the adapter's first weights and the dropout")
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """The rate of the 0-based optimizer step `step` of `total_steps`; no step is wasted on a rate of 0."""

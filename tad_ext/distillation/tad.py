@@ -17,7 +17,7 @@ from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.settings import TADSettings
 from tad_ext.models.lora import teacher
-from tad_ext.ops import fused_linear_tad_loss
+from tad_ext.ops import TADLoss, fused_linear_tad_loss
 
 NEAR, DISTANT = 0, 1
 
@@ -31,6 +31,7 @@ class TADObjective(Objective):
         "kl": "KL of distant entries, nats x temperature^2",
     }
     sides: ClassVar[tuple[str, ...]] = ("near", "distant")
+    privileged: ClassVar[bool] = True
     settings: TADSettings
 
     def side_of(self, steps_to_reveal: np.ndarray, progress: float) -> np.ndarray:
@@ -49,29 +50,51 @@ class TADObjective(Objective):
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.forward`."""
-        settings, model = self.settings, self.diffusion_model
-        # The teacher first: its forward keeps nothing, so the two never hold activations at the same time.
-        teacher_hidden = None
-        if batch.teacher is not None:
-            with teacher(self.model):
-                teacher_hidden = model.hidden_rows(**batch.teacher._asdict())
-        student_hidden = model.hidden_rows(**batch.student._asdict())
-        if teacher_hidden is None and settings.kl_weight > 0:
-            teacher_hidden = student_hidden.detach()[:0]
-        # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
-        result = fused_linear_tad_loss(
-            student_hidden,
-            teacher_hidden,
-            model.lm_head,
-            batch.labels,
-            batch.side + 1,
-            delta=1,
+        settings = self.settings
+        result = partitioned_loss(
+            self,
+            batch,
             ce_weight=settings.ce_weight,
             kl_weight=settings.kl_weight,
             temperature=settings.temperature,
-            near_count=1,
-            distant_count=1,
-            row_weight=batch.weight.to(torch.promote_types(student_hidden.dtype, torch.float32)),
-            teacher_rows=batch.teacher_rows if settings.kl_weight > 0 else None,
         )
         return result.loss, {"ce": result.ce, "kl": result.kl}
+
+
+def partitioned_loss(
+    objective: Objective,
+    batch: MicroBatch,
+    *,
+    ce_weight: float = 1.0,
+    kl_weight: float = 0.0,
+    temperature: float = 1.0,
+) -> TADLoss:
+    """The module's loss on a micro-batch with entries on the sides `NEAR` and `DISTANT`, each weighed by its weight.
+
+    The teacher is run where entries are asked of it.
+    """
+    model = objective.diffusion_model
+    # The teacher first: its forward keeps nothing, so the two never hold activations at the same time.
+    teacher_hidden = None
+    if batch.teacher is not None:
+        with teacher(objective.model):
+            teacher_hidden = model.hidden_rows(**batch.teacher._asdict())
+    student_hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
+    if teacher_hidden is None and kl_weight > 0:
+        teacher_hidden = student_hidden.detach()[:0]
+    # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
+    return fused_linear_tad_loss(
+        student_hidden,
+        teacher_hidden,
+        model.lm_head,
+        batch.labels,
+        batch.side + 1,
+        delta=1,
+        ce_weight=ce_weight,
+        kl_weight=kl_weight,
+        temperature=temperature,
+        near_count=1,
+        distant_count=1,
+        row_weight=batch.weight.to(torch.promote_types(student_hidden.dtype, torch.float32)),
+        teacher_rows=batch.teacher_rows if kl_weight > 0 else None,
+    )

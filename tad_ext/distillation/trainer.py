@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tad_ext.data.trajectories.states import State
+from tad_ext.data.trajectories.states import States
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch, Sample
@@ -33,17 +33,6 @@ from tad_ext.interrupts import shielded
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class States(Protocol):
-    """What is trained on."""
-
-    @property
-    def counts(self) -> Sequence[int]:
-        """How many states each trajectory has."""
-
-    def at(self, number: int, progress: float) -> State:
-        """A state by its number, which goes on from epoch to epoch, at a progress from 0 to below 1."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +143,7 @@ class Trainer:
         for first in range(0, len(cut), world):
             number = first + self.accelerator.process_index
             at_once = [sample for one in cut[first : first + world] for sample in one]
-            batch = MicroBatch.of(cut[min(number, len(cut) - 1)], asked)
+            batch = objective.micro_batch(cut[min(number, len(cut) - 1)])
             if number >= len(cut):
                 batch = batch.without_entries()
             if any(np.isin(sample.side, asked).any() for sample in at_once):

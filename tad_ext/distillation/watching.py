@@ -36,7 +36,8 @@ def watched_sums(objective: Objective, batches: Iterable[MicroBatch], device: to
     model = objective.diffusion_model
     with evaluation_mode(objective.modules()):
         for batch in (batch.to(device) for batch in batches):
-            hidden = model.hidden_rows(**batch.student._asdict())  # of a batch without entries, too: see `sharding`
+            # Of a batch without entries, too: a model that is spread over ranks (`models.sharding`) runs on all.
+            hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
             chunks = (tensor.split(_ROWS) for tensor in (hidden, batch.labels, batch.side) if len(tensor))
             for rows, labels, side in zip(*chunks, strict=True):
                 statistics = token_statistics(model.lm_head(rows), query_tokens=labels[:, None])

@@ -63,6 +63,7 @@ class MaskedDiffusionMixin:
         cache: KeyValueCache | None = None,
         cache_rows: Tensor | None = None,
         columns: Tensor | None = None,
+        blocks: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones.
 
@@ -79,22 +80,25 @@ class MaskedDiffusionMixin:
             columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
                 from it. Ascending by one from each row's first; a row that needs fewer than A repeats its last. The
                 wanted positions' own columns must be among them (`prediction_columns`). Not with ``cache_rows``.
+            blocks: (B, L) int64, never falling along a row: the block that each token is in. It attends to its own
+                block and to those before. None: to all tokens. Not with ``columns``.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
-        _check_inputs(input_ids, lengths, positions, self.config.max_position_embeddings)
-        if columns is not None and (positions is None or cache is None or cache_rows is not None):
-            raise ValueError("columns needs positions and a cache, and no cache_rows")
-        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions.
+        _check_inputs(input_ids, lengths, positions, blocks, self.config.max_position_embeddings)
+        if columns is not None and (positions is None or cache is None or cache_rows is not None or blocks is not None):
+            raise ValueError("columns needs positions and a cache, and neither cache_rows nor blocks")
+        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions,
+        #    and where all of its queries attend to the same.
         batch, length = input_ids.shape
         ids = input_ids if columns is None else input_ids.gather(1, columns)
         wanted = None if positions is None else self._places(positions, length, columns)
         of_last_layer = {}
-        if wanted is not None and wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1]:
+        if wanted is not None and wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1] and blocks is None:
             of_last_layer = {"wanted": wanted % ids.shape[1]}
         # 2. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
-        mask = None if lengths is None else self._attention_mask(lengths, ids.shape[1], length)
+        mask = self._attention_mask(lengths, blocks, ids.shape[1], length)
         stored = None
         if cache is not None:
             rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
@@ -120,10 +124,15 @@ class MaskedDiffusionMixin:
         return max(first - self.shift, 0)
 
     def forward(
-        self, input_ids: Tensor, *, lengths: Tensor | None = None, positions: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        positions: Tensor | None = None,
+        blocks: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
-        hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions)
+        hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions, blocks=blocks)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
     @classmethod
@@ -136,13 +145,23 @@ class MaskedDiffusionMixin:
         """The reverse of `own_name`."""
         return name
 
-    def _attention_mask(self, lengths: Tensor, queries: int, length: int) -> Tensor:
-        """(B, 1, queries, L): True where the key is a real token, and for key 0, so that no softmax is empty.
+    def _attention_mask(
+        self, lengths: Tensor | None, blocks: Tensor | None, queries: int, length: int
+    ) -> Tensor | None:
+        """(B, 1, queries, L): True where the key is a real token, and of no later block than the query. None: all are.
 
-        It has four dimensions because transformers looks at the values of a two-dimensional one on the host.
+        It is for key 0 whatever the length, so that no softmax is empty. It has four dimensions because transformers
+        looks at the values of a two-dimensional one on the host.
         """
-        keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
-        mask = keys[:, None, None, :].expand(len(lengths), 1, queries, length)
+        mask = None
+        if lengths is not None:
+            keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
+            mask = keys[:, None, None, :].expand(len(lengths), 1, queries, length)
+        if blocks is not None:
+            earlier = (blocks[:, None, :] <= blocks[:, :, None])[:, None]
+            mask = earlier if mask is None else mask & earlier
+        if mask is None:
+            return None
         if self.config._attn_implementation != "eager":
             return mask
         dtype = self.lm_head.weight.dtype  # the eager implementation adds the mask to the scores
@@ -162,9 +181,14 @@ def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.training = True
 
 
-def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, max_positions: int) -> None:
+def _check_inputs(
+    input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, blocks: Tensor | None, max_positions: int
+) -> None:
     """Checks dtypes and shapes; values would cost a device sync in every forward."""
-    of_dims = (("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)))
+    of_dims = (
+        ("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)),
+        ("blocks", blocks, (2,)),
+    )  # fmt: skip
     for name, tensor, dims in of_dims:
         if tensor is None:
             continue
@@ -177,5 +201,7 @@ def _check_inputs(input_ids: Tensor, lengths: Tensor | None, positions: Tensor |
             raise ValueError(f"{name} must have one row per row of input_ids, {len(input_ids)}, got {len(tensor)}")
     if lengths is not None and len(lengths) != len(input_ids):
         raise ValueError(f"lengths must have one entry per row of input_ids, {len(input_ids)}, got {len(lengths)}")
+    if blocks is not None and blocks.shape != input_ids.shape:
+        raise ValueError(f"blocks must have input_ids' shape, {tuple(input_ids.shape)}, got {tuple(blocks.shape)}")
     if input_ids.shape[1] > max_positions:
         raise ValueError(f"input_ids has {input_ids.shape[1]} positions, more than the model's {max_positions}")

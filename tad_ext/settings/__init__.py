@@ -46,6 +46,7 @@ from .options import CONFIG
 from .options import Option as Option
 from .options import OptionError as OptionError
 from .options import Settings as Settings
+from .options import fixed as fixed
 from .options import group as group
 from .options import made as made
 from .options import options_of as options_of

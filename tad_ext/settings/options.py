@@ -36,6 +36,11 @@ def setting(default: Any = dataclasses.MISSING, *, help: str, commas: bool = Fal
     return dataclasses.field(default=default, metadata={"help": help, "commas": commas})
 
 
+def fixed(value: Any) -> Any:
+    """A field of settings that inherit it: it has this value here, and is no setting any more."""
+    return dataclasses.field(default=value, init=False)
+
+
 def group(kind: type, *, only: tuple[str, ...] = (), without: tuple[str, ...] = (), presets: str = "") -> Any:
     """A field that holds settings of another dataclass, whose fields are options of this command: all, `only` some, or
     all `without` some. `presets`, "module:name": a function that makes such settings of --preset's name and of changes.

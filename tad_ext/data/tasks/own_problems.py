@@ -60,7 +60,7 @@ class JsonlTask(FileTask):
 
     def problem_of(self, place: str, record: Record) -> FileProblem:
         """The problem of a record."""
-        asked = _messages(place, record)
+        asked = messages_of(place, record)
         response = text_of(place, record, "response").strip()
         check = record.get("check") or _default_check(record, response)
         if check not in (*CHECKS, "code"):
@@ -93,8 +93,8 @@ class JsonlTask(FileTask):
         return CHECKS[check](problem.answer, text)
 
 
-def _messages(place: str, record: Record) -> list[Message]:
-    """The prompt as messages. ValueError for anything else than the module describes."""
+def messages_of(place: str, record: Record) -> list[Message]:
+    """The prompt of a record as messages. ValueError for anything else than the module describes."""
     key = "messages" if record.get("messages") is not None else "prompt"
     prompt = record.get(key)
     if not isinstance(prompt, list):

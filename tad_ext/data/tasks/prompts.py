@@ -145,6 +145,21 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
     return text_ids(tokenizer, _render(tokenizer, messages), add_special_tokens=False)
 
 
+def response_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: str) -> list[int]:
+    """Token ids of the assistant's response behind `chat_ids`, with what the template writes behind it.
+
+    Raises ValueError as `chat_ids`, and for a template in which a response does not follow its prompt.
+    """
+    prompt = _render(tokenizer, messages)
+    told = _render(tokenizer, [*messages, {"role": "assistant", "content": response}], complete=True)
+    if not told.startswith(prompt):
+        raise ValueError(
+            "the tokenizer's chat template writes a conversation otherwise once the assistant has answered, so what "
+            "is to be learnt behind a prompt cannot be told; expected prompt_format text"
+        )
+    return text_ids(tokenizer, told.removeprefix(prompt), add_special_tokens=False)
+
+
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
     """Token ids of a text. ValueError if the tokenizer has no tokens for it."""
     try:
@@ -183,14 +198,15 @@ def _with_system_message(
     return [{"role": "system", "content": content}, *messages[own:]]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, complete: bool = False) -> str:
+    """The conversation up to where the assistant is to respond; or, complete, as it stands."""
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             "the model's tokenizer has no chat template, which this task's prompts need; use an instruction-tuned "
             "checkpoint, or put its chat_template.jinja beside tokenizer_config.json"
         )
     try:
-        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=not complete, tokenize=False))
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise ValueError(f"the tokenizer's chat template refuses messages of the roles {roles}: {error}") from error

@@ -8,6 +8,7 @@ is the longer part of many a canvas, and says nothing more.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,11 +22,31 @@ from tad_ext.settings import EosTail
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One training sample: a trajectory after some step."""
+    """One training sample: a trajectory after some step, or its response masked in another way."""
 
     trajectory: Trajectory
     canvas: np.ndarray  #: (G,) int64: tokens revealed so far, the mask id elsewhere
-    steps_to_reveal: np.ndarray  #: (G,) int64: <= 0 where revealed already, or in a tail that is left out
+    #: (G,) int64: >= 1 at the entries; <= 0 where revealed already, or masked and not asked about
+    steps_to_reveal: np.ndarray
+
+    @property
+    def is_entry(self) -> np.ndarray:
+        """(G,) bool: what a model is asked about."""
+        return self.steps_to_reveal > 0
+
+
+class States(Protocol):
+    """What is trained on."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many states each trajectory has."""
+
+    def at(self, number: int, progress: float) -> State:
+        """A state by its number, which goes on from epoch to epoch, at a progress from 0 to below 1.
+
+        The same number gives the same state: what is chance in it follows from that and a seed.
+        """
 
 
 class TrajectoryStates(Dataset[State]):
@@ -52,10 +73,11 @@ class TrajectoryStates(Dataset[State]):
                 )
         self.trajectories = trajectories
         self.mask_token_id = mask_token_id
-        self._learned = [_learned(trajectory, eos_token_ids, tail) for trajectory in trajectories]
+        #: of each trajectory, how many positions are learned: all from the first on
+        self.learned = [_learned(trajectory, eos_token_ids, tail) for trajectory in trajectories]
         self._counts = [
             trajectory.num_steps if tail == "all" else int(trajectory.reveal_step[:learned].max())
-            for trajectory, learned in zip(trajectories, self._learned, strict=True)
+            for trajectory, learned in zip(trajectories, self.learned, strict=True)
         ]
         self._ends = np.cumsum(self._counts)
 
@@ -78,7 +100,7 @@ class TrajectoryStates(Dataset[State]):
 
     def _steps(self, which: int, step: int) -> np.ndarray:
         remaining = self.trajectories[which].steps_to_reveal(step)
-        remaining[self._learned[which] :] = 0
+        remaining[self.learned[which] :] = 0
         return remaining
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -90,7 +112,6 @@ class TrajectoryStates(Dataset[State]):
 
 
 def _learned(trajectory: Trajectory, eos_token_ids: Collection[int], tail: EosTail) -> int:
-    """How many positions of a response are learned: all from the first on."""
     length = len(trajectory.response_ids)
     return length if tail == "all" else min(length, trajectory.response_length(eos_token_ids) + (tail == "one"))
 
@@ -119,7 +140,7 @@ def collate(states: Sequence[State]) -> StateBatch:
     """One batch of at least one state, on the CPU."""
     if not states:
         raise ValueError("states must hold at least one state, got none")
-    masked = [state.steps_to_reveal > 0 for state in states]
+    masked = [state.is_entry for state in states]
     labels = [state.trajectory.response_ids[chosen] for state, chosen in zip(states, masked, strict=True)]
     steps = [state.steps_to_reveal[chosen] for state, chosen in zip(states, masked, strict=True)]
     return StateBatch(

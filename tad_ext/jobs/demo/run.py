@@ -21,6 +21,7 @@ from rich.text import Text
 from tad_ext.data.tasks.task import get_task
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig
+from tad_ext.distillation.adapter_run import ADAPTER_FOLDER
 from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
@@ -36,7 +37,7 @@ from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.collect.run import collect
 from tad_ext.jobs.demo.config import DemoConfig
 from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import ADAPTER_FOLDER, distill
+from tad_ext.jobs.distill.run import distill
 from tad_ext.jobs.merge.config import MergeConfig
 from tad_ext.jobs.merge.run import merge
 from tad_ext.jobs.pretrain.config import PretrainConfig

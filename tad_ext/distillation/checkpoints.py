@@ -1,4 +1,4 @@
-"""What `tad distill` writes while it trains, so that the same command goes on after a kill where it was.
+"""What a run writes while it trains, so that the same command goes on after a kill where it was.
 
 `checkpoint-<step>/` holds the adapter, the optimizer's moments and `run.json`, what the run is: a training with other
 settings or data is another run. `steps.jsonl` holds the records of the steps so far, which are the same in every such
@@ -18,10 +18,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.distillation.card import Card
+from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
 from tad_ext.files import add_json_line, json_lines, rescued, write_json, write_text
-from tad_ext.jobs.distill.card import Card
-from tad_ext.jobs.distill.tracking import track
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -34,7 +34,7 @@ _PREFIX = "checkpoint-"
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
-    "model", "trajectories", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
+    "model", "trajectories", "data", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
     "keep_checkpoints", "log_every", "tracker", "evaluate_every", "evaluate_batch_size", "overwrite", "device",
     "gradient_checkpointing", "shard_model",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
-PROJECT = "tad-distill"
+PROJECT = "tad-training"
 
 
 def tracker_options(names: Sequence[str], folder: str) -> dict[str, Any]:

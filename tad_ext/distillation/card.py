@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tad_ext import __version__
-from tad_ext.data.trajectories.metadata import TrajectoryMetadata
+import tad_ext
+from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TrainingSettings
 from tad_ext.distillation.trainer import StepRecord
@@ -32,9 +32,8 @@ class Card:
     settings: Mapping[str, Any]  #: of the job, those that are used
     objective: Sequence[str]  #: the names among them of the objective's own
     identity: Mapping[str, Any]  #: of the base model
-    runs: Sequence[TrajectoryMetadata]  #: that the trajectories are of
-    data: str  #: hash of the trajectories
-    trajectories: int
+    trajectories: Sequence[Trajectory]
+    data: str  #: their hash
     states: int
 
     def write(self, folder: Path, history: Sequence[StepRecord], evaluation: Mapping[str, Any] | None) -> None:
@@ -51,9 +50,8 @@ class Card:
                 "fingerprint": identity_fingerprint(self.identity),
             },
             "Data": {
-                "tasks": list(dict.fromkeys(run.task for run in self.runs)),
-                "collected with": list(dict.fromkeys(run.model for run in self.runs)),
-                "trajectories": self.trajectories,
+                "tasks": list(dict.fromkeys(one.task for one in self.trajectories)),
+                "trajectories": len(self.trajectories),
                 "states": self.states,
                 "hash": self.data,
                 **self._chosen(_DATA),
@@ -71,7 +69,7 @@ class Card:
         if evaluation is not None:
             title = f"Held-out problems of {self.settings['evaluate_task']} after step {evaluation['step']}"
             sections[title] = {name: value for name, value in evaluation.items() if name != "step"}
-        sections["Framework versions"] = {"tad_ext": __version__, **{name: version(name) for name in _PACKAGES}}
+        sections["Framework versions"] = {"tad_ext": tad_ext.__version__, **{name: version(name) for name in _PACKAGES}}
         metadata = [
             f"base_model: {json.dumps(model)}",
             "library_name: peft",
@@ -80,7 +78,7 @@ class Card:
             "- lora",
             "- masked-diffusion",
         ]
-        title = f"A LoRA adapter of {Path(model).name}, made by tad distill"
+        title = f"A LoRA adapter of {Path(model).name}, made by tad_ext"
         tables = [_table(name, rows) for name, rows in sections.items()]
         return "\n\n".join(["\n".join(["---", *metadata, "---"]), f"# {title}", *tables]) + "\n"
 

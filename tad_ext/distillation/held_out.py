@@ -7,25 +7,18 @@ had been.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from tad_ext.data.tasks.task import Problem, Task
-from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.decoding import DecodeConfig
-from tad_ext.decoding.inputs import check_prompts
-from tad_ext.decoding.presets import preset
 from tad_ext.distillation.trainer import StepRecord, Trainer
 from tad_ext.evaluation.measure import evaluate_model
 from tad_ext.evaluation.results import Point
-from tad_ext.jobs.common import TaskSettings
-from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import base_model
 from tad_ext.models.sharding import each_by_itself
 
-_OF_TASK = ("task", "data", "split", "limit", "prompt_format", "gen_length", "block_length")
 _COUNTS = ("problems", "correct", "response_tokens", "text_tokens", "forwards")
 
 
@@ -38,37 +31,6 @@ class HeldOut:
     problems: Sequence[Problem]
     decoding: DecodeConfig
     tokenizer: Any
-
-    @classmethod
-    def of(
-        cls, config: DistillConfig, trajectories: Sequence[Trajectory], model_config: Any, tokenizer: Any
-    ) -> "HeldOut | None":
-        """Those that the settings name; None: none. ValueError, FileNotFoundError for settings that cannot be met,
-        prompts that are too long, and problems that are trained on.
-        """
-        chosen = config.evaluation
-        if not chosen.evaluate_every:
-            return None
-        try:
-            named = {name: getattr(chosen, f"evaluate_{name}") for name in _OF_TASK}
-            settings = TaskSettings(model=config.model, output=config.output, **named)
-            task, problems, lengths = settings.problems(config.training.seed)
-            # Recorded graphs would keep memory that the training needs.
-            changes = {"stop_at_eos": False, "stop_strings": task.stop_strings, "cuda_graphs": False}
-            own = {"policy": chosen.evaluate_policy, "batch_size": chosen.evaluate_batch_size}
-            decoding = preset("tad", **lengths, **changes, **own)
-            prompts = [task.student_prompt(problem, tokenizer) for problem in problems]
-            only_configured: Any = SimpleNamespace(config=model_config)
-            check_prompts(prompts, model=only_configured, config=decoding, mask=model_config.mask_token_id)
-        except ValueError as error:
-            raise ValueError(f"evaluate_task is {chosen.evaluate_task!r}: {error}") from error
-        trained_on = {one.id for one in trajectories if one.task == task.name}
-        if both := sorted(trained_on & {problem.id for problem in problems}):
-            raise ValueError(
-                f"evaluate_task is {chosen.evaluate_task!r}: trajectories hold {len(both)} of its {len(problems)} "
-                f"problems, such as {both[0]!r}; expected problems that are not trained on"
-            )
-        return cls(chosen.evaluate_every, task, problems, decoding, tokenizer)
 
     def due(self, trainer: Trainer) -> bool:
         """Whether the model is measured after this step."""

@@ -1,0 +1,73 @@
+"""Block-causal attention: the logits of an independent formula, and what a token cannot see does not matter."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from every_family import every_family, write
+from tiny_checkpoints import TinyCheckpoint, write_dream, write_llada
+from torch import Tensor
+from transformer_formula import dream_logits, llada_logits, stored_weights
+
+from tad_ext.models.cache import KeyValueCache
+from tad_ext.models.loading import load_model
+
+IDS = torch.randint(0, 6, (2, 13), generator=torch.Generator().manual_seed(0))
+LENGTHS = torch.tensor([13, 9])
+BLOCKS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3], [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("writer", "formula"), [(write_llada, llada_logits), (write_dream, dream_logits)])
+def test_logits_are_those_of_the_formula(
+    writer: Callable[[Path], TinyCheckpoint], formula: Callable[..., Tensor], attention: str, tmp_path: Path
+) -> None:
+    written = writer(tmp_path)
+    model = load_model(tmp_path, dtype="float64")
+    model.set_attn_implementation(attention)
+    logits = model(IDS, lengths=LENGTHS, blocks=BLOCKS).logits
+    for row, length in enumerate(LENGTHS.tolist()):
+        attends = torch.zeros(length, length, dtype=torch.bool)
+        for query in range(length):
+            for key in range(length):
+                attends[query, key] = int(BLOCKS[row, key]) <= int(BLOCKS[row, query])
+        exact = {"dtype": torch.float64, "rotation": torch.float64}
+        ids, weights = IDS[row, :length], stored_weights(written.folder)
+        wanted = formula(weights, written.config, ids, attends=attends, **exact)
+        torch.testing.assert_close(logits[row, :length], wanted, rtol=0, atol=1e-5)
+        assert (wanted - formula(weights, written.config, ids, **exact)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@every_family
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_a_token_cannot_see_does_not_matter(family: str, attention: str, tmp_path: Path) -> None:
+    model = load_model(write(family, tmp_path / family), dtype="float64")
+    model.set_attn_implementation(attention)
+    whole = model.hidden_rows(IDS, lengths=LENGTHS, blocks=BLOCKS)
+    changed = IDS.where(BLOCKS < 2, (IDS + 1) % 6)
+    seen = (BLOCKS < 2) & (torch.arange(13) < LENGTHS[:, None])
+    after = model.hidden_rows(changed, lengths=LENGTHS, blocks=BLOCKS)
+    torch.testing.assert_close(after[seen], whole[seen], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(after[0, 8:], whole[0, 8:], atol=1e-3)
+    # The first block alone, one block of all, chosen positions, no padding.
+    torch.testing.assert_close(whole[:1, :3], model.hidden_rows(IDS[:1, :3]), rtol=1e-9, atol=1e-9)
+    one = model.hidden_rows(IDS, blocks=torch.zeros_like(IDS))
+    torch.testing.assert_close(one, model.hidden_rows(IDS), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.hidden_rows(IDS[:1], blocks=BLOCKS[:1]), whole[:1], rtol=1e-9, atol=1e-9)
+    for positions in (torch.tensor([2, 11, 13 + 4]), torch.tensor([[0, 9], [13 + 3, 13 + 8]])):
+        rows = model.hidden_rows(IDS, lengths=LENGTHS, blocks=BLOCKS, positions=positions)
+        torch.testing.assert_close(rows, whole.flatten(0, 1)[positions], rtol=1e-9, atol=1e-9)
+
+
+def test_bad_blocks_are_named(tmp_path: Path) -> None:
+    model = load_model(write("llada", tmp_path))
+    with pytest.raises(ValueError, match=r"blocks must have input_ids' shape, \(2, 13\), got \(2, 12\)"):
+        model(IDS, blocks=BLOCKS[:, 1:])
+    with pytest.raises(TypeError, match=r"blocks must be an int64 tensor, got torch.int32"):
+        model(IDS, blocks=BLOCKS.int())
+    columns = torch.arange(5).expand(2, 5)
+    with pytest.raises(ValueError, match="columns needs positions and a cache, and neither cache_rows nor blocks"):
+        model.hidden_rows(IDS, blocks=BLOCKS, positions=torch.tensor([0]), cache=KeyValueCache(2, 13), columns=columns)

@@ -1,0 +1,251 @@
+"""A training from its settings to the adapter in its folder: what the commands have in common that train one."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.states import TrajectoryStates
+from tad_ext.distillation.card import Card
+from tad_ext.distillation.checkpoints import (
+    BEST_FOLDER,
+    EVALUATIONS_FILE,
+    SPEED_FILE,
+    STEPS_FILE,
+    Progress,
+    checkpoints,
+    latest,
+    restore,
+    run_values,
+)
+from tad_ext.distillation.curve import write_curve
+from tad_ext.distillation.held_out import HeldOut, records
+from tad_ext.distillation.run_settings import AdapterRunSettings
+from tad_ext.distillation.samples import Sample
+from tad_ext.distillation.settings import objective_class
+from tad_ext.distillation.tracking import tracked, tracker_options
+from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
+from tad_ext.files import output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.interrupts import shielded
+from tad_ext.models.device import device_of_process
+from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
+from tad_ext.models.identity import model_identity
+from tad_ext.models.loading import load_config, load_model
+from tad_ext.models.lora import add_lora, load_adapter, save_adapter
+from tad_ext.models.sharding import keep_out_of_ddp, shard_frozen_layers
+from tad_ext.settings import options_of, values_of
+
+ADAPTER_FOLDER = "adapter"
+HISTORY_FILE = "training.json"
+CURVE_FILE = "loss.svg"
+NOT_FINITE_FILE = "not_finite.json"
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """What a run made."""
+
+    adapter: Path  #: folder of the trained adapter, for `load_adapter`
+    history: list[StepRecord]
+    seconds: float  #: of training, without loading
+
+
+class AdapterRun:
+    """A run of a command. Made before its data are read: what can be refused by its settings alone is refused then.
+
+    It writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
+    `loss.svg`; `speed.jsonl`; with `evaluate_every` also `evaluations.jsonl` and `best/`, the adapter of the highest
+    accuracy, then tokens per forward; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and
+    when something stops it. Run again it goes on from the last of these, and ends with the weights of a run that was
+    not stopped. With `overwrite` an earlier run's files stand until this one is complete. It is of one device, or of
+    several through `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit
+    for bit.
+
+    Raises:
+        ValueError: a setting that the objective does not have, a tracker that is not installed, a device that is not
+            there.
+        FileExistsError: `output` holds an adapter already and `overwrite` is off.
+    """
+
+    def __init__(self, config: AdapterRunSettings) -> None:
+        self.config, self.output = config, Path(config.output)
+        self.objective, self.values = objective_class(config.objective), used_settings(config)
+        names = self.objective.setting_names()
+        self.settings = self.objective.Settings(**{name: self.values[name] for name in names})
+        self.trackers = tracker_options(config.tracker or (), config.output)
+        self.device = device_of_process(config.device)
+        if (self.output / "config.json").exists():
+            raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
+        earlier = _earlier_files(self.output)
+        # The end of a run removes its steps' file.
+        if earlier and not config.overwrite and not (self.output / STEPS_FILE).exists():
+            raise FileExistsError(
+                f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
+            )
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Of the model in its folder."""
+        return model_identity(self.config.model)
+
+    def train(
+        self, trajectories: Sequence[Trajectory], notes: Sequence[str], held_out: HeldOut | None = None
+    ) -> TrainedAdapter:
+        """Trains on these, which fit the model, and writes everything down. `notes` are printed before.
+
+        Raises:
+            ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
+                match nothing, an adapter to start from that does not fit (see `load_adapter`), an `eos_tail` where the
+                model has no end of sequence, a way to distribute the model that is not supported.
+            FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
+                `not_finite.json` names the states of the step.
+            OSError: the adapter could not be written; it says where it is instead.
+        """
+        config = self.config
+        # 1. What is learnt of them.
+        model_config = load_config(config.model)
+        mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
+        if config.eos_tail != "all" and not ends:
+            raise ValueError(
+                f"eos_tail is {config.eos_tail!r}, and the model has no end-of-sequence tokens; expected all"
+            )
+        recorded = TrajectoryStates(trajectories, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
+        states = self.objective.states(recorded, self.settings, config.training.seed)
+
+        # 2. The processes, and what an earlier one has left to go on from.
+        accelerator = _accelerator(self.device, self.trackers)
+        size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
+        run = run_values(self.values, trajectories, self.identity, size)
+        checkpoint = None if config.overwrite else latest(self.output, run)
+        if accelerator.is_main_process:
+            tried_folder(self.output)
+
+        # 3. The model. Mixed precision is autocast around the objective: by the model's dtype, by nothing else.
+        sharded = config.shard_model and accelerator.num_processes > 1
+        model = load_model(config.model, dtype=config.dtype, device="cpu" if sharded else accelerator.device)
+        if model.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
+        if config.adapter is None:
+            adapted = add_lora(model, **asdict(config.lora), seed=config.training.seed)
+        else:
+            adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
+        if config.gradient_checkpointing:
+            enable_gradient_checkpointing(adapted)
+        objective = self.objective(adapted, self.settings)
+        if sharded:
+            shard_frozen_layers(adapted, accelerator.device)
+            keep_out_of_ddp(objective)
+
+        # 4. The training, of which the first process writes everything down.
+        trainer = Trainer(objective, states, config.training, accelerator)
+        for note in (*notes, f"training on {sum(states.counts)} states by the objective {config.objective}"):
+            accelerator.print(note)
+        if checkpoint is not None:
+            restore(trainer, checkpoint)
+            accelerator.print(f"going on from {checkpoint}")
+        card = Card(
+            settings=self.values,
+            objective=self.objective.setting_names(),
+            identity=self.identity,
+            trajectories=trajectories,
+            data=run["trajectories"],
+            states=sum(states.counts),
+        )
+        started = time.perf_counter()
+        with tracked(accelerator, self.values):
+            if accelerator.is_main_process:
+                history = _write_down(trainer, held_out, run, card, config)
+            else:
+                history = list(records(trainer, held_out, lambda _: None))
+        seconds = time.perf_counter() - started
+        accelerator.wait_for_everyone()
+        folder = self.output / ADAPTER_FOLDER
+        accelerator.print(f"adapter written to {folder} ({len(history)} steps, {seconds:.0f} s)")
+        return TrainedAdapter(folder, history, seconds)
+
+
+def _accelerator(device: torch.device, trackers: Mapping[str, Any]) -> Accelerator:
+    """Of this process; ValueError for plugins under which the loop would train something else, or nothing."""
+    for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"accelerate's {plugin} plugin is on: expected processes without a plugin, as torchrun starts them, "
+                f"or accelerate by tad_ext/configs/accelerate/8-gpus.yaml; shard_model spreads the model over them"
+            )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # no second copy of the gradients
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **trackers)
+
+
+def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
+    """All settings but those that other objectives have and the chosen one has not, or that an adapter to start from
+    has itself; ValueError if one of these was given."""
+    objective, values = objective_class(config.objective), values_of(config)
+    own = {*objective.setting_names(), *(["teacher_prompt"] if objective.privileged else [])}
+    for option in options_of(type(config)):
+        is_of_all = option.group in ("", "training", "evaluation") and option.name != "teacher_prompt"
+        is_of_adapter = option.group == "lora"
+        if is_of_all or option.name in own or (is_of_adapter and config.adapter is None):
+            continue
+        del values[option.name]
+        value = getattr(getattr(config, option.group) if option.group else config, option.name)
+        if option.name in config.given or value != option.default:
+            reason = f"objective {config.objective!r} has no such setting"
+            if is_of_adapter:
+                reason = f"the adapter to start from, {config.adapter!r}, has its own, so leave it out"
+            raise ValueError(f"{option.name} is {value!r}; {reason}")
+    return values
+
+
+def _write_down(
+    trainer: Trainer, held_out: HeldOut | None, run: dict[str, Any], card: Card, config: AdapterRunSettings
+) -> list[StepRecord]:
+    """All records of the training, during and after which its files are written."""
+    output, objective = output_folder(config.output), trainer.objective
+    with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
+        progress = Progress(folder, trainer, run, card, keep=config.keep_checkpoints)
+        try:
+            for record in records(trainer, held_out, progress.measured):
+                progress.add(record)
+                if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
+                    progress.save()
+        except NotFiniteError as error:
+            write_json(folder / NOT_FINITE_FILE, [_described(sample) for sample in error.samples])
+            error.add_note(f"the states of this step are named in {folder / NOT_FINITE_FILE}")
+            raise
+        except BaseException:  # a signal, another rank that is gone, a device that fails
+            with shielded(), suppress(Exception):
+                progress.save()
+            raise
+        history = progress.history
+        save = partial(save_adapter, objective.model, also=progress.write_card)
+        rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
+        report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
+        write_json(folder / HISTORY_FILE, report)
+        write_curve(folder / CURVE_FILE, history, objective.parts)
+        (folder / STEPS_FILE).unlink()
+    return history
+
+
+def _described(sample: Sample) -> dict[str, Any]:
+    """Which state it is."""
+    state = sample.state
+    entries = int(state.is_entry.sum())
+    name = {name: getattr(state.trajectory, name) for name in ("task", "id", "sample")}
+    return {**name, "entries": entries, "canvas": state.canvas.tolist()}
+
+
+def _earlier_files(output: Path) -> list[Path]:
+    """What an earlier run left in the folder."""
+    names = (HISTORY_FILE, CURVE_FILE, STEPS_FILE, SPEED_FILE, EVALUATIONS_FILE, BEST_FOLDER, NOT_FINITE_FILE)
+    files = [output / name for name in names]
+    return [path for path in [output / ADAPTER_FOLDER, *checkpoints(output), *files] if path.exists()]
