@@ -71,13 +71,13 @@ def test_a_new_objective_is_trained_by_its_name(
     job: Callable[..., DistillConfig], make_trajectories: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Mapping[str, str]] = []
-    draw = trainer_module._write_curve
+    draw = trainer_module.write_curve
 
     def remember(path: Path, history: Any, labels: Mapping[str, str]) -> None:
         drawn.append(labels)
         draw(path, history, labels)
 
-    monkeypatch.setattr(trainer_module, "_write_curve", remember)
+    monkeypatch.setattr(trainer_module, "write_curve", remember)
     monkeypatch.setitem(OBJECTIVES, "plain", f"{__name__}:PlainCrossEntropy")
     config = job(objective="plain", max_steps=2, batch_size=3, accumulation=2, dropout=0.0)
     result = distill(config)
@@ -105,7 +105,7 @@ def test_a_new_objective_is_trained_by_its_name(
     assert "delta" not in report["settings"]
     assert [step["parts"] for step in report["steps"]] == [{"ce": first.loss}, {"ce": second.loss}]
     assert drawn == [PlainCrossEntropy.parts]
-    assert (Path(config.output) / "loss.png").stat().st_size > 0
+    assert (Path(config.output) / "loss.svg").stat().st_size > 0
 
 
 @pytest.mark.usefixtures("others")
@@ -134,7 +134,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)
     of_tad = {field.name for field in fields(TADSettings)} | {"teacher", "teacher_prompt"}
-    groups = ("", "lora", "training")
+    groups = ("", "lora", "training", "evaluation")
     of_objectives = {option.name for option in options_of(DistillConfig) if option.group not in groups} | of_tad
     assert of_objectives > of_tad
     values = values_of(config)

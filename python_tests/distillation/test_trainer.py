@@ -106,13 +106,14 @@ def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
     output = Path(config.output)
-    parts = ["adapter_config.json", "adapter_model.safetensors", "base_model.json"]
-    assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.png", "training.json"]
+    parts = ["README.md", "adapter_config.json", "adapter_model.safetensors", "base_model.json"]
+    assert files(output) == [*(f"adapter/{part}" for part in parts), "loss.svg", "speed.jsonl", "training.json"]
     assert result.adapter == output / "adapter"
     report = json.loads((output / "training.json").read_text())
     assert settings.made(DistillConfig, report["settings"]) == config
     assert report["steps"] == [asdict(record) for record in result.history]
-    assert list(report["steps"][0]) == ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
+    numbers = ["step", "epoch", "loss", "parts", "totals", "learning_rate", "grad_norm"]
+    assert list(report["steps"][0]) == [*numbers, "watched"]
     assert result.history[3].epoch == 1.0
 
     base = load_model(config.model)
@@ -182,7 +183,7 @@ def test_epochs_cover_every_state_and_checkpoints_are_kept(job: Callable[..., Di
         assert [record.totals["states"] for record in epoch] == [12, 12, 8]
     assert [record.epoch for record in result.history] == [0.375, 0.75, 1, 1.375, 1.75, 2]
     assert {path.name for path in Path(config.output).iterdir()} == {
-        "adapter", "checkpoint-000002", "checkpoint-000004", "loss.png", "training.json"
+        "adapter", "checkpoint-000002", "checkpoint-000004", "loss.svg", "speed.jsonl", "training.json"
     }  # fmt: skip
 
 
@@ -253,10 +254,10 @@ def test_a_disk_that_is_full_does_not_cost_the_adapter(
 ) -> None:
     config = job(max_steps=1, save_every=every)
 
-    def save(adapted: Any, path: Path) -> None:
+    def save(adapted: Any, path: Path, also: Any) -> None:
         if path.is_relative_to(config.output):
             raise OSError(28, "No space left on device", str(path))
-        save_adapter(adapted, path)
+        save_adapter(adapted, path, also)
 
     monkeypatch.setattr(trainer_module, "save_adapter", save)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
@@ -269,7 +270,7 @@ def test_a_disk_that_is_full_does_not_cost_the_adapter(
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
     job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "_write_curve", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer_module, "write_curve", lambda *_: 1 / 0)
     config = job(max_steps=1)
     with pytest.raises(ZeroDivisionError):
         distill(config)
@@ -277,7 +278,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
     load_adapter(load_model(config.model), Path(config.output) / "adapter")
 
 
-@pytest.mark.parametrize("name", ["training.json", "loss.png", "config.json"])
+@pytest.mark.parametrize("name", ["training.json", "loss.svg", "config.json"])
 def test_files_of_another_run_are_not_overwritten(job: Callable[..., DistillConfig], name: str) -> None:
     config = job(max_steps=1)
     Path(config.output).mkdir(parents=True)

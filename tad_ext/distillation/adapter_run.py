@@ -11,25 +11,31 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from matplotlib.figure import Figure
 
 from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.data.trajectories.fits import misfits
 from tad_ext.data.trajectories.states import TrajectoryStates
+from tad_ext.distillation.card import Card
 from tad_ext.distillation.checkpoints import (
+    BEST_FOLDER,
+    EVALUATIONS_FILE,
+    SPEED_FILE,
     STEPS_FILE,
     Progress,
     checkpoints,
     latest,
-    records_until,
     restore,
     run_values,
 )
+from tad_ext.distillation.curve import write_curve
+from tad_ext.distillation.held_out import HeldOut, records
+from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import objective_class
+from tad_ext.distillation.tracking import tracked, tracker_options
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
-from tad_ext.files import atomic_path, output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.files import output_folder, remove_folder, rescued, successor, tried_folder, write_json
 from tad_ext.interrupts import shielded
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
@@ -42,7 +48,7 @@ from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
 HISTORY_FILE = "training.json"
-CURVE_FILE = "loss.png"
+CURVE_FILE = "loss.svg"
 NOT_FINITE_FILE = "not_finite.json"
 
 
@@ -59,13 +65,16 @@ class AdapterRun:
     """A run of a command. Made before its data are read: what can be refused by its settings alone is refused then.
 
     It writes into `config.output`: `adapter/`, `training.json` with `settings` and `steps`, a `StepRecord` each, and
-    `loss.png`; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and when something stops it.
-    Run again it goes on from the last of these, and ends with the weights of a run that was not stopped. With
-    `overwrite` an earlier run's files stand until this one is complete. It is of one device, or of several through
-    `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit for bit.
+    `loss.svg`; `speed.jsonl`; with `evaluate_every` also `evaluations.jsonl` and `best/`, the adapter of the highest
+    accuracy, then tokens per forward; meanwhile `steps.jsonl`, and `checkpoint-<step>/` every `save_every` steps and
+    when something stops it. Run again it goes on from the last of these, and ends with the weights of a run that was
+    not stopped. With `overwrite` an earlier run's files stand until this one is complete. It is of one device, or of
+    several through `accelerate launch` or `torchrun`. In float32 on a CPU the same settings give the same adapter bit
+    for bit.
 
     Raises:
-        ValueError: a setting that the objective does not have, a device that is not there.
+        ValueError: a setting that the objective does not have, a tracker that is not installed, a device that is not
+            there.
         FileExistsError: `output` holds an adapter already and `overwrite` is off.
     """
 
@@ -74,6 +83,7 @@ class AdapterRun:
         self.objective, self.values = objective_class(config.objective), used_settings(config)
         names = self.objective.setting_names()
         self.settings = self.objective.Settings(**{name: self.values[name] for name in names})
+        self.trackers = tracker_options(config.tracker or (), config.output)
         self.device = device_of_process(config.device)
         if (self.output / "config.json").exists():
             raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
@@ -89,7 +99,9 @@ class AdapterRun:
         """Of the model in its folder."""
         return model_identity(self.config.model)
 
-    def train(self, trajectories: Sequence[Trajectory], notes: Sequence[str]) -> TrainedAdapter:
+    def train(
+        self, trajectories: Sequence[Trajectory], notes: Sequence[str], held_out: HeldOut | None = None
+    ) -> TrainedAdapter:
         """Trains on these, which fit the model, and writes everything down. `notes` are printed before.
 
         Raises:
@@ -113,7 +125,7 @@ class AdapterRun:
         states = self.objective.states(recorded, self.settings, config.training.seed)
 
         # 2. The processes, and what an earlier one has left to go on from.
-        accelerator = _accelerator(self.device)
+        accelerator = _accelerator(self.device, self.trackers)
         size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
         values = self.values
         if config.teacher is not None:
@@ -124,7 +136,36 @@ class AdapterRun:
         if accelerator.is_main_process:
             tried_folder(self.output)
 
-        # 3. The model. Mixed precision is autocast around the objective: by the model's dtype, by nothing else.
+        # 3. The training, of which the first process writes everything down.
+        trainer = Trainer(self._objective(accelerator), states, config.training, accelerator)
+        for note in (*notes, f"training on {sum(states.counts)} states by the objective {config.objective}"):
+            accelerator.print(note)
+        if checkpoint is not None:
+            restore(trainer, checkpoint)
+            accelerator.print(f"going on from {checkpoint}")
+        card = Card(
+            settings=self.values,
+            objective=self.objective.setting_names(),
+            identity=self.identity,
+            trajectories=trajectories,
+            data=run["trajectories"],
+            states=sum(states.counts),
+        )
+        started = time.perf_counter()
+        with tracked(accelerator, self.values):
+            if accelerator.is_main_process:
+                history = _write_down(trainer, held_out, run, card, config)
+            else:
+                history = list(records(trainer, held_out, lambda _: None))
+        seconds = time.perf_counter() - started
+        accelerator.wait_for_everyone()
+        folder = self.output / ADAPTER_FOLDER
+        accelerator.print(f"adapter written to {folder} ({len(history)} steps, {seconds:.0f} s)")
+        return TrainedAdapter(folder, history, seconds)
+
+    def _objective(self, accelerator: Accelerator) -> Objective:
+        """The objective of the model with its adapter, on the device of this process or spread over all."""
+        config = self.config
         sharded = config.shard_model and accelerator.num_processes > 1
         place = torch.device("cpu") if sharded else accelerator.device
         model = load_model(config.model, dtype=config.dtype, device=place)
@@ -144,24 +185,10 @@ class AdapterRun:
             for one in filter(None, (adapted, teacher)):
                 shard_frozen_layers(one, accelerator.device)
             keep_out_of_ddp(objective)
-
-        # 4. The training, of which the first process writes everything down.
-        trainer = Trainer(objective, states, config.training, accelerator)
-        for note in (*notes, f"training on {sum(states.counts)} states by the objective {config.objective}"):
-            accelerator.print(note)
-        if checkpoint is not None:
-            restore(trainer, checkpoint)
-            accelerator.print(f"going on from {checkpoint}")
-        started = time.perf_counter()
-        history = _write_down(trainer, run, config) if accelerator.is_main_process else list(trainer.run())
-        seconds = time.perf_counter() - started
-        accelerator.wait_for_everyone()
-        folder = self.output / ADAPTER_FOLDER
-        accelerator.print(f"adapter written to {folder} ({len(history)} steps, {seconds:.0f} s)")
-        return TrainedAdapter(folder, history, seconds)
+        return objective
 
 
-def _accelerator(device: torch.device) -> Accelerator:
+def _accelerator(device: torch.device, trackers: Mapping[str, Any]) -> Accelerator:
     """Of this process; ValueError for plugins under which the loop would train something else, or nothing."""
     for plugin in ("DeepSpeed", "FSDP", "Megatron_LM"):
         if os.environ.get(f"ACCELERATE_USE_{plugin.upper()}", "").lower() in ("1", "true", "yes"):
@@ -172,7 +199,7 @@ def _accelerator(device: torch.device) -> Accelerator:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the GPU that accelerate means by "cuda"
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # no second copy of the gradients
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **trackers)
 
 
 def _check_teacher(teacher: str, model: str, trajectories: Sequence[Trajectory]) -> None:
@@ -196,7 +223,7 @@ def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
     of_teachers = {"teacher": objective.has_teacher, "teacher_prompt": objective.privileged}
     own = {*objective.setting_names(), *(name for name, has in of_teachers.items() if has)}
     for option in options_of(type(config)):
-        is_of_all = option.group in ("", "training") and option.name not in of_teachers
+        is_of_all = option.group in ("", "training", "evaluation") and option.name not in of_teachers
         is_of_adapter = option.group == "lora"
         if is_of_all or option.name in own or (is_of_adapter and config.adapter is None):
             continue
@@ -210,15 +237,15 @@ def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
     return values
 
 
-def _write_down(trainer: Trainer, run: dict[str, Any], config: AdapterRunSettings) -> list[StepRecord]:
+def _write_down(
+    trainer: Trainer, held_out: HeldOut | None, run: dict[str, Any], card: Card, config: AdapterRunSettings
+) -> list[StepRecord]:
     """All records of the training, during and after which its files are written."""
     output, objective = output_folder(config.output), trainer.objective
     with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
-        history = records_until(folder, trainer.step)
-        progress = Progress(folder, trainer, run, keep=config.keep_checkpoints)
+        progress = Progress(folder, trainer, run, card, keep=config.keep_checkpoints)
         try:
-            for record in trainer.run():
-                history.append(record)
+            for record in records(trainer, held_out, progress.measured):
                 progress.add(record)
                 if config.save_every and record.step % config.save_every == 0 and record.step < trainer.total_steps:
                     progress.save()
@@ -230,10 +257,14 @@ def _write_down(trainer: Trainer, run: dict[str, Any], config: AdapterRunSetting
             with shielded(), suppress(Exception):
                 progress.save()
             raise
-        rescued(partial(save_adapter, objective.model), folder / ADAPTER_FOLDER)  # what it was for comes first
+        history = progress.history
+        save = partial(save_adapter, objective.model, also=progress.write_card)
+        if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
+            remove_folder(folder / ADAPTER_FOLDER)
+        rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
         report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
         write_json(folder / HISTORY_FILE, report)
-        _write_curve(folder / CURVE_FILE, history, objective.parts)
+        write_curve(folder / CURVE_FILE, history, objective.parts)
         (folder / STEPS_FILE).unlink()
     return history
 
@@ -248,20 +279,6 @@ def _described(sample: Sample) -> dict[str, Any]:
 
 def _earlier_files(output: Path) -> list[Path]:
     """What an earlier run left in the folder."""
-    files = [output / name for name in (HISTORY_FILE, CURVE_FILE, STEPS_FILE, NOT_FINITE_FILE)]
+    names = (HISTORY_FILE, CURVE_FILE, STEPS_FILE, SPEED_FILE, EVALUATIONS_FILE, BEST_FOLDER, NOT_FINITE_FILE)
+    files = [output / name for name in names]
     return [path for path in [output / ADAPTER_FOLDER, *checkpoints(output), *files] if path.exists()]
-
-
-def _write_curve(path: Path, history: list[StepRecord], labels: Mapping[str, str]) -> None:
-    """Loss against optimizer steps, with its parts, which may be in different units."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = [record.step for record in history]
-    axes.plot(steps, [record.loss for record in history], label="loss", color="black")
-    for name, label in labels.items():
-        axes.plot(steps, [record.parts[name] for record in history], label=label, alpha=0.7)
-    axes.set(xlabel="optimizer step", ylabel="loss and its parts", ylim=(0, None))
-    axes.legend()
-    axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

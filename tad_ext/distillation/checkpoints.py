@@ -1,31 +1,40 @@
 """What a run writes while it trains, so that the same command goes on after a kill where it was.
 
 `checkpoint-<step>/` holds the adapter, the optimizer's moments and `run.json`, what the run is: a training with other
-settings or data is another run. `steps.jsonl` holds the records of the steps so far.
+settings or data is another run. `steps.jsonl` holds the records of the steps so far, which are the same in every such
+run, and `speed.jsonl` how fast they were. `evaluations.jsonl` holds what was measured of the model on the way, and
+`best/` the adapter that was measured best.
 """
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.distillation.card import Card
+from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
-from tad_ext.files import add_json_line, json_lines, rescued, write_json, write_text
-from tad_ext.models.lora import restore_adapter, save_adapter
+from tad_ext.files import add_json_line, json_lines, remove_folder, rescued, write_json, write_text
+from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
+SPEED_FILE = "speed.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+BEST_FOLDER = "best"
+_BEST_FILE = "evaluation.json"
 RUN_FILE = "run.json"
 _PREFIX = "checkpoint-"
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
     "model", "trajectories", "data", "output", "allow_other_model", "batch_size", "accumulation", "save_every",
-    "keep_checkpoints", "overwrite", "device", "gradient_checkpointing", "shard_model",
+    "keep_checkpoints", "log_every", "tracker", "evaluate_every", "evaluate_batch_size", "overwrite", "device",
+    "gradient_checkpointing", "shard_model",
 )  # fmt: skip
 
 
@@ -83,16 +92,46 @@ class Progress:
         folder: where to.
         trainer: its training.
         values: `run_values`.
+        card: of its adapters.
         keep: how many checkpoints stay, the latest ones; 0: all.
+
+    Attributes:
+        history: the records of the steps so far.
+        evaluation: what was measured of the model as it is now.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], *, keep: int) -> None:
-        self.folder, self.trainer, self.values, self.keep = folder, trainer, values, keep
+    def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], card: Card, *, keep: int) -> None:
+        self.folder, self.trainer, self.values, self.card, self.keep = folder, trainer, values, card, keep
         self.saved = trainer.step
+        self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
+        _rows_until(folder / SPEED_FILE, trainer.step)
+        self.evaluation: Mapping[str, Any] | None = None
+        self.best = folder / BEST_FOLDER
+        if (folder / EVALUATIONS_FILE).exists():
+            _rows_until(folder / EVALUATIONS_FILE, trainer.step - 1)  # the model of this step is measured again
+        if trainer.step == 0 and self.best.exists():  # of a run that never came to a checkpoint
+            remove_folder(self.best)
 
     def add(self, record: StepRecord) -> None:
         """Writes a record down."""
+        self.history.append(record)
+        self.evaluation = None
         add_json_line(self.folder / STEPS_FILE, asdict(record))
+        speed = {} if self.trainer.speed is None else asdict(self.trainer.speed)
+        add_json_line(self.folder / SPEED_FILE, {"step": record.step, **speed})
+        track(self.trainer.accelerator, record.step, {**asdict(record), "speed": speed})
+
+    def measured(self, evaluation: Mapping[str, Any]) -> None:
+        """Writes down what was measured of the model as it is now, and its adapter if none was better."""
+        self.evaluation = evaluation
+        add_json_line(self.folder / EVALUATIONS_FILE, evaluation)
+        track(self.trainer.accelerator, evaluation["step"], {"evaluation": evaluation})
+        tqdm.write(
+            f"step {evaluation['step']}: {evaluation['accuracy']:.1f} ± {evaluation['standard_error']:.1f} % right, "
+            f"{evaluation['tokens_per_forward']:.2f} tokens per forward"
+        )
+        if _rank(evaluation) > self._best_rank():
+            rescued(self._write_best, self.best)
 
     def save(self) -> None:
         """A checkpoint of now, unless there is one; older ones that are too many go."""
@@ -101,8 +140,7 @@ class Progress:
         self.saved = self.trainer.step  # it is tried once
         rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
         for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
-            # Under a name that nobody takes for a checkpoint, should a kill come now.
-            shutil.rmtree(path.rename(path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")))
+            remove_folder(path)
 
     def _write(self, path: Path) -> None:
         def also(folder: Path) -> None:
@@ -111,6 +149,27 @@ class Progress:
 
         save_adapter(self.trainer.objective.model, path, also)
 
+    def write_card(self, folder: Path) -> None:
+        """That of the adapter as it is now."""
+        self.card.write(folder, self.history, self.evaluation)
+
+    def _write_best(self, path: Path) -> None:
+        def also(folder: Path) -> None:
+            self.write_card(folder)
+            write_json(folder / _BEST_FILE, self.evaluation)
+
+        save_adapter(self.trainer.objective.model, path, also)
+
+    def _best_rank(self) -> tuple[float, float]:
+        """Of what `best` holds; without weights, which take their place last, a kill has cut it short."""
+        complete = (self.best / WEIGHTS_FILE).exists() and (self.best / _BEST_FILE).exists()
+        return _rank(json.loads((self.best / _BEST_FILE).read_text())) if complete else (-1.0, 0.0)
+
+
+def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
+    """By which one adapter is better than another: accuracy, then tokens per forward."""
+    return evaluation["accuracy"], evaluation["tokens_per_forward"]
+
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
     """The training goes on behind the checkpoint's step."""
@@ -118,13 +177,12 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
     trainer.load(checkpoint)
 
 
-def records_until(folder: Path, step: int) -> list[StepRecord]:
-    """The records of a run's first steps, those of later ones being dropped: they will come again."""
-    path = folder / STEPS_FILE
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """A file's lines on a run's first steps, those on later ones being dropped: they will come again."""
     lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    records = [StepRecord(**values) for values in map(_values, lines) if values and values["step"] <= step]
-    write_text(path, json_lines(map(asdict, records)))
-    return records
+    rows = [values for values in map(_values, lines) if values and values["step"] <= step]
+    write_text(path, json_lines(rows))
+    return rows
 
 
 def _values(line: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tad_ext.distillation.evaluation_settings import EvaluationSettings
 from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import OBJECTIVES, TrainingSettings
 from tad_ext.settings import Device, DType, EosTail, Index, PathText, Settings, group, setting
@@ -36,6 +37,11 @@ class AdapterRunSettings(Settings):
         500, help="also save adapter and optimizer every so many optimizer steps, to go on from; 0: only when stopped"
     )
     keep_checkpoints: Index = setting(2, help="how many of these stay, the latest ones; 0: all")
+    tracker: tuple[str, ...] | None = setting(
+        None,
+        help="experiment trackers to write every step to, as accelerate names them: tensorboard, wandb, mlflow, ...",
+    )
+    evaluation: EvaluationSettings = group(EvaluationSettings)
     overwrite: bool = setting(False, help="replace the adapter and checkpoints in output once this run is complete")
     device: Device = setting("auto", help="auto, cpu, cuda or cuda:N; with several processes, each has its own GPU")
     gradient_checkpointing: bool = setting(

@@ -203,6 +203,11 @@ class TrainingSettings(Settings):
     max_steps: Count | None = setting(None, help="train for exactly this many optimizer steps instead of epochs")
     batch_size: Count = setting(4, help="states in a micro-batch, per device")
     accumulation: Count = setting(8, help="micro-batches per device in one optimizer step")
+    log_every: Index = setting(
+        50,
+        help="optimizer steps between two looks at how sure the student is: confidence, probability of the "
+        "trajectory's token, entropy; a look costs a forward; 0: none",
+    )
     state_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
         1.0, help="share of each trajectory's states that an epoch takes, other ones in every epoch"
     )

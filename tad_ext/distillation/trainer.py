@@ -6,10 +6,11 @@ seed and the number of the step, so a training that goes on from a saved step is
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import TrainingSettings
+from tad_ext.distillation.speed import Speed
+from tad_ext.distillation.watching import watched_means, watched_sums
 from tad_ext.interrupts import shielded
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -43,6 +46,8 @@ class StepRecord:
     totals: dict[str, int]  #: states, and entries by `Objective.sides`: {"states": 32, "near": 250, "distant": 3846}
     learning_rate: float
     grad_norm: float  #: before clipping
+    #: Of every `log_every`-th step, see `watching`: {"near": {"confidence": 0.8, ...}, "distant": {...}}.
+    watched: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class NotFiniteError(FloatingPointError):
@@ -59,6 +64,7 @@ class Trainer:
     Attributes:
         step: optimizer steps that are complete.
         total_steps: of the whole training.
+        speed: of the latest step.
         whole: whether weights and moments are those of that step: not if the optimizer failed within one.
     """
 
@@ -71,6 +77,7 @@ class Trainer:
         self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.order = Order(states.counts, config, config.batch_size * config.accumulation * accelerator.num_processes)
         self.step, self.total_steps, self.whole = 0, self.order.total_steps, True
+        self.speed: Speed | None = None
 
     def run(self) -> Iterator[StepRecord]:
         """The records of the steps that are left, each after its step.
@@ -88,12 +95,14 @@ class Trainer:
         with progress, ThreadPoolExecutor(1) as ahead:
             prepared = ahead.submit(self._prepared, self.step)
             while self.step < self.total_steps:
+                started = time.perf_counter()
                 samples, own = prepared.result()
                 if self.step + 1 < self.total_steps:
                     prepared = ahead.submit(self._prepared, self.step + 1)
                 record = self._one_step(samples, own)
+                self.speed = Speed.of(samples, time.perf_counter() - started, self.accelerator.device)
                 parts = {name: f"{value:.4f}" for name, value in {"loss": record.loss, **record.parts}.items()}
-                progress.set_postfix(parts, refresh=False)
+                progress.set_postfix(parts | self.speed.shown(), refresh=False)
                 progress.update()
                 yield record
         self.objective.model.eval()
@@ -154,6 +163,7 @@ class Trainer:
             raise NotFiniteError(
                 f"step {self.step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate", samples
             )
+        watched = self._watched(own)
         with shielded():  # a signal waits
             self.whole = False
             self.optimizer.step()
@@ -168,21 +178,34 @@ class Trainer:
             totals={"states": len(samples), **dict(zip(self.objective.sides, entries.tolist(), strict=True))},
             learning_rate=rate,
             grad_norm=grad_norm,
+            watched=watched,
         )
+
+    def _watched(self, own: Sequence[tuple[int, MicroBatch]]) -> dict[str, dict[str, float]]:
+        """What `StepRecord.watched` says, on every rank."""
+        if not self.config.log_every or (self.step + 1) % self.config.log_every:
+            return {}
+        with self._autocast():
+            sums = watched_sums(self.objective, (batch for _, batch in own), self.accelerator.device)
+        return watched_means(self.objective.sides, self.accelerator.reduce(sums, reduction="sum"))
 
     def _accumulate(self, own: Sequence[tuple[int, MicroBatch]]) -> Tensor:
         """Adds up the gradients of micro-batches; the sums over all ranks of the loss and its parts, float32."""
         accelerator, names = self.accelerator, list(self.objective.parts)
-        half = next(self.objective.parameters()).dtype == torch.bfloat16
         sums: Any = 0.0
         for number, batch in own:
             # Dropout by the micro-batch, not by the rank that computes it.
             seed = np.random.SeedSequence((self.config.seed, self.step, number)).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(seed) >> 1)
             with nullcontext() if number == own[-1][0] else accelerator.no_sync(self.module):
-                with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+                with self._autocast():
                     loss, values = self.module(batch.to(accelerator.device))
                 # Contributions are meant to be summed over ranks, and DDP takes the mean.
                 accelerator.backward(loss * accelerator.num_processes)
             sums = sums + torch.stack([value.detach().float() for value in (loss, *(values[name] for name in names))])
         return accelerator.reduce(sums, reduction="sum")
+
+    def _autocast(self) -> torch.autocast:
+        """Mixed precision by the frozen model's dtype, and by nothing else."""
+        half = next(self.objective.parameters()).dtype == torch.bfloat16
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half)

@@ -61,7 +61,7 @@ def confidence_by_distance(
         with torch.inference_mode():
             logits = model(**on_device.student._asdict()).logits
             statistics = token_statistics(logits, query_tokens=on_device.labels[:, None])
-            confidence = (statistics.query_logits[:, 0].float() - statistics.logsumexp).exp().double().cpu().numpy()
+            confidence = statistics.query_probabilities[:, 0].double().cpu().numpy()
         distance = batch.steps_to_reveal.numpy()
         near = distance <= shape[1]
         place = np.array(numbers)[batch.state_index.numpy()[near]], distance[near] - 1

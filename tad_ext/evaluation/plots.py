@@ -1,4 +1,7 @@
-"""The two pictures of the method: accuracy against tokens per forward, and confidence against steps until reveal."""
+"""The two pictures of the method: accuracy against tokens per forward, and confidence against steps until reveal.
+
+And `picture`, the style of every picture of lines.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,7 +32,7 @@ def plot_accuracy_curve(
         raise ValueError("evaluations is empty; expected at least one")
     best = max(one.best_accuracy() for one in evaluations) if best_accuracy is None else best_accuracy
     fastest = max(one.tokens_per_forward(point) for one in evaluations for point in one.points)
-    with _picture(path) as axes:
+    with picture(path) as axes:
         for evaluation, colour in zip(evaluations, cycle(_COLOURS)):
             # Drawn at what was measured; only AUP counts the one-token-per-step run as 1.0.
             points = sorted(evaluation.points, key=evaluation.tokens_per_forward)
@@ -53,7 +57,7 @@ def plot_confidence_decay(decays: Mapping[str, ConfidenceDecay], path: str | Pat
     """One line per model with its 95 % interval, the levels and the deltas they stand for, as a PNG at `path`."""
     if not decays:
         raise ValueError("decays is empty; expected at least one")
-    with _picture(path) as axes:
+    with picture(path) as axes:
         levels = {delta.level: name for one in decays.values() for name, delta in one.deltas.items()}
         for level, name in levels.items():
             axes.axhline(level, color="#9ca3af", linewidth=0.8, linestyle="--")
@@ -85,13 +89,14 @@ def _swept(evaluations: Sequence[Evaluation]) -> str:
 
 
 @contextmanager
-def _picture(path: str | Path) -> Iterator[Axes]:
-    """Axes for lines with labels, which become a PNG at `path`."""
+def picture(path: str | Path) -> Iterator[Axes]:
+    """Axes for lines with labels, which become an SVG at a `path` that ends so, and a PNG at any other."""
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
     yield axes
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    form = "svg" if Path(path).suffix == ".svg" else "png"
+    with atomic_path(path) as temporary, rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(temporary, format=form, dpi=150)

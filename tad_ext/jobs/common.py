@@ -1,13 +1,21 @@
 """What several commands have in common: the model that they load, the problems that they decode, the trajectories."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
 
 from tad_ext.data.tasks.task import Problem, Split, Task, TaskName, get_task
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Count, Device, DType, Index, PathText, setting
+
+if TYPE_CHECKING:
+    from tad_ext.data.trajectories.files import Trajectory
+    from tad_ext.distillation.held_out import HeldOut
+    from tad_ext.distillation.run_settings import AdapterRunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,44 @@ class TrajectorySettings(JobSettings):
             raise ValueError("trajectories must name at least one folder, got an empty list")
         if len({Path(folder).resolve() for folder in self.trajectories}) < len(self.trajectories):
             raise ValueError(f"trajectories must name different folders, got {', '.join(self.trajectories)}")
+
+
+def held_out(
+    config: AdapterRunSettings, trajectories: Sequence[Trajectory], tokenizer: Any, model_config: Any
+) -> HeldOut | None:
+    """What the model of a training that begins is measured on, None if never, as `config.evaluation` says.
+
+    ValueError, FileNotFoundError for settings that cannot be met, prompts that are too long, and problems that are
+    among the trajectories.
+    """
+    from tad_ext.decoding.inputs import check_prompts
+    from tad_ext.decoding.presets import preset
+    from tad_ext.distillation.held_out import HeldOut
+
+    chosen = config.evaluation
+    if not chosen.evaluate_every:
+        return None
+    try:
+        names = ("task", "data", "split", "limit", "prompt_format", "gen_length", "block_length")
+        named = {name: getattr(chosen, f"evaluate_{name}") for name in names}
+        settings = TaskSettings(model=config.model, output=config.output, **named)
+        task, problems, lengths = settings.problems(config.training.seed)
+        # Recorded graphs would keep memory that the training needs.
+        changes = {"stop_at_eos": False, "stop_strings": task.stop_strings, "cuda_graphs": False}
+        own = {"policy": chosen.evaluate_policy, "batch_size": chosen.evaluate_batch_size}
+        decoding = preset("tad", **lengths, **changes, **own)
+        prompts = [task.student_prompt(problem, tokenizer) for problem in problems]
+        only_configured: Any = SimpleNamespace(config=model_config)
+        check_prompts(prompts, model=only_configured, config=decoding, mask=model_config.mask_token_id)
+    except ValueError as error:
+        raise ValueError(f"evaluate_task is {chosen.evaluate_task!r}: {error}") from error
+    trained_on = {one.id for one in trajectories if one.task == task.name}
+    if both := sorted(trained_on & {problem.id for problem in problems}):
+        raise ValueError(
+            f"evaluate_task is {chosen.evaluate_task!r}: trajectories hold {len(both)} of its {len(problems)} "
+            f"problems, such as {both[0]!r}; expected problems that are not trained on"
+        )
+    return HeldOut(chosen.evaluate_every, task, problems, decoding, tokenizer)
 
 
 def is_another_model(noted: str | Mapping[str, Any], own: Mapping[str, Any], config: Any) -> bool:

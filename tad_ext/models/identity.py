@@ -49,7 +49,12 @@ def folder_of(config: Any) -> Path | None:
 
 def model_fingerprint(path: str | Path) -> str:
     """16 hexadecimal digits of `model_identity`, to tell checkpoints apart in a report."""
-    return hashlib.sha256(identity_text(model_identity(path)).encode()).hexdigest()[:16]
+    return identity_fingerprint(model_identity(path))
+
+
+def identity_fingerprint(identity: Mapping[str, Any]) -> str:
+    """`model_fingerprint` of the model with this identity."""
+    return hashlib.sha256(identity_text(identity).encode()).hexdigest()[:16]
 
 
 def identity_text(identity: Mapping[str, Any]) -> str:

@@ -45,6 +45,11 @@ class TokenStatistics(NamedTuple):
     valid: Tensor  # bool: False where the row holds NaN or +inf, or is padding
     query_logits: Tensor  # (..., K): the logits of `query_tokens`; K = 0 where none were asked for
 
+    @property
+    def query_probabilities(self) -> Tensor:
+        """(..., K) float32: the probabilities of `query_tokens` at temperature 1, over the whole vocabulary."""
+        return (self.query_logits.float() - self.logsumexp[..., None]).exp()
+
 
 @dataclass
 class DecodeState:

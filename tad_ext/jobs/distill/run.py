@@ -9,6 +9,7 @@ from tad_ext.data.tasks.prompts import with_system_reference
 from tad_ext.data.trajectories.files import Trajectory, read_trajectories
 from tad_ext.data.trajectories.fits import check_fits
 from tad_ext.distillation.adapter_run import AdapterRun, TrainedAdapter
+from tad_ext.jobs.common import held_out
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.identity import described, identity_differences
 from tad_ext.models.loading import load_config, load_tokenizer
@@ -18,7 +19,7 @@ def distill(config: DistillConfig) -> TrainedAdapter:
     """Train a LoRA adapter on trajectories by an objective (`tad_ext.distillation.settings`).
 
     What it writes, how it goes on, what it raises: see `AdapterRun`; ValueError also for trajectories that do not fit
-    the model.
+    the model, or that are of problems of the evaluation.
     """
     run = AdapterRun(config)
     runs, trajectories = read_trajectories(*config.trajectories)
@@ -34,7 +35,7 @@ def distill(config: DistillConfig) -> TrainedAdapter:
     for revision, name in {one.model_revision: one.model for one in runs}.items():
         if differing := identity_differences(revision, run.identity, config.model):
             notes.append(f"note: trajectories were collected with another model ({name}): {described(differing)}")
-    return run.train(chosen, notes)
+    return run.train(chosen, notes, held_out(config, chosen, tokenizer, model_config))
 
 
 def _teacher_prompt(trajectory: Trajectory, config: DistillConfig, tokenizer: Any) -> np.ndarray:

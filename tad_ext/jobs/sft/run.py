@@ -3,6 +3,7 @@
 from tad_ext.data.own_responses import read_responses
 from tad_ext.data.trajectories.fits import misfits
 from tad_ext.distillation.adapter_run import AdapterRun, TrainedAdapter
+from tad_ext.jobs.common import held_out
 from tad_ext.jobs.sft.config import SFTConfig
 from tad_ext.models.loading import load_config, load_tokenizer
 
@@ -14,10 +15,10 @@ def sft(config: SFTConfig) -> TrainedAdapter:
     that cannot be learnt, or does not fit the model.
     """
     run = AdapterRun(config)
-    model_config = load_config(config.model)
+    tokenizer, model_config = load_tokenizer(config.model), load_config(config.model)
     responses = read_responses(
         config.data,
-        load_tokenizer(config.model),
+        tokenizer,
         prompt_format=config.prompt_format,
         eos_token_ids=model_config.eos_token_ids or (),
         gen_length=config.gen_length,
@@ -25,4 +26,5 @@ def sft(config: SFTConfig) -> TrainedAdapter:
     for one in responses:
         for fault in misfits(one, model_config, prompts=("prompt_ids",)):
             raise ValueError(f"{config.data}, {one.id}: {fault}")
-    return run.train(responses, [f"{len(responses)} responses, on canvases of {len(responses[0].response_ids)}"])
+    notes = [f"{len(responses)} responses, on canvases of {len(responses[0].response_ids)}"]
+    return run.train(responses, notes, held_out(config, responses, tokenizer, model_config))
