@@ -111,19 +111,18 @@ def published(subject: Subject, trainer: Trainer) -> Rival:
 
 
 def bare_products(subject: Subject, trainer: Trainer) -> Rival:
-    """The matrix products of the trainer's first step."""
-    states = [trainer.states.at(number, 0.0) for number in trainer.order.numbers(0).tolist()]
-    near, distant = (
-        sum(int((sample.side == side).sum()) for sample in trainer.objective.samples(states, 0.0))
-        for side in (tad.NEAR, tad.DISTANT)
-    )
+    """The matrix products of a step with as many entries as the trainer's have on average."""
+    steps = trainer.total_steps
+    numbers = [number for step in range(steps) for number in trainer.order.numbers(step).tolist()]
+    samples = trainer.objective.samples([trainer.states.at(number, 0.0) for number in numbers], 0.0)
+    near, distant = (sum(int((one.side == side).sum()) for one in samples) for side in (tad.NEAR, tad.DISTANT))
     products = BareProducts(
         base_model(trainer.objective.model),
         subject.sizes,
         rows=subject.training.batch_size,
         micro_batches=subject.training.accumulation,
-        near=near,
-        distant=distant,
+        near=round(near / steps),
+        distant=round(distant / steps),
     )
     clock = PartClock(subject.device)
     return Rival(partial(products.run, clock), clock)
