@@ -133,7 +133,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 @pytest.mark.usefixtures("others")
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)
-    of_tad = {field.name for field in fields(TADSettings)} | {"teacher_prompt"}
+    of_tad = {field.name for field in fields(TADSettings)} | {"teacher", "teacher_prompt"}
     groups = ("", "lora", "training", "evaluation")
     of_objectives = {option.name for option in options_of(DistillConfig) if option.group not in groups} | of_tad
     assert of_objectives > of_tad

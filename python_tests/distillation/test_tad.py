@@ -27,11 +27,11 @@ INDICES = [0, 3, 7, 8, 14, 15, 20, 26]
 
 
 def train_step(
-    model: PeftModel, dataset: TrajectoryStates, settings: TADSettings, split: list[list[int]]
+    model: PeftModel, dataset: TrajectoryStates, settings: TADSettings, split: list[list[int]], teacher: Any = None
 ) -> tuple[Tensor, Grads]:
     """(loss, ce, kl) and gradients of a global batch cut into the micro-batches `split`."""
     model.zero_grad()
-    objective = TADObjective(model, settings)
+    objective = TADObjective(model, settings, teacher)
     sums = torch.zeros(3, dtype=torch.float64)
     for batch in micro_batches(objective, dataset, split):
         loss, parts = objective(batch)
@@ -84,6 +84,18 @@ def test_loss_and_gradient_are_the_slow_formula_however_a_batch_is_split(
     found = train_step(model, dataset, settings, split)
     assert found[0].min() > 0.01
     assert_same(found, slow_step(model, plain, dataset, settings))
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+@pytest.mark.parametrize("delta", [0, DELTA, 50])
+def test_another_model_may_be_the_teacher(
+    split: list[list[int]], delta: int, make_adapted: Any, make_model: Any, dataset: TrajectoryStates
+) -> None:
+    """Of another width, too."""
+    settings = TADSettings(delta=delta, ce_weight=0.7, kl_weight=1.3, temperature=2.0, normalization="tokens")
+    model, other = make_adapted(), make_model(3, hidden_size=16).double().requires_grad_(False)
+    found = train_step(model, dataset, settings, split, other)
+    assert_same(found, slow_step(model, other, dataset, settings))
 
 
 def test_normalizations_differ_and_some_are_the_same_by_another_name(
@@ -145,7 +157,7 @@ def test_without_distant_entries_or_kl_no_teacher_is_asked(
     def no_teacher(_: object) -> None:
         raise AssertionError("the teacher was asked")
 
-    monkeypatch.setattr("tad_ext.distillation.tad.teacher", no_teacher)
+    monkeypatch.setattr("tad_ext.distillation.objective.teacher", no_teacher)
     model = make_adapted()
     train_step(model, dataset, TADSettings(delta=100), [INDICES])
     _, ce, kl = train_step(model, dataset, TADSettings(delta=DELTA, kl_weight=0.0), [INDICES])[0]

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from tad_ext.data.trajectories.files import Trajectory
+from tad_ext.data.trajectories.fits import misfits
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation.card import Card
 from tad_ext.distillation.checkpoints import (
@@ -38,9 +39,10 @@ from tad_ext.interrupts import shielded
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 from tad_ext.models.identity import model_identity
-from tad_ext.models.loading import load_config, load_model
+from tad_ext.models.loading import load_config, load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, load_adapter, save_adapter
 from tad_ext.models.sharding import keep_out_of_ddp, shard_frozen_layers
+from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import options_of, values_of
 
 ADAPTER_FOLDER = "adapter"
@@ -103,8 +105,9 @@ class AdapterRun:
 
         Raises:
             ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
-                match nothing, an adapter to start from that does not fit (see `load_adapter`), an `eos_tail` where the
-                model has no end of sequence, a way to distribute the model that is not supported.
+                match nothing, a teacher of other tokens, an adapter to start from that does not fit (see
+                `load_adapter`), an `eos_tail` where the model has no end of sequence, a way to distribute the model
+                that is not supported.
             FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
                 `not_finite.json` names the states of the step.
             OSError: the adapter could not be written; it says where it is instead.
@@ -123,14 +126,19 @@ class AdapterRun:
         # 2. The processes, and what an earlier one has left to go on from.
         accelerator = _accelerator(self.device, self.trackers)
         size = config.training.batch_size * config.training.accumulation * accelerator.num_processes
-        run = run_values(self.values, trajectories, self.identity, size)
+        values = self.values
+        if config.teacher is not None:
+            values = {**values, "teacher": dict(model_identity(config.teacher))}  # wherever it lies
+            _check_teacher(config.teacher, config.model, trajectories)
+        run = run_values(values, trajectories, self.identity, size)
         checkpoint = None if config.overwrite else latest(self.output, run)
         if accelerator.is_main_process:
             tried_folder(self.output)
 
         # 3. The model. Mixed precision is autocast around the objective: by the model's dtype, by nothing else.
         sharded = config.shard_model and accelerator.num_processes > 1
-        model = load_model(config.model, dtype=config.dtype, device="cpu" if sharded else accelerator.device)
+        place = torch.device("cpu") if sharded else accelerator.device
+        model = load_model(config.model, dtype=config.dtype, device=place)
         if model.dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
         if config.adapter is None:
@@ -139,9 +147,13 @@ class AdapterRun:
             adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
         if config.gradient_checkpointing:
             enable_gradient_checkpointing(adapted)
-        objective = self.objective(adapted, self.settings)
+        teacher = None
+        if config.teacher is not None:
+            teacher = load_model(config.teacher, dtype=model.dtype, device=place).requires_grad_(False)
+        objective = self.objective(adapted, self.settings, teacher)
         if sharded:
-            shard_frozen_layers(adapted, accelerator.device)
+            for one in filter(None, (adapted, teacher)):
+                shard_frozen_layers(one, accelerator.device)
             keep_out_of_ddp(objective)
 
         # 4. The training, of which the first process writes everything down.
@@ -186,13 +198,28 @@ def _accelerator(device: torch.device, trackers: Mapping[str, Any]) -> Accelerat
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp], **trackers)
 
 
+def _check_teacher(teacher: str, model: str, trajectories: Sequence[Trajectory]) -> None:
+    """ValueError for a checkpoint that reads other ids than the model, or cannot read the trajectories."""
+    theirs, own = load_config(teacher), load_config(model)
+    for what, one, other in (
+        ("vocab_size", theirs.vocab_size, own.vocab_size),
+        ("tokenizer of hash", tokenizer_hash(load_tokenizer(teacher)), tokenizer_hash(load_tokenizer(model))),
+    ):
+        if one != other:
+            raise ValueError(f"teacher {teacher!r} has {what} {one}, the model's is {other}; expected the same")
+    for trajectory in trajectories:
+        for fault in misfits(trajectory, theirs, prompts=("teacher_prompt_ids",)):
+            raise ValueError(f"teacher {teacher!r} does not fit trajectory {trajectory.id!r}: {fault}")
+
+
 def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
     """All settings but those that other objectives have and the chosen one has not, or that an adapter to start from
     has itself; ValueError if one of these was given."""
     objective, values = objective_class(config.objective), values_of(config)
-    own = {*objective.setting_names(), *(["teacher_prompt"] if objective.privileged else [])}
+    of_teachers = {"teacher": objective.has_teacher, "teacher_prompt": objective.privileged}
+    own = {*objective.setting_names(), *(name for name, has in of_teachers.items() if has)}
     for option in options_of(type(config)):
-        is_of_all = option.group in ("", "training", "evaluation") and option.name != "teacher_prompt"
+        is_of_all = option.group in ("", "training", "evaluation") and option.name not in of_teachers
         is_of_adapter = option.group == "lora"
         if is_of_all or option.name in own or (is_of_adapter and config.adapter is None):
             continue

@@ -59,6 +59,7 @@ class D2FObjective(Objective):
     """The teacher's distributions, learnt with block-causal attention."""
 
     Settings = D2FSettings
+    has_teacher: ClassVar[bool] = True
     parts: ClassVar[dict[str, str]] = {"kl": "KL over p of masked tokens, nats"}
     settings: D2FSettings
 

@@ -9,20 +9,21 @@ from dataclasses import fields, make_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
 from tad_ext.data.trajectories.states import State, States, TrajectoryStates
 from tad_ext.distillation.samples import MicroBatch, Sample, mean_weights
 from tad_ext.models.base import MaskedDiffusionMixin
-from tad_ext.models.lora import base_model
+from tad_ext.models.lora import base_model, teacher
 
 
 class Objective(nn.Module, ABC):
     """A loss that is SUMMED over the micro-batches and ranks of a global batch, one optimizer step.
 
     It is a module, so that DDP wraps all forwards of its model, a masked diffusion model with a trainable adapter. With
-    that off (`lora.teacher`) the model is the teacher.
+    that off (`lora.teacher`) the model is the teacher, unless it is given another one, which is frozen.
 
     A global batch is made into samples on the host, by every rank alike; what its means are taken over is thus known
     to all, and how it is cut into micro-batches changes nothing.
@@ -32,11 +33,12 @@ class Objective(nn.Module, ABC):
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
     sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
-    privileged: ClassVar[bool] = False  #: it asks the teacher with another prompt than the student's
+    has_teacher: ClassVar[bool] = False  #: it may ask one
+    privileged: ClassVar[bool] = False  #: and with another prompt than the student's
 
-    def __init__(self, model: PeftModel, settings: Any) -> None:
+    def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
         super().__init__()
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.other_teacher = model, settings, other_teacher
 
     @classmethod
     def setting_names(cls) -> list[str]:
@@ -52,6 +54,17 @@ class Objective(nn.Module, ABC):
     def diffusion_model(self) -> MaskedDiffusionMixin:
         """The model inside the adapter, which stays in effect."""
         return base_model(self.model)
+
+    def teacher_rows(self, batch: MicroBatch) -> Tensor:
+        """(M, D'): what the teacher has at the entries that are asked of it, for its `lm_head`; without gradients."""
+        if batch.teacher is None:
+            raise ValueError("batch has nothing to ask the teacher")
+        asked = batch.teacher._asdict()
+        if self.other_teacher is not None:
+            with torch.no_grad():
+                return self.other_teacher.hidden_rows(**asked)
+        with teacher(self.model):
+            return self.diffusion_model.hidden_rows(**asked)
 
     def samples(self, states: Sequence[State], progress: float) -> list[Sample]:
         """The samples of a global batch, at a progress of the training from 0 to below 1.

@@ -13,6 +13,9 @@ class AdapterRunSettings(Settings):
     """From a model to an adapter in a folder; the defaults are those published for TAD (arXiv 2605.09536)."""
 
     model: PathText = setting(help="folder of the model to train; with its adapter off it is also the teacher")
+    teacher: PathText | None = setting(
+        None, help="folder of another model to be the teacher, frozen, with the same tokens; none: the model itself"
+    )
     output: PathText = setting(help="folder to write the adapter, the checkpoints and the loss curve into")
     eos_tail: EosTail = setting(
         "all",

@@ -7,7 +7,7 @@ An entry is a masked position of a state: near when the trajectory reveals it wi
 The student and the teacher compute hidden states everywhere, but meet the language model head at these entries only.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.settings import TADSettings
-from tad_ext.models.lora import teacher
-from tad_ext.ops import TADLoss, fused_linear_tad_loss
+from tad_ext.ops import TADLoss, fused_linear_tad_loss, fused_tad_loss
 
 NEAR, DISTANT = 0, 1
 
@@ -31,6 +30,7 @@ class TADObjective(Objective):
         "kl": "KL of distant entries, nats x temperature^2",
     }
     sides: ClassVar[tuple[str, ...]] = ("near", "distant")
+    has_teacher: ClassVar[bool] = True
     privileged: ClassVar[bool] = True
     settings: TADSettings
 
@@ -73,28 +73,27 @@ def partitioned_loss(
 
     The teacher is run where entries are asked of it.
     """
-    model = objective.diffusion_model
+    model, other = objective.diffusion_model, objective.other_teacher
     # The teacher first: its forward keeps nothing, so the two never hold activations at the same time.
-    teacher_hidden = None
-    if batch.teacher is not None:
-        with teacher(objective.model):
-            teacher_hidden = model.hidden_rows(**batch.teacher._asdict())
+    teacher_hidden = None if batch.teacher is None else objective.teacher_rows(batch)
     student_hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
+    # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
+    entries: dict[str, Any] = {
+        "labels": batch.labels,
+        "steps_to_reveal": batch.side + 1,
+        "delta": 1,
+        "ce_weight": ce_weight,
+        "kl_weight": kl_weight,
+        "temperature": temperature,
+        "near_count": 1,
+        "distant_count": 1,
+        "row_weight": batch.weight.to(torch.promote_types(student_hidden.dtype, torch.float32)),
+        "teacher_rows": batch.teacher_rows if kl_weight > 0 else None,
+    }
+    if teacher_hidden is not None and other is not None:  # its head is another one, and so logits exist as a whole
+        with torch.no_grad():
+            teacher_logits = other.lm_head(teacher_hidden)
+        return fused_tad_loss(model.lm_head(student_hidden), teacher_logits, **entries)
     if teacher_hidden is None and kl_weight > 0:
         teacher_hidden = student_hidden.detach()[:0]
-    # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
-    return fused_linear_tad_loss(
-        student_hidden,
-        teacher_hidden,
-        model.lm_head,
-        batch.labels,
-        batch.side + 1,
-        delta=1,
-        ce_weight=ce_weight,
-        kl_weight=kl_weight,
-        temperature=temperature,
-        near_count=1,
-        distant_count=1,
-        row_weight=batch.weight.to(torch.promote_types(student_hidden.dtype, torch.float32)),
-        teacher_rows=batch.teacher_rows if kl_weight > 0 else None,
-    )
+    return fused_linear_tad_loss(student_hidden, teacher_hidden, model.lm_head, **entries)

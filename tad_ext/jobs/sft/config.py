@@ -21,6 +21,7 @@ class SFTConfig(AdapterRunSettings, JobSettings):
     shared = True
 
     model: PathText = setting(help="folder of the model to train")
+    teacher: PathText | None = fixed(None)
     objective: str = fixed("sft")
     training: TrainingSettings = group(TrainingSettings, without=("state_ratio", "state_sampling", "curriculum"))
 
