@@ -137,6 +137,11 @@ def set_aside(paths: Iterable[Path]) -> Iterator[None]:
         shutil.rmtree(aside)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder, which a kill leaves as it is or under a temporary name, and never as a part of itself."""
+    shutil.rmtree(path.rename(_temporary(path)))
+
+
 def rescued(write: Callable[[Path], None], path: Path) -> None:
     """Calls ``write(path)``; if that fails because nothing more can be written there (a full disk), writes to the
     system's temporary folder instead, so that no hours of work are lost. The error that follows says where it is.

@@ -102,6 +102,19 @@ def test_it_goes_on_from_an_adapter(job: Callable[..., DistillConfig], tmp_path:
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
+def test_stopped_behind_its_last_step(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    """When the adapter stands already, and a kill has cut short another that was to take its place."""
+    distill(job(**LONG, output=str(tmp_path / "whole")))
+    config = job(**LONG, output=str(tmp_path / "stopped"))
+    with mock.patch.object(run, "write_curve", side_effect=StoppedError), pytest.raises(StoppedError):
+        distill(config)
+    adapter = tmp_path / "stopped" / "adapter"
+    (adapter / ".tmp-01234567-adapter").mkdir()
+    (adapter / "adapter_model.safetensors").unlink()
+    distill(config)
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
 def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:
     settings = job(**LONG, output=str(tmp_path / "killed"))
     began = time.perf_counter()

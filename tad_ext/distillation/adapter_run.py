@@ -29,12 +29,13 @@ from tad_ext.distillation.checkpoints import (
 )
 from tad_ext.distillation.curve import write_curve
 from tad_ext.distillation.held_out import HeldOut, records
+from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import objective_class
 from tad_ext.distillation.tracking import tracked, tracker_options
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
-from tad_ext.files import output_folder, rescued, successor, tried_folder, write_json
+from tad_ext.files import output_folder, remove_folder, rescued, successor, tried_folder, write_json
 from tad_ext.interrupts import shielded
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
@@ -135,29 +136,8 @@ class AdapterRun:
         if accelerator.is_main_process:
             tried_folder(self.output)
 
-        # 3. The model. Mixed precision is autocast around the objective: by the model's dtype, by nothing else.
-        sharded = config.shard_model and accelerator.num_processes > 1
-        place = torch.device("cpu") if sharded else accelerator.device
-        model = load_model(config.model, dtype=config.dtype, device=place)
-        if model.dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
-        if config.adapter is None:
-            adapted = add_lora(model, **asdict(config.lora), seed=config.training.seed)
-        else:
-            adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
-        if config.gradient_checkpointing:
-            enable_gradient_checkpointing(adapted)
-        teacher = None
-        if config.teacher is not None:
-            teacher = load_model(config.teacher, dtype=model.dtype, device=place).requires_grad_(False)
-        objective = self.objective(adapted, self.settings, teacher)
-        if sharded:
-            for one in filter(None, (adapted, teacher)):
-                shard_frozen_layers(one, accelerator.device)
-            keep_out_of_ddp(objective)
-
-        # 4. The training, of which the first process writes everything down.
-        trainer = Trainer(objective, states, config.training, accelerator)
+        # 3. The training, of which the first process writes everything down.
+        trainer = Trainer(self._objective(accelerator), states, config.training, accelerator)
         for note in (*notes, f"training on {sum(states.counts)} states by the objective {config.objective}"):
             accelerator.print(note)
         if checkpoint is not None:
@@ -182,6 +162,30 @@ class AdapterRun:
         folder = self.output / ADAPTER_FOLDER
         accelerator.print(f"adapter written to {folder} ({len(history)} steps, {seconds:.0f} s)")
         return TrainedAdapter(folder, history, seconds)
+
+    def _objective(self, accelerator: Accelerator) -> Objective:
+        """The objective of the model with its adapter, on the device of this process or spread over all."""
+        config = self.config
+        sharded = config.shard_model and accelerator.num_processes > 1
+        place = torch.device("cpu") if sharded else accelerator.device
+        model = load_model(config.model, dtype=config.dtype, device=place)
+        if model.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"dtype {config.dtype!r} gives a model in {model.dtype}; expected float32 or bfloat16")
+        if config.adapter is None:
+            adapted = add_lora(model, **asdict(config.lora), seed=config.training.seed)
+        else:
+            adapted = load_adapter(model, config.adapter, allow_other_model=config.allow_other_model, trainable=True)
+        if config.gradient_checkpointing:
+            enable_gradient_checkpointing(adapted)
+        teacher = None
+        if config.teacher is not None:
+            teacher = load_model(config.teacher, dtype=model.dtype, device=place).requires_grad_(False)
+        objective = self.objective(adapted, self.settings, teacher)
+        if sharded:
+            for one in filter(None, (adapted, teacher)):
+                shard_frozen_layers(one, accelerator.device)
+            keep_out_of_ddp(objective)
+        return objective
 
 
 def _accelerator(device: torch.device, trackers: Mapping[str, Any]) -> Accelerator:
@@ -255,6 +259,8 @@ def _write_down(
             raise
         history = progress.history
         save = partial(save_adapter, objective.model, also=progress.write_card)
+        if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
+            remove_folder(folder / ADAPTER_FOLDER)
         rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
         report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
         write_json(folder / HISTORY_FILE, report)

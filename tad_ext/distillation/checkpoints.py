@@ -8,8 +8,6 @@ run, and `speed.jsonl` how fast they were. `evaluations.jsonl` holds what was me
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +19,7 @@ from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.distillation.card import Card
 from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
-from tad_ext.files import add_json_line, json_lines, rescued, write_json, write_text
+from tad_ext.files import add_json_line, json_lines, remove_folder, rescued, write_json, write_text
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -112,7 +110,7 @@ class Progress:
         if (folder / EVALUATIONS_FILE).exists():
             _rows_until(folder / EVALUATIONS_FILE, trainer.step - 1)  # the model of this step is measured again
         if trainer.step == 0 and self.best.exists():  # of a run that never came to a checkpoint
-            _remove(self.best)
+            remove_folder(self.best)
 
     def add(self, record: StepRecord) -> None:
         """Writes a record down."""
@@ -142,7 +140,7 @@ class Progress:
         self.saved = self.trainer.step  # it is tried once
         rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
         for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
-            _remove(path)
+            remove_folder(path)
 
     def _write(self, path: Path) -> None:
         def also(folder: Path) -> None:
@@ -171,11 +169,6 @@ class Progress:
 def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
     """By which one adapter is better than another: accuracy, then tokens per forward."""
     return evaluation["accuracy"], evaluation["tokens_per_forward"]
-
-
-def _remove(path: Path) -> None:
-    """Removes a folder, under a name that nobody takes for its own, should a kill come now."""
-    shutil.rmtree(path.rename(path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")))
 
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:

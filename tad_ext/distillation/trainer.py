@@ -206,5 +206,6 @@ class Trainer:
         return accelerator.reduce(sums, reduction="sum")
 
     def _autocast(self) -> torch.autocast:
+        """Mixed precision by the frozen model's dtype, and by nothing else."""
         half = next(self.objective.parameters()).dtype == torch.bfloat16
         return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half)
