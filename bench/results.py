@@ -3,7 +3,7 @@
 A line is {"path": who, "median_ms": ..., "best_ms": ..., "bytes": ..., ...}, or has "error" instead of times. Groups
 are {title of a case: its lines}. `python -m pytest bench --benchmark-json FILE` keeps a group as the "extra_info" of
 each benchmark; `python -m bench.decode --result FILE` writes {"run": machine, "decoding": [a model, with "lines"]},
-`bench.collect` {"run": machine, "collection": lines, ...};
+`bench.collect` {"run": machine, "collection": lines, ...}, `bench.train` {"run": machine, "training": lines, ...};
 `python -m bench.h200` {"machine": ..., "launch_plans": [...], "steps": {name: {"status": ..., "result": {"results":
 groups, ...}}}}.
 

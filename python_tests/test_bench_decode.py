@@ -16,7 +16,7 @@ from bench.decode.replay import ReplayedCounts, Schedule
 from bench.decode.runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
 from bench.decode.shapes import DREAM_7B, SHAPES, TINY, random_model
 from bench.report.machines import page, section
-from bench.train import flops
+from bench.train.work import forward_flops
 from tad_ext import DecodeConfig, TopK, decode, parse_cache
 
 GEN, BLOCK = 16, 8
@@ -167,8 +167,8 @@ def test_the_operations_of_a_forward_are_counted():
     model = random_model(TINY, "cpu")
     model.set_attn_implementation("eager")  # the counter does not know the CPU's fused attention
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.arange(40)[None], positions=torch.arange(8))
-    assert flops(TINY, 40, 8) == counter.get_total_flops()
+        model.lm_head(model.hidden_rows(torch.arange(40)[None])[0, :8])
+    assert forward_flops(model.config, 40, 8) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(("shape", "parameters"), [("llada-8b", 8_015_581_184), ("dream-7b", 7_615_616_512)])

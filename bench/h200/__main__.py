@@ -105,7 +105,7 @@ def steps(output: Path, options: Namespace) -> list[Step]:
         module("operators", operators, "--without-compiled", *where, limit=130, least=70),
         module("counters", "bench.h200.counters", limit=60, least=30),
         module("decode", "bench.decode", "--shape", "llada-8b", "--seconds", "15", *where, limit=80, least=50),
-        module("train", "bench.train", *where, limit=60, least=30),
+        module("train", "bench.train", "--shape", "llada-8b", "--steps", "3", *where, limit=60, least=30),
         gpu_tests("tests", output, ["python_tests"], "gpu", limit=200, least=60),
         module("compiled", operators, "--match", HEADLINES, *where, limit=240, least=60),
     ]

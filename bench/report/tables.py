@@ -18,10 +18,18 @@ _DECODING = (
     "which the parts of a step show as the choice."
 )
 _TRAINING = (
-    "Optimizer steps, random weights ({shape}), LoRA of rank {rank}: {states} states of {positions} positions a step, "
-    "{micro_batch} at a time. A step is everything: states made, student and teacher forwards, loss, backward, AdamW. "
-    "FLOPs are of the frozen matrix products; peak memory is beyond the weights.{timed}"
+    "Optimizer steps, random weights{dtype} ({shape}), LoRA of rank {rank}: {states} states of {positions} positions a "
+    "step, {micro_batch} at a time. A step is everything: states made, student and teacher forwards, loss, backward, "
+    "AdamW. FLOPs are of the frozen matrix products; peak memory is beyond the weights.{timed}"
 )
+_TRAINING_PARTS = (
+    "Mean milliseconds of a step by part, and their share of it. Teacher and student are their layers. tad_ext makes "
+    "head, loss and the gradient of both at once; in the published step the head is that of teacher and student, and "
+    "its gradient is part of backward. Matrix products alone: those of a step, by `torch.mm`, without attention's."
+)
+_TRAINING_PART_NAMES = (
+    "states", "teacher", "student", "layers", "head", "gathers", "loss", "head + loss", "backward", "AdamW", "other",
+)  # fmt: skip
 _COLLECTION = (
     "Collecting trajectories from {subject}: prompt {prompt_length}, {gen_length} positions in blocks of "
     "{block_length}, one token per step unless a line says otherwise. {seconds}.{timed} Without a cache one block is "
@@ -107,19 +115,34 @@ def _outside_layers(line: Line) -> Line:
 
 
 def training_table(result: dict[str, Any]) -> list[str]:
-    """Optimizer steps: what a step was, and how long it took under either loss."""
-    lines = result["training"]
+    """Optimizer steps: what a step was, how long it took everyone, and where the time went."""
+    lines, peak = result["training"], result.get("peak_tflops")
     columns: dict[str, Cell] = {
         "ms per step": _number("median_ms"),
         "best ms": _number("best_ms"),
         "states/s": _number("states_per_second"),
         "TFLOP/s": _teraflops,
+        "of peak": lambda line: (
+            f"{line['flops'] / line['median_ms'] / 1e9 / peak:.1%}" if peak and "flops" in line else ""
+        ),
         **_ratios(lines),
         "weights MiB": _number("weights_bytes", _MIB),
         "peak MiB": _number("peak_bytes", _MIB),
     }
-    timed = next((f" Medians of {line['steps']} steps." for line in measured(lines)), "")
-    return [_TRAINING.format(**result | {"shape": _sizes(result["shape"]), "timed": timed}), *_table(lines, columns)]
+    words = {
+        "shape": _sizes(result["shape"]),
+        "dtype": f" in {result['dtype']}" if "dtype" in result else "",
+        "timed": next((f" Medians of {line['steps']} steps." for line in measured(lines)), ""),
+    }
+    texts = [_TRAINING.format(**result | words), *_table(lines, columns)]
+    if timed := [line for line in measured(lines) if "parts_ms" in line]:
+        cells = {part: lambda line, part=part: _part(line["parts_ms"], part) for part in _TRAINING_PART_NAMES}
+        texts += [_TRAINING_PARTS, *_table(timed, cells)]
+    return texts
+
+
+def _part(parts: Mapping[str, float], name: str) -> str:
+    return f"{digits(parts[name])} ({parts[name] / sum(parts.values()):.0%})" if name in parts else ""
 
 
 def collection_table(result: dict[str, Any]) -> list[str]:

@@ -41,9 +41,10 @@ void check_hidden(const at::Tensor& hidden, const char* name, const at::Tensor& 
 /// Matrix products: on the CPU in tiles, whose bits do not depend on the rows around; on a GPU as PyTorch does them.
 struct Products {
   bool tiled;
+  int64_t tile;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
 
-  int64_t whole_tiles(int64_t rows) const { return tiled ? (rows + kTileRows - 1) / kTileRows * kTileRows : rows; }
+  int64_t whole_tiles(int64_t rows) const { return tiled ? (rows + tile - 1) / tile * tile : rows; }
 
   void into(at::Tensor out, const at::Tensor& a, const at::Tensor& b) const {
     if (tiled)
@@ -82,15 +83,17 @@ struct Order {
   }
 };
 
-/// The teacher rows that a chunk's entries name, and each entry's place among them: its own, or -1 where it names none.
+/// The teacher rows that a chunk's first entries name, and each entry's place among them: its own, or -1 where it names
+/// none or is not among the first.
 struct ChunkTeacher {
   at::Tensor hidden, places;
 
-  ChunkTeacher(const at::Tensor& named, const at::Tensor& teacher_hidden) {
-    const int64_t rows = teacher_hidden.size(0);
+  ChunkTeacher(const at::Tensor& named, int64_t entries, const at::Tensor& teacher_hidden) {
+    const int64_t rows = teacher_hidden.size(0), first = named.size(0);
     const at::Tensor exists = named.ge(0).logical_and_(named.lt(rows));
     hidden = teacher_hidden.index_select(0, named.clamp(0, rows - 1));
-    places = at::where(exists, at::arange(named.size(0), named.options()), -1);
+    places = at::full({entries}, -1, named.options());
+    places.narrow(0, 0, first).copy_(at::where(exists, at::arange(first, named.options()), -1));
   }
 };
 
@@ -120,7 +123,7 @@ LinearLossResult linear_loss_of(
       lm_head_weight.size(0), student_hidden.size(0),
       teacher_hidden ? std::optional(teacher_hidden->size(0)) : std::nullopt);
   const auto backend = backend_for(student_hidden);
-  const Products products{backend->host_reads_values()};
+  const Products products{backend->host_reads_values(), tile_rows(lm_head_weight.scalar_type())};
   const auto real = real_type(student_hidden);
 
   const TadResult result(student_hidden);
@@ -156,18 +159,21 @@ LinearLossResult linear_loss_of(
   const at::Tensor memory = empty_kept({most_rows, lm_head_weight.size(0)}, options);
   const at::Tensor hidden_memory = at::empty({most_rows, lm_head_weight.size(1)}, options);
   for (int64_t begin = 0; begin < entries.size();) {
-    const bool has_teacher = begin < order.may_be_distant;
-    const int64_t limit = has_teacher ? order.may_be_distant : entries.size();
-    const int64_t count = std::min(has_teacher ? std::max<int64_t>(1, chunk_rows / 2) : chunk_rows, limit - begin);
-    const int64_t end = begin + count, rows = has_teacher ? 2 * count : count;
+    // Half of a chunk is the teacher's. Where fewer distant entries are left, the others fill it.
+    const int64_t half = std::max<int64_t>(1, chunk_rows / 2),
+                  left = std::max<int64_t>(0, order.may_be_distant - begin);
+    const int64_t distant = std::min(left, half);
+    const int64_t most = left > half ? half : std::max(distant, chunk_rows - distant);
+    const int64_t count = std::min(most, entries.size() - begin);
+    const int64_t end = begin + count, rows = count + distant;
 
     // One product for student and teacher: the head is read once for both.
     const at::Tensor hidden = hidden_memory.narrow(0, 0, products.whole_tiles(rows));
     hidden.narrow(0, 0, count).copy_(order.chosen(student_hidden, begin, end));
     std::optional<ChunkTeacher> teacher;
-    if (has_teacher) {
-      teacher.emplace(ordered.teacher_row_of_entries(begin, end), *teacher_hidden);
-      hidden.narrow(0, count, count).copy_(teacher->hidden);
+    if (distant) {
+      teacher.emplace(ordered.teacher_row_of_entries(begin, begin + distant), count, *teacher_hidden);
+      hidden.narrow(0, count, distant).copy_(teacher->hidden);
     }
     hidden.narrow(0, rows, hidden.size(0) - rows).zero_();
     products.into(memory.narrow(0, 0, hidden.size(0)), hidden, lm_head_weight.t());
@@ -176,7 +182,7 @@ LinearLossResult linear_loss_of(
     TadLossArguments a = part_of(in_order, begin, end);
     a.student = rows_view(student_logits);
     if (teacher) {
-      a.teacher = rows_view(memory.narrow(0, count, count));
+      a.teacher = rows_view(memory.narrow(0, count, distant));
       a.teacher_rows = teacher->places.const_data_ptr<int64_t>();
     } else if (teacher_hidden) {
       a.teacher = rows_view(memory.narrow(0, 0, 0));  // an entry that is distant after all has no row

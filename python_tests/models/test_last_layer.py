@@ -45,7 +45,7 @@ def test_the_wanted_positions_alone(family: str, lengths: Tensor | None, attenti
     model = load_model(write(family, tmp_path / family), device="cpu").double()
     model.set_attn_implementation(attention)
     with torch.no_grad(), computed_by_each_mlp(model) as counts:
-        expected = model.hidden_rows(IDS, lengths=lengths, positions=POSITIONS.flatten())
+        expected = model.hidden_rows(IDS, lengths=lengths).flatten(0, 1)[POSITIONS.flatten()]
         assert counts == [13] * len(counts)
         del counts[:]
         found = model.hidden_rows(IDS, lengths=lengths, positions=POSITIONS)
@@ -60,6 +60,34 @@ def test_the_wanted_positions_alone(family: str, lengths: Tensor | None, attenti
         of_many = model.hidden_rows(IDS, lengths=lengths, positions=many)
         assert counts == [13] * len(counts)
         assert agree(of_many[:, 4:].contiguous(), expected)
+
+
+@every_family
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
+def test_of_a_flat_list_too(family: str, lengths: Tensor | None, tmp_path: Path) -> None:
+    """In any order, with gradients: those of a forward that computes every position."""
+    model = load_model(write(family, tmp_path / family), device="cpu").double()
+    flat = POSITIONS[POSITIONS >= 0].flip(0).roll(2)
+    gradients = []
+    for chosen in (True, False):
+        model.zero_grad()
+        with computed_by_each_mlp(model) as counts:
+            hidden = model.hidden_rows(IDS, lengths=lengths, positions=flat if chosen else None)
+        assert counts[-1] == (4 if chosen else 13)
+        rows = hidden if chosen else hidden.flatten(0, 1)[flat]
+        (rows * torch.linspace(-1, 1, rows.numel()).view_as(rows).double()).sum().backward()
+        gradients.append([rows.detach(), *(one.grad for one in model.parameters() if one.grad is not None)])
+    assert len(gradients[0]) > 10
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+def test_many_or_none_of_a_flat_list(tmp_path: Path) -> None:
+    model = load_model(write("llada", tmp_path / "llada"), device="cpu").double()
+    with torch.no_grad(), computed_by_each_mlp(model) as counts:
+        assert len(model.hidden_rows(IDS, positions=torch.zeros(0, dtype=torch.int64))) == 0
+        everything = model.hidden_rows(IDS, positions=torch.arange(39))
+        assert counts == [13] * len(counts)
+        assert torch.equal(everything, model.hidden_rows(IDS).flatten(0, 1))
 
 
 @every_family

@@ -74,7 +74,8 @@ class MaskedDiffusionMixin:
             lengths: (B,) int64, 1 .. L, real tokens of each row, whatever ids follow. None: nothing is padded (faster).
             positions: (N,) int64, flattened ``b * L + i`` of the wanted entries; negative ones are padding of the list,
                 with a row that is finite and otherwise meaningless. None: every position. Or (B, W), of each row b its
-                own ones: then the last layer computes no others, if they are few.
+                own ones: then the last layer computes no others, if they are few. On a CPU, which can count them, this
+                is true of (N,) as well.
             cache: where keys and values of the computed columns are stored.
             cache_rows: (B,) int64, the rows of the cache that the rows of ``input_ids`` are; None: the first B.
             columns: (B, A) int64, with a cache: compute these columns only, and take the keys and values of the others
@@ -94,9 +95,13 @@ class MaskedDiffusionMixin:
         batch, length = input_ids.shape
         ids = input_ids if columns is None else input_ids.gather(1, columns)
         wanted = None if positions is None else self._places(positions, length, columns)
-        of_last_layer = {}
-        if wanted is not None and wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1] and blocks is None:
-            of_last_layer = {"wanted": wanted % ids.shape[1]}
+        of_last_layer, entries = {}, None
+        if wanted is not None and blocks is None:
+            if wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1]:
+                of_last_layer = {"wanted": wanted % ids.shape[1]}
+            elif wanted.dim() == 1 and cache is None and _host_may_look_at(wanted):
+                places, entries = _by_sequence(wanted, batch, length)
+                of_last_layer = {"wanted": places} if 0 < 4 * places.shape[1] <= 3 * length else {}
         # 2. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
         mask = self._attention_mask(lengths, blocks, ids.shape[1], length)
         stored = None
@@ -105,7 +110,9 @@ class MaskedDiffusionMixin:
             stored = CacheView(cache, length, rows, columns)
         hidden: Tensor = self.model(ids, mask, columns, stored, use_cache=False, **of_last_layer).last_hidden_state
         if wanted is not None:
-            return hidden if of_last_layer else hidden.flatten(0, 1)[wanted]
+            if of_last_layer:
+                return hidden if entries is None else hidden.flatten(0, 1)[entries]
+            return hidden.flatten(0, 1)[wanted]
         return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.shift else hidden
 
     def _places(self, positions: Tensor, length: int, columns: Tensor | None) -> Tensor:
@@ -179,6 +186,23 @@ def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _host_may_look_at(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _by_sequence(places: Tensor, batch: int, length: int) -> tuple[Tensor, Tensor]:
+    """Places (N,) in B sequences of L positions as each one's own, (B, W), padded, and where the N are in these."""
+    row = places // length
+    counts = torch.bincount(row, minlength=batch)
+    order = row.argsort(stable=True)
+    number = torch.empty_like(row)
+    number[order] = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row[order]]
+    width = int(counts.max()) if batch else 0
+    own = places.new_zeros(batch, width)
+    own[row, number] = places % length
+    return own, row * width + number
 
 
 def _check_inputs(

@@ -152,8 +152,9 @@ def fused_linear_tad_loss(
             rows need be there. Default: entry i reads row i. On a GPU, where nobody can look at the entries, teacher
             logits are made for min(M, N) of them: pass the distant rows alone, and no fewer than there are distant
             entries (those without one have a NaN loss).
-        chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 16 million
-            logits, on a GPU 134 million.
+        chunk_rows: rows of logits alive at a time, the student's and the teacher's together. Default: about 64 MiB of
+            logits, on a GPU 134 million, in whole 128 rows. On the CPU products are of whole 64 rows, in low precision
+            128: a chunk of fewer student rows, or no multiple of them, takes as long as one that is.
 
     Under autocast the matrix products run in the autocast dtype, as `F.linear` would. Everything else is as in
     `fused_tad_loss`.
@@ -238,11 +239,13 @@ def _autocast_dtype(tensor: Tensor) -> torch.dtype | None:
 
 
 def _default_chunk_rows(lm_head_weight: Tensor) -> int:
-    """A GPU multiplies faster the more rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to
-    14 % less than 256, and 2,048 hardly less (docs/log.md). Its tiles have 128 rows.
+    """Whole tiles of the products, where half of a chunk is the teacher's.
+
+    A GPU multiplies faster the more rows there are: on an H200 1,024 rows of LLaDA's vocabulary at a time take 7 to
+    14 % less than 256, and 2,048 hardly less (docs/log.md).
     """
-    logits, tile = (2**24, 1) if lm_head_weight.device.type == "cpu" else (2**27, 128)
-    return max(1, logits // max(1, lm_head_weight.shape[0]) // tile) * tile
+    logits = 2**26 // lm_head_weight.element_size() if lm_head_weight.device.type == "cpu" else 2**27
+    return max(1, logits // max(1, lm_head_weight.shape[0]) // 128) * 128
 
 
 def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:

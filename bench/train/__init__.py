@@ -1,0 +1,1 @@
+"""What an optimizer step of distillation costs, beside the published step."""
