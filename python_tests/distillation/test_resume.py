@@ -106,7 +106,7 @@ def test_stopped_behind_its_last_step(job: Callable[..., DistillConfig], tmp_pat
     """When the adapter stands already, and a kill has cut short another that was to take its place."""
     distill(job(**LONG, output=str(tmp_path / "whole")))
     config = job(**LONG, output=str(tmp_path / "stopped"))
-    with mock.patch.object(adapter_run, "write_curve", side_effect=StoppedError), pytest.raises(StoppedError):
+    with mock.patch.object(run, "write_curve", side_effect=StoppedError), pytest.raises(StoppedError):
         distill(config)
     adapter = tmp_path / "stopped" / "adapter"
     (adapter / ".tmp-01234567-adapter").mkdir()

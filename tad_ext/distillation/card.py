@@ -18,7 +18,7 @@ from tad_ext.models.identity import identity_fingerprint
 
 CARD_FILE = "README.md"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
-_DATA = ("keep", "teacher_prompt", "eos_tail")
+_DATA = ("keep", "teacher", "teacher_prompt", "eos_tail")
 _ADAPTER = (*(field.name for field in fields(LoRASettings)), "adapter")
 _NOT_OF_TRAINING = ("epochs", "max_steps", "log_every")  # what came of the first two is shown
 _TRAINING = [field.name for field in fields(TrainingSettings) if field.name not in _NOT_OF_TRAINING]
