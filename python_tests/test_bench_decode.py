@@ -14,17 +14,12 @@ from bench.decode.clock import PARTS, StepClock
 from bench.decode.published_loop import published_loop
 from bench.decode.replay import ReplayedCounts, Schedule
 from bench.decode.runs import PUBLISHED, DecodeBench, DecodeCase, Sizes
-from bench.decode.shapes import DREAM_7B, SHAPES, TINY, random_model
+from bench.decode.shapes import SHAPES, TINY, TINY_DREAM, random_model
 from bench.report.machines import page, section
 from bench.train.work import forward_flops
 from tad_ext import DecodeConfig, TopK, decode, parse_cache
 
 GEN, BLOCK = 16, 8
-TINY_DREAM = DREAM_7B | {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 128, "vocab_size": 512, "mask_token_id": 510, "bos_token_id": 508, "eos_token_id": 508,
-    "pad_token_id": 508,
-}  # fmt: skip
 
 
 @pytest.fixture(params=["llada", "dream"])

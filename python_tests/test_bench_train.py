@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import bench.train.__main__ as script
-from bench.decode.shapes import DREAM_7B, TINY, random_model
+from bench.decode.shapes import DREAM_7B, TINY, TINY_DREAM, random_model
 from bench.report.machines import page, section
 from bench.train import rivals
 from bench.train.clock import PartClock
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.slow
 SIZES = Sizes(prompt=10, reference=5, canvas=16, rank=8)
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_both_learn_the_same(accumulation, monkeypatch):
+@pytest.mark.parametrize(("shape", "accumulation"), [(TINY, 1), (TINY, 3), (TINY_DREAM, 2)])
+def test_both_learn_the_same(shape, accumulation, monkeypatch):
     """Without dropout, three steps whose losses are each other's."""
     monkeypatch.setattr(rivals, "LoRASettings", partial(rivals.LoRASettings, dropout=0.0))
     training = TrainingSettings(accumulation=accumulation, max_steps=3, learning_rate=0.01)
-    subject = Subject(TINY, "cpu", torch.float32, training, SIZES)
+    subject = Subject(shape, "cpu", torch.float32, training, SIZES)
     ours, trainer = rivals.own(subject)
     theirs = rivals.published(subject, trainer)
     losses = [(ours.step(), theirs.step()) for _ in range(3)]

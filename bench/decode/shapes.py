@@ -28,6 +28,11 @@ DREAM_7B: dict[str, Any] = {
     "rms_norm_eps": 1e-6, "attention_dropout": 0.0, "tie_word_embeddings": False, "mask_token_id": 151666,
     "bos_token_id": 151643, "eos_token_id": 151643, "pad_token_id": 151643,
 }  # fmt: skip
+TINY_DREAM = DREAM_7B | {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "vocab_size": 512, "mask_token_id": 510, "bos_token_id": 508, "eos_token_id": 508,
+    "pad_token_id": 508,
+}  # fmt: skip
 SHAPES = {"cpu": CPU, "tiny": TINY, "llada-8b": LLADA_8B, "dream-7b": DREAM_7B}
 
 
