@@ -1,7 +1,8 @@
 r"""LaTeX in answers: what is in a box, and plain text in the place of its numbers (``-1/2`` for ``-\frac{1}{2}``)."""
 
-import re
 from collections.abc import Callable
+
+import regex as re
 
 _SUPERSCRIPTS = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _END = r"(?![A-Za-z])"  # of a command's name

@@ -5,8 +5,9 @@ equations and words. Most comparisons are settled by the normal form (`math_norm
 values, and the rest by the library math-verify, which the extra ``math`` installs.
 """
 
-import re
 from collections.abc import Iterator
+
+import regex as re
 
 from tad_ext.data.answers.latex import last_box
 from tad_ext.data.answers.math_equivalence import equivalent

@@ -8,9 +8,10 @@ happens (of 25 per cent 11 lack the sign), and graders usually leave them out. S
 The form stays LaTeX that a parser understands. Equal forms are equal answers; different ones may be.
 """
 
-import re
 from collections.abc import Callable
 from fractions import Fraction
+
+import regex as re
 
 from tad_ext.data.answers.numbers import normalize_number
 
