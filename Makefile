@@ -118,7 +118,7 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" \
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" tensorboard \
 		"nvidia-cuda-nvdisasm; sys_platform == 'linux'"
 	touch $@
 
@@ -127,5 +127,5 @@ $(VENV)/bench-tools: $(VENV)/installed
 	touch $@
 
 $(VENV)/lint-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet ruff mypy "clang-format>=20" types-PyYAML types-tqdm
+	$(BIN)/python -m pip install --quiet ruff mypy "clang-format>=20" types-PyYAML types-regex types-tqdm
 	touch $@
