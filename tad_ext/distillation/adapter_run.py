@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -253,19 +252,24 @@ def _write_down(
             write_json(folder / NOT_FINITE_FILE, [_described(sample) for sample in error.samples])
             error.add_note(f"the states of this step are named in {folder / NOT_FINITE_FILE}")
             raise
-        except BaseException:  # a signal, another rank that is gone, a device that fails
-            with shielded(), suppress(Exception):
-                progress.save()
+        except BaseException as error:  # a signal, another rank that is gone, a device that fails
+            with shielded():
+                try:
+                    progress.save()
+                except Exception as second:
+                    told = [f"no checkpoint was written ({second})", *getattr(second, "__notes__", [])]
+                    error.add_note("; ".join(told))
             raise
         history = progress.history
         save = partial(save_adapter, objective.model, also=progress.write_card)
-        if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
-            remove_folder(folder / ADAPTER_FOLDER)
-        rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
-        report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
-        write_json(folder / HISTORY_FILE, report)
-        write_curve(folder / CURVE_FILE, history, objective.parts)
-        (folder / STEPS_FILE).unlink()
+        with shielded():  # a signal waits: from here on there is no other copy
+            if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
+                remove_folder(folder / ADAPTER_FOLDER)
+            rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
+            report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
+            write_json(folder / HISTORY_FILE, report)
+            write_curve(folder / CURVE_FILE, history, objective.parts)
+            (folder / STEPS_FILE).unlink()
     return history
 
 

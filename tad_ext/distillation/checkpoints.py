@@ -19,7 +19,16 @@ from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.distillation.card import Card
 from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
-from tad_ext.files import add_json_line, json_lines, remove_folder, rescued, write_json, write_text
+from tad_ext.files import (
+    add_json_line,
+    json_lines,
+    remove_folder,
+    remove_leftovers,
+    rescued,
+    write_json,
+    write_text,
+)
+from tad_ext.interrupts import shielded
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -63,7 +72,9 @@ def run_values(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete ones, by their steps."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / RUN_FILE).is_file())
+    found = [path for path in folder.glob(f"{_PREFIX}*") if (path / RUN_FILE).is_file()]
+    steps = {path: path.name.removeprefix(_PREFIX) for path in found}
+    return sorted((path for path in found if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
@@ -103,6 +114,7 @@ class Progress:
     def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], card: Card, *, keep: int) -> None:
         self.folder, self.trainer, self.values, self.card, self.keep = folder, trainer, values, card, keep
         self.saved = trainer.step
+        remove_leftovers(folder, f"{_PREFIX}*")
         self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
         _rows_until(folder / SPEED_FILE, trainer.step)
         self.evaluation: Mapping[str, Any] | None = None
@@ -134,13 +146,20 @@ class Progress:
             rescued(self._write_best, self.best)
 
     def save(self) -> None:
-        """A checkpoint of now, unless there is one; older ones that are too many go."""
-        if self.trainer.step == self.saved or not self.trainer.whole:
+        """A checkpoint of now, unless there is one; older ones that are too many go. A signal waits for it."""
+        step, record = self.trainer.step, self.trainer.record
+        if step == self.saved or not self.trainer.whole:
             return
-        self.saved = self.trainer.step  # it is tried once
-        rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
-        for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
-            remove_folder(path)
+        with shielded():
+            self.saved = step  # it is tried once
+            if record is not None and record not in self.history[-1:]:  # a signal came between the two
+                self.history.append(record)
+            try:  # before the checkpoint, which goes on from all of them
+                write_text(self.folder / STEPS_FILE, json_lines(map(asdict, self.history)))
+            finally:
+                rescued(self._write, self.folder / f"{_PREFIX}{step:06d}")
+            for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
+                remove_folder(path)
 
     def _write(self, path: Path) -> None:
         def also(folder: Path) -> None:
