@@ -31,7 +31,7 @@ from tad_ext.distillation.held_out import HeldOut, records
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.samples import Sample
-from tad_ext.distillation.settings import objective_class
+from tad_ext.distillation.settings import STATE_SETTINGS, TrainingSettings, objective_class
 from tad_ext.distillation.tracking import tracked, tracker_options
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
 from tad_ext.files import output_folder, remove_folder, rescued, successor, tried_folder, write_json
@@ -106,8 +106,8 @@ class AdapterRun:
         Raises:
             ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
                 match nothing, a teacher of other tokens, an adapter to start from that does not fit (see
-                `load_adapter`), an `eos_tail` where the model has no end of sequence, a way to distribute the model
-                that is not supported.
+                `load_adapter`), an `eos_tail` where the model has no end of sequence, a choice among states where each
+                trajectory has one, a way to distribute the model that is not supported.
             FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
                 `not_finite.json` names the states of the step.
             OSError: the adapter could not be written; it says where it is instead.
@@ -122,6 +122,13 @@ class AdapterRun:
             )
         recorded = TrajectoryStates(trajectories, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
         states = self.objective.states(recorded, self.settings, config.training.seed)
+        for name in STATE_SETTINGS if max(states.counts) == 1 else ():
+            value, default = getattr(config.training, name), getattr(TrainingSettings, name)
+            if value != default:
+                raise ValueError(
+                    f"{name} is {value!r}, and objective {config.objective!r} has one state of each trajectory; "
+                    f"expected {default!r}"
+                )
 
         # 2. The processes, and what an earlier one has left to go on from.
         accelerator = _accelerator(self.device, self.trackers)
