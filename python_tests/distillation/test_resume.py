@@ -206,6 +206,22 @@ def test_a_run_of_other_settings_or_data_is_refused(
             distill(job(**LONG | changes))
 
 
+def test_processes_that_see_other_files_are_refused(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where every machine has a disk of its own: only the first one's has checkpoints."""
+    config = job(**LONG)
+    stopped_after(4, config)
+    monkeypatch.setattr(run, "load_model", None)
+    for theirs, message in (
+        ({"the last checkpoint": None}, "the last checkpoint is checkpoint-000004 for process 0, and None for process"),
+        ({"trajectories": "0123"}, "trajectories is .* for process 0, and 0123 for process 1"),
+    ):
+        monkeypatch.setattr(checkpoints, "gather_object", lambda own, theirs=theirs: [*own, own[0] | theirs])
+        with pytest.raises(ValueError, match=rf"^{message}.*; expected a model, data and an output that all .* see"):
+            distill(config)
+
+
 def test_batches_may_be_cut_otherwise(job: Callable[..., DistillConfig]) -> None:
     stopped_after(4, job(**LONG))
     assert len(distill(job(**LONG | {"batch_size": 1, "accumulation": 4, "save_every": 0})).history) == 24

@@ -21,6 +21,7 @@ from tad_ext.distillation.checkpoints import (
     SPEED_FILE,
     STEPS_FILE,
     Progress,
+    check_same_everywhere,
     checkpoints,
     latest,
     restore,
@@ -107,7 +108,7 @@ class AdapterRun:
             ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
                 match nothing, a teacher of other tokens, an adapter to start from that does not fit (see
                 `load_adapter`), an `eos_tail` where the model has no end of sequence, a choice among states where each
-                trajectory has one, a way to distribute the model that is not supported.
+                trajectory has one, a way to distribute the model that is not supported, processes that see other files.
             FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
                 `not_finite.json` names the states of the step.
             OSError: the adapter could not be written; it says where it is instead.
@@ -139,6 +140,7 @@ class AdapterRun:
             _check_teacher(config.teacher, config.model, trajectories)
         run = run_values(values, trajectories, self.identity, size)
         checkpoint = None if config.overwrite else latest(self.output, run)
+        check_same_everywhere(run, checkpoint)
         if accelerator.is_main_process:
             tried_folder(self.output)
 

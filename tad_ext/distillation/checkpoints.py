@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from tad_ext.data.trajectories.files import Trajectory
@@ -83,17 +84,31 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
     if not found:
         return None
     theirs, mine = json.loads((found[-1] / RUN_FILE).read_text()), json.loads(json.dumps(values))
-    differing = [
-        f"{name} was {theirs.get(name)}, this run has {mine.get(name)}"
-        for name in dict.fromkeys([*mine, *theirs])
-        if theirs.get(name) != mine.get(name)
-    ]
+    differing = [f"{name} was {old}, this run has {new}" for name, old, new in _differences(theirs, mine)]
     if differing:
         raise ValueError(
             f"output {str(folder)!r} holds {found[-1].name} of another run: {'; '.join(differing)}; choose another "
             f"folder, the same settings, or set overwrite"
         )
     return found[-1]
+
+
+def check_same_everywhere(values: Mapping[str, Any], checkpoint: Path | None) -> None:
+    """ValueError on every process if one has other values, or goes on from another checkpoint, than the first one."""
+    own = {**values, "the last checkpoint": checkpoint and checkpoint.name}
+    first, *others = gather_object([own])
+    for number, theirs in enumerate(others, 1):
+        for name, one, other in _differences(first, theirs):
+            raise ValueError(
+                f"{name} is {one} for process 0, and {other} for process {number}; expected a model, data and an "
+                f"output that all processes see alike"
+            )
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """By name, what two runs have that is not the same."""
+    names = dict.fromkeys([*other, *one])
+    return [(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
 
 
 class Progress:
