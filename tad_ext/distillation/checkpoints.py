@@ -56,6 +56,8 @@ def run_values(
 ) -> dict[str, Any]:
     """What a run is: two that have the same values end with the same adapter, up to the order of sums.
 
+    And up to the dropout, which goes by the micro-batch, where these have other sizes.
+
     Args:
         settings: of the job.
         trajectories: that it trains on.
