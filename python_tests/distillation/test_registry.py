@@ -130,6 +130,19 @@ def test_a_setting_of_another_objective_is_refused_by_name(
     assert not Path(config.output).exists()
 
 
+@pytest.mark.parametrize("objective", ["sft", "dparallel", "d3llm", "d2f"])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("state_ratio", 0.5, 1.0), ("state_sampling", "stratified", "uniform"), ("curriculum", "progress", "none")],
+)
+def test_a_choice_among_one_state_is_refused(
+    job: Callable[..., DistillConfig], objective: str, name: str, value: Any, expected: Any
+) -> None:
+    message = f"^{name} is {value!r}, and objective '{objective}' has one state of each .*; expected {expected!r}$"
+    with pytest.raises(ValueError, match=message):
+        distill(job(objective=objective, **{name: value}))
+
+
 @pytest.mark.usefixtures("others")
 def test_an_objective_takes_the_settings_that_it_has(job: Callable[..., DistillConfig]) -> None:
     config = job(objective="tempered", temperature=2.0)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from tad_ext.distillation import adapter_run as run
 from tad_ext.distillation import checkpoints
 from tad_ext.distillation.trainer import Trainer
+from tad_ext.interrupts import stoppable
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
 
@@ -49,6 +51,13 @@ class StoppedError(Exception):
 
 def stopped_after(step: int, config: DistillConfig, error: type[BaseException] = StoppedError) -> None:
     """Runs a training until the step behind that one has added up its gradients."""
+    with pytest.raises(error), stopped_within(step, error):
+        distill(config)
+
+
+@contextmanager
+def stopped_within(step: int, error: type[BaseException]) -> Iterator[None]:
+    """The step behind that one raises."""
     real = Trainer._accumulate
 
     def stop(trainer: Trainer, own: Any) -> Any:
@@ -57,8 +66,8 @@ def stopped_after(step: int, config: DistillConfig, error: type[BaseException] =
             raise error
         return sums
 
-    with mock.patch.object(Trainer, "_accumulate", stop), pytest.raises(error):
-        distill(config)
+    with mock.patch.object(Trainer, "_accumulate", stop):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,22 @@ def test_a_run_of_other_settings_or_data_is_refused(
             distill(job(**LONG | changes))
 
 
+def test_processes_that_see_other_files_are_refused(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where every machine has a disk of its own: only the first one's has checkpoints."""
+    config = job(**LONG)
+    stopped_after(4, config)
+    monkeypatch.setattr(run, "load_model", None)
+    for theirs, message in (
+        ({"the last checkpoint": None}, "the last checkpoint is checkpoint-000004 for process 0, and None for process"),
+        ({"trajectories": "0123"}, "trajectories is .* for process 0, and 0123 for process 1"),
+    ):
+        monkeypatch.setattr(checkpoints, "gather_object", lambda own, theirs=theirs: [*own, own[0] | theirs])
+        with pytest.raises(ValueError, match=rf"^{message}.*; expected a model, data and an output that all .* see"):
+            distill(config)
+
+
 def test_batches_may_be_cut_otherwise(job: Callable[..., DistillConfig]) -> None:
     stopped_after(4, job(**LONG))
     assert len(distill(job(**LONG | {"batch_size": 1, "accumulation": 4, "save_every": 0})).history) == 24
@@ -238,6 +263,82 @@ def test_an_optimizer_that_fails_within_a_step_is_not_saved(job: Callable[..., D
     with mock.patch.object(torch.optim.AdamW, "step", step), pytest.raises(StoppedError):
         distill(config)
     assert [path.name for path in Path(config.output).glob("*checkpoint*")] == ["checkpoint-000003"]
+
+
+def terminate(*_: Any) -> None:
+    """As a scheduler does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def terminated(config: DistillConfig) -> None:
+    """Runs a training that gets a SIGTERM."""
+    with pytest.raises(SystemExit), stoppable():
+        distill(config)
+
+
+def test_a_signal_within_an_optimizer_step(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    """It is raised between the step and its record; both are kept."""
+    distill(job(**LONG, output=str(tmp_path / "whole")))
+    config, real, calls = job(**LONG, output=str(tmp_path / "stopped")), torch.optim.AdamW.step, iter(range(99))
+
+    def step(optimizer: torch.optim.AdamW, *arguments: Any) -> None:
+        real(optimizer, *arguments)
+        if next(calls) == 4:
+            terminate()
+
+    with mock.patch.object(torch.optim.AdamW, "step", step):
+        terminated(config)
+    assert [path.name for path in checkpoints.checkpoints(Path(config.output))][-1] == "checkpoint-000005"
+    distill(config)
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
+def test_a_signal_within_a_checkpoint_waits_for_it(job: Callable[..., DistillConfig]) -> None:
+    config, real = job(**LONG), Trainer.save
+
+    def save(trainer: Trainer, folder: Path) -> None:
+        real(trainer, folder)
+        if trainer.step == 6:
+            terminate()
+
+    with mock.patch.object(Trainer, "save", save):
+        terminated(config)
+    assert [path.name[-2:] for path in Path(config.output).glob("*checkpoint*")].count("06") == 1
+
+
+def test_a_signal_within_the_last_files_waits_for_them(job: Callable[..., DistillConfig]) -> None:
+    config = job(**LONG | {"save_every": 0})
+    with mock.patch.object(checkpoints.Progress, "write_card", terminate):
+        terminated(config)
+    assert is_complete(Path(config.output))
+    assert len(weights(Path(config.output))) > 0
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes(job: Callable[..., DistillConfig]) -> None:
+    config = job(max_steps=1)
+    left, other = (Path(config.output, f".tmp-01234567-{name}") for name in ("checkpoint-000003", "output"))
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "optimizer.safetensors").touch()
+    distill(config)
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for name in ("checkpoint-1000000", "checkpoint-999999", "checkpoint-copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    assert [path.name[11:] for path in checkpoints.checkpoints(tmp_path)] == ["999999", "1000000"]
+
+
+def test_it_says_where_a_checkpoint_is_that_could_not_be_put_in_its_place(job: Callable[..., DistillConfig]) -> None:
+    config, error = job(**LONG | {"save_every": 0}), OSError(28, "No space left on device")
+    error.add_note("it was written elsewhere")
+    full = mock.patch.object(checkpoints, "save_adapter", side_effect=error)
+    with pytest.raises(KeyboardInterrupt) as stopped, full, stopped_within(7, KeyboardInterrupt):
+        distill(config)
+    told = "no checkpoint was written ([Errno 28] No space left on device); it was written elsewhere"
+    assert stopped.value.__notes__[0].startswith(told)
 
 
 def test_a_loss_that_is_not_finite_names_its_states(job: Callable[..., DistillConfig]) -> None:

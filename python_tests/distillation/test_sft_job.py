@@ -73,6 +73,16 @@ def test_the_responses_are_trained_on(job: Job, tmp_path: Path) -> None:
     assert made(SFTConfig, settings) == config
 
 
+def test_problems_that_are_trained_on_are_no_evaluation(job: Job) -> None:
+    config = job()
+    evaluated = {"evaluate_every": 2, "evaluate_task": "jsonl", "evaluate_data": config.data}
+    sizes = {"evaluate_prompt_format": "text", "evaluate_gen_length": 4, "evaluate_block_length": 4}
+    with pytest.raises(
+        ValueError, match=r"trajectories hold 4 of its 4 problems, such as '.*'; expected problems that"
+    ):
+        sft(job(**evaluated, **sizes))
+
+
 def test_it_goes_on_where_it_was(job: Job, tmp_path: Path) -> None:
     whole, stopped = job(output=str(tmp_path / "whole")), job(output=str(tmp_path / "stopped"))
     sft(whole)

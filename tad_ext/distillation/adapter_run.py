@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from tad_ext.distillation.checkpoints import (
     SPEED_FILE,
     STEPS_FILE,
     Progress,
+    check_same_everywhere,
     checkpoints,
     latest,
     restore,
@@ -32,7 +32,7 @@ from tad_ext.distillation.held_out import HeldOut, records
 from tad_ext.distillation.objective import Objective
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.samples import Sample
-from tad_ext.distillation.settings import objective_class
+from tad_ext.distillation.settings import STATE_SETTINGS, TrainingSettings, objective_class
 from tad_ext.distillation.tracking import tracked, tracker_options
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
 from tad_ext.files import output_folder, remove_folder, rescued, successor, tried_folder, write_json
@@ -107,8 +107,8 @@ class AdapterRun:
         Raises:
             ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
                 match nothing, a teacher of other tokens, an adapter to start from that does not fit (see
-                `load_adapter`), an `eos_tail` where the model has no end of sequence, a way to distribute the model
-                that is not supported.
+                `load_adapter`), an `eos_tail` where the model has no end of sequence, a choice among states where each
+                trajectory has one, a way to distribute the model that is not supported, processes that see other files.
             FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
                 `not_finite.json` names the states of the step.
             OSError: the adapter could not be written; it says where it is instead.
@@ -123,6 +123,13 @@ class AdapterRun:
             )
         recorded = TrajectoryStates(trajectories, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
         states = self.objective.states(recorded, self.settings, config.training.seed)
+        for name in STATE_SETTINGS if max(states.counts) == 1 else ():
+            value, default = getattr(config.training, name), getattr(TrainingSettings, name)
+            if value != default:
+                raise ValueError(
+                    f"{name} is {value!r}, and objective {config.objective!r} has one state of each trajectory; "
+                    f"expected {default!r}"
+                )
 
         # 2. The processes, and what an earlier one has left to go on from.
         accelerator = _accelerator(self.device, self.trackers)
@@ -133,6 +140,7 @@ class AdapterRun:
             _check_teacher(config.teacher, config.model, trajectories)
         run = run_values(values, trajectories, self.identity, size)
         checkpoint = None if config.overwrite else latest(self.output, run)
+        check_same_everywhere(run, checkpoint)
         if accelerator.is_main_process:
             tried_folder(self.output)
 
@@ -253,19 +261,24 @@ def _write_down(
             write_json(folder / NOT_FINITE_FILE, [_described(sample) for sample in error.samples])
             error.add_note(f"the states of this step are named in {folder / NOT_FINITE_FILE}")
             raise
-        except BaseException:  # a signal, another rank that is gone, a device that fails
-            with shielded(), suppress(Exception):
-                progress.save()
+        except BaseException as error:  # a signal, another rank that is gone, a device that fails
+            with shielded():
+                try:
+                    progress.save()
+                except Exception as second:
+                    told = [f"no checkpoint was written ({second})", *getattr(second, "__notes__", [])]
+                    error.add_note("; ".join(told))
             raise
         history = progress.history
         save = partial(save_adapter, objective.model, also=progress.write_card)
-        if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
-            remove_folder(folder / ADAPTER_FOLDER)
-        rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
-        report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
-        write_json(folder / HISTORY_FILE, report)
-        write_curve(folder / CURVE_FILE, history, objective.parts)
-        (folder / STEPS_FILE).unlink()
+        with shielded():  # a signal waits: from here on there is no other copy
+            if (folder / ADAPTER_FOLDER).exists():  # of this run, killed behind its last step
+                remove_folder(folder / ADAPTER_FOLDER)
+            rescued(save, folder / ADAPTER_FOLDER)  # what it was for comes first
+            report = {"settings": used_settings(config), "steps": [asdict(record) for record in history]}
+            write_json(folder / HISTORY_FILE, report)
+            write_curve(folder / CURVE_FILE, history, objective.parts)
+            (folder / STEPS_FILE).unlink()
     return history
 
 

@@ -63,7 +63,8 @@ class CertaintyObjective(Objective):
         sequences, length = batch.student.input_ids.shape
         row, none = batch.student.positions // length, weight.new_zeros(sequences)
         n, m = (none.index_add(0, row, one.to(weight.dtype)) for one in (torch.ones_like(weight), found.right))
-        counts = found.right & torch.isin(batch.side, batch.side.new_tensor(self.certain))
+        certain = torch.stack([batch.side == side for side in self.certain]).any(0)  # isin would wait for a GPU
+        counts = found.right & certain
         entropy = (found.entropy * weight * (n / m.clamp(min=1))[row] * counts).sum()
         loss = self.scale * (ce + ce_complement + settings.entropy_weight * entropy)
         return loss, {"ce": ce, "ce_complement": ce_complement, "entropy": entropy}

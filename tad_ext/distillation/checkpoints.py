@@ -13,13 +13,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.distillation.card import Card
 from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
-from tad_ext.files import add_json_line, json_lines, remove_folder, rescued, write_json, write_text
+from tad_ext.files import (
+    add_json_line,
+    json_lines,
+    remove_folder,
+    remove_leftovers,
+    rescued,
+    write_json,
+    write_text,
+)
+from tad_ext.interrupts import shielded
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -46,6 +56,8 @@ def run_values(
 ) -> dict[str, Any]:
     """What a run is: two that have the same values end with the same adapter, up to the order of sums.
 
+    And up to the dropout, which goes by the micro-batch, where these have other sizes.
+
     Args:
         settings: of the job.
         trajectories: that it trains on.
@@ -63,7 +75,9 @@ def run_values(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete ones, by their steps."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / RUN_FILE).is_file())
+    found = [path for path in folder.glob(f"{_PREFIX}*") if (path / RUN_FILE).is_file()]
+    steps = {path: path.name.removeprefix(_PREFIX) for path in found}
+    return sorted((path for path in found if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
@@ -72,17 +86,31 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
     if not found:
         return None
     theirs, mine = json.loads((found[-1] / RUN_FILE).read_text()), json.loads(json.dumps(values))
-    differing = [
-        f"{name} was {theirs.get(name)}, this run has {mine.get(name)}"
-        for name in dict.fromkeys([*mine, *theirs])
-        if theirs.get(name) != mine.get(name)
-    ]
+    differing = [f"{name} was {old}, this run has {new}" for name, old, new in _differences(theirs, mine)]
     if differing:
         raise ValueError(
             f"output {str(folder)!r} holds {found[-1].name} of another run: {'; '.join(differing)}; choose another "
             f"folder, the same settings, or set overwrite"
         )
     return found[-1]
+
+
+def check_same_everywhere(values: Mapping[str, Any], checkpoint: Path | None) -> None:
+    """ValueError on every process if one has other values, or goes on from another checkpoint, than the first one."""
+    own = {**values, "the last checkpoint": checkpoint and checkpoint.name}
+    first, *others = gather_object([own])
+    for number, theirs in enumerate(others, 1):
+        for name, one, other in _differences(first, theirs):
+            raise ValueError(
+                f"{name} is {one} for process 0, and {other} for process {number}; expected a model, data and an "
+                f"output that all processes see alike"
+            )
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """By name, what two runs have that is not the same."""
+    names = dict.fromkeys([*other, *one])
+    return [(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
 
 
 class Progress:
@@ -103,6 +131,7 @@ class Progress:
     def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], card: Card, *, keep: int) -> None:
         self.folder, self.trainer, self.values, self.card, self.keep = folder, trainer, values, card, keep
         self.saved = trainer.step
+        remove_leftovers(folder, f"{_PREFIX}*")
         self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
         _rows_until(folder / SPEED_FILE, trainer.step)
         self.evaluation: Mapping[str, Any] | None = None
@@ -134,13 +163,20 @@ class Progress:
             rescued(self._write_best, self.best)
 
     def save(self) -> None:
-        """A checkpoint of now, unless there is one; older ones that are too many go."""
-        if self.trainer.step == self.saved or not self.trainer.whole:
+        """A checkpoint of now, unless there is one; older ones that are too many go. A signal waits for it."""
+        step, record = self.trainer.step, self.trainer.record
+        if step == self.saved or not self.trainer.whole:
             return
-        self.saved = self.trainer.step  # it is tried once
-        rescued(self._write, self.folder / f"{_PREFIX}{self.trainer.step:06d}")
-        for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
-            remove_folder(path)
+        with shielded():
+            self.saved = step  # it is tried once
+            if record is not None and record not in self.history[-1:]:  # a signal came between the two
+                self.history.append(record)
+            try:  # before the checkpoint, which goes on from all of them
+                write_text(self.folder / STEPS_FILE, json_lines(map(asdict, self.history)))
+            finally:
+                rescued(self._write, self.folder / f"{_PREFIX}{step:06d}")
+            for path in checkpoints(self.folder)[: -self.keep] if self.keep else ():
+                remove_folder(path)
 
     def _write(self, path: Path) -> None:
         def also(folder: Path) -> None:

@@ -188,6 +188,10 @@ class D2FSettings(Settings):
             )
 
 
+#: Those of `TrainingSettings` that choose among several states of a trajectory.
+STATE_SETTINGS = ("state_ratio", "state_sampling", "curriculum")
+
+
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
     """How the loop trains by any objective."""

@@ -64,6 +64,7 @@ class Trainer:
     Attributes:
         step: optimizer steps that are complete.
         total_steps: of the whole training.
+        record: of the latest step, None before the first one here.
         speed: of the latest step.
         whole: whether weights and moments are those of that step: not if the optimizer failed within one.
     """
@@ -77,6 +78,7 @@ class Trainer:
         self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.order = Order(states.counts, config, config.batch_size * config.accumulation * accelerator.num_processes)
         self.step, self.total_steps, self.whole = 0, self.order.total_steps, True
+        self.record: StepRecord | None = None
         self.speed: Speed | None = None
 
     def run(self) -> Iterator[StepRecord]:
@@ -163,23 +165,23 @@ class Trainer:
             raise NotFiniteError(
                 f"step {self.step + 1}: loss is {loss}, gradient norm {grad_norm}; try a lower learning_rate", samples
             )
-        watched = self._watched(own)
-        with shielded():  # a signal waits
-            self.whole = False
-            self.optimizer.step()
-            self.step, self.whole = self.step + 1, True
-        self.optimizer.zero_grad()
         entries = np.bincount(np.concatenate([one.side for one in samples]), minlength=len(self.objective.sides))
-        return StepRecord(
-            step=self.step,
-            epoch=self.order.epochs_after(self.step - 1),
+        record = StepRecord(
+            step=self.step + 1,
+            epoch=self.order.epochs_after(self.step),
             loss=loss,
             parts=dict(zip(self.objective.parts, values, strict=True)),
             totals={"states": len(samples), **dict(zip(self.objective.sides, entries.tolist(), strict=True))},
             learning_rate=rate,
             grad_norm=grad_norm,
-            watched=watched,
+            watched=self._watched(own),
         )
+        with shielded():  # a signal waits
+            self.whole = False
+            self.optimizer.step()
+            self.step, self.record, self.whole = record.step, record, True
+        self.optimizer.zero_grad()
+        return record
 
     def _watched(self, own: Sequence[tuple[int, MicroBatch]]) -> dict[str, dict[str, float]]:
         """What `StepRecord.watched` says, on every rank."""

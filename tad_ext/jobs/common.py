@@ -127,11 +127,18 @@ def held_out(
         check_prompts(prompts, model=only_configured, config=decoding, mask=model_config.mask_token_id)
     except ValueError as error:
         raise ValueError(f"evaluate_task is {chosen.evaluate_task!r}: {error}") from error
-    trained_on = {one.id for one in trajectories if one.task == task.name}
-    if both := sorted(trained_on & {problem.id for problem in problems}):
+    # A user's own responses have no problems' ids, but the same prompt is the same problem.
+    known = {one.id for one in trajectories if one.task == task.name}
+    asked = {tuple(one.prompt_ids.tolist()) for one in trajectories}
+    both = [
+        problem.id
+        for problem, prompt in zip(problems, prompts, strict=True)
+        if problem.id in known or tuple(prompt) in asked
+    ]
+    if both:
         raise ValueError(
             f"evaluate_task is {chosen.evaluate_task!r}: trajectories hold {len(both)} of its {len(problems)} "
-            f"problems, such as {both[0]!r}; expected problems that are not trained on"
+            f"problems, such as {min(both)!r}; expected problems that are not trained on"
         )
     return HeldOut(chosen.evaluate_every, task, problems, decoding, tokenizer)
 

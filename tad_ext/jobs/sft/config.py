@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tad_ext.distillation.run_settings import AdapterRunSettings
-from tad_ext.distillation.settings import SFTSettings, TrainingSettings
+from tad_ext.distillation.settings import STATE_SETTINGS, SFTSettings, TrainingSettings
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Count, PathText, fixed, group, setting
 
@@ -23,7 +23,7 @@ class SFTConfig(AdapterRunSettings, JobSettings):
     model: PathText = setting(help="folder of the model to train")
     teacher: PathText | None = fixed(None)
     objective: str = fixed("sft")
-    training: TrainingSettings = group(TrainingSettings, without=("state_ratio", "state_sampling", "curriculum"))
+    training: TrainingSettings = group(TrainingSettings, without=STATE_SETTINGS)
 
     data: PathText = setting(
         help="file of prompts and responses, one JSON object a line: .jsonl, .jsonl.gz or .parquet; or hub:NAME, read "
