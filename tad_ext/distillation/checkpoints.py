@@ -8,11 +8,13 @@ run, and `speed.jsonl` how fast they were. `evaluations.jsonl` holds what was me
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from tad_ext.data.trajectories.files import Trajectory
@@ -20,6 +22,7 @@ from tad_ext.distillation.card import Card
 from tad_ext.distillation.tracking import track
 from tad_ext.distillation.trainer import StepRecord, Trainer
 from tad_ext.files import add_json_line, json_lines, remove_folder, rescued, write_json, write_text
+from tad_ext.models.identity import described, identity_differences
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -29,6 +32,7 @@ BEST_FOLDER = "best"
 _BEST_FILE = "evaluation.json"
 RUN_FILE = "run.json"
 _PREFIX = "checkpoint-"
+_RECORDED = StepRecord.__dataclass_fields__.keys()
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
@@ -71,9 +75,11 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
     found = checkpoints(folder)
     if not found:
         return None
-    theirs, mine = json.loads((found[-1] / RUN_FILE).read_text()), json.loads(json.dumps(values))
+    mine = json.loads(json.dumps(values))
+    with _undamaged(found[-1]):
+        theirs = dict(json.loads((found[-1] / RUN_FILE).read_text(encoding="utf-8")))
     differing = [
-        f"{name} was {theirs.get(name)}, this run has {mine.get(name)}"
+        _difference(name, theirs.get(name), mine.get(name))
         for name in dict.fromkeys([*mine, *theirs])
         if theirs.get(name) != mine.get(name)
     ]
@@ -83,6 +89,13 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
             f"folder, the same settings, or set overwrite"
         )
     return found[-1]
+
+
+def _difference(name: str, theirs: Any, mine: Any) -> str:
+    """For a message. Of models, which are told by their identities, only what differs."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        return f"another {name}: {described(identity_differences(theirs, mine))}"
+    return f"{name} was {theirs}, this run has {mine}"
 
 
 class Progress:
@@ -103,7 +116,10 @@ class Progress:
     def __init__(self, folder: Path, trainer: Trainer, values: Mapping[str, Any], card: Card, *, keep: int) -> None:
         self.folder, self.trainer, self.values, self.card, self.keep = folder, trainer, values, card, keep
         self.saved = trainer.step
-        self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
+        rows = _rows_until(folder / STEPS_FILE, trainer.step)
+        self.history = [StepRecord(**row) for row in rows if row.keys() == _RECORDED]
+        if lacking := trainer.step - len(self.history):
+            tqdm.write(f"note: {folder / STEPS_FILE} lacks the records of {lacking} of {trainer.step} steps")
         _rows_until(folder / SPEED_FILE, trainer.step)
         self.evaluation: Mapping[str, Any] | None = None
         self.best = folder / BEST_FOLDER
@@ -173,22 +189,36 @@ def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
     """The training goes on behind the checkpoint's step."""
-    restore_adapter(trainer.objective.model, checkpoint)
-    trainer.load(checkpoint)
+    with _undamaged(checkpoint):
+        restore_adapter(trainer.objective.model, checkpoint)
+        trainer.load(checkpoint)
+
+
+@contextmanager
+def _undamaged(checkpoint: Path) -> Iterator[None]:
+    """Within the block a checkpoint is read; ValueError, saying what to do, for one whose files are no more whole."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        earlier = [path.name for path in checkpoints(checkpoint.parent) if path < checkpoint]
+        raise ValueError(
+            f"{checkpoint} is damaged: {error}; remove this folder to go on from "
+            f"{earlier[-1] if earlier else 'the first step'}"
+        ) from error
 
 
 def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
     """A file's lines on a run's first steps, those on later ones being dropped: they will come again."""
-    lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    lines: Sequence[str] = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
     rows = [values for values in map(_values, lines) if values and values["step"] <= step]
     write_text(path, json_lines(rows))
     return rows
 
 
 def _values(line: str) -> dict[str, Any] | None:
-    """None for a line that a kill has cut short."""
+    """None for a line that a kill has cut short, or that is damaged."""
     try:
-        values: dict[str, Any] = json.loads(line)
+        values = json.loads(line)
     except ValueError:
         return None
-    return values
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
