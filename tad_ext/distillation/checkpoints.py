@@ -93,8 +93,8 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
 
 def _difference(name: str, theirs: Any, mine: Any) -> str:
     """For a message. Of models, which are told by their identities, only what differs."""
-    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
-        return f"another {name}: {described(identity_differences(theirs, mine))}"
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping) and (told := identity_differences(theirs, mine)):
+        return f"another {name}: {described(told)}"
     return f"{name} was {theirs}, this run has {mine}"
 
 
