@@ -1,9 +1,14 @@
 """Atomic writing: what a reader can see at each moment, and what is left when a writer fails or is killed."""
 
+import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from safetensors import SafetensorError
@@ -17,6 +22,7 @@ from tad_ext.files import (
     remove_leftovers,
     rescued,
     set_aside,
+    sole_writer,
     successor,
     tried_file,
     tried_folder,
@@ -289,6 +295,25 @@ def test_earlier_files_stand_until_their_successors_are_complete(tmp_path: Path)
     assert ((tmp_path / "a").read_text(), (tmp_path / "notes").read_text()) == ("new", "old")
     with successor(tmp_path / "other", []) as folder:
         assert folder == tmp_path / "other"
+
+
+def test_a_folder_has_one_writer_until_that_one_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holding = (
+        "import sys; from tad_ext.files import sole_writer\nwith sole_writer(sys.argv[1]): print(flush=True), input()"
+    )
+    command = [sys.executable, "-c", holding, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="is being written by another run"), sole_writer(tmp_path):
+            pass
+        other.kill()
+    for _ in range(2):
+        with sole_writer(tmp_path):
+            pass
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with sole_writer(tmp_path):
+        assert not names(tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -88,7 +88,8 @@ def _explain(program: str, error: BaseException) -> int:
     if number:
         stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
         told = error.args if isinstance(error, KeyboardInterrupt) else ()
-        print("\n" + ": ".join([program, stopped, *map(str, told), *notes]), file=sys.stderr)
+        more = "; ".join(notes)
+        print("\n" + ": ".join([program, stopped, *map(str, told), *filter(None, [more])]), file=sys.stderr)
         return 128 + number
     if isinstance(error, BrokenPipeError) or not _is_for_the_user(error):  # for_any_output knows of the pipe
         raise error

@@ -4,11 +4,13 @@ What is written goes to a temporary name on the same file system, is flushed to 
 name. The temporary name is ``.tmp-<random>-<name>``: globs for finished files pass it by, and writers that look at the
 suffix find it.
 
-A job tries its output before it works (`output_folder`, `tried_folder`, `tried_file`), leaves an earlier run's files
-alone until its own are complete (`successor`), and where its result cannot be written, puts it elsewhere (`rescued`).
+A job tries its output before it works (`output_folder`, `tried_folder`, `tried_file`), may ask to be the only one who
+writes there (`sole_writer`), leaves an earlier run's files alone until its own are complete (`successor`), and where
+its result cannot be written, puts it elsewhere (`rescued`).
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -135,6 +137,27 @@ def set_aside(paths: Iterable[Path]) -> Iterator[None]:
         raise
     with shielded():
         shutil.rmtree(aside)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Within the block nobody else who asks so writes into the folder: ValueError if somebody does already.
+
+    A process that ends in any way has left the block. On a file system without locks everybody is let in.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"output {str(folder)!r} is being written by another run; wait for it, or choose another folder"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_folder(path: Path) -> None:

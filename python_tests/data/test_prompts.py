@@ -180,7 +180,7 @@ def test_text_without_tokens_is_named() -> None:
         def encode(self, *_: object, **__: object) -> list[int]:
             raise Exception("no token for x")
 
-    with pytest.raises(ValueError, match="prompt 'x' cannot be written in the model's tokens: no token for x"):
+    with pytest.raises(ValueError, match="text 'x' cannot be written in the model's tokens: no token for x"):
         text_ids(Strict(), "x", add_special_tokens=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be written"):
         chat_ids(Strict(), [{"role": "user", "content": "x"}])  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A training that was stopped, and started again by the same command, ends with the weights of one that was not."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from unittest import mock
 import pytest
 import torch
 from distillation_worker import Worker
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from tad_ext.distillation import adapter_run as run
 from tad_ext.distillation import checkpoints
@@ -94,7 +95,9 @@ def test_it_goes_on_where_it_was(
     capsys.readouterr()
     torch.manual_seed(99)
     again = distill(config)
-    assert f"going on from {kept[-1]}" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"going on from {kept[-1]}" in out
+    assert "lacks" not in out + err
     assert len(again.history) == len(json.loads((tmp_path / "whole" / "training.json").read_text())["steps"])
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
     assert not (tmp_path / "stopped" / "steps.jsonl").exists()
@@ -220,6 +223,107 @@ def test_processes_that_see_other_files_are_refused(
         monkeypatch.setattr(checkpoints, "gather_object", lambda own, theirs=theirs: [*own, own[0] | theirs])
         with pytest.raises(ValueError, match=rf"^{message}.*; expected a model, data and an output that all .* see"):
             distill(config)
+
+
+def test_of_another_model_it_is_told_what_differs(
+    job: Callable[..., DistillConfig], make_model: Any, tmp_path: Path
+) -> None:
+    config = job(**LONG)
+    stopped_after(4, config)
+    make_model(seed=1).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"another run: another model: other weights in model\.safetensors; choose"):
+        distill(config)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *itertools.product(
+            ("adapter_model.safetensors", "optimizer.safetensors", "run.json"), ("empty", "short", "other")
+        ),
+        ("adapter_model.safetensors", "gone"),  # without run.json a folder is no checkpoint
+        ("optimizer.safetensors", "gone"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_may_be_removed(
+    job: Callable[..., DistillConfig], tmp_path: Path, file: str, damage: str
+) -> None:
+    config = job(**LONG)
+    stopped_after(4, config)
+    first, last = checkpoints.checkpoints(Path(config.output))
+    size, other = (last / file).stat().st_size, b"[1]" if file == "run.json" else save({"a": torch.zeros(1)})
+    (last / file).write_bytes({"empty": b"", "short": (last / file).read_bytes()[: size // 2]}.get(damage, other))
+    if damage == "gone":
+        (last / file).unlink()
+    with pytest.raises(ValueError, match=f"{last} is damaged: .*; remove this folder to go on from {first.name}"):
+        distill(config)
+    shutil.rmtree(last)
+    distill(config)
+    distill(job(**LONG, output=str(tmp_path / "whole")))
+    assert results(config.output) == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("line", [b"\xff\x00", b"garbage", b"[1]", b"5", b'{"a": 1}', b'{"step": 2}', b'{"step": "2"}'])
+def test_damaged_records_are_told_and_the_training_goes_on(
+    job: Callable[..., DistillConfig], tmp_path: Path, line: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = job(**LONG)
+    stopped_after(4, config)
+    file = Path(config.output, "steps.jsonl")
+    lines = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([lines[0], line, *lines[2:]]) + b"\n")
+    assert [record.step for record in distill(config).history] == [1, *range(3, 25)]
+    assert f"note: {file} lacks the records of 1 of 4 steps" in capsys.readouterr().out
+    distill(job(**LONG, output=str(tmp_path / "whole")))
+    assert weights(Path(config.output)) == weights(tmp_path / "whole")
+
+
+def test_without_records_the_training_goes_on(job: Callable[..., DistillConfig]) -> None:
+    config = job(**LONG)
+    stopped_after(4, config)
+    Path(config.output, "steps.jsonl").unlink()
+    assert [record.step for record in distill(config).history] == list(range(5, 25))
+    with pytest.raises(FileExistsError, match="holds adapter already"):
+        distill(config)
+
+
+def test_two_runs_do_not_write_into_one_folder(
+    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is refused before it loads a model, whatever its settings; the first one is not disturbed."""
+    config, real = job(**LONG), Trainer._accumulate
+
+    def another(trainer: Trainer, own: Any) -> Any:
+        if trainer.step == 4:
+            with (
+                mock.patch.object(run, "load_model", None),
+                pytest.raises(ValueError, match="is being written by another run"),
+            ):
+                distill(dataclasses.replace(config, overwrite=True))
+        return real(trainer, own)
+
+    monkeypatch.setattr(Trainer, "_accumulate", another)
+    assert len(distill(config).history) == 24
+
+
+def test_what_stops_says_how_to_go_on(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    distill(job(max_steps=1))
+    for overwrite in (False, True):
+        output = tmp_path / ("output" if overwrite else "stopped")
+        config = job(**LONG, output=str(output), overwrite=overwrite)
+        watched = mock.patch.object(Trainer, "_watched", side_effect=[{}] * 4 + [StoppedError])
+        with watched, pytest.raises(StoppedError) as stopped:
+            distill(config)
+        how, where = stopped.value.__notes__
+        written = Path(where.removeprefix("what this run has written is in "))
+        if overwrite:
+            assert (
+                how == f"the same command, with output {written} and without overwrite, goes on from checkpoint-000004"
+            )
+            config = dataclasses.replace(config, output=str(written), overwrite=False)
+        else:
+            assert how == "the same command goes on from checkpoint-000004"
+        assert len(distill(config).history) == 24
 
 
 def test_batches_may_be_cut_otherwise(job: Callable[..., DistillConfig]) -> None:
@@ -350,6 +454,9 @@ def test_a_loss_that_is_not_finite_names_its_states(job: Callable[..., DistillCo
     found = json.loads(file.read_text())
     assert len(found) == 8
     assert found[0].keys() == {"task", "id", "sample", "entries", "canvas"}
+    shutil.rmtree(checkpoints.checkpoints(file.parent)[-1])
+    distill(job(learning_rate=1e-2, max_steps=50))
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("plugin", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])

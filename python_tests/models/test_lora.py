@@ -253,6 +253,10 @@ def test_folders_that_hold_no_adapter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no adapter_config.json"):
         load_adapter(tiny_model(), tmp_path)
     save_adapter(adapted_model(), tmp_path / "adapter")
+    (tmp_path / ".tmp-01234567-adapter").mkdir()
+    (tmp_path / ".tmp-01234567-adapter" / "adapter_config.json").touch()
+    with pytest.raises(FileNotFoundError, match=f"written by save_adapter or peft, such as '{tmp_path / 'adapter'}'"):
+        load_adapter(tiny_model(), tmp_path)
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ValueError, match="is damaged or not a safetensors file"):

@@ -35,7 +35,7 @@ from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import STATE_SETTINGS, TrainingSettings, objective_class
 from tad_ext.distillation.tracking import tracked, tracker_options
 from tad_ext.distillation.trainer import NotFiniteError, StepRecord, Trainer
-from tad_ext.files import output_folder, remove_folder, rescued, successor, tried_folder, write_json
+from tad_ext.files import output_folder, remove_folder, rescued, sole_writer, successor, tried_folder, write_json
 from tad_ext.interrupts import shielded
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
@@ -88,8 +88,9 @@ class AdapterRun:
         if (self.output / "config.json").exists():
             raise FileExistsError(f"output {config.output!r} is a checkpoint's folder; choose another one")
         earlier = _earlier_files(self.output)
-        # The end of a run removes its steps' file.
-        if earlier and not config.overwrite and not (self.output / STEPS_FILE).exists():
+        # The end of a run writes its adapter, and removes its steps' file.
+        ended = (self.output / ADAPTER_FOLDER).exists() or not checkpoints(self.output)
+        if earlier and not config.overwrite and ended and not (self.output / STEPS_FILE).exists():
             raise FileExistsError(
                 f"output {config.output!r} holds {earlier[0].name} already; choose another folder, or set overwrite"
             )
@@ -105,10 +106,11 @@ class AdapterRun:
         """Trains on these, which fit the model, and writes everything down. `notes` are printed before.
 
         Raises:
-            ValueError: an output that cannot be written to or holds checkpoints of other settings, target names that
-                match nothing, a teacher of other tokens, an adapter to start from that does not fit (see
-                `load_adapter`), an `eos_tail` where the model has no end of sequence, a choice among states where each
-                trajectory has one, a way to distribute the model that is not supported, processes that see other files.
+            ValueError: an output that cannot be written to, is being written by another run, or holds checkpoints of
+                other settings or damaged ones, target names that match nothing, a teacher of other tokens, an adapter
+                to start from that does not fit (see `load_adapter`), an `eos_tail` where the model has no end of
+                sequence, a choice among states where each trajectory has one, a way to distribute the model that is
+                not supported, processes that see other files.
             FloatingPointError: loss or gradients became NaN or infinite; the last checkpoint stays, and
                 `not_finite.json` names the states of the step.
             OSError: the adapter could not be written; it says where it is instead.
@@ -143,6 +145,9 @@ class AdapterRun:
         check_same_everywhere(run, checkpoint)
         if accelerator.is_main_process:
             tried_folder(self.output)
+            if self.output.is_dir():
+                with sole_writer(self.output):
+                    pass  # seen before a model is loaded
 
         # 3. The training, of which the first process writes everything down.
         trainer = Trainer(self._objective(accelerator), states, config.training, accelerator)
@@ -250,8 +255,10 @@ def _write_down(
 ) -> list[StepRecord]:
     """All records of the training, during and after which its files are written."""
     output, objective = output_folder(config.output), trainer.objective
-    with successor(output, _earlier_files(output) if config.overwrite else ()) as folder:
+    earlier = _earlier_files(output) if config.overwrite else ()
+    with sole_writer(output), successor(output, earlier) as folder:
         progress = Progress(folder, trainer, run, card, keep=config.keep_checkpoints)
+        (folder / NOT_FINITE_FILE).unlink(missing_ok=True)
         try:
             for record in records(trainer, held_out, progress.measured):
                 progress.add(record)
@@ -268,6 +275,9 @@ def _write_down(
                 except Exception as second:
                     told = [f"no checkpoint was written ({second})", *getattr(second, "__notes__", [])]
                     error.add_note("; ".join(told))
+            if left := checkpoints(folder):
+                changed = f", with output {folder} and without overwrite," if earlier else ""
+                error.add_note(f"the same command{changed} goes on from {left[-1].name}")
             raise
         history = progress.history
         save = partial(save_adapter, objective.model, also=progress.write_card)

@@ -8,12 +8,14 @@ run, and `speed.jsonl` how fast they were. `evaluations.jsonl` holds what was me
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from tad_ext.data.trajectories.files import Trajectory
@@ -30,6 +32,7 @@ from tad_ext.files import (
     write_text,
 )
 from tad_ext.interrupts import shielded
+from tad_ext.models.identity import described, identity_differences
 from tad_ext.models.lora import WEIGHTS_FILE, restore_adapter, save_adapter
 
 STEPS_FILE = "steps.jsonl"
@@ -39,6 +42,7 @@ BEST_FOLDER = "best"
 _BEST_FILE = "evaluation.json"
 RUN_FILE = "run.json"
 _PREFIX = "checkpoint-"
+_RECORDED = StepRecord.__dataclass_fields__.keys()
 
 #: Settings that do not change what is learnt, or that the run's other values say more exactly.
 FREE = (
@@ -85,8 +89,10 @@ def latest(folder: Path, values: Mapping[str, Any]) -> Path | None:
     found = checkpoints(folder)
     if not found:
         return None
-    theirs, mine = json.loads((found[-1] / RUN_FILE).read_text()), json.loads(json.dumps(values))
-    differing = [f"{name} was {old}, this run has {new}" for name, old, new in _differences(theirs, mine)]
+    mine = json.loads(json.dumps(values))
+    with _undamaged(found[-1]):
+        theirs = dict(json.loads((found[-1] / RUN_FILE).read_text(encoding="utf-8")))
+    differing = [_difference(*one) for one in _differences(theirs, mine)]
     if differing:
         raise ValueError(
             f"output {str(folder)!r} holds {found[-1].name} of another run: {'; '.join(differing)}; choose another "
@@ -113,6 +119,13 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple
     return [(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
 
 
+def _difference(name: str, theirs: Any, mine: Any) -> str:
+    """For a message. Of models, which are told by their identities, only what differs."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping) and (told := identity_differences(theirs, mine)):
+        return f"another {name}: {described(told)}"
+    return f"{name} was {theirs}, this run has {mine}"
+
+
 class Progress:
     """Writes down a training's records and checkpoints in a folder.
 
@@ -132,7 +145,10 @@ class Progress:
         self.folder, self.trainer, self.values, self.card, self.keep = folder, trainer, values, card, keep
         self.saved = trainer.step
         remove_leftovers(folder, f"{_PREFIX}*")
-        self.history = [StepRecord(**row) for row in _rows_until(folder / STEPS_FILE, trainer.step)]
+        rows = _rows_until(folder / STEPS_FILE, trainer.step)
+        self.history = [StepRecord(**row) for row in rows if row.keys() == _RECORDED]
+        if lacking := trainer.step - len(self.history):
+            tqdm.write(f"note: {folder / STEPS_FILE} lacks the records of {lacking} of {trainer.step} steps")
         _rows_until(folder / SPEED_FILE, trainer.step)
         self.evaluation: Mapping[str, Any] | None = None
         self.best = folder / BEST_FOLDER
@@ -209,22 +225,36 @@ def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
     """The training goes on behind the checkpoint's step."""
-    restore_adapter(trainer.objective.model, checkpoint)
-    trainer.load(checkpoint)
+    with _undamaged(checkpoint):
+        restore_adapter(trainer.objective.model, checkpoint)
+        trainer.load(checkpoint)
+
+
+@contextmanager
+def _undamaged(checkpoint: Path) -> Iterator[None]:
+    """Within the block a checkpoint is read; ValueError, saying what to do, for one whose files are no more whole."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        earlier = [path.name for path in checkpoints(checkpoint.parent) if path < checkpoint]
+        raise ValueError(
+            f"{checkpoint} is damaged: {error}; remove this folder to go on from "
+            f"{earlier[-1] if earlier else 'the first step'}"
+        ) from error
 
 
 def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
     """A file's lines on a run's first steps, those on later ones being dropped: they will come again."""
-    lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    lines: Sequence[str] = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
     rows = [values for values in map(_values, lines) if values and values["step"] <= step]
     write_text(path, json_lines(rows))
     return rows
 
 
 def _values(line: str) -> dict[str, Any] | None:
-    """None for a line that a kill has cut short."""
+    """None for a line that a kill has cut short, or that is damaged."""
     try:
-        values: dict[str, Any] = json.loads(line)
+        values = json.loads(line)
     except ValueError:
         return None
-    return values
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None

@@ -113,7 +113,7 @@ class SFTSettings(Settings):
     """The numbers of supervised fine-tuning (LLaDA, arXiv 2502.09992)."""
 
     min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
-        1e-3, help="smallest probability by which a response's tokens are masked; the largest is 1"
+        1e-3, help="sft: smallest probability by which a response's tokens are masked; the largest is 1"
     )
 
 
@@ -121,9 +121,11 @@ class SFTSettings(Settings):
 class CertaintySettings(Settings):
     """The numbers of certainty forcing (dParallel, arXiv 2509.26488), published for LLaDA."""
 
-    entropy_weight: NonNegative = setting(2.0, help="weight of the entropy of right predictions; for Dream: 1")
+    entropy_weight: NonNegative = setting(
+        2.0, help="dparallel, d3llm: weight of the entropy of right predictions; for Dream: 1"
+    )
     entropy_temperature: Annotated[float, Between(1 / MAX_SCALE, MAX_SCALE)] = setting(
-        0.5, help="temperature of that entropy"
+        0.5, help="dparallel, d3llm: temperature of that entropy"
     )
 
 
@@ -131,7 +133,7 @@ class CertaintySettings(Settings):
 class DParallelSettings(CertaintySettings):
     """The numbers of dParallel."""
 
-    block_length: Count = setting(32, help="positions of the half-masked block; for Dream: the whole canvas")
+    block_length: Count = setting(32, help="dparallel: positions of the half-masked block; for Dream: the whole canvas")
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,13 @@ class D3LLMSettings(CertaintySettings):
 
     block_lengths: tuple[Count, ...] = setting(
         (16, 16, 24, 24, 32, 32),
-        help="positions of the masked block at the beginnings of so many equal parts of the training, between which "
-        "they change evenly",
+        help="d3llm: positions of the masked block at the beginnings of so many equal parts of the training, between "
+        "which they change evenly",
     )
-    mask_ratio_start: Probability = setting(0.0, help="smallest masked share of a block at first; it rises evenly")
-    mask_ratio: Probability = setting(0.8, help="largest masked share of a block at all times")
+    mask_ratio_start: Probability = setting(
+        0.0, help="d3llm: smallest masked share of a block at first; it rises evenly"
+    )
+    mask_ratio: Probability = setting(0.8, help="d3llm: largest masked share of a block at all times")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,13 +175,13 @@ class D2FSettings(Settings):
     """The numbers of D2F (arXiv 2508.09192)."""
 
     causal_block_length: Count = setting(
-        16, help="positions of a block of the student's attention, which sees no later block"
+        16, help="d2f: positions of a block of the student's attention, which sees no later block"
     )
     min_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
-        0.2, help="smallest probability by which the tokens of a response's first block are masked"
+        0.2, help="d2f: smallest probability by which the tokens of a response's first block are masked"
     )
     max_block_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
-        0.7, help="largest probability of any block; from block to block it does not fall"
+        0.7, help="d2f: largest probability of any block; from block to block it does not fall"
     )
 
     def __post_init__(self) -> None:

@@ -175,8 +175,10 @@ def load_adapter(
     folder = Path(path)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
+            within = sorted(path.parent for path in folder.glob(f"[!.]*/{name}"))
+            hint = f", such as {str(within[0])!r}" if within else ""
             raise FileNotFoundError(
-                f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft"
+                f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft{hint}"
             )
     config = read_adapter_config(folder / CONFIG_FILE, trainable=trainable)
     stored = shapes_in(folder / WEIGHTS_FILE)

@@ -166,7 +166,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_token
         text.encode()  # says what is wrong with half of a surrogate pair, which tokenizers does not
         return list(tokenizer.encode(text, add_special_tokens=add_special_tokens))
     except Exception as error:  # the tokenizers library raises plain Exception for a character it has no token for
-        raise ValueError(f"prompt {text[:80]!r} cannot be written in the model's tokens: {error}") from error
+        raise ValueError(f"text {text[:80]!r} cannot be written in the model's tokens: {error}") from error
 
 
 def default_system_message(tokenizer: PreTrainedTokenizerBase) -> str | None:
