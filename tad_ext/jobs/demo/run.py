@@ -99,6 +99,7 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
         lora=LoRASettings(rank=config.lora_rank, alpha=float(config.lora_rank)),
         training=TrainingSettings(
             learning_rate=config.distill_learning_rate,
+            lr_schedule="cosine",
             max_steps=config.distill_steps,
             batch_size=config.distill_batch_size,
             accumulation=1,
