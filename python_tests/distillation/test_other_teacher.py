@@ -75,9 +75,11 @@ def test_a_teacher_that_is_too_short_is_refused(job: Job, teacher: Any) -> None:
         distill(job(teacher=teacher(max_position_embeddings=12)))
 
 
-def test_an_objective_without_a_teacher_refuses_one(job: Job, teacher: Any) -> None:
-    with pytest.raises(ValueError, match=r"^teacher is '.*'; objective 'ce_all' has no such setting"):
-        distill(job(objective="ce_all", teacher=teacher()))
+def test_who_asks_no_teacher_refuses_one(job: Job, teacher: Any) -> None:
+    for name, changes in (("ce_all", {"objective": "ce_all"}), ("tad", {"kl_weight": 0.0})):
+        for what in ({"teacher": teacher(name)}, {"teacher_prompt": "none"}):
+            with pytest.raises(ValueError, match=rf"^teacher.* is '.*'; objective '{name}' asks no teacher"):
+                distill(job(**changes, **what))
 
 
 @pytest.mark.slow

@@ -13,8 +13,6 @@ class CEAllObjective(TADObjective):
     """Cross-entropy of the trajectory's token at every entry."""
 
     Settings = CEAllSettings
-    has_teacher: ClassVar[bool] = False
-    privileged: ClassVar[bool] = False
     parts: ClassVar[dict[str, str]] = {"ce": "CE of all entries, nats"}
 
 
@@ -29,6 +27,4 @@ class CENearObjective(TADObjective):
     """Cross-entropy at near entries; nothing is learnt at distant ones."""
 
     Settings = CENearSettings
-    has_teacher: ClassVar[bool] = False
-    privileged: ClassVar[bool] = False
     parts: ClassVar[dict[str, str]] = {"ce": TADObjective.parts["ce"]}

@@ -81,8 +81,7 @@ class AdapterRun:
     def __init__(self, config: AdapterRunSettings) -> None:
         self.config, self.output = config, Path(config.output)
         self.objective, self.values = objective_class(config.objective), used_settings(config)
-        names = self.objective.setting_names()
-        self.settings = self.objective.Settings(**{name: self.values[name] for name in names})
+        self.settings = _objective_settings(self.objective, self.values)
         self.trackers = tracker_options(config.tracker or (), config.output)
         self.device = device_of_process(config.device)
         if (self.output / "config.json").exists():
@@ -229,11 +228,17 @@ def _check_teacher(teacher: str, model: str, trajectories: Sequence[Trajectory])
             raise ValueError(f"teacher {teacher!r} does not fit trajectory {trajectory.id!r}: {fault}")
 
 
+def _objective_settings(objective: type[Objective], values: Mapping[str, Any]) -> Any:
+    """The objective's own, among others."""
+    return objective.Settings(**{name: values[name] for name in objective.setting_names()})
+
+
 def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
     """All settings but those that other objectives have and the chosen one has not, or that an adapter to start from
     has itself; ValueError if one of these was given."""
     objective, values = objective_class(config.objective), values_of(config)
-    of_teachers = {"teacher": objective.has_teacher, "teacher_prompt": objective.privileged}
+    asks = bool(objective.asks(_objective_settings(objective, values)))
+    of_teachers = {"teacher": asks, "teacher_prompt": asks and objective.privileged}
     own = {*objective.setting_names(), *(name for name, has in of_teachers.items() if has)}
     for option in options_of(type(config)):
         is_of_all = option.group in ("", "training", "evaluation") and option.name not in of_teachers
@@ -244,6 +249,8 @@ def used_settings(config: AdapterRunSettings) -> dict[str, Any]:
         value = getattr(getattr(config, option.group) if option.group else config, option.name)
         if option.name in config.given or value != option.default:
             reason = f"objective {config.objective!r} has no such setting"
+            if option.name in of_teachers and not asks:
+                reason = f"objective {config.objective!r} asks no teacher"
             if is_of_adapter:
                 reason = f"the adapter to start from, {config.adapter!r}, has its own, so leave it out"
             raise ValueError(f"{option.name} is {value!r}; {reason}")

@@ -59,7 +59,6 @@ class D2FObjective(Objective):
     """The teacher's distributions, learnt with block-causal attention."""
 
     Settings = D2FSettings
-    has_teacher: ClassVar[bool] = True
     parts: ClassVar[dict[str, str]] = {"kl": "KL over p of masked tokens, nats"}
     settings: D2FSettings
 
@@ -77,8 +76,8 @@ class D2FObjective(Objective):
             samples.append(Sample(state, np.zeros(len(weight), dtype=np.int64), weight))
         return samples
 
-    @property
-    def asks_teacher(self) -> tuple[int, ...]:
+    @classmethod
+    def asks(cls, settings: Any) -> tuple[int, ...]:
         """About all entries."""
         return (0,)
 

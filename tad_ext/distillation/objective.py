@@ -33,8 +33,7 @@ class Objective(nn.Module, ABC):
     Settings: ClassVar[type] = make_dataclass("NoSettings", ())
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
     sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
-    has_teacher: ClassVar[bool] = False  #: it may ask one
-    privileged: ClassVar[bool] = False  #: and with another prompt than the student's
+    privileged: ClassVar[bool] = False  #: it asks the teacher with another prompt than the student's
 
     def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
         super().__init__()
@@ -84,10 +83,15 @@ class Objective(nn.Module, ABC):
         """How many states share a mean, see `mean_weights`; None: all of a global batch."""
         return None
 
+    @classmethod
+    def asks(cls, settings: Any) -> tuple[int, ...]:
+        """The sides whose entries the teacher is asked about, by its `Settings`."""
+        return ()
+
     @property
     def asks_teacher(self) -> tuple[int, ...]:
         """The sides whose entries the teacher is asked about."""
-        return ()
+        return self.asks(self.settings)
 
     def micro_batch(self, samples: Sequence[Sample]) -> MicroBatch:
         """Of at least one sample, on the CPU."""

@@ -30,7 +30,6 @@ class TADObjective(Objective):
         "kl": "KL of distant entries, nats x temperature^2",
     }
     sides: ClassVar[tuple[str, ...]] = ("near", "distant")
-    has_teacher: ClassVar[bool] = True
     privileged: ClassVar[bool] = True
     settings: TADSettings
 
@@ -43,10 +42,10 @@ class TADObjective(Objective):
         """By the normalization."""
         return {"micro_batch": self.settings.group_size, "state": 1, "tokens": None}[self.settings.normalization]
 
-    @property
-    def asks_teacher(self) -> tuple[int, ...]:
+    @classmethod
+    def asks(cls, settings: Any) -> tuple[int, ...]:
         """About the distant entries."""
-        return (DISTANT,) if self.settings.kl_weight > 0 else ()
+        return (DISTANT,) if settings.kl_weight > 0 else ()
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.forward`."""
