@@ -142,6 +142,7 @@ def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: P
         kills += statuses == [signal.SIGKILL]
         if is_complete(tmp_path / "killed"):
             check()
+            duration /= 2  # the first run had a slower machine
     assert kills >= 1
     assert worker.run(settings) == [0]
     check()
@@ -176,6 +177,7 @@ def test_two_ranks_that_are_killed_and_one_that_goes_on(
         kills += signal.SIGKILL in statuses
         if is_complete(tmp_path / "two"):
             check()
+            duration /= 2
     assert kills >= 1
     assert worker.run(two, ranks=2) == [0, 0]
     check()
