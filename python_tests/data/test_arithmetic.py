@@ -58,6 +58,14 @@ def test_worked_example(task: ArithmeticTask, tokenizer: PreTrainedTokenizerFast
     assert not task.is_correct(problem, "4A5;F52,2C7;#5")
 
 
+def test_a_teacher_without_privilege_sees_what_the_student_sees(tokenizer: PreTrainedTokenizerFast) -> None:
+    task = get_task("arithmetic", teacher_prompt_form="none")
+    problem = task.problems("train", limit=1)[0]
+    assert task.teacher_prompt(problem, tokenizer) == task.student_prompt(problem, tokenizer)
+    with pytest.raises(ValueError, match="teacher_prompt is 'system', and task 'arithmetic' has a form of its own"):
+        get_task("arithmetic", teacher_prompt_form="system")
+
+
 def test_tables_are_permutations() -> None:
     assert set(TABLES) == set("ABCDEF")
     assert all(sorted(table) == list(range(10)) for table in TABLES.values())

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tad_ext.data.tasks.prompts import text_ids
+from tad_ext.data.tasks.prompts import OWN_FORM, UNPRIVILEGED, text_ids
 from tad_ext.data.tasks.task import Problem, Split, Task, check_split
 
 # TABLES[operation][digit] is the operation's result.
@@ -67,7 +67,15 @@ class ArithmeticTask(Task):
 
     gen_length: int = 28
     block_length: int = 14
+    teacher_prompt_form: str = OWN_FORM  #: or `UNPRIVILEGED`: the teacher sees what the student sees
     name = "arithmetic"
+
+    def __post_init__(self) -> None:
+        if self.teacher_prompt_form not in (OWN_FORM, UNPRIVILEGED):
+            raise ValueError(
+                f"teacher_prompt is {self.teacher_prompt_form!r}, and task 'arithmetic' has a form of its own; expected "
+                f"it to be left out, or {UNPRIVILEGED}"
+            )
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems of a split ("train" or "test"), the same for the same arguments.
@@ -96,8 +104,9 @@ class ArithmeticTask(Task):
         return encode(tokenizer, prompt_text(problem.question))
 
     def teacher_prompt(self, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Token ids of ``725....CFA4>``."""
-        return encode(tokenizer, prompt_text(problem.question, problem.reference))
+        """Token ids of ``725....CFA4>``, or of ``CFA4>`` if the teacher is not privileged."""
+        shown = problem.reference if self.teacher_prompt_form == OWN_FORM else ""
+        return encode(tokenizer, prompt_text(problem.question, shown))
 
     def extract_answer(self, text: str) -> str | None:
         """The digit behind the last ``#`` if nothing else stands there, otherwise None."""

@@ -30,6 +30,7 @@ Message = dict[str, str]  # {"role": "user", "content": "..."}
 
 UNPRIVILEGED = "none"
 TEACHER_PROMPTS = ("user", "system", UNPRIVILEGED)
+OWN_FORM = "own"  # of a task whose prompts are no conversations
 
 REFERENCE_LABEL = "Reference Answer: "
 _SYSTEM_MARK, _USER_MARK = "SYSTEM-MESSAGE", "USER-MESSAGE"

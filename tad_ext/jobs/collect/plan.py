@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tad_ext.data.tasks.prompts import UNPRIVILEGED
+from tad_ext.data.tasks.prompts import OWN_FORM, UNPRIVILEGED
 from tad_ext.data.tasks.task import Problem, Task
 from tad_ext.data.trajectories.files import Part, Trajectory, noted_model
 from tad_ext.data.trajectories.journal import read_journals
@@ -94,7 +94,7 @@ class CollectionPlan:
             tokenizer_hash=tokenizer_hash(tokenizer),
             task=task.name,
             split=config.split,
-            teacher_prompt=getattr(task, "teacher_prompt_form", "own"),
+            teacher_prompt=getattr(task, "teacher_prompt_form", OWN_FORM),
             mask_token_id=model_config.mask_token_id,
             gen_length=decoding.gen_length,
             block_length=decoding.block_length,
