@@ -73,8 +73,8 @@ class ArithmeticTask(Task):
     def __post_init__(self) -> None:
         if self.teacher_prompt_form not in (OWN_FORM, UNPRIVILEGED):
             raise ValueError(
-                f"teacher_prompt is {self.teacher_prompt_form!r}, and task 'arithmetic' has a form of its own; expected "
-                f"it to be left out, or {UNPRIVILEGED}"
+                f"teacher_prompt is {self.teacher_prompt_form!r}, and task 'arithmetic' has a form of its own; "
+                f"expected it to be left out, or {UNPRIVILEGED}"
             )
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
