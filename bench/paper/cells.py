@@ -1,0 +1,84 @@
+"""The cells of the study: everything that is measured of one base model, and once more for each training seed.
+
+Where trajectories come from and whether the teacher sees the reference in training are two things, and are crossed:
+
+trajectories   "privileged"  decoded by the base that was shown the reference
+               "own"         decoded by the base alone, and right
+               "given"       no trajectories: the task's own right responses, as a data set holds them
+teacher        shown the reference while the student is trained, or not
+
+Cells stand in the order in which they are run: those of the paper's Table 3, 4, 1, and then 5 and 6.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .study import Study
+
+Trajectories = Literal["privileged", "own", "given"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured model. Its training's `settings` are those of `tad distill`, by their names on the command line."""
+
+    name: str
+    title: str
+    trajectories: Trajectories | None = None  #: None: the base itself, once for each base
+    shown: bool = True  #: the teacher sees the reference in training
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    decoded_by: Literal["entropy", "confidence"] = "entropy"
+    prompt: Literal["student", "teacher"] = "student"  #: that the model is evaluated with
+
+    @property
+    def trained(self) -> bool:
+        return self.trajectories is not None
+
+
+#: Not a model's evaluation but two curves: see `measure.confidence`.
+CONFIDENCE = "confidence"
+
+
+def cells(study: Study) -> dict[str, Cell]:
+    """All of them by name."""
+    blocks = {"block_length": 14}  # a half-masked block is a decoding block, as published (32 of 32)
+    growing = {"block_lengths": (7, 7, 10, 10, 14, 14)}  # from half a decoding block to one, as published (16 .. 32)
+    causal = {"causal_block_length": 7}  # half a decoding block, as published (16)
+
+    def tad(**changes: Any) -> dict[str, Any]:
+        return {"objective": "tad", "delta": study.quality_delta, "normalization": study.normalization, **changes}
+
+    def ablation(objective: str, **settings: Any) -> dict[str, Any]:
+        return {"objective": objective, "normalization": study.normalization, **settings}
+
+    every = [
+        Cell("base", "base"),
+        Cell("teacher", "teacher: the base, shown the reference", prompt="teacher"),
+        # Table 3
+        Cell("tad", "TAD: CE near, KL distant", "privileged", settings=tad()),
+        Cell("ce_all", "CE everywhere", "privileged", settings=ablation("ce_all")),
+        Cell("kl_all", "KL everywhere", "privileged", settings=ablation("kl_all")),
+        Cell("ce_near", "CE near only", "privileged", settings=ablation("ce_near", delta=study.quality_delta)),
+        # Table 4
+        Cell("own_none", "TAD, own trajectories, plain teacher", "own", shown=False, settings=tad()),
+        Cell("privileged_none", "TAD, privileged trajectories, plain teacher", "privileged", shown=False, settings=tad()),
+        Cell("own_shown", "TAD, own trajectories, privileged teacher", "own", settings=tad()),
+        Cell("sft_privileged", "random masks, privileged trajectories", "privileged", settings={"objective": "sft"}),
+        Cell("sft_given", "SFT: random masks, given responses", "given"),
+        # Table 1
+        Cell("fast_dllm", "Fast-dLLM: the base, by confidence", decoded_by="confidence"),
+        Cell("tad_speed", "TAD, speed", "privileged", settings=tad(delta=study.speed_delta)),
+        Cell("dparallel", "dParallel", "own", settings={"objective": "dparallel", **blocks}),
+        Cell("d3llm", "d3LLM", "own", settings={"objective": "d3llm", **growing}),
+        Cell("d2f", "D2F", "own", settings={"objective": "d2f", **causal}),
+        Cell("dparallel_privileged", "dParallel, privileged", "privileged", settings={"objective": "dparallel", **blocks}),
+        Cell("d3llm_privileged", "d3LLM, privileged", "privileged", settings={"objective": "d3llm", **growing}),
+        Cell("d2f_privileged", "D2F, privileged", "privileged", settings={"objective": "d2f", **causal}),
+        # Table 5 and 6
+        Cell("delta_2", "delta 2", "privileged", settings=tad(delta=2)),
+        Cell("delta_16", "delta 16", "privileged", settings=tad(delta=16)),
+        Cell("kl_weight_0.3", "kl_weight 0.3", "privileged", settings=tad(kl_weight=0.3)),
+        Cell("kl_weight_3", "kl_weight 3", "privileged", settings=tad(kl_weight=3.0)),
+    ]  # fmt: skip
+    return {cell.name: cell for cell in every}
