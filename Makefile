@@ -2,6 +2,7 @@
 #   make demo    the whole method on a tiny model, in minutes on a CPU
 #   make test    all tests: C++ under sanitizers, Python, the CUDA kernels on the host, a short run of the demo's chain
 #   make check   what takes few minutes of it: style and types, the CPU's C++ tests, the Python tests that are not slow
+#   make paper   the paper's comparisons in miniature: one base model and one training seed, within an hour on two cores
 #   make bench   the benchmark tables;  make report  puts the committed results into docs/
 #   make lint    linting, formatting and types, checked;  make format  applies what can be applied
 # PYTHON chooses the interpreter, TORCH the torch requirement (on a GPU machine e.g. TORCH="torch>=2.11"). Where nvcc is
@@ -30,7 +31,7 @@ define in-turn
 	done; printf "\n$$table"; exit $$status
 endef
 
-.PHONY: demo test check $(TESTS) $(CHECKS) races like-a-gpu cuda-on-host bench report format clean
+.PHONY: demo test check $(TESTS) $(CHECKS) races like-a-gpu cuda-on-host paper bench report format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
@@ -77,6 +78,11 @@ cuda-on-host:
 
 test-smoke: $(VENV)/installed
 	$(BIN)/tad demo --smoke --output build/smoke
+
+# Two processes share the cells; stopped, it goes on.
+paper: $(VENV)/installed
+	$(BIN)/python -m bench.paper > build/paper-second.log 2>&1 & second=$$!; \
+		$(BIN)/python -m bench.paper; status=$$?; wait $$second && exit $$status
 
 bench: $(VENV)/bench-tools
 	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds

@@ -8,6 +8,7 @@
     python -m bench.compare BEFORE AFTER     two versions of the project, in turn, on a CPU or a GPU
     python -m bench.h200                     tests and all measurements on an H200, in nine minutes
     python -m bench.quality --model FOLDER   what policies and caches cost in accuracy
+    python -m bench.paper                    the paper's comparisons in miniature, on a CPU
     python -m bench.report                   committed results as tables and as a picture
 
 Where this tree has no compiled module, the installed package is measured.

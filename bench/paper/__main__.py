@@ -61,7 +61,9 @@ def measure(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """Writes the page of the results that are there."""
     parser = command_line("bench.paper report", "Writes the page of results.")
-    parser.add_argument("--results", type=Path, default=COMMITTED, help="folder of the JSON files; default the committed")
+    parser.add_argument(
+        "--results", type=Path, default=COMMITTED, help="folder of the JSON files; default the committed"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help=f"Markdown file to write; default {PAGE.name} in docs")
     options = parser.parse_args(arguments)
     write_page(read_results(options.results), options.page)

@@ -42,9 +42,10 @@ CONFIDENCE = "confidence"
 
 def cells(study: Study) -> dict[str, Cell]:
     """All of them by name."""
-    blocks = {"block_length": 14}  # a half-masked block is a decoding block, as published (32 of 32)
-    growing = {"block_lengths": (7, 7, 10, 10, 14, 14)}  # from half a decoding block to one, as published (16 .. 32)
-    causal = {"causal_block_length": 7}  # half a decoding block, as published (16)
+    # Blocks are the published shares of a decoding block: the whole one, from half to the whole, half.
+    dparallel = {"objective": "dparallel", "block_length": 14}
+    d3llm = {"objective": "d3llm", "block_lengths": (7, 7, 10, 10, 14, 14)}
+    d2f = {"objective": "d2f", "causal_block_length": 7}
 
     def tad(**changes: Any) -> dict[str, Any]:
         return {"objective": "tad", "delta": study.quality_delta, "normalization": study.normalization, **changes}
@@ -61,20 +62,20 @@ def cells(study: Study) -> dict[str, Cell]:
         Cell("kl_all", "KL everywhere", "privileged", settings=ablation("kl_all")),
         Cell("ce_near", "CE near only", "privileged", settings=ablation("ce_near", delta=study.quality_delta)),
         # Table 4
-        Cell("own_none", "TAD, own trajectories, plain teacher", "own", shown=False, settings=tad()),
-        Cell("privileged_none", "TAD, privileged trajectories, plain teacher", "privileged", shown=False, settings=tad()),
+        Cell("own_none", "TAD, own trajectories, plain teacher", "own", False, tad()),
+        Cell("privileged_none", "TAD, privileged trajectories, plain teacher", "privileged", False, tad()),
         Cell("own_shown", "TAD, own trajectories, privileged teacher", "own", settings=tad()),
         Cell("sft_privileged", "random masks, privileged trajectories", "privileged", settings={"objective": "sft"}),
         Cell("sft_given", "SFT: random masks, given responses", "given"),
         # Table 1
         Cell("fast_dllm", "Fast-dLLM: the base, by confidence", decoded_by="confidence"),
         Cell("tad_speed", "TAD, speed", "privileged", settings=tad(delta=study.speed_delta)),
-        Cell("dparallel", "dParallel", "own", settings={"objective": "dparallel", **blocks}),
-        Cell("d3llm", "d3LLM", "own", settings={"objective": "d3llm", **growing}),
-        Cell("d2f", "D2F", "own", settings={"objective": "d2f", **causal}),
-        Cell("dparallel_privileged", "dParallel, privileged", "privileged", settings={"objective": "dparallel", **blocks}),
-        Cell("d3llm_privileged", "d3LLM, privileged", "privileged", settings={"objective": "d3llm", **growing}),
-        Cell("d2f_privileged", "D2F, privileged", "privileged", settings={"objective": "d2f", **causal}),
+        Cell("dparallel", "dParallel", "own", settings=dparallel),
+        Cell("d3llm", "d3LLM", "own", settings=d3llm),
+        Cell("d2f", "D2F", "own", settings=d2f),
+        Cell("dparallel_privileged", "dParallel, privileged", "privileged", settings=dparallel),
+        Cell("d3llm_privileged", "d3LLM, privileged", "privileged", settings=d3llm),
+        Cell("d2f_privileged", "D2F, privileged", "privileged", settings=d2f),
         # Table 5 and 6
         Cell("delta_2", "delta 2", "privileged", settings=tad(delta=2)),
         Cell("delta_16", "delta 16", "privileged", settings=tad(delta=16)),

@@ -12,7 +12,7 @@ about another base or seed.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, stdev
@@ -30,7 +30,7 @@ from tad_ext.evaluation import (
 from tad_ext.evaluation.results import ONE_PER_STEP
 
 from .cells import CONFIDENCE
-from .claims import AT_2, AT_3, AUP, FAR, NEAR, ONE, SPEED, STUDENT, TEACHER, THERE
+from .claims import AT_2, AT_3, AUP, FAR, NEAR, ONE, SPEED, STUDENT, TEACHER, THERE, Claim
 from .results import Result
 
 Curve = list[list[float]]  # of each policy: tokens per forward, accuracy in percent
@@ -50,6 +50,7 @@ class Value:
 
 #: Of one base and one training seed: values by cell and outcome. What a cell does not reach is not there.
 Run = Mapping[tuple[str, str], Value]
+Runs = Mapping[tuple[int, int | None], Run]  # by base and training seed
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Difference:
         return self.lies or "undecided" if self.bases > 1 else "undecided"
 
 
-def runs_of(results: Sequence[Result]) -> dict[tuple[int, int | None], Run]:
+def runs_of(results: Sequence[Result]) -> Runs:
     """All values of every base and training seed. Where a base has no training yet its seed is None."""
     by_base: dict[int, list[Result]] = defaultdict(list)
     for result in results:
@@ -92,9 +93,12 @@ def runs_of(results: Sequence[Result]) -> dict[tuple[int, int | None], Run]:
     return runs
 
 
-def difference(
-    runs: Mapping[tuple[int, int | None], Run], first: tuple[str, str], second: tuple[str, str]
-) -> Difference | None:
+def differences(claim: Claim, runs: Runs) -> dict[str, Difference | None]:
+    """What a claim comes to, by outcome."""
+    return {outcome: difference(runs, (claim.first, outcome), (claim.second, outcome)) for outcome in claim.outcomes}
+
+
+def difference(runs: Runs, first: tuple[str, str], second: tuple[str, str]) -> Difference | None:
     """Of two values, each a cell and an outcome, over all runs that have both; None if no run has."""
     pairs = {key: (run[first], run[second]) for key, run in runs.items() if first in run and second in run}
     if not pairs:
@@ -185,8 +189,3 @@ def _confidences(decay: Mapping[str, Mapping[str, list[float]]]) -> dict[tuple[s
         TEACHER: fmean(teacher["confidence"]),
     }
     return {(name, "confidence"): Value(value) for name, value in found.items()}
-
-
-def spread(runs: Iterable[Run], cell: str, outcome: str) -> list[Value]:
-    """A cell's values in one outcome, a value for each run that has it."""
-    return [run[cell, outcome] for run in runs if (cell, outcome) in run]

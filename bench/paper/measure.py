@@ -212,11 +212,16 @@ class Base:
         )
 
     def _origin(self, cell: Cell) -> dict[str, Any] | None:
-        if cell.trajectories in (None, "given"):
-            return None if cell.trajectories is None else {"from": "given", "decoded": 0, "kept": self.study.problems}
-        parts = read_parts(self.trajectories(str(cell.trajectories)))
-        counts = {"decoded": sum(len(part.keys) for part in parts), "kept": sum(len(part.trajectories) for part in parts)}
-        return {"from": cell.trajectories, **counts}
+        if cell.trajectories is None:
+            return None
+        if cell.trajectories == "given":
+            return {"from": "given", "decoded": 0, "kept": self.study.problems}
+        parts = read_parts(self.trajectories(cell.trajectories))
+        return {
+            "from": cell.trajectories,
+            "decoded": sum(len(part.keys) for part in parts),
+            "kept": sum(len(part.trajectories) for part in parts),
+        }
 
     def _own_trajectories_shown(self) -> Path:
         """The model's own trajectories, whose teacher sees the reference in training."""

@@ -47,7 +47,7 @@ def work_on(study: Study, work: Path, results: Path, bases: Sequence[int], seeds
     output_folder(results)
     check_same_study(read_results(results), study.values(), results)
     todo, told = pieces(study, work, results, bases, seeds), False
-    with Claims(work, hashlib.sha256(json.dumps(study.values()).encode()).hexdigest()[:16]) as claims:
+    with Claims(work, work_digest(study)) as claims:
         while left := [piece for piece in todo if not piece.is_done()]:
             piece = next((one for one in left if one.is_ready() and claims.take(one.name)), None)
             if piece is None:
@@ -62,6 +62,11 @@ def work_on(study: Study, work: Path, results: Path, bases: Sequence[int], seeds
                 piece.make()
                 print(f"{piece.name}: {time.perf_counter() - started:.0f} s", flush=True)
             claims.give_back(piece.name)
+
+
+def work_digest(study: Study) -> str:
+    """What processes must agree on to share a work folder."""
+    return hashlib.sha256(json.dumps(study.values()).encode()).hexdigest()[:16]
 
 
 def pieces(study: Study, work: Path, results: Path, bases: Sequence[int], seeds: Sequence[int]) -> list[Piece]:

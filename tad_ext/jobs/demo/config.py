@@ -24,9 +24,10 @@ SMOKE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class DemoConfig(JobSettings):
-    """Runs the whole chain on a tiny model: pretrain, evaluate, collect, distill with LoRA, merge, evaluate again.
-    Prints one table, base against distilled, and writes demo.json, curve.png and confidence_decay.png. Nothing in it is
-    precomputed. --smoke runs the same chain in about a minute, too short to show the effect.
+    """Runs the whole chain on a tiny model: pretrain, evaluate, collect, distill with LoRA, merge, evaluate again; and
+    once more without references, which shows what they are worth. Prints one table, and writes demo.json, curve.png and
+    confidence_decay.png. Nothing in it is precomputed. --smoke runs the same chain in about a minute, too short to show
+    the effect.
     """
 
     summary = "watch the whole method work, in minutes, on a CPU"
@@ -42,6 +43,9 @@ class DemoConfig(JobSettings):
     pretrain_batch_size: Count = setting(64, help="sequences per training step of the base model")
     pretrain_learning_rate: LearningRate = setting(3e-3, help="peak learning rate of the base model")
     pretrain_reference_share: Probability = setting(0.3, help="part of its training texts with the reference")
+    pretrain_rare_weight: Probability = setting(
+        0.0, help="frequency of the rare operation in its other texts; 0: references alone tell what it does"
+    )
     collect_problems: Count = setting(1200, help="training problems that the teacher decodes")
     delta: Index = setting(4, help="distilling: tokens revealed within this many steps are near")
     lora_rank: Count = setting(32, help="distilling: rank, and alpha, of the LoRA adapter")

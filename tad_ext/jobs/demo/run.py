@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from tad_ext.data.tasks.prompts import UNPRIVILEGED
 from tad_ext.data.tasks.task import get_task
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.decoding import DecodeConfig
@@ -27,6 +29,7 @@ from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.evaluation import (
     DecaySettings,
     Evaluation,
+    accuracy_at,
     confidence_by_distance,
     evaluate_model,
     plot_accuracy_curve,
@@ -44,14 +47,23 @@ from tad_ext.jobs.pretrain.config import PretrainConfig
 from tad_ext.jobs.pretrain.run import pretrain
 from tad_ext.models.device import resolve_device
 from tad_ext.models.loading import load_model, load_tokenizer
+from tad_ext.models.lora import load_merged
 from tad_ext.ops import backend_info
 from tad_ext.settings import values_of
 
 TASK = "arithmetic"
 ONE_PER_STEP, COMPARED = "topk:1", "entropy:0.5"
 SWEEP = (ONE_PER_STEP, "entropy:0.1", "entropy:0.3", COMPARED, "entropy:0.65", "entropy:0.8", "entropy:1.2")
-STAGES = ("pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model", "compare")
-OWN_FILES = ("base", "trajectories", "distill", "distilled", "curve.png", "confidence_decay.png", "demo.json")
+SPEEDS = (2.0, 3.0)  # tokens per forward at which accuracies are compared
+STAGES = (
+    "pretrain", "evaluate the base", "collect", "distill", "merge", "evaluate the distilled model",
+    "the same without references", "compare",
+)  # fmt: skip
+PLAIN = "without references"
+OWN_FILES = (
+    "base", "trajectories", "distill", "distilled", "trajectories-plain", "distill-plain", "curve.png",
+    "confidence_decay.png", "demo.json",
+)  # fmt: skip
 MARKER = "settings.json"  # stands in every folder that a demo wrote, and allows the next one to start afresh in it
 
 
@@ -75,14 +87,31 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         return _run_stages(config, output)
 
 
-def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, DistillConfig, MergeConfig]:
-    """The settings of the jobs: a base model, its trajectories, an adapter, and the model that it is merged into."""
-    base, trajectories, distilled = (str(Path(config.output) / name) for name in ("base", "trajectories", "distilled"))
-    adapter = Path(config.output) / "distill"
+@dataclass(frozen=True)
+class Jobs:
+    """The settings of the demo's jobs."""
+
+    pretraining: PretrainConfig
+    collection: CollectConfig
+    distillation: DistillConfig
+    merging: MergeConfig
+    plain_collection: CollectConfig  #: the same without references: of the base's own right answers,
+    plain_distillation: DistillConfig  #: and with a teacher that sees what its student sees
+
+
+def job_settings(config: DemoConfig) -> Jobs:
+    """A base model, its trajectories, an adapter, and the model that it is merged into; and again without references.
+
+    Raises ValueError/TypeError for wrong settings.
+    """
+
+    def folder(name: str) -> str:
+        return str(Path(config.output) / name)
+
+    base, trajectories, adapter = folder("base"), folder("trajectories"), folder("distill")
     shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
     of_base = {name: value for name, value in values_of(config).items() if name.startswith("pretrain_")}
     named = {name.removeprefix("pretrain_"): value for name, value in of_base.items()}
-    pretraining = PretrainConfig(output=base, **named, **shared)
     collection = CollectConfig(
         model=base,
         output=trajectories,
@@ -94,7 +123,7 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
     distillation = DistillConfig(
         model=base,
         trajectories=(trajectories,),
-        output=str(adapter),
+        output=adapter,
         loss=TADSettings(delta=config.delta, normalization="tokens"),
         lora=LoRASettings(rank=config.lora_rank, alpha=float(config.lora_rank)),
         training=TrainingSettings(
@@ -107,12 +136,19 @@ def job_settings(config: DemoConfig) -> tuple[PretrainConfig, CollectConfig, Dis
         ),
         device=config.device,
     )
-    merging = MergeConfig(model=base, adapter=str(adapter / ADAPTER_FOLDER), output=distilled)
-    return pretraining, collection, distillation, merging
+    plain = folder("trajectories-plain")
+    return Jobs(
+        pretraining=PretrainConfig(output=base, **named, **shared),
+        collection=collection,
+        distillation=distillation,
+        merging=MergeConfig(model=base, adapter=str(Path(adapter) / ADAPTER_FOLDER), output=folder("distilled")),
+        plain_collection=replace(collection, output=plain, teacher_prompt=UNPRIVILEGED),
+        plain_distillation=replace(distillation, trajectories=(plain,), output=folder("distill-plain")),
+    )
 
 
 def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
-    pretraining, collection, distillation, merging = job_settings(config)
+    jobs = job_settings(config)
     console = Console(highlight=False, markup=False)  # a path may hold brackets
     smoke = "smoke run: the whole chain with too little training to show the effect"
     console.print(smoke if config.smoke else __doc__.split("\n")[0])
@@ -131,23 +167,30 @@ def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
         )
 
     with stage():
-        pretrain(pretraining)
-    tokenizer = load_tokenizer(merging.model)
-    base = load_model(merging.model, device=config.device)
+        pretrain(jobs.pretraining)
+    tokenizer = load_tokenizer(jobs.merging.model)
+    base = load_model(jobs.merging.model, device=config.device)
     with stage():
         before = measured(base, "base", SWEEP)
         teacher = measured(base, "teacher", [ONE_PER_STEP], "teacher")
     with stage():
-        collect(collection)
+        collect(jobs.collection)
     with stage():
-        distill(distillation)
+        distill(jobs.distillation)
     with stage():
-        merge(merging)
-    distilled = load_model(merging.output, device=config.device)
+        merge(jobs.merging)
+    distilled = load_model(jobs.merging.output, device=config.device)
     with stage():
         after = measured(distilled, "distilled", SWEEP)
     with stage():
-        trajectories = read_trajectories(collection.output)[1][: config.decay_trajectories]
+        if collect(jobs.plain_collection).kept:
+            adapter = distill(jobs.plain_distillation).adapter
+            plain = measured(load_merged(jobs.merging.model, adapter, device=config.device), PLAIN, SWEEP)
+        else:
+            console.print("the base alone gave no right answer: without references there is nothing to learn from")
+            plain = replace(before, name=PLAIN)
+    with stage():
+        trajectories = read_trajectories(jobs.collection.output)[1][: config.decay_trajectories]
         drawn = DecaySettings(batch_size=config.decode_batch_size, seed=config.seed)
         models = {"base": base, "distilled": distilled}
         decays = {
@@ -155,14 +198,11 @@ def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
         }
 
     # One y_max for all, without which their AUPs could not be compared. Where nothing was right, any value gives 0.
-    best = max(before.best_accuracy(), after.best_accuracy()) or 100.0
-    sides = {"base": before, "distilled": after, "teacher": teacher}
+    sides = {"base": before, "distilled": after, PLAIN: plain, "teacher": teacher}
+    best = max(side.best_accuracy() for side in (before, after, plain)) or 100.0
     report = {
         "settings": values_of(config),
-        **{
-            name: side.to_json(best, best_accuracy_from="the best point of base and distilled")
-            for name, side in sides.items()
-        },
+        **{name: _measurements(side, best) for name, side in sides.items()},
         "confidence_decay": {name: decay.to_json() for name, decay in decays.items()},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "transformers", "peft")},
@@ -171,9 +211,15 @@ def _run_stages(config: DemoConfig, output: Path) -> dict[str, Any]:
     }
     _print(console, config, report, output)
     write_json(output / "demo.json", report)
-    plot_accuracy_curve([before, after], output / "curve.png")
+    plot_accuracy_curve([before, after, plain], output / "curve.png")
     plot_confidence_decay(decays, output / "confidence_decay.png")
     return report
+
+
+def _measurements(side: Evaluation, best: float) -> dict[str, Any]:
+    """What demo.json holds of a model; `accuracy_at`: percent by tokens per forward, null if it is never so fast."""
+    at = {f"{speed:g}": accuracy_at(side.curve(), speed) for speed in SPEEDS}
+    return side.to_json(best, best_accuracy_from="the best point of all but the teacher") | {"accuracy_at": at}
 
 
 @contextmanager
@@ -189,20 +235,25 @@ def _stage(console: Console, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def _print(console: Console, config: DemoConfig, report: dict[str, Any], output: Path) -> None:
-    base, distilled, teacher = (report[name] for name in ("base", "distilled", "teacher"))
-    headings = ("one per step", "TPF", COMPARED.replace(":", " < "), "TPF", "AUP")
+    base, teacher = report["base"], report["teacher"]
+    speeds = [f"at {speed:g}" for speed in SPEEDS]
+    headings = ("one per step", "TPF", COMPARED.replace(":", " < "), "TPF", *speeds, "AUP")
     table = Table(
         Column(),
         *(Column(heading, justify="right") for heading in headings),
         title=f"{TASK}, {base['problems']} test problems: accuracy in %, tokens per forward (TPF)",
     )
-    for name, side in (("base", base), ("distilled", distilled)):
+    for name in ("base", "distilled", PLAIN):
+        side = report[name]
         points = {point["policy"]: point for point in side["points"]}
-        table.add_row(name, *_cells(points[ONE_PER_STEP]), *_cells(points[COMPARED]), f"{side['aup']:.1f}")
-    table.add_row("teacher + reference", *_cells(teacher["points"][0]), "", "", "", style="dim")
+        at = ("-" if one is None else f"{one:.1f}" for one in side["accuracy_at"].values())
+        table.add_row(name, *_cells(points[ONE_PER_STEP]), *_cells(points[COMPARED]), *at, f"{side['aup']:.1f}")
+    table.add_row("teacher + reference", *_cells(teacher["points"][0]), *[""] * (len(headings) - 2), style="dim")
     console.print()
     console.print(table)
     console.print(f"TPF: {base['definitions']['tokens_per_forward']}", style="dim")
+    told = "best accuracy at so many tokens per forward or more, linear between the thresholds of the sweep"
+    console.print(f"{', '.join(speeds)}: {told}", style="dim")
     console.print(f"AUP: y_max = {base['best_accuracy']:.1f} %, {base['best_accuracy_from']}", style="dim")
     if config.smoke:
         console.print("Smoke run: these numbers show that the chain works, not what the method does.")
