@@ -81,6 +81,7 @@ test-smoke: $(VENV)/installed
 
 # Two processes share the cells; stopped, it goes on.
 paper: $(VENV)/installed
+	mkdir -p build
 	$(BIN)/python -m bench.paper > build/paper-second.log 2>&1 & second=$$!; \
 		$(BIN)/python -m bench.paper; status=$$?; wait $$second && exit $$status
 

@@ -4,7 +4,8 @@ import json
 import pytest
 import torch
 
-from tad_ext.evaluation import accuracy_under_parallelism
+from tad_ext.data.trajectories.files import read_trajectories
+from tad_ext.evaluation import accuracy_at, accuracy_under_parallelism
 from tad_ext.jobs.demo import run as demo
 from tad_ext.jobs.demo.config import SMOKE, DemoConfig
 from tad_ext.jobs.demo.run import COMPARED, ONE_PER_STEP, SWEEP
@@ -41,9 +42,9 @@ def test_the_whole_chain_leaves_its_files(finished):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_compares_base_and_distilled_on_common_ground(finished):
+def test_the_report_compares_models_on_common_ground(finished):
     report, _, _ = finished
-    for name in ("base", "distilled"):
+    for name in ("base", "distilled", demo.PLAIN):
         assert [point["policy"] for point in report[name]["points"]] == list(SWEEP)
         assert {point["problems"] for point in report[name]["points"]} == {3}
         curve = [
@@ -51,7 +52,8 @@ def test_the_report_compares_base_and_distilled_on_common_ground(finished):
             for point in report[name]["points"]
         ]
         assert report[name]["aup"] == accuracy_under_parallelism(curve, report[name]["best_accuracy"])
-    assert report["base"]["best_accuracy"] == report["distilled"]["best_accuracy"] == 100.0
+        assert report[name]["accuracy_at"] == {"2": accuracy_at(curve, 2.0), "3": accuracy_at(curve, 3.0)}
+        assert report[name]["best_accuracy"] == 100.0
     assert [point["policy"] for point in report["teacher"]["points"]] == [ONE_PER_STEP]
     assert set(report["confidence_decay"]) == {"base", "distilled"}
     assert list(report["stage_seconds"]) == list(demo.STAGES)
@@ -72,6 +74,38 @@ def test_the_distilled_model_is_the_merged_one(finished):
     assert not torch.equal(base, distilled)
 
 
+def test_references_reach_only_the_models_that_learn_from_them(finished):
+    _, output, _ = finished
+    for folder, shown in (("trajectories", True), ("trajectories-plain", False)):
+        runs, trajectories = read_trajectories(output / folder)
+        assert runs[0].teacher_prompt == ("own" if shown else "none")
+        assert {one.teacher_prompt_ids.tolist() != one.prompt_ids.tolist() for one in trajectories} == {shown}
+    jobs = demo.job_settings(DemoConfig(output=str(output)))
+    assert (jobs.pretraining.rare_weight, jobs.collection.teacher_prompt) == (0.0, "user")
+    same = dataclasses.replace(
+        jobs.plain_distillation, trajectories=jobs.distillation.trajectories, output=jobs.distillation.output
+    )
+    assert same == jobs.distillation
+
+
+def test_without_right_answers_there_is_nothing_to_learn_from(tmp_path, monkeypatch):
+    """Of the base alone: the demo says so, and shows the base."""
+    right = "tad_ext.data.tasks.arithmetic.ArithmeticTask.is_correct"
+    collect = demo.collect
+
+    def nothing_kept(config):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(right, lambda self, problem, text: config.teacher_prompt != "none")
+            return collect(config)
+
+    monkeypatch.setattr(demo, "collect", nothing_kept)
+    printed: list[str] = []
+    monkeypatch.setattr(demo.Console, "print", lambda self, *objects, **options: printed.extend(map(str, objects)))
+    report = demo.demo(DemoConfig(output=str(tmp_path / "out"), **SHORTEST))
+    assert any("without references there is nothing to learn from" in line for line in printed)
+    assert report[demo.PLAIN]["points"] == report["base"]["points"]
+
+
 def test_the_settings_are_recorded(finished):
     report, output, _ = finished
     assert report["settings"] == json.loads((output / demo.MARKER).read_text())
@@ -83,15 +117,17 @@ def test_the_table_shows_what_was_measured():
     fast = point | {"policy": COMPARED, "accuracy": 55.0, "tokens_per_forward": 1.213}
     side = {
         "points": [point, fast], "aup": 66.61, "problems": 400, "best_accuracy": 60.0, "best_accuracy_from": "both",
-        "definitions": {"tokens_per_forward": "tokens / forwards"},
+        "definitions": {"tokens_per_forward": "tokens / forwards"}, "accuracy_at": {"2": 52.25, "3": None},
     }  # fmt: skip
-    console = demo.Console(record=True, width=140)
-    report = {"base": side, "distilled": side | {"aup": 250.0}, "teacher": side, "stage_seconds": {"collect": 3.0}}
-    demo._print(console, DemoConfig(), report, demo.Path("runs"))
-    rows = [line.split() for line in console.export_text().splitlines()]
-    for aup, name in (("66.6", "base"), ("250.0", "distilled")):
-        cells = [cell for cell in next(row for row in rows if name in row and aup in row) if cell not in "│┃|"]
-        assert cells == [name, "57.6", "±", "2.5", "1.00", "55.0", "±", "2.5", "1.21", aup]
+    console = demo.Console(record=True, width=160)
+    aups = {"base": 66.61, "distilled": 250.0, demo.PLAIN: 111.0}
+    report = {name: side | {"aup": aup} for name, aup in aups.items()} | {"teacher": side}
+    demo._print(console, DemoConfig(), report | {"stage_seconds": {"collect": 3.0}}, demo.Path("runs"))
+    lines = console.export_text().splitlines()
+    for name, aup in aups.items():
+        line = next(line for line in lines if name in line and f"{aup:.1f}" in line)
+        cells = [cell for cell in line.replace(name, "").split() if cell not in "│┃|"]
+        assert cells == ["57.6", "±", "2.5", "1.00", "55.0", "±", "2.5", "1.21", "52.2", "-", f"{aup:.1f}"]
 
 
 def test_smoke_replaces_only_what_was_left_alone():

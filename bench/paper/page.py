@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from tad_ext.evaluation import percentile_interval
+from tad_ext.files import write_text
 
 from ..report.tables import markdown_table
 from .cells import CONFIDENCE, cells
@@ -58,7 +59,7 @@ HEADINGS = {
 
 def write_page(results: Sequence[Result], path: Path) -> None:
     """Writes the page. ValueError if there are no results."""
-    path.write_text(page(results, yaml.safe_load(REASONS.read_text(encoding="utf-8"))), encoding="utf-8")
+    write_text(path, page(results, yaml.safe_load(REASONS.read_text(encoding="utf-8"))))
 
 
 def page(results: Sequence[Result], reasons: Mapping[str, str]) -> str:

@@ -46,15 +46,15 @@ class DemoConfig(JobSettings):
     pretrain_rare_weight: Probability = setting(
         0.0, help="frequency of the rare operation in its other texts; 0: references alone tell what it does"
     )
-    collect_problems: Count = setting(1200, help="training problems that the teacher decodes")
+    collect_problems: Count = setting(800, help="training problems that the teacher decodes")
     delta: Index = setting(4, help="distilling: tokens revealed within this many steps are near")
     lora_rank: Count = setting(32, help="distilling: rank, and alpha, of the LoRA adapter")
-    distill_steps: Count = setting(500, help="distilling: optimizer steps")
+    distill_steps: Count = setting(300, help="distilling: optimizer steps")
     distill_batch_size: Count = setting(64, help="distilling: states per step")
     distill_learning_rate: LearningRate = setting(4e-3, help="distilling: learning rate")
     evaluate_problems: Count = setting(400, help="test problems of each evaluation")
     decode_batch_size: Count = setting(128, help="problems decoded at a time")
-    decay_trajectories: Count = setting(200, help="trajectories of the confidence-decay curve")
+    decay_trajectories: Count = setting(100, help="trajectories of the confidence-decay curve")
 
     def with_smoke(self) -> "DemoConfig":
         """The settings with --smoke applied."""
