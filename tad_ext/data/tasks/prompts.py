@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jinja2 import TemplateError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]  # {"role": "user", "content": "..."}
 
-UNPRIVILEGED = "none"
+UNPRIVILEGED: Final = "none"
 TEACHER_PROMPTS = ("user", "system", UNPRIVILEGED)
 OWN_FORM = "own"  # of a task whose prompts are no conversations
 
