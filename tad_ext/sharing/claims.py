@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.trajectories.journal import CLAIM
-
+CLAIM = ".claim-"  # how the name of a file begins that says: a process works on this piece
 FRESHENED = 20.0  # seconds between two signs of life
 STALE = 300.0  # seconds without one, after which a process of another machine counts as gone
 _OPEN: set[str] = set()  # of this process: the names of its `Claims`
