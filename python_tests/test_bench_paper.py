@@ -19,11 +19,13 @@ from bench.paper.compare import PUBLISHED, difference, differences, runs_of, stu
 from bench.paper.measure import Base
 from bench.paper.results import OUTCOMES, Result, file_name, packed, read_results, unpacked
 from bench.paper.study import QUICK, STUDY
-from bench.paper.work import Claims, pieces, work_on
+from bench.paper.work import pieces, work_on
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.evaluation import Evaluation
 from tad_ext.evaluation.results import ONE_PER_STEP
 from tad_ext.models.loading import load_tokenizer
+from tad_ext.sharing import work as shared
+from tad_ext.sharing.claims import Claims
 
 POLICIES = [ONE_PER_STEP, PUBLISHED]
 PROBLEMS = 100
@@ -138,15 +140,16 @@ def test_what_another_process_has_is_left_to_it(made, tmp_path, monkeypatch):
     kept = theirs.read_bytes()
     theirs.unlink()
     ours.unlink()
+    name = "base-0.tad.seed-0.00000000-1"
     with Claims(folder, work.work_digest(QUICK)) as other:
-        assert other.take("base-0.tad.seed-0")
+        assert other.take(name)
 
         def finished(seconds):
             assert ours.is_file()  # meanwhile
             theirs.write_bytes(kept)
-            other.give_back("base-0.tad.seed-0")
+            other.give_back(name)
 
-        monkeypatch.setattr(work.time, "sleep", finished)
+        monkeypatch.setattr(shared.time, "sleep", finished)
         trained = []
         monkeypatch.setattr(Base, "train", lambda self, cell, seed: trained.append(cell.name) or 0.0)
         work_on(QUICK, folder, results, (0,), (0,))

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from tad_ext.files import output_folder
-from tad_ext.jobs.collect.claims import Claims
+from tad_ext.sharing.work import Place, Unit, work_together
 
 from .cells import CONFIDENCE, Trajectories, cells
 from .measure import Base
 from .results import Result, check_same_study, file_name, read_results
 from .study import Study
-
-WAIT = 5.0  # seconds between two looks at what others still work on
 
 
 @dataclass(frozen=True)
@@ -46,22 +44,21 @@ def work_on(study: Study, work: Path, results: Path, bases: Sequence[int], seeds
     output_folder(work)
     output_folder(results)
     check_same_study(read_results(results), study.values(), results)
-    todo, told = pieces(study, work, results, bases, seeds), False
-    with Claims(work, work_digest(study)) as claims:
-        while left := [piece for piece in todo if not piece.is_done()]:
-            piece = next((one for one in left if one.is_ready() and claims.take(one.name)), None)
-            if piece is None:
-                if not told:
-                    print("other processes work on what is left: waiting for them", flush=True)
-                told = True
-                time.sleep(WAIT)
-                continue
-            if not piece.is_done():  # else who had it has just finished it
-                started = time.perf_counter()
-                print(f"\n{piece.name}, {len(left)} of {len(todo)} left", flush=True)
-                piece.make()
-                print(f"{piece.name}: {time.perf_counter() - started:.0f} s", flush=True)
-            claims.give_back(piece.name)
+    todo = pieces(study, work, results, bases, seeds)
+
+    def open_units() -> list[Unit[Piece]]:
+        # As long as a piece is not done, there is one that is ready: itself, or what it needs.
+        ready = [piece for piece in todo if not piece.is_done() and piece.is_ready()]
+        return [Unit(0, (piece,), group=f"{piece.name}.") for piece in ready]
+
+    def do(units: list[Unit[Piece]]) -> None:
+        for piece in (piece for unit in units for piece in unit.keys if not piece.is_done()):
+            started, left = time.perf_counter(), sum(not one.is_done() for one in todo)
+            print(f"\n{piece.name}, {left} of {len(todo)} left", flush=True)
+            piece.make()
+            print(f"{piece.name}: {time.perf_counter() - started:.0f} s", flush=True)
+
+    work_together(work, work_digest(study), open_units, do, place=Place(), most=1)
 
 
 def work_digest(study: Study) -> str:
