@@ -189,7 +189,17 @@ def result(cell, base, seed, right, speed=4):
     evaluation = Evaluation(name=cell, task="arithmetic", points=[], responses=responses)
     machine = {"processor": "a processor", "instruction_set": "its set"}
     return Result(
-        cell, base, seed, STUDY.values(), POLICIES, packed(evaluation), PROBLEMS, None, None, {"training": 1.0}, machine
+        cell,
+        base,
+        seed,
+        STUDY.values(),
+        POLICIES,
+        packed(evaluation, PROBLEMS),
+        PROBLEMS,
+        None,
+        None,
+        {"training": 1.0},
+        machine,
     )
 
 
@@ -207,11 +217,11 @@ def test_outcomes_are_kept_as_they_are():
         {"correct": bool(number % 2), "tokens": number, "forwards": 255 - number} for number in range(2 * PROBLEMS)
     ]
     evaluation = Evaluation(name="", task="", points=[], responses=responses)
-    arrays = unpacked(packed(evaluation), 2, PROBLEMS)
+    arrays = unpacked(packed(evaluation, PROBLEMS), 2, PROBLEMS)
     for name in OUTCOMES:
         assert arrays[name].ravel().tolist() == [int(one[name]) for one in responses]
     with pytest.raises(ValueError, match="outcomes hold 600 values, expected 3 x 3 x 100"):
-        unpacked(packed(evaluation), 3, PROBLEMS)
+        unpacked(packed(evaluation, PROBLEMS), 3, PROBLEMS)
 
 
 def test_an_interval_over_bases_by_hand():

@@ -174,7 +174,7 @@ class Base:
             seed=seed,
             study=self.study.values(),
             policies=[point.policy for point in evaluation.points],
-            outcomes=packed(evaluation),
+            outcomes=packed(evaluation, len(self.asked)),
             problems=len(self.asked),
             trajectories=self._origin(cell),
             decay=None,

@@ -1,11 +1,11 @@
 """A measured cell as it is kept: one JSON file, small enough for a repository, with every problem's outcome in it.
 
 Intervals that are paired over problems need the outcome of each problem under each policy: right or wrong, response
-tokens, forwards. Those are bytes, of which most are like their neighbours, so they are compressed.
+tokens, forwards. Those are bytes, compressed with a problem's own side by side, as these are most alike.
 """
 
 import base64
-import zlib
+import bz2
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,18 +56,20 @@ def file_name(cell: str, base: int, seed: int | None) -> str:
     return f"base-{base}/{cell}{'' if seed is None else f'.seed-{seed}'}.json"
 
 
-def packed(evaluation: Evaluation) -> str:
-    """The outcomes of an evaluation's problems, policy by policy, in the problems' order."""
+def packed(evaluation: Evaluation, problems: int) -> str:
+    """The outcomes of an evaluation's problems, policy by policy and in the problems' order, as text."""
     rows = [[int(one[name]) for one in evaluation.responses] for name in OUTCOMES]
-    return base64.b85encode(zlib.compress(np.array(rows, dtype=np.uint8).tobytes(), level=9)).decode()
+    by_problem = np.array(rows, dtype=np.uint8).reshape(len(OUTCOMES), -1, problems).transpose(2, 1, 0)
+    return base64.b85encode(bz2.compress(by_problem.tobytes())).decode()
 
 
 def unpacked(text: str, policies: int, problems: int) -> dict[str, np.ndarray]:
-    """The inverse of `packed`. ValueError for a text that does not hold so many."""
-    values = np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=np.uint8)
+    """The inverse: (policies, problems) int64 by name. ValueError for a text that does not hold so many."""
+    values = np.frombuffer(bz2.decompress(base64.b85decode(text)), dtype=np.uint8)
     if values.size != len(OUTCOMES) * policies * problems:
         raise ValueError(f"outcomes hold {values.size} values, expected {len(OUTCOMES)} x {policies} x {problems}")
-    return dict(zip(OUTCOMES, values.reshape(len(OUTCOMES), policies, problems).astype(np.int64), strict=True))
+    arrays = values.reshape(problems, policies, len(OUTCOMES)).transpose(2, 1, 0).astype(np.int64)
+    return dict(zip(OUTCOMES, arrays, strict=True))
 
 
 def read_results(folder: Path) -> list[Result]:
