@@ -188,19 +188,8 @@ def result(cell, base, seed, right, speed=4):
     ]
     evaluation = Evaluation(name=cell, task="arithmetic", points=[], responses=responses)
     machine = {"processor": "a processor", "instruction_set": "its set"}
-    return Result(
-        cell,
-        base,
-        seed,
-        STUDY.values(),
-        POLICIES,
-        packed(evaluation, PROBLEMS),
-        PROBLEMS,
-        None,
-        None,
-        {"training": 1.0},
-        machine,
-    )
+    outcomes, seconds = packed(evaluation, PROBLEMS), {"training": 1.0}
+    return Result(cell, base, seed, STUDY.values(), POLICIES, outcomes, PROBLEMS, None, None, seconds, machine)
 
 
 def rows(**right):
