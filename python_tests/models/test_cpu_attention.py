@@ -71,15 +71,18 @@ def test_scores_are_not_rounded_under_autocast_either():
 
 
 @needs_bfloat16
-def test_products_of_float32_are_as_they_were_afterwards(monkeypatch):
-    products, before = torch.backends.mkldnn.matmul, "ieee"
-    monkeypatch.setattr(products, "fp32_precision", before)
+def test_products_of_float32_are_as_they_were_afterwards():
+    products = torch.backends.mkldnn.matmul
+    before, products.fp32_precision = products.fp32_precision, "ieee"
     query = torch.randn(1, 1, 8, 16, dtype=torch.bfloat16)
-    own(query, query, query, None)
-    assert products.fp32_precision == before
-    with pytest.raises(RuntimeError):
-        own(query, query[..., :8], query, None)
-    assert products.fp32_precision == before
+    try:
+        own(query, query, query, None)
+        assert products.fp32_precision == "ieee"
+        with pytest.raises(RuntimeError):
+            own(query, query[..., :8], query, None)
+        assert products.fp32_precision == "ieee"
+    finally:
+        products.fp32_precision = before
 
 
 @pytest.mark.parametrize(
