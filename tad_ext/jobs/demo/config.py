@@ -7,9 +7,9 @@ from typing import Any
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Count, Device, Index, LearningRate, PathText, Probability, Seed, setting
 
-# What --smoke puts in the place of values that were left at their defaults. So short a training must make a teacher that
-# is often right, from texts with references, and a base that sometimes is, from texts without: without right answers
-# there would be nothing to distill.
+# What --smoke puts in the place of values that were left at their defaults. So short a training has to make a teacher
+# that is often right, from texts with references, and a base that sometimes is, from texts without: without right
+# answers there would be nothing to distill.
 SMOKE: dict[str, Any] = {
     "pretrain_steps": 300,
     "pretrain_batch_size": 32,
