@@ -119,7 +119,7 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 
 $(VENV)/test-tools: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" tensorboard \
-		"nvidia-cuda-nvdisasm; sys_platform == 'linux'"
+		"transformers[serving]>=5.24" "nvidia-cuda-nvdisasm; sys_platform == 'linux'"
 	touch $@
 
 $(VENV)/bench-tools: $(VENV)/installed

@@ -74,16 +74,12 @@ class _OneModel(ModelManager):
         return model_id
 
     def _load_processor(self, model_id_and_revision: str, **options: Any) -> Any:
-        self._check(model_id_and_revision)
         return self._own[1]
 
     def _load_model(self, model_id_and_revision: str, **options: Any) -> Any:
-        self._check(model_id_and_revision)
-        return self._own[0]
-
-    def _check(self, model_id_and_revision: str) -> None:
         if model_id_and_revision != self.force_model:
             raise ValueError(f"model is {model_id_and_revision!r}: expected {self.force_model!r}, the only one here")
+        return self._own[0]
 
 
 class _Generation(GenerationState):
