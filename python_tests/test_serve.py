@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -22,25 +24,18 @@ from tad_ext.models.lora import add_lora, load_merged, save_adapter
 from tad_ext.settings import made
 
 openai = pytest.importorskip("openai", reason="needs the packages that the extra 'serve' installs")
-uvicorn = pytest.importorskip("uvicorn", reason="needs the packages that the extra 'serve' installs")
+pytest.importorskip("uvicorn", reason="needs the packages that the extra 'serve' installs")
 
 QUESTION = [{"role": "user", "content": "Anna has 12 apples."}]
 DECODING = preset("tad", gen_length=24, block_length=8)
 LONG = 1600  # tokens, of which one takes a forward: more than a client stays for
+_LONG = {"policy": "topk:1", "max_new_tokens": LONG, "block_length": LONG, "stop_at_eos": False}
+FOR_LONG = {"extra_body": {"generation_config": json.dumps(_LONG)}}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return str(write_llada(tmp_path_factory.mktemp("checkpoints") / "llada", layers=1, width=32).folder)
-
-
-def listening(run):
-    """Runs `run(sockets=[...])` on a thread; (the port, the thread)."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    thread = threading.Thread(target=run, kwargs={"sockets": [listener]})
-    thread.start()
-    return listener.getsockname()[1], thread
 
 
 def client_of(port):
@@ -54,17 +49,32 @@ def wait_for(server):
 
 @pytest.fixture(scope="module")
 def served(checkpoint):
-    from tad_ext.jobs.serve.server import server_app
+    with serving(checkpoint) as served:
+        yield served
+
+
+@contextmanager
+def serving(checkpoint):
+    """A server on a thread, and what tests ask of it."""
+    from tad_ext.jobs.serve.server import Server
 
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     forwards = []
     model.register_forward_pre_hook(lambda *_: forwards.append(1))
-    server = uvicorn.Server(uvicorn.Config(server_app(model, tokenizer, "tiny", DECODING), log_level="warning"))
-    port, thread = listening(server.run)
-    wait_for(server)
-    yield SimpleNamespace(client=client_of(port), port=port, model=model, tokenizer=tokenizer, forwards=forwards)
-    server.should_exit = True
-    thread.join()
+    server = Server(model, tokenizer, "tiny", DECODING)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        wait_for(server)
+        try:
+            yield SimpleNamespace(
+                client=client_of(port), port=port, model=model, tokenizer=tokenizer, forwards=forwards, server=server
+            )
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join()
 
 
 def chat(served, messages=QUESTION, **options):
@@ -129,9 +139,11 @@ def test_a_seed_gives_the_same_sample_again(served):
 
 def test_a_request_may_choose_how_it_is_decoded(served):
     before = len(served.forwards)
-    config = {"policy": "topk:8", "block_length": 8, "max_new_tokens": 16}
-    chat(served, extra_body={"generation_config": json.dumps(config)})
-    assert len(served.forwards) - before == 2
+    config = {"policy": "topk:8", "block_length": 8}
+    asked = chat(served, extra_body={"generation_config": json.dumps(config | {"max_new_tokens": 16})})
+    assert (asked.usage.completion_tokens, len(served.forwards) - before) == (16, 2)
+    usual = chat(served, extra_body={"generation_config": json.dumps(config)})
+    assert (usual.usage.completion_tokens, usual.choices[0].finish_reason) == (DECODING.gen_length, "length")
 
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "cat.png"}}]}
@@ -193,8 +205,7 @@ def test_what_only_seems_unusual_is_fine(served):
 
 def test_a_client_that_leaves_is_not_answered_to_the_end(served):
     before = len(served.forwards)
-    options = json.dumps({"policy": "topk:1", "max_new_tokens": LONG, "block_length": LONG, "stop_at_eos": False})
-    stream = chat(served, stream=True, extra_body={"generation_config": options})
+    stream = chat(served, stream=True, **FOR_LONG)
     next(iter(stream))
     stream.close()
     assert chat(served, max_tokens=8).choices  # behind it
@@ -209,14 +220,30 @@ def test_requests_wait_for_each_other_and_none_is_lost(served):
     assert list(together) == alone
 
 
+def test_a_server_that_is_to_stop_ends_what_is_being_decoded(checkpoint):
+    with serving(checkpoint) as served, ThreadPoolExecutor(2) as pool:
+        streamed = pool.submit(lambda: list(chat(served, stream=True, **FOR_LONG)))
+        while not served.forwards:
+            time.sleep(0.01)
+        waiting = pool.submit(chat, served, **FOR_LONG)
+        served.server.handle_exit(signal.SIGTERM, None)
+        with pytest.raises(openai.APIError, match="error occurred during streaming"):
+            streamed.result()
+        with pytest.raises((openai.InternalServerError, openai.APIConnectionError)):  # if it came too late
+            waiting.result()
+    assert len(served.forwards) < LONG / 2
+
+
 def test_the_command_serves_the_merged_adapter_where_it_says(checkpoint, tmp_path, capsys, monkeypatch):
     adapted = add_lora(load_model(checkpoint), rank=2, alpha=64, seed=1)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
     save_adapter(adapted, tmp_path / "adapter")
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: ran.append((self, sockets)))
+    from tad_ext.jobs.serve.server import Server
+
     ran = []
+    monkeypatch.setattr(Server, "run", lambda self, sockets: ran.append((self, sockets)))
     config = {"model": checkpoint, "adapter": str(tmp_path / "adapter"), "port": 0, "gen_length": 16, "block_length": 8}
     serve_module.serve(made(ServeConfig, config))
     [(server, [listener])] = ran

@@ -8,11 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, TextIteratorStreamer
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    TextIteratorStreamer,
+    pipeline,
+)
+from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, MixingModel, ScriptedModel
 from tad_ext.decoding import DecodeConfig, decode, preset
 from tad_ext.decoding.generation import GenerationRequest, generate
+from tad_ext.models.loading import load_model, load_tokenizer
 
 PAD = 8
 IDS = torch.tensor([[1, 2, 3]])
@@ -131,6 +139,16 @@ def test_a_plain_text_streamer_says_what_the_response_says():
     streamer = TextIteratorStreamer(words, skip_prompt=True, timeout=1)
     sequences = generate(model, IDS, streamer=streamer, max_new_tokens=8)
     assert "".join(streamer) == words.decode(sequences[0, IDS.shape[1] :])
+
+
+def test_a_pipeline_of_transformers_takes_the_model(tmp_path):
+    folder = write_words_model(tmp_path / "model", chat_template=CHAT_TEMPLATE)
+    model, words = load_model(folder), load_tokenizer(folder)
+    pipe = pipeline("text-generation", model=model, tokenizer=words)
+    [said] = pipe([{"role": "user", "content": "two"}], max_new_tokens=8, do_sample=False, policy="topk:2")
+    expected = decode(model, [words("one two three").input_ids], DecodeConfig(8, 8, policy="topk:2"))
+    assert said["generated_text"][-1] == {"role": "assistant", "content": words.decode(expected.responses()[0])}
+    assert type(AutoModelForCausalLM.from_pretrained(folder)) is type(model)
 
 
 def test_what_a_streamer_raises_ends_the_call(transformer):
@@ -259,6 +277,7 @@ TWO = torch.tensor([[1, 2], [3, 4]])
         ({"gen_length": 8}, ValueError, "gen_length is 8.*expected max_new_tokens"),
         ({"min_length": 8}, ValueError, "min_length is 8.*expected min_new_tokens"),
         ({"infill": True}, ValueError, "infill is True.*expected tad_ext.decode"),
+        ({"inputs": IDS}, ValueError, "inputs is tensor.*expected input_ids"),
         ({"polcy": "topk:2"}, ValueError, "polcy is 'topk:2'.*did you mean policy"),
         ({"preset": "nothing"}, ValueError, "preset 'nothing': unknown name"),
         ({"preset": "tad", "decoding": DecodeConfig()}, ValueError, "preset is 'tad', and decoding is given"),

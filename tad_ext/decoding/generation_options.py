@@ -14,8 +14,9 @@ from tad_ext.settings.options import did_you_mean
 
 from .config import DecodeConfig
 
-# What a `DecodeConfig` has and `generate` has otherwise, with what to use.
+# What `generate` has by another name, or not at all, with what to use.
 _OTHERWISE = {
+    "inputs": "input_ids",
     "gen_length": "max_new_tokens",
     "min_length": "min_new_tokens, which does not count the prompt",
     "infill": "tad_ext.decode, whose prompts hold masks",

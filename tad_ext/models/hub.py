@@ -35,11 +35,9 @@ def checkpoint_folder(path: str | Path, argument: str = "model") -> Path:
     """
     text, folder = os.fspath(path), Path(path)
     found = _ID.fullmatch(text)
-    if folder.exists() or (found is not None and Path(text.partition("/")[0]).is_dir()):
-        return folder
-    if found is None:  # made absolute where a Path drops what tells it from an id, as of "./org/name"
+    if found is None:  # absolute where a Path drops what tells it from an id, as of "./org/name"
         return folder if str(folder) == text else folder.absolute()
-    return _fetched(found[1], found[2], argument)
+    return folder if Path(text.partition("/")[0]).is_dir() else _fetched(found[1], found[2], argument)
 
 
 def hub_name(folder: str | Path) -> str | None:

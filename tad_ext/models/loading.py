@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
@@ -40,6 +47,7 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
 for _class in MODEL_CLASSES.values():
     AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)
     AutoModelForMaskedLM.register(_class.config_class, _class, exist_ok=True)
+    AutoModelForCausalLM.register(_class.config_class, _class, exist_ok=True)  # under which text is generated
 
 _TOKENIZER_FILE = "tokenizer.json"
 _BPE_FILES = ("vocab.json", "merges.txt")

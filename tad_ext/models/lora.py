@@ -147,7 +147,8 @@ def save_adapter(model: PeftModel, path: str | Path, also: Callable[[Path], None
     if original.keys() != weights.keys() and not _naming_options(config):
         weights, config.target_modules = original, _layers_of(original)
     base = base_model(model).config
-    origin = hub_note(folder_of(base) or "")
+    folder_of_base = folder_of(base)
+    origin = {} if folder_of_base is None else hub_note(folder_of_base)
     if origin:  # where others find it, too, rather than a place in this machine's cache
         config.base_model_name_or_path, config.revision = origin["hub"].split("@")
     for option, names in vars(config).items():

@@ -20,9 +20,7 @@ def serve(config: ServeConfig) -> None:
     """
     if not is_serve_available():
         raise ImportError("serving needs fastapi, uvicorn, openai and pydantic: pip install 'tad_ext[serve]'")
-    import uvicorn
-
-    from tad_ext.jobs.serve.server import server_app
+    from tad_ext.jobs.serve.server import Server
 
     # 1. What can be wrong.
     resolve_dtype(config.dtype)
@@ -33,10 +31,8 @@ def serve(config: ServeConfig) -> None:
     listener = _bound(config.host, config.port)
     # 2. The model, and its server.
     name = config.name or config.model
-    app = server_app(config.load(), tokenizer, name, config.decoding)
-    host, port = listener.getsockname()[:2]
-    print(f"serving {name} at http://{config.host}:{port}/v1", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5))
+    server = Server(config.load(), tokenizer, name, config.decoding)
+    print(f"serving {name} at http://{config.host}:{listener.getsockname()[1]}/v1", flush=True)
     server.run(sockets=[listener])
 
 

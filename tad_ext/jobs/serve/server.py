@@ -7,9 +7,11 @@ request is checked before anything is sent. Its model manager gives out the mode
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from socket import socket
+from types import FrameType, SimpleNamespace
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from jinja2 import TemplateError
@@ -35,20 +37,46 @@ _AUTOREGRESSIVE = {"frequency_penalty", "logit_bias"}
 _NEUTRAL: dict[str, Any] = {"n": 1, "best_of": 1, "response_format": {"type": "text"}, "modalities": ["text"]}
 
 
-def server_app(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, decoding: DecodeConfig
-) -> FastAPI:
-    """The server for a model that clients call `name`; `decoding` are the settings that requests change."""
-    manager, state = _OneModel(model, tokenizer, name), _Generation(decoding)
-    others: Any = None  # of /v1/responses, for example
+class Server(uvicorn.Server):
+    """Answers requests to one model, by the name that clients call it; `decoding` are the settings that they change.
+
+    When it is to stop, what is being decoded ends after the forward at hand.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        decoding: DecodeConfig,
+    ) -> None:
+        self.generation = _Generation(decoding)
+        app = _app(_OneModel(model, tokenizer, name), self.generation)
+        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self.generation.stopping = True
+        super().handle_exit(sig, frame)
+
+    def run(self, sockets: list[socket] | None = None) -> None:
+        """Until it is stopped; afterwards nothing runs any more, not even a last forward."""
+        try:
+            super().run(sockets)
+        finally:
+            self.generation.shutdown()
+
+
+def _app(manager: ModelManager, generation: "_Generation") -> FastAPI:
+    others: Any = None  # handlers of what is not here, /v1/responses for example
     app = build_server(
         manager,
-        _Chat(manager, state),
-        completion_handler=_Completion(manager, state),
+        _Chat(manager, generation),
+        completion_handler=_Completion(manager, generation),
         response_handler=others,
         transcription_handler=others,
         systemone_handler=others,
-        generation_state=state,
+        generation_state=generation,
     )
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _ROUTES]
     app.add_exception_handler(HTTPException, _as_openai_says)
@@ -83,23 +111,29 @@ class _OneModel(ModelManager):
 
 
 class _Generation(GenerationState):
-    """Gives every request the same manager."""
+    """Gives every request the same manager, and knows whether the server is to stop."""
 
     def __init__(self, decoding: DecodeConfig) -> None:
         super().__init__()
         self.decoding = decoding
-        self._manager = _Manager(decoding)
+        self.stopping = False
+        self._manager = _Manager(self)
 
     def get_manager(self, model_id: str, use_cb: bool = False) -> "_Manager":
         return self._manager
+
+    def shutdown(self) -> None:
+        """Returns when no request is being decoded, or waits to be, any more."""
+        self.stopping = True
+        self._manager.submit(int).result()
 
 
 class _Manager(GenerateManager):
     """Runs requests one after the other on a thread, having checked them on that of the server."""
 
-    def __init__(self, decoding: DecodeConfig) -> None:
+    def __init__(self, generation: _Generation) -> None:
         super().__init__()
-        self.decoding = decoding
+        self.generation = generation
 
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Any, gen_config: Any, *rest: Any, **more: Any
@@ -115,26 +149,38 @@ class _Manager(GenerateManager):
 
     def _checked(self, model: Any, tokenizer: Any, inputs: Any, config: GenerationConfig) -> Any:
         """What has a ``generate`` that is this request's."""
+        decoding = self.generation.decoding
         with _refusing():
             request = GenerationRequest.of(
-                model, **inputs, generation_config=config, tokenizer=tokenizer, decoding=self.decoding
+                model, **inputs, generation_config=config, tokenizer=tokenizer, decoding=decoding
             )
 
         def generate(streamer: Any = None, **_: Any) -> Any:
-            return request.run(None if streamer is None else _Stoppable(streamer))
+            return request.run(_Stoppable(streamer, self.generation))
 
         return SimpleNamespace(generate=generate)
 
 
 class _Stoppable:
-    """A streamer of the server, which raises in its ``put`` when the client has gone; here after every forward."""
+    """The streamer of a request, if it has one, with a look after every forward whether decoding is to end: a
+    streamer of the server raises in its ``put`` when the client has gone.
+    """
 
-    def __init__(self, streamer: Any) -> None:
-        self.put, self.end = streamer.put, streamer.end
+    def __init__(self, streamer: Any, generation: _Generation) -> None:
+        self.streamer, self.generation = streamer, generation
+
+    def put(self, value: Tensor) -> None:
+        if self.generation.stopping:
+            raise HTTPException(503, detail="the server is stopping")
+        if self.streamer is not None:
+            self.streamer.put(value)
 
     def put_draft(self, value: Tensor) -> None:
-        """Takes what a forward has left open."""
         self.put(value[0, :0])
+
+    def end(self) -> None:
+        if self.streamer is not None:
+            self.streamer.end()
 
 
 class _Handler(BaseHandler):
@@ -165,7 +211,8 @@ class _Handler(BaseHandler):
         """As asked for, and no more: what the checkpoint's own says of autoregressive generation is left out."""
         with _refusing():
             config = super()._build_generation_config(body, GenerationConfig(), use_cb=use_cb)
-        if body.get("generation_config") is None and all(body.get(name) is None for name in _LENGTHS):
+        given = body.get("generation_config") is not None or any(body.get(name) is not None for name in _LENGTHS)
+        if not given or (config.max_new_tokens is None and config.max_length is None):
             config.max_new_tokens = self.generation_state.decoding.gen_length
         return config
 
