@@ -1,12 +1,9 @@
 """transformers' server (``transformers serve``) over one model of ours.
 
-Its handlers, which turn OpenAI's requests into calls of ``model.generate``, are as they are but for what comes first: a
-request is checked before anything is sent. Its model manager gives out the model that was loaded here, and no other.
+Its model manager gives out the model that was loaded here, and no other. What its handlers make of OpenAI's requests,
+calls of ``model.generate``, is checked before anything is sent, and runs until it is finished, given up or stopped.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from socket import socket
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -14,27 +11,17 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cli.serving.chat_completion import ChatCompletionHandler
-from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.server import build_server
-from transformers.cli.serving.utils import BaseHandler, GenerateManager, GenerationState
+from transformers.cli.serving.utils import GenerateManager, GenerationState
 
 from tad_ext.decoding import DecodeConfig
 from tad_ext.decoding.generation import GenerationRequest
-from tad_ext.settings import kinds_of
+from tad_ext.jobs.serve.handlers import Chat, Completion, refusing
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/load_model", "/health")
-_LENGTHS = ("max_tokens", "max_completion_tokens")
-_IN_DECODING = dict.fromkeys(_LENGTHS, "gen_length") | {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
-# What transformers' server does not read, and an answer does not depend on.
-_HARMLESS = {"metadata", "parallel_tool_calls", "service_tier", "store", "stream_options", "tool_choice", "user"}
-_AUTOREGRESSIVE = {"frequency_penalty", "logit_bias"}
-# Values with which the others of these do nothing; so do null, false, 0 and what is empty.
-_NEUTRAL: dict[str, Any] = {"n": 1, "best_of": 1, "response_format": {"type": "text"}, "modalities": ["text"]}
 
 
 class Server(uvicorn.Server):
@@ -71,8 +58,8 @@ def _app(manager: ModelManager, generation: "_Generation") -> FastAPI:
     others: Any = None  # handlers of what is not here, /v1/responses for example
     app = build_server(
         manager,
-        _Chat(manager, generation),
-        completion_handler=_Completion(manager, generation),
+        Chat(manager, generation),
+        completion_handler=Completion(manager, generation),
         response_handler=others,
         transcription_handler=others,
         systemone_handler=others,
@@ -84,8 +71,9 @@ def _app(manager: ModelManager, generation: "_Generation") -> FastAPI:
 
 
 async def _as_openai_says(_: Request, error: Any) -> JSONResponse:
-    """What is wrong with a request, in the form that OpenAI's clients show."""
-    said = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
+    """An error in the form that OpenAI's clients show."""
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    said = {"message": error.detail, "type": kind, "param": None, "code": None}
     return JSONResponse({"error": said}, status_code=error.status_code)
 
 
@@ -150,7 +138,7 @@ class _Manager(GenerateManager):
     def _checked(self, model: Any, tokenizer: Any, inputs: Any, config: GenerationConfig) -> Any:
         """What has a ``generate`` that is this request's."""
         decoding = self.generation.decoding
-        with _refusing():
+        with refusing():
             request = GenerationRequest.of(
                 model, **inputs, generation_config=config, tokenizer=tokenizer, decoding=decoding
             )
@@ -181,87 +169,3 @@ class _Stoppable:
     def end(self) -> None:
         if self.streamer is not None:
             self.streamer.end()
-
-
-class _Handler(BaseHandler):
-    """What chat and completions have in common: a wrong request is refused, by the name of what is wrong in it."""
-
-    generation_state: _Generation
-
-    async def handle_request(self, body: dict[str, Any], request_id: str) -> Any:
-        try:
-            return await super().handle_request(body, request_id)
-        except TemplateError as error:
-            raise HTTPException(400, detail=f"messages: the model's chat template refuses them: {error}") from error
-
-    def _validate_request(self, body: dict[str, Any]) -> None:
-        with _refusing():
-            for name, ours in _IN_DECODING.items():
-                if body.get(name) is not None:
-                    kinds_of(DecodeConfig)[ours].checked(name, body[name])
-            for name in sorted(self._unused_fields - _HARMLESS | _AUTOREGRESSIVE):
-                if body.get(name) and body[name] != _NEUTRAL.get(name):
-                    raise ValueError(f"{name} is {body[name]!r}, which this server cannot do")
-            _check_config(body.get("generation_config"))
-        super()._validate_request(body)
-
-    def _build_generation_config(
-        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
-    ) -> GenerationConfig:
-        """As asked for, and no more: what the checkpoint's own says of autoregressive generation is left out."""
-        with _refusing():
-            config = super()._build_generation_config(body, GenerationConfig(), use_cb=use_cb)
-        given = body.get("generation_config") is not None or any(body.get(name) is not None for name in _LENGTHS)
-        if not given or (config.max_new_tokens is None and config.max_length is None):
-            config.max_new_tokens = self.generation_state.decoding.gen_length
-        return config
-
-
-class _Chat(_Handler, ChatCompletionHandler):
-    def _validate_request(self, body: dict[str, Any]) -> None:
-        super()._validate_request(body)
-        _, _, tokenizer = self._resolve_model(body)
-        with _refusing():
-            _check_messages(body.get("messages"))
-            if not getattr(tokenizer, "chat_template", None):
-                raise ValueError("messages: the model has no chat template; expected a prompt, of /v1/completions")
-
-
-class _Completion(_Handler, CompletionHandler):
-    def _validate_request(self, body: dict[str, Any]) -> None:
-        super()._validate_request(body)
-        if not isinstance(body.get("prompt"), str) or not body["prompt"]:
-            raise HTTPException(400, detail=f"prompt must be a text, got {body.get('prompt')!r}")
-
-
-def _check_config(text: Any) -> None:
-    """ValueError for anything but a JSON object in a text, or nothing."""
-    try:
-        fits = text is None or isinstance(json.loads(text), dict)
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"generation_config must be a JSON object as a text, got {text!r}")
-
-
-def _check_messages(messages: Any) -> None:
-    """ValueError for anything but texts of roles."""
-    if not isinstance(messages, list) or not messages:
-        raise ValueError(f"messages must be a list of at least one message, got {messages!r}")
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError(f"messages[{place}] must have a role and a content, got {message!r}")
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-        for part in parts:
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise ValueError(f"messages[{place}].content must be text, got {part!r}")
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """What is wrong with a request becomes the answer 400."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise HTTPException(400, detail=str(error)) from error
