@@ -58,23 +58,23 @@ def hub_note(path: str | Path) -> dict[str, str]:
 @functools.cache
 def _fetched(repository: str, revision: str | None, argument: str) -> Path:
     name = f"{repository}@{revision}" if revision else repository
-    wrong = f"{argument} is {name!r}, which is no folder, and as the id of a hub repository"
+    wrong = f"{argument} is {name!r}: no folder has this name, and the hub repository"
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES, ignore_patterns=_FOLDERS))
     except HFValidationError as error:
-        raise ValueError(f"{wrong} it is malformed: {error}") from error
+        raise ValueError(f"{wrong} cannot have it: {error}") from error
     except GatedRepoError as error:
-        raise ValueError(f"{wrong} it needs access that you are to ask for on its page, and HF_TOKEN set") from error
+        raise ValueError(f"{wrong} is gated: ask for access on its page, and set HF_TOKEN") from error
     except RevisionNotFoundError as error:
-        raise ValueError(f"{wrong} it has no revision {revision!r}") from error
+        raise ValueError(f"{wrong} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
-        raise ValueError(f"{wrong} it is not there, or private: set HF_TOKEN then") from error
+        raise ValueError(f"{wrong} is not there, or private: set HF_TOKEN then") from error
     except LocalEntryNotFoundError as error:
-        raise ValueError(
-            f"{wrong} it is not in the cache, and the hub cannot be asked: {_first_line(error)}"
-        ) from error
+        raise ValueError(f"{wrong} is not in the cache, and the hub cannot be asked: {_first_line(error)}") from error
+    except Exception as error:  # a proxy's, a full disk's
+        raise ValueError(f"{wrong} could not be fetched: {_first_line(error)}") from error
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{wrong} it holds no weights as safetensors, and no others are loaded")
+        raise ValueError(f"{wrong} holds no weights as safetensors, and no others are loaded")
     print(f"{argument} {name} of the hub: commit {folder.name}", file=sys.stderr)
     return folder
 
