@@ -54,7 +54,7 @@ def log_likelihoods(
         model: a `MaskedDiffusionMixin`, which is put in evaluation mode while it is used.
         pairs: prompt and answer, which may be empty (its log-likelihood is 0), without mask tokens; together no longer
             than the model's positions.
-        mc_num: masks drawn for an answer. Their counts t are spread evenly over 1 .. L from a random start, each of them
+        mc_num: masks drawn for an answer. Their counts t are spread evenly over 1 .. L from a random start, each one
             uniform, as published within a batch. An answer with no more than so many masks, 2^L - 1, gets all.
         seed: of the masks.
         batch_size: masked sequences in a forward.
@@ -73,9 +73,7 @@ def log_likelihoods(
     return _estimates(model, pairs, mc_num, seed, batch_size, guidance)
 
 
-def are_greedy(
-    model: Any, pairs: Sequence[Pair], *, seed: int = 0, batch_size: int = 32, guidance: float = 0.0
-) -> list[bool]:
+def are_greedy(model: Any, pairs: Sequence[Pair], *, batch_size: int = 32, guidance: float = 0.0) -> list[bool]:
     """Whether each answer is what the model writes in its place, one token per forward, the most confident first.
 
     As published for LLaDA: the canvas has the answer's length. Errors of `decode`.
@@ -86,7 +84,7 @@ def are_greedy(
     if asked:
         config = DecodeConfig(
             gen_length=length, block_length=length, policy=TopK(1), infill=True, stop_at_eos=False,
-            batch_size=batch_size, guidance=guidance, seed=seed,
+            batch_size=batch_size, guidance=guidance,
         )  # fmt: skip
         mask = int(model.config.mask_token_id)
         prompts = [[*pairs[number][0], *[mask] * len(pairs[number][1])] for number in asked]

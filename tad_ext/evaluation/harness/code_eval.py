@@ -23,7 +23,7 @@ _NAME = "code_eval"
 
 
 class SandboxedCodeEval:
-    """`evaluate.load("code_eval")` in the sandbox: pass@k (Chen et al., arXiv 2107.03374) of programs by their tests."""
+    """`evaluate.load("code_eval")` in the sandbox: pass@k (Chen et al., arXiv 2107.03374) of programs."""
 
     def __init__(self, *, unprotected: bool = False) -> None:
         self._unprotected = unprotected

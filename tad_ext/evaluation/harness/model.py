@@ -1,6 +1,7 @@
 """A masked diffusion model as lm-evaluation-harness knows models: requests in, texts and log-likelihoods out."""
 
 import json
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from tad_ext.models.lora import load_merged
 from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import made
 
+_LOGGER = logging.getLogger(__name__)
 _SAVED_TOGETHER = 256  # answers; what is finished is in the harness's response cache, if there is one
 _COPIES = 2**31  # samples of one document have numbers so far apart
 _LOADING = ("pretrained", "adapter", "allow_other_model", "dtype", "device", "batch_size", "max_batch_size")
@@ -120,24 +122,22 @@ class TadLM(TemplateLM):
         plans = [(*self._decoding(requests[indices[0]]), indices) for indices in groups.values()]
         texts = [""] * len(requests)
         for config, most, indices in plans:
-            prompts = [self._prompt(requests[index].args[0], config.gen_length) for index in indices]
-            samples: Counter[int] = Counter()
-            place_of: dict[int, tuple[int, int]] = {}  # request and sample, by the prompt's number
-            for index in indices:
-                document = index if requests[index].doc_id is None else requests[index].doc_id
-                place_of[document + samples[document] * _COPIES] = index, samples[document]
-                samples[document] += 1
+            asked = _samples([requests[index] for index in indices])
+            prompts = [
+                self._prompt(requests[indices[first]].args[0], config.gen_length) for first, *_ in asked.values()
+            ]
             for response in decode_stream(
-                self.model, prompts, config, tokenizer=self.tokenizer, numbers=list(place_of),
+                self.model, prompts, config, tokenizer=self.tokenizer, numbers=list(asked),
                 progress=self._shows(disable_tqdm),
             ):  # fmt: skip
-                index, sample = place_of[response.number]
-                request = requests[index]
                 text = self.tokenizer.decode(response.response()[:most], skip_special_tokens=True)
-                texts[index] = cut_at(text, config.stop_strings)
+                for place in asked[response.number]:
+                    texts[indices[place]] = cut_at(text, config.stop_strings)
+                request = requests[indices[asked[response.number][0]]]
+                sample = response.number // _COPIES
                 took = response.response_length, response.forwards
                 self.generations.append(Generation(request.task_name, request.doc_id, sample, *took))
-                self.cache_hook.add_partial("generate_until", request.args, texts[index])
+                self.cache_hook.add_partial("generate_until", request.args, cut_at(text, config.stop_strings))
         return texts
 
     def _decoding(self, request: Any) -> tuple[DecodeConfig, int]:
@@ -166,9 +166,7 @@ class TadLM(TemplateLM):
 
     def _prompt(self, text: str, gen_length: int) -> list[int]:
         ids = self.tok_encode(text)
-        room = max(self.max_length - gen_length, 1)
-        self.truncated += len(ids) > room
-        return ids[-room:]
+        return self._end_of(ids, max(self.max_length - gen_length, 1))
 
     # Likelihoods.
 
@@ -185,10 +183,8 @@ class TadLM(TemplateLM):
                 together = [pairs[number] for number in numbers]
                 greedy = [False] * len(numbers)
                 if self.settings.check_greedy:
-                    greedy = are_greedy(self.model, together, **self._estimating)
-                for place, value in log_likelihoods(
-                    self.model, together, mc_num=self.settings.mc_num, **self._estimating
-                ):
+                    greedy = are_greedy(self.model, together, **self._forwards)
+                for place, value in self._log_likelihoods(together):
                     found[numbers[place]] = answer = value, greedy[place]
                     if (texts := requests[numbers[place]][0]) is not None:
                         self.cache_hook.add_partial("loglikelihood", texts, answer)
@@ -207,27 +203,37 @@ class TadLM(TemplateLM):
             pieces = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 1, context_len=1)
             windows += [(number, make_disjoint_window(piece)) for piece in pieces]
         sums = [0.0] * len(requests)
-        estimates = log_likelihoods(
-            self.model, [pair for _, pair in windows], mc_num=self.settings.mc_num, **self._estimating
-        )
-        bar = tqdm(estimates, total=len(windows), unit="window", disable=not self._shows(disable_tqdm))
-        for place, value in bar:
+        estimates = self._log_likelihoods([pair for _, pair in windows])
+        hidden = not self._shows(disable_tqdm)
+        for place, value in tqdm(estimates, total=len(windows), unit="window", desc="log-likelihoods", disable=hidden):
             sums[windows[place][0]] += value
         for request, value in zip(requests, sums, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
         return sums
 
+    def _log_likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
+        settings = self.settings
+        return log_likelihoods(self.model, pairs, mc_num=settings.mc_num, seed=settings.decoding.seed, **self._forwards)
+
     @property
-    def _estimating(self) -> dict[str, Any]:
-        decoding = self.settings.decoding
-        return {"seed": decoding.seed, "batch_size": decoding.batch_size, "guidance": decoding.guidance}
+    def _forwards(self) -> dict[str, Any]:
+        return {"batch_size": self.settings.decoding.batch_size, "guidance": self.settings.decoding.guidance}
 
     def _pair(self, prompt: list[int], answer: list[int]) -> Pair:
         room = self.max_length - len(answer)
-        if room < 0:
-            raise ValueError(f"an answer has {len(answer)} tokens, more than the model's {self.max_length} positions")
-        self.truncated += len(prompt) > room
-        return prompt[max(len(prompt) - room, 0) :], answer
+        if room < 1:
+            raise ValueError(
+                f"an answer has {len(answer)} tokens; expected fewer than the model's {self.max_length} positions"
+            )
+        return self._end_of(prompt, room), answer
+
+    def _end_of(self, prompt: list[int], room: int) -> list[int]:
+        if len(prompt) <= room:
+            return prompt
+        if not self.truncated:
+            _LOGGER.warning("a prompt of %d tokens is too long for the model, its beginning is left out", len(prompt))
+        self.truncated += 1
+        return prompt[len(prompt) - room :]
 
     # Texts.
 
@@ -298,6 +304,26 @@ class TadLM(TemplateLM):
         """Waits for all processes."""
         if self.world_size > 1:
             PartialState().wait_for_everyone()
+
+
+def _samples(requests: Sequence[Any]) -> dict[int, list[int]]:
+    """What is to be decoded for the requests of a task: the places of each among them, by the prompt's number.
+
+    A request that is asked for more than its `repeats` fills up a process's share; it gets what it has already.
+    """
+    places: dict[int, list[int]] = {}
+    times: Counter[int] = Counter()  # that a request was asked for
+    copies: Counter[int] = Counter()  # of a document's prompts
+    number_of: dict[tuple[int, int], int] = {}
+    for place, request in enumerate(requests):
+        document = place if request.doc_id is None else request.doc_id
+        key = id(request), times[id(request)] % (request.repeats or len(requests))
+        times[id(request)] += 1
+        if key not in number_of:
+            number_of[key] = document + copies[document] * _COPIES
+            copies[document] += 1
+        places.setdefault(number_of[key], []).append(place)
+    return places
 
 
 def _by_length(pairs: Sequence[Pair]) -> Iterator[tuple[int, ...]]:

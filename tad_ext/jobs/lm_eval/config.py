@@ -12,7 +12,7 @@ class LmEvalConfig(HarnessSettings, ModelSettings):
     """Runs tasks of lm-evaluation-harness (pip install 'tad_ext[lm-eval]'): their prompts, metrics and few-shot
     examples, with our decoding. Writes the harness's results file, in it also the tokens and forwards of every task,
     and with --log-samples the harness's samples. Code that the model writes runs in the sandbox; tasks that would run
-    it elsewhere are refused. --preset takes published decoding settings by their name; the defaults decode one token per
+    it elsewhere are refused. --preset takes published decoding settings by name; the defaults decode one token per
     forward, block by block. Several processes (torchrun) share the problems.
     """
 
