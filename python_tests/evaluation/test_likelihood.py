@@ -101,6 +101,16 @@ def test_logits_are_made_of_masked_tokens_alone_and_of_few_at_a_time(model, monk
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_pair_is_told_as_soon_as_it_is_finished(model):
+    batches = []
+    hook = model.lm_head.register_forward_hook(lambda *_: batches.append(1))
+    try:
+        for finished, _ in enumerate(log_likelihoods(model, PAIRS[:3], mc_num=16, batch_size=4)):
+            assert len(batches) == (4, 6, 6)[finished]  # 15 different masks, 7 and 1, in batches of 4
+    finally:
+        hook.remove()
+
+
 def test_the_model_keeps_its_mode(model):
     model.train()
     try:
@@ -129,9 +139,8 @@ def greedy_answer(model, prompt, length):
 
 
 def test_the_greedy_answer_is_known(model):
-    right = [
-        (prompt, greedy_answer(model, prompt, length)) for prompt, length in (([1, 2], 3), ([7], 1), ([4, 4, 4], 6))
-    ]
+    prompts = [[first, second] for first in range(4) for second in range(4)]
+    right = [(prompt, greedy_answer(model, prompt, 1 + number % 8)) for number, prompt in enumerate(prompts)]
     wrong = [(prompt, [*answer[:-1], (answer[-1] + 1) % 20]) for prompt, answer in right]
-    expected = [True] * 3 + [False] * 3 + [True]
-    assert are_greedy(model, [*right, *wrong, ([3], [])], batch_size=2) == expected
+    found = are_greedy(model, [*right, *wrong, ([3], [])], batch_size=5)
+    assert found == [True] * len(right) + [False] * len(wrong) + [True]

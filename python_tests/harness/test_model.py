@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
 
-from tad_ext import DecodeConfig, decode, load_model, load_tokenizer
+from tad_ext import DecodeConfig, decode, decode_stream, load_model, load_tokenizer
 from tad_ext.evaluation import log_likelihoods
 from tad_ext.evaluation.harness import TadLM
 from tad_ext.evaluation.settings import HarnessSettings
@@ -153,6 +153,22 @@ def test_the_harness_caches_responses_as_they_come(lm, tmp_path):
     found = CachingLM(ours, str(tmp_path / "cache.db")).loglikelihood(answers)
     ours.model = None
     assert CachingLM(ours, str(tmp_path / "cache.db")).loglikelihood(answers) == found
+
+
+def test_a_run_that_is_stopped_keeps_what_was_finished(lm, tmp_path, monkeypatch):
+    def stopped(*arguments, **options):
+        yield next(decode_stream(*arguments, **options))
+        raise KeyboardInterrupt
+
+    ours = lm(replace(DECODING, batch_size=1))
+    cached = CachingLM(ours, str(tmp_path / "cache.db"))
+    requests = [generation(text, document) for document, text in enumerate(("one", "two three", "two"))]
+    with monkeypatch.context() as patched:
+        patched.setattr("tad_ext.evaluation.harness.model.decode_stream", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            cached.generate_until(requests)
+    assert cached.generate_until(requests) == lm().generate_until(requests)
+    assert len(ours.generations) == 3  # none of them twice
 
 
 def test_log_likelihoods_are_the_estimators(lm, model, tokenizer):
