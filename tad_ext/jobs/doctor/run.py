@@ -40,6 +40,7 @@ BUILD = {
     "ninja": "building the compiled kernels without pip's isolation",
     "pytest": "the tests",
     "pytest-benchmark": "the benchmarks",
+    "lm_eval": "lm-eval",
 }
 MIB = 2**20
 STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
