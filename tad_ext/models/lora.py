@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import safe_open
@@ -28,6 +29,7 @@ from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
 from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
+from tad_ext.models.cpu_dropout import CPUDropout
 from tad_ext.models.identity import config_identity, described, folder_of, identity_differences
 from tad_ext.models.loading import load_model
 
@@ -309,9 +311,12 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
-    if not config.use_dora:  # which takes the lengths of rows in its input's dtype
-        for module in adapted.modules():
-            if isinstance(module, BaseTunerLayer):
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            for dropout in module.lora_dropout.values():
+                if isinstance(dropout, nn.Dropout):
+                    dropout.__class__ = CPUDropout
+            if not config.use_dora:  # which takes the lengths of rows in its input's dtype
                 module._cast_input_dtype = _input_under_autocast
     return adapted
 
