@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
@@ -91,13 +92,18 @@ def test_tasks_of_every_kind_are_answered_and_counted(arguments, words, tmp_path
 
 
 def test_a_run_that_is_repeated_finds_its_responses_and_another_does_not(arguments, tmp_path):
-    cached = {"use-cache": tmp_path / "cache", "limit": 2}
+    cached = {"use-cache": tmp_path / "cache", "limit": 2, "tasks": "words,choice"}
     for name, changes, decoded in (("first", {}, 2), ("again", {}, 0), ("other", {"policy": "topk:1"}, 2)):
         folder = tmp_path / name
         assert main(["lm-eval", *arguments(**cached, **changes, output=folder)]) == 0
         generation = results(folder)[0]["tad_ext"]["generation"]
         assert generation.get("words", {"responses": 0})["responses"] == decoded, name
-    assert len(list(tmp_path.glob("cache-*.db"))) == 2
+    files = list(tmp_path.glob("cache-*.db"))
+    assert len(files) == 2
+    for file in files:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            values = [json.loads(value) for (value,) in database.execute("SELECT value FROM unnamed")]
+        assert len(values) == 6  # two texts, and four answers, each with whether it is the greedy one
 
 
 @pytest.mark.parametrize(

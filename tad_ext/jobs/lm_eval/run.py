@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from tad_ext.data.sandbox.run import check_sandbox
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
-from tad_ext.evaluation.harness import Generation, TadLM, check_code_tasks, code_eval_in_sandbox
+from tad_ext.evaluation.harness import Generation, TadLM, cache_in_json, check_code_tasks, code_eval_in_sandbox
 from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
 from tad_ext.jobs.lm_eval.config import LmEvalConfig
@@ -56,6 +56,7 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
     names = _known(config.tasks, manager)
     with ExitStack() as stack:
         stack.enter_context(code_eval_in_sandbox(unprotected=config.unprotected))
+        stack.enter_context(cache_in_json())
         loaded = manager.load(names)
         check_code_tasks(loaded["tasks"])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
