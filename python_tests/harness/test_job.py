@@ -15,11 +15,10 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
-import lm_eval.tasks
-
 from tad_ext import DecodeConfig, decode, load_model, load_tokenizer
 from tad_ext.cli import main
 from tad_ext.jobs.lm_eval import run
+from tad_ext.jobs.lm_eval.config import LmEvalConfig
 
 TASKS = ("words", "choice", "perplexity")
 
@@ -27,8 +26,7 @@ TASKS = ("words", "choice", "perplexity")
 @pytest.fixture(autouse=True)
 def only_our_tasks(monkeypatch):
     """The harness's own are thousands of files, which take seconds to find."""
-    manager = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
-    monkeypatch.setattr(lm_eval.tasks, "TaskManager", manager)
+    monkeypatch.setattr(run, "TaskManager", functools.partial(run.TaskManager, include_defaults=False))
 
 
 @pytest.fixture
@@ -113,19 +111,20 @@ def test_a_run_that_is_repeated_finds_its_responses_and_another_does_not(argumen
         ({"tasks": "nowhere.yaml"}, "tasks holds 'nowhere.yaml', which is neither"),
         ({"include-path": "nowhere"}, "include_path must be a folder of YAML files, got 'nowhere'"),
         ({"mc-num": 0}, "mc_num must be an integer in [1, "),
+        ({"cuda-graphs": "true"}, "cuda_graphs is True and the model is on cpu"),
         ({"gen-length": 10}, "gen_length must be a multiple of block_length"),
         ({"model": "nowhere"}, "nowhere"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_model_is_loaded(arguments, changes, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(LmEvalConfig, "load", lambda _: pytest.fail("loaded"))
     assert main(["lm-eval", *map(str, arguments(**changes))]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_other_things_that_are_refused_before(arguments, words, tmp_path, monkeypatch, capsys, write_task):
-    monkeypatch.setattr(run, "load_merged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(LmEvalConfig, "load", lambda _: pytest.fail("loaded"))
     unsafe = "unsafe_code: true\noutput_type: generate_until\ndoc_to_text: q\ndoc_to_target: a"
     task = write_task(tmp_path, "unsafe", unsafe, [{"q": "q"}])
     (tmp_path / "taken").mkdir()
@@ -166,9 +165,8 @@ def test_a_missing_harness_is_told(monkeypatch):
 
 TWO_RANKS = """
 import functools, json, os, sys
-import lm_eval.tasks
-lm_eval.tasks.TaskManager = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
-import tad_ext.jobs.lm_eval.run
+from tad_ext.jobs.lm_eval import run
+run.TaskManager = functools.partial(run.TaskManager, include_defaults=False)
 from tad_ext.cli import main
 child = os.fork()
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"

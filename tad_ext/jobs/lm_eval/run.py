@@ -4,16 +4,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
+# It says what to install where lm_eval is missing.
+from tad_ext.evaluation.harness import Generation, TadLM, cache_in_json, check_code_tasks, code_eval_in_sandbox  # isort: skip
+from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import make_table
+
 from tad_ext.data.sandbox.run import check_sandbox
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
-from tad_ext.evaluation.harness import Generation, TadLM, cache_in_json, check_code_tasks, code_eval_in_sandbox
+from tad_ext.decoding.inputs import check_device
 from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
 from tad_ext.jobs.lm_eval.config import LmEvalConfig
@@ -21,7 +28,6 @@ from tad_ext.models.device import device_of_process
 from tad_ext.models.identity import identity_fingerprint, model_identity
 from tad_ext.models.loading import load_tokenizer
 from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
-from tad_ext.models.lora import load_merged
 from tad_ext.settings import options_of, values_of
 
 # Answers depend on these by no more than rounding.
@@ -35,48 +41,29 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
     Raises ValueError and TypeError for a wrong setting, an unknown task or one that would run code outside the sandbox,
     SandboxError where programs are not run, before the model is loaded; what `load_merged` raises.
     """
-    import lm_eval as harness  # after the module above has said what to install
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    first = os.environ.get("RANK", "0") == "0"
     # 1. Everything that can be wrong, before the model is loaded.
-    place = device_of_process(config.device)
-    if (Path(config.output) / "config.json").exists():
-        raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
-    if config.include_path is not None and not Path(config.include_path).is_dir():
-        raise ValueError(f"include_path must be a folder of YAML files, got '{config.include_path}'")
-    if first:
-        tried_folder(config.output)
-    tokenizer = load_tokenizer(config.model)
-    if config.apply_chat_template and not tokenizer.chat_template:
-        raise ValueError(f"apply_chat_template is true, and the tokenizer in '{config.model}' has no chat template")
-    arguments = {"pretrained": config.model} | ({} if config.adapter is None else {"peft": config.adapter})
-    manager = TaskManager(include_path=config.include_path, metadata=arguments)
+    config = replace(config, device=str(device_of_process(config.device)))
+    tokenizer = _checked(config)
+    tracker = EvaluationTracker(output_path=config.output)
+    source = {"pretrained": config.model} | ({} if config.adapter is None else {"peft": config.adapter})
+    manager = TaskManager(include_path=config.include_path, metadata=source)
     names = _known(config.tasks, manager)
-    with ExitStack() as stack:
-        stack.enter_context(code_eval_in_sandbox(unprotected=config.unprotected))
-        stack.enter_context(cache_in_json())
+    with code_eval_in_sandbox(unprotected=config.unprotected), cache_in_json():
         loaded = manager.load(names)
         check_code_tasks(loaded["tasks"])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
             check_sandbox(unprotected=config.unprotected)
-        manager.load = lambda _: loaded  # the tasks that were looked at are those that are run
+        manager.load = lambda _: loaded  # what was looked at is what is run
 
         # 2. The harness, with our model.
-        model = load_merged(
-            config.model, config.adapter, dtype=config.dtype, device=str(place),
-            allow_other_model=config.allow_other_model,
-        )  # fmt: skip
-        lm = TadLM(model, tokenizer, config)
-        tracker = EvaluationTracker(output_path=config.output)
-        results = harness.simple_evaluate(
+        lm = TadLM(config.load(), tokenizer, config)
+        results = simple_evaluate(
             lm,
-            model_args=arguments,
+            model_args=source,
             tasks=names,
             num_fewshot=config.num_fewshot,
             batch_size=config.decoding.batch_size,
-            device=str(place),
+            device=config.device,
             use_cache=None if config.use_cache is None else f"{config.use_cache}-{_fingerprint(config)}",
             limit=config.limit,
             log_samples=config.log_samples,
@@ -87,39 +74,39 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
             task_manager=manager,
             confirm_run_unsafe_code=True,  # in the sandbox, as was checked
         )
-        gathered = lm.gather_object((lm.generations, lm.truncated))
-    if results is None or gathered is None:
+    gathered = lm.gather_object((lm.generations, lm.truncated))
+    if gathered is None:
         return None
 
-    # 3. The harness's files, with what decoding took.
+    # 3. Its files, with what decoding took.
     generations = [one for part, _ in gathered for one in part]
-    results["tad_ext"] = report = {
+    results["tad_ext"] = {
         "definitions": {"tokens_per_forward": TOKENS_PER_FORWARD_DEFINITION},
         "generation": _totals(generations),
         "truncated_prompts": sum(count for _, count in gathered),
         "model_fingerprint": identity_fingerprint(model_identity(config.model)),
         "settings": values_of(config),
     }
-    samples = results.pop("samples", None)
-    if samples is not None:
-        _add_counts(samples, generations)
+    samples = results.pop("samples", {})
+    _add_counts(samples, generations)
     _print(results)  # first: a terminal is never full
-    output_folder(config.output)
-    tracker.save_results_aggregated(results=results, samples=samples)
-    for name, found in (samples or {}).items():
-        tracker.save_results_samples(task_name=name, samples=found)
-    written = sorted(Path(config.output).rglob(f"*_{tracker.date_id}.json*"))
-    if len(written) != 1 + len(samples or {}):  # of which the harness would only warn
-        raise OSError(f"not all results could be written to {config.output}; it has {', '.join(map(str, written))}")
-    print(
-        f"written to {written[0].parent}"
-        + (
-            f"; {report['truncated_prompts']} prompts were too long for the model and lost their beginning"
-            if report["truncated_prompts"]
-            else ""
-        )
-    )
-    return results | {"samples": samples}
+    print(f"written to {_write(results, samples, tracker)}")
+    return {**results, "samples": samples}
+
+
+def _checked(config: LmEvalConfig) -> Any:
+    """The tokenizer; ValueError for settings that do not go together with it, with the device or with the folders."""
+    check_device(config.device, config.decoding)
+    if (Path(config.output) / "config.json").exists():
+        raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
+    if config.include_path is not None and not Path(config.include_path).is_dir():
+        raise ValueError(f"include_path must be a folder of YAML files, got '{config.include_path}'")
+    if os.environ.get("RANK", "0") == "0":
+        tried_folder(config.output)
+    tokenizer = load_tokenizer(config.model)
+    if config.apply_chat_template and not tokenizer.chat_template:
+        raise ValueError(f"apply_chat_template is true, and the tokenizer in '{config.model}' has no chat template")
+    return tokenizer
 
 
 def _known(tasks: Sequence[str], manager: Any) -> list[str]:
@@ -174,13 +161,26 @@ def _add_counts(samples: dict[str, list[dict[str, Any]]], generations: Iterable[
                 sample["forwards"] = [one and one.forwards for one in counts]
 
 
-def _print(results: dict[str, Any]) -> None:
-    from lm_eval.utils import make_table
+def _write(results: dict[str, Any], samples: dict[str, Any], tracker: Any) -> Path:
+    """Writes the harness's files, and returns their folder. OSError if they are not there: the harness only warns."""
+    output_folder(tracker.output_path)
+    tracker.save_results_aggregated(results=results, samples=samples or None)
+    for name, found in samples.items():
+        tracker.save_results_samples(task_name=name, samples=found)
+    written = list(Path(tracker.output_path).rglob(f"*_{tracker.date_id}.json*"))
+    if len(written) != 1 + len(samples):
+        told = ", ".join(map(str, written)) or "none of them"
+        raise OSError(f"not all results could be written to {tracker.output_path}, but {told}")
+    return written[0].parent
 
+
+def _print(results: dict[str, Any]) -> None:
     print(make_table(results))
     if "groups" in results:
         print(make_table(results, "groups"))
-    generation = results["tad_ext"]["generation"]
+    truncated, generation = (results["tad_ext"][name] for name in ("truncated_prompts", "generation"))
+    if truncated:
+        print(f"{truncated} prompts were too long for the model and lost their beginning")
     if not generation:
         return
     table = Table(
