@@ -118,7 +118,7 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" tensorboard \
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" "lm_eval>=0.4.13" tensorboard \
 		"transformers[serving]>=5.24" "nvidia-cuda-nvdisasm; sys_platform == 'linux'"
 	touch $@
 

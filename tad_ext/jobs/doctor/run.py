@@ -41,6 +41,7 @@ BUILD = {
     "ninja": "building the compiled kernels without pip's isolation",
     "pytest": "the tests",
     "pytest-benchmark": "the benchmarks",
+    "lm_eval": "lm-eval",
 }
 SERVING = dict.fromkeys(("fastapi", "uvicorn", "openai"), "serve")
 MIB = 2**20
