@@ -197,14 +197,15 @@ def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, 
         return
     assert code == 2
     assert capsys.readouterr().err == (
-        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad sft share "
-        f"their work among processes; start this command without torchrun or accelerate, once for each GPU if you like "
-        f"(--device cuda:1) (see tad {name} --help)\n"
+        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad lm-eval, "
+        f"tad sft share their work among processes; start this command without torchrun or accelerate, once for each "
+        f"GPU if you like (--device cuda:1) (see tad {name} --help)\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [("collect", []), ("distill", ["--trajectories", "t"]), ("sft", ["--data", "d"])]
+    ("name", "given"),
+    [("collect", []), ("distill", ["--trajectories", "t"]), ("lm-eval", ["--tasks", "t"]), ("sft", ["--data", "d"])],
 )
 def test_commands_that_share_their_work_are_not(name, given, two_processes, monkeypatch):
     replace_run(monkeypatch, name, lambda settings: 7)

@@ -14,6 +14,7 @@ from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
 from tad_ext.evaluation.sweep import sweep
 from tad_ext.files import add_json_line, json_lines, output_folder, successor, tried_folder, write_json, write_text
 from tad_ext.jobs.evaluate.config import EvaluateConfig
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer
 from tad_ext.settings import values_of
@@ -55,6 +56,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         evaluation.count = config.count
         report = evaluation.to_json(config.best_accuracy) | {
             "model_fingerprint": model_fingerprint(config.model),
+            **hub_note(config.model),
             "settings": values_of(config) | lengths | {"stop_strings": list(stops)},
         }
         _print(evaluation, report)  # first: a terminal is never full
