@@ -90,7 +90,7 @@ def _stands_on(results: Sequence[Result]) -> Iterator[str]:
         f"({_listed(seeds) or 'none'}), {results[0].study['evaluated']:,} unseen problems for each base. "
         f"{len(every) - len(lacking)} of {len(every)} cells are there for all of them"
         + (f"; not yet: {', '.join(f'`{name}`' for name in lacking)}. " if lacking else ". ")
-        + f"Cells took {hours:.1f} hours of one core, bases and trajectories not counted, on {_listed(machines)}."
+        + f"Cells took {hours:.1f} hours of one process, bases and trajectories not counted, on {_listed(machines)}."
     )
     if len(bases) == 1:
         yield (
