@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_what_it_writes(checkpoint, tmp_path, capsys):
     report = evaluate(settings(checkpoint, tmp_path))
     output = tmp_path / "out"
     names = {path.name for path in output.iterdir()}
-    assert names == {"evaluation.json", "responses.jsonl", "accuracy_curve.png"}
+    assert names == {"evaluation.json", "evaluation.md", "responses.jsonl", "accuracy_curve.png"}
     assert json.loads((output / "evaluation.json").read_text()) == report
     assert [point["policy"] for point in report["points"]] == ["topk:1", "entropy:0.5", "entropy:9.0"]
     assert report["problems"] == 6
@@ -58,12 +59,23 @@ def test_what_it_writes(checkpoint, tmp_path, capsys):
     assert "forwards during which the sequence was unfinished" in " ".join(text.split())
 
 
-def test_a_second_run_gives_the_same_numbers_and_replaces_the_first(checkpoint, tmp_path):
-    first, second = (evaluate(settings(checkpoint, tmp_path)) for _ in range(2))
+def test_another_folder_gets_the_same_numbers(checkpoint, tmp_path):
+    first, second = (evaluate(settings(checkpoint, tmp_path, output=str(tmp_path / name))) for name in "ab")
     for report in (first, second):
+        del report["settings"]["output"]
         for point in report["points"]:
-            del point["seconds"], point["tokens_per_second"]
+            del point["seconds"], point["tokens_per_second"], point["latency"]
     assert first == second
+
+
+def test_the_same_command_again_reports_what_is_finished(checkpoint, tmp_path, monkeypatch, capsys):
+    report = evaluate(settings(checkpoint, tmp_path))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    printed = capsys.readouterr().out
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
+    assert evaluate(settings(checkpoint, tmp_path)) == report
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+    assert capsys.readouterr().out == f"finished before, in {tmp_path / 'out'}\n{printed}"
 
 
 def test_the_best_accuracy_can_be_given(checkpoint, tmp_path):
@@ -121,6 +133,19 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
         ({"task": "gsm8k", "data": str(GSM8K_SAMPLE)}, "the model's tokenizer has no chat template"),
         ({"policy": "entropie"}, "entropie"),
         ({"thresholds": [-1.0]}, "EntropyThreshold.threshold"),
+        ({"thresholds": [0.5, 1.0, 0.5]}, r"thresholds is \[0.5, 1.0, 0.5\], which has entropy:0.5 twice"),
+        ({"policies": ["entropy:0.5", "entropie:1"]}, "policy 'entropie:1': unknown name"),
+        (
+            {"policies": ["topk:2", "topk:2"]},
+            r"policies is \['topk:2', 'topk:2'\]; expected at least one, and none twice",
+        ),
+        ({"presets": ["tat"]}, "presets has 'tat'; expected some of one-per-step, tad, "),
+        ({"presets": ["tad", "tad"]}, r"presets is \['tad', 'tad'\]; expected none twice"),
+        ({"presets": ["tad"]}, r"run preset:tad: prompts\[0\] has 8 tokens and gen_length is 256: .* more than the"),
+        ({"presets": ["fast-dllm-dream-dual"], "guidance": 1.0}, "presets has 'fast-dllm-dream-dual': guidance is 1.0"),
+        ({"policy": None, "one_per_step": False}, "at least one decoding run"),
+        ({"adapter": "nowhere"}, "adapter 'nowhere' has no adapter_config.json"),
+        ({"bootstrap_samples": 10}, "bootstrap_samples must be an integer in .* got 10"),
         ({"thresholds": [], "one_per_step": False}, "at least one decoding run"),
         ({"split": "dev"}, "split must be one of train, test, got 'dev'"),
         ({"limit": 0}, "limit must be an integer in .* got 0"),
@@ -136,7 +161,7 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
     ],
 )
 def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         evaluate(settings(checkpoint, tmp_path, **changes))
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
@@ -150,18 +175,25 @@ def test_the_output_is_tried_before_the_model_is_loaded(checkpoint, tmp_path, mo
         evaluate(settings(checkpoint, tmp_path, output=output))
 
 
-def test_a_response_is_written_as_soon_as_it_is_there(checkpoint, tmp_path, monkeypatch):
-    counts = []
+def test_a_response_is_written_down_while_the_next_ones_are_decoded(checkpoint, tmp_path, monkeypatch):
+    """In a journal, as several processes answer at a time; responses.jsonl comes of it in the problems' order."""
+    given = []
 
-    def counting(*arguments, **options):
-        for number, row in enumerate(decode_stream(*arguments, **options)):
-            file = tmp_path / "out" / "responses.jsonl"
-            counts.append((number, len(file.read_text().splitlines()) if file.exists() else 0))
+    def watched(*arguments, **options):
+        for row in decode_stream(*arguments, **options):
             yield row
+            given.append(row)
+            deadline = time.monotonic() + 30
+            while (seen := written(tmp_path / "out")) < len(given) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert seen == len(given)
 
-    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", counting)
+    def written(folder):
+        return sum(len(path.read_text().splitlines()) - 1 for path in folder.glob(".rows-*.jsonl"))
+
+    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", watched)
     evaluate(settings(checkpoint, tmp_path, limit=3, thresholds=[0.5]))
-    assert counts == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]
+    assert len(given) == 6
 
 
 def test_responses_are_in_the_order_of_the_problems(checkpoint, tmp_path, monkeypatch):
@@ -192,21 +224,22 @@ def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, tmp
 
     def stopping(*arguments, **options):
         yield from list(decode_stream(*arguments, **options))[:2]
+        time.sleep(0.5)  # until they are judged
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", stopping)
-    with pytest.raises(KeyboardInterrupt) as stop:
+    with pytest.raises(ValueError, match=r"holds a finished evaluation of another command, with problems = 1; this"):
         evaluate(settings(checkpoint, tmp_path))
-    monkeypatch.undo()
-    [note] = stop.value.__notes__
-    unfinished = output / note.rpartition("/")[2]
-    assert len((unfinished / "responses.jsonl").read_text().splitlines()) == 2
-    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == earlier
-    evaluate(settings(checkpoint, tmp_path, limit=2))
-    assert {path.name for path in output.iterdir()} == {
-        "evaluation.json", "responses.jsonl", "accuracy_curve.png", unfinished.name
-    }  # fmt: skip
-    assert json.loads((output / "evaluation.json").read_text())["problems"] == 2
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == earlier
+    with monkeypatch.context() as stopped:
+        stopped.setattr("tad_ext.evaluation.measure.decode_stream", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(settings(checkpoint, tmp_path, overwrite=True))
+    (journal,) = output.glob(".rows-*.jsonl")
+    assert len(journal.read_text().splitlines()) == 1 + 2
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path != journal} == earlier
+    evaluate(settings(checkpoint, tmp_path, overwrite=True))
+    assert {path.name for path in output.iterdir()} == earlier.keys()
+    assert json.loads((output / "evaluation.json").read_text())["problems"] == 6
 
 
 def test_evaluation_asks_other_problems_than_collection_by_default():

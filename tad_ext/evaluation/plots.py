@@ -18,7 +18,7 @@ from tad_ext.evaluation.decay import ConfidenceDecay
 from tad_ext.evaluation.results import ONE_PER_STEP, PRESET, Evaluation
 from tad_ext.files import atomic_path
 
-_COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+_COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490", "#be185d", "#a16207", "#111827")
 _LINE: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.5}
 
 

@@ -122,6 +122,42 @@ def evaluation_markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def comparison_markdown(report: Mapping[str, Any]) -> str:
+    """The page of a comparison, from its report: a leaderboard by AUP, differences, and tests."""
+    ranked = sorted(report["summaries"], key=lambda one: -one["aup"]["value"])
+    parts = [
+        f"# Comparison on {report['task']}, {report['problems']} problems",
+        markdown_table(methods_table(ranked, name="method")),
+        f"AUP by the {report['count']} count of tokens, y_max {report['best_accuracy']:.2f} %. "
+        + INTERVALS.format(samples=report["samples"]),
+    ]
+    if report["published"]:
+        parts.append(f"Published numbers, whose problems are not known here: {', '.join(report['published'])}.")
+    if report["differences"]:
+        speeds = list(report["differences"][0]["accuracy_at"])
+        rows = [
+            [one["name"], *(estimate(found, sign="+") for found in (one["aup"], *one["accuracy_at"].values()))]
+            for one in report["differences"]
+        ]
+        parts += [
+            f"## Less {report['differences'][0]['other']}",
+            markdown_table((["method", "AUP", *(f"points, at >= {speed}" for speed in speeds)], rows)),
+            "Paired over problems: each draw has the same problems for both.",
+        ]
+    if report["tests"]:
+        rows = [
+            [one["name"], one["run"], str(one["only_second"]), str(one["only_first"]), f"{one['p_value']:.2g}"]
+            for one in report["tests"]
+        ]
+        parts += [
+            f"## Run by run against {report['tests'][0]['other']}",
+            markdown_table((["evaluation", "run", "right alone", "wrong alone", "p"], rows)),
+            "McNemar's exact test, two-sided: problems that one of both answers correctly, and the probability of so "
+            "uneven a split if neither is better. Not corrected for the number of tests.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
 INTERVALS = (
     "In brackets: 95 % percentile intervals of a bootstrap over problems, {samples} draws. A star: some draws have no "
     "value there, and the interval is of the others. %, at >= r: the best accuracy at r tokens per forward or more, "

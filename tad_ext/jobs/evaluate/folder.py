@@ -6,6 +6,7 @@ from typing import Any
 
 from tad_ext.evaluation.results import Response
 from tad_ext.evaluation.saved import REPORT, RESPONSES, checked_response, read_evaluation, read_report
+from tad_ext.files import leftovers, remove_leftovers, successor_pattern
 from tad_ext.jobs.evaluate.plan import EvaluationPlan, Key
 from tad_ext.settings.kinds import shortened
 from tad_ext.sharing.claims import Claims
@@ -52,10 +53,19 @@ class EvaluationFolder:
         same = all(report["settings"].get(name) == self.plan.settings[name] for name in _REPORTED)
         return report if same else None
 
-    def remove_journals(self) -> None:
-        """Removes what is written down, which the finished evaluation holds."""
+    def is_tidy(self) -> bool:
+        """Whether nothing but the finished evaluation is there."""
+        return not self._journals() and not any(leftovers(self.path, pattern) for pattern in self._patterns())
+
+    def tidy(self) -> None:
+        """Removes the journals, whose answers the finished evaluation holds, and what kills have left half written."""
         for path, *_ in self._journals():
             path.unlink(missing_ok=True)
+        for pattern in self._patterns():
+            remove_leftovers(self.path, pattern)
+
+    def _patterns(self) -> list[str]:
+        return [*FILES, successor_pattern(self.path)]
 
     def _take_in(self, row: Response) -> None:
         key = row["policy"], self._numbers.get(row["id"], -1)

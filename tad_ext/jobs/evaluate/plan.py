@@ -15,7 +15,7 @@ from tad_ext.decoding.inputs import SpecialTokens, check_device, check_prompts
 from tad_ext.evaluation.measure import prompts_of
 from tad_ext.evaluation.results import ONE_PER_STEP, method_of, problems_digest
 from tad_ext.evaluation.runs import policy_runs, preset_run, sweep
-from tad_ext.files import output_folder, tried_folder
+from tad_ext.files import output_folder
 from tad_ext.jobs.common import place_of_process
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.models.device import resolve_dtype
@@ -77,7 +77,6 @@ class EvaluationPlan:
         runs |= _preset_runs(config, decoding)
         if (Path(config.output) / "config.json").exists():
             raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
-        tried_folder(config.output)
 
         # 2. Whether the model takes them.
         dtype = resolve_dtype(config.dtype)
@@ -104,6 +103,8 @@ class EvaluationPlan:
                 "adapter": adapter,
                 "dtype": str(dtype or model_config.dtype or "auto").removeprefix("torch."),
                 "task": task.name,
+                **{name: getattr(config, name) for name in ("split", "prompt", "prompt_format", "shots")},
+                **({"teacher_prompt": config.teacher_prompt} if config.prompt == "teacher" else {}),
                 "problems": len(problems),
                 "problems_digest": problems_digest(problems),
                 "prompts": _digest([[problem.reference, list(prompt)] for problem, prompt in zip(problems, prompts)]),

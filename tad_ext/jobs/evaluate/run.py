@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     # 1. What is to be done, and what is done already.
     plan = EvaluationPlan.make(config)
     folder, shown, told = EvaluationFolder(plan), plan.place.is_first, False
-    report = folder.finished()
+    report = folder.finished() if folder.is_tidy() else None
     if shown and report is not None:
         print(f"finished before, in {plan.output}")
     elif shown and folder.answers:
@@ -62,8 +62,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
             def open_units() -> list[Unit[Key]]:
                 bar.update(folder.look_again())
-                units = folder.open_units() or [_REPORTING]
-                return [] if folder.finished() else units  # asked last: then journals are removed
+                units = folder.open_units()
+                if folder.finished():  # asked last: who has finished removes the journals
+                    units = []
+                    if folder.is_tidy():
+                        return units
+                return units or [_REPORTING]
 
             def work(taken: Sequence[Unit[Key]]) -> None:
                 nonlocal model, told
@@ -71,6 +75,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
                 if list(taken) == [_REPORTING]:
                     if not folder.finished():
                         told = _report(plan, folder)
+                    folder.tidy()
                 elif missing := [key for unit in taken for key in unit.keys if key not in folder.answers]:
                     model = model or _loaded(plan)
                     _answer(plan, folder, model, missing, bar)
@@ -80,7 +85,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         assert report is not None
 
     # 3. What has come out.
-    folder.remove_journals()
     if shown and not told:
         _print(report)
     if shown:
