@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tad_ext.jobs.evaluate import run as evaluation
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.jobs.evaluate.run import evaluate
 from tad_ext.settings import made
+from tad_ext.sharing.claims import _space
 
 FILES = {"evaluation.json", "evaluation.md", "responses.jsonl", "accuracy_curve.png"}
 
@@ -270,6 +272,23 @@ def test_a_picture_that_is_missing_is_drawn_again(model: str, tmp_path: Path, mo
     (tmp_path / "out" / "accuracy_curve.png").unlink()
     monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
     assert evaluate(settings) == report
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_a_claim_that_a_kill_has_left_is_removed(model: str, tmp_path: Path) -> None:
+    settings = config(model, tmp_path / "out", **SMALL)
+    evaluate(settings)
+    gone = {
+        "machine": socket.gethostname(),
+        "space": _space(),
+        "pid": 2**22 + 1,
+        "started": "1",
+        "claims": "",
+        "work": "",
+    }
+    for name in (".claim-report-00000000-0", ".tmp-0123abcd-claim"):
+        (tmp_path / "out" / name).write_text(json.dumps(gone))
+    evaluate(settings)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
 

@@ -9,7 +9,7 @@ from tad_ext.evaluation.saved import REPORT, RESPONSES, checked_response, read_e
 from tad_ext.files import leftovers, remove_leftovers, successor_pattern
 from tad_ext.jobs.evaluate.plan import EvaluationPlan, Key
 from tad_ext.settings.kinds import shortened
-from tad_ext.sharing.claims import Claims
+from tad_ext.sharing.claims import CLAIM, Claims
 from tad_ext.sharing.journal import read_journals
 from tad_ext.sharing.work import Unit
 
@@ -56,6 +56,10 @@ class EvaluationFolder:
     def is_tidy(self) -> bool:
         """Whether nothing but the finished evaluation is there."""
         return not self._journals() and not any(leftovers(self.path, pattern) for pattern in self._patterns())
+
+    def is_claimed(self) -> bool:
+        """Whether processes work here, or have left claims behind, which the next `Claims` to end removes."""
+        return any(self.path.glob(f"{CLAIM}*")) or bool(leftovers(self.path, "claim"))
 
     def tidy(self) -> None:
         """Removes the journals, whose answers the finished evaluation holds, and what kills have left half written."""

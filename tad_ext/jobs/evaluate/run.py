@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     # 1. What is to be done, and what is done already.
     plan = EvaluationPlan.make(config)
     folder, shown, told = EvaluationFolder(plan), plan.place.is_first, False
-    report = folder.finished() if folder.is_tidy() else None
+    report = folder.finished() if folder.is_tidy() and not folder.is_claimed() else None
     if shown and report is not None:
         print(f"finished before, in {plan.output}")
     elif shown and folder.answers:
