@@ -1,6 +1,6 @@
 """What the output folder of an evaluation holds: answers that are written down, and the finished evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class EvaluationFolder:
     def __init__(self, plan: EvaluationPlan) -> None:
         self.plan, self.path = plan, plan.output
         self.answers: dict[Key, Response] = {}
+        self._sizes: dict[Path, int] = {}  # of journals, as they were when they were read
         self._numbers = {problem.id: number for number, problem in enumerate(plan.problems)}
         self._units = plan.units()
         self._check()
@@ -32,7 +33,7 @@ class EvaluationFolder:
     def look_again(self) -> int:
         """Takes in what is written down; how many answers are new."""
         before = len(self.answers)
-        for _, heading, rows in self._journals():
+        for _, heading, rows in self._journals(self._has_grown):
             if heading == self.plan.identity:
                 for row in rows:
                     self._take_in(row)
@@ -71,6 +72,14 @@ class EvaluationFolder:
     def _patterns(self) -> list[str]:
         return [*FILES, successor_pattern(self.path)]
 
+    def _has_grown(self, journal: Path) -> bool:
+        try:
+            size = journal.stat().st_size
+        except FileNotFoundError:
+            return False
+        before, self._sizes[journal] = self._sizes.get(journal, 0), size
+        return size > before
+
     def _take_in(self, row: Response) -> None:
         key = row["policy"], self._numbers.get(row["id"], -1)
         if key[0] in self.plan.runs and key[1] >= 0:
@@ -105,8 +114,10 @@ class EvaluationFolder:
                     f"this one has {shortened(repr(own))}: choose another folder or the same settings, or set overwrite"
                 )
 
-    def _journals(self) -> list[tuple[Path, Mapping[str, Any], list[Response]]]:
-        return read_journals(self.path, _heading, checked_response, of="an evaluation")
+    def _journals(
+        self, wanted: Callable[[Path], bool] = lambda _: True
+    ) -> list[tuple[Path, Mapping[str, Any], list[Response]]]:
+        return read_journals(self.path, _heading, checked_response, of="an evaluation", wanted=wanted)
 
     def _is_of_this_command(self) -> bool:
         return (self.path / REPORT).is_file() and read_report(self.path).get("identity") == self.plan.identity

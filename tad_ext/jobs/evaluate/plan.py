@@ -25,8 +25,8 @@ from tad_ext.models.lora import adapter_fingerprint
 from tad_ext.settings import values_of
 from tad_ext.sharing.work import Place, Unit, units_of
 
-UNITS = 32  # most units that the problems of a run are cut into, ...
-LEAST = 16  # ... and the fewest problems of a unit
+UNITS = 16  # most units that the problems of a run are cut into, ...
+LEAST = 32  # ... and the fewest problems of a unit
 
 Key = tuple[str, int]
 """Of a response: the run's name, and the place of the problem in the list."""
