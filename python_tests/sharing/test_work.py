@@ -39,7 +39,7 @@ class Results:
 def test_units_are_the_list_cut_in_pieces_with_names_of_their_own() -> None:
     units = units_of(KEYS, 4)
     assert [key for unit in units for key in unit.keys] == KEYS
-    assert [unit.name for unit in units][:2] + [units[-1].name] == ["00000000-4", "00000004-4", "00000024-1"]
+    assert [units[0].name, units[1].name, units[-1].name] == ["00000000-4", "00000004-4", "00000024-1"]
 
 
 def test_a_process_alone_takes_a_group_at_a_time_or_so_many_units(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_process_alone_takes_a_group_at_a_time_or_so_many_units(tmp_path: Path
     assert all(len({name[0] for name in names}) == 1 for _, names in results.taken)
     results = Results()
     results.work(tmp_path, Place(), most=3)
-    assert [len(names) for _, names in results.taken] == [3, 3, 3, 3, 2]
+    assert [len(names) for _, names in results.taken] == [3, 3, 1, 3, 3, 1]
     assert sorted(results.done) == sorted((group, key) for group in "ab" for key in KEYS)
     assert list(tmp_path.iterdir()) == []
 
