@@ -118,8 +118,8 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" tensorboard \
-		"nvidia-cuda-nvdisasm; sys_platform == 'linux'"
+	$(BIN)/python -m pip install --quiet pytest pytest-xdist pytest-benchmark hypothesis cmake ninja "math-verify>=0.9" "lm_eval>=0.4.13" tensorboard \
+		"transformers[serving]>=5.24" "nvidia-cuda-nvdisasm; sys_platform == 'linux'"
 	touch $@
 
 $(VENV)/bench-tools: $(VENV)/installed

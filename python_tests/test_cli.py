@@ -198,14 +198,20 @@ def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, 
     assert code == 2
     assert capsys.readouterr().err == (
         f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad evaluate, tad "
-        f"sft share their work among processes; start this command without torchrun or accelerate, once for each GPU "
-        f"if you like (--device cuda:1) (see tad {name} --help)\n"
+        f"lm-eval, tad sft share their work among processes; start this command without torchrun or accelerate, once "
+        f"for each GPU if you like (--device cuda:1) (see tad {name} --help)\n"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("collect", []), ("distill", ["--trajectories", "t"]), ("evaluate", []), ("sft", ["--data", "d"])],
+    [
+        ("collect", []),
+        ("distill", ["--trajectories", "t"]),
+        ("evaluate", []),
+        ("lm-eval", ["--tasks", "t"]),
+        ("sft", ["--data", "d"]),
+    ],
 )
 def test_commands_that_share_their_work_are_not(name, given, two_processes, monkeypatch):
     replace_run(monkeypatch, name, lambda settings: 7)

@@ -28,6 +28,19 @@ def imports() -> dict[str, set[str]]:
     return found
 
 
+def called_by_name() -> set[tuple[str, str]]:
+    """(file, room above its own) where a text names what an upper floor has, as ``pkgutil.resolve_name`` takes it."""
+    package = ROOT / "tad_ext"
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    found = set()
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).with_suffix("").parts[0]
+        for other in re.findall(r"[\"']tad_ext\.(\w+)[\w.]*:\w+[\"']", file.read_text()):
+            if room in floor_of and floor_of[other] < floor_of[room]:
+                found.add((str(file.relative_to(package)), other))
+    return found
+
+
 def imported(file: Path, module: tuple[str, ...]) -> set[str]:
     """The rooms that one file imports from."""
     rooms = set()
@@ -50,6 +63,11 @@ def test_every_room_stands_on_a_floor_and_imports_from_none_above():
     assert set(arrows) == set(floor_of)
     upward = [(room, other) for room, others in arrows.items() for other in others if floor_of[other] < floor_of[room]]
     assert upward == []
+
+
+def test_one_thing_above_is_called_by_its_name():
+    """``model.generate``, which transformers' users expect on a model; it is decoding's."""
+    assert called_by_name() == {("models/base.py", "decoding")}
 
 
 def test_there_is_no_circle_of_rooms():

@@ -69,7 +69,9 @@ def _run(job: Job, argv: Sequence[str]) -> int:
         return 0
     settings = parse(job.settings, argv)
     processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1" and hasattr(settings, "output") and not job.settings.shared:  # each would write the same files
+    # Each process would write the same files, or listen at the same port.
+    alone = any(hasattr(settings, name) for name in ("output", "port")) and not job.settings.shared
+    if processes != "1" and alone:
         together = ", ".join(f"tad {other.name}" for other in jobs().values() if other.settings.shared)
         raise OptionError(
             f"expected one process, got WORLD_SIZE={processes}: only {together} share their work among processes; "

@@ -1,7 +1,8 @@
 """The published optimizer step, as TAD's own trainers have it: the baseline of `bench.train`.
 
 Two copies of the model, logits of every position of both, rows chosen by boolean masks, PyTorch's own losses in
-float32, means of each micro-batch, gradients of the mean over micro-batches, AdamW. Layers and adapter are everyone's.
+float32, means of each micro-batch, gradients of the mean over micro-batches, AdamW. Layers and adapter are everyone's,
+with PyTorch's attention and dropout.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,8 @@ from tad_ext.distillation import tad
 from tad_ext.distillation.lora_settings import LoRASettings
 from tad_ext.distillation.settings import TADSettings, TrainingSettings
 from tad_ext.distillation.trainer import Trainer
+from tad_ext.models import last_layer
+from tad_ext.models.cpu_dropout import CPUDropout
 from tad_ext.models.lora import add_lora, base_model
 
 from ..decode.shapes import random_model
@@ -101,11 +103,15 @@ def published(subject: Subject, trainer: Trainer) -> Rival:
     clock, student, teacher = PartClock(subject.device), subject.adapted(), subject.model()
     steps = PublishedStep(student, teacher, subject.training, TADSettings.delta, clock)
     numbers, states = map(trainer.order.numbers, range(trainer.total_steps)), trainer.states
+    for module in student.modules():
+        if isinstance(module, CPUDropout):
+            module.__class__ = torch.nn.Dropout
 
     def step() -> float:
         with clock.part("states"):
             chosen = [states.at(number, 0.0) for number in next(numbers).tolist()]
-        return steps.run(chosen)
+        with mock.patch.object(last_layer, "cpu_attention_fits", return_value=False):
+            return steps.run(chosen)
 
     return Rival(step, clock, _bytes(student) + _bytes(teacher))
 

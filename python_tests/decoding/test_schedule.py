@@ -30,7 +30,7 @@ def test_thresholds_with_forced_progress(scripted_model):
     confidences, policy = [0.6, 0.9, 0.95, 0.7], ConfidenceThreshold(0.8)
     assert reveal_steps(scripted_model(confidences), block_length=4, policy=policy) == [3, 1, 1, 2]
     assert reveal_steps(scripted_model(confidences), block_length=2, policy=policy) == [2, 1, 3, 4]
-    # Probability p and 11 times (1 - p) / 11: 0.22 nats at 0.975, 0.56 at 0.9, 1.33 at 0.7, 1.63 at 0.6.
+    # Probability p and 11 times (1 - p) / 11: 0.18 nats at 0.975, 0.56 at 0.9, 1.33 at 0.7, 1.63 at 0.6.
     confidences, policy = [0.6, 0.9, 0.975, 0.7], EntropyThreshold(1.0)
     assert reveal_steps(scripted_model(confidences), block_length=4, policy=policy) == [3, 1, 1, 2]
     confidences, policy = [0.6, 0.9, 0.975, 0.7], EntropyThreshold(0)

@@ -57,6 +57,7 @@ def test_logits_are_those_of_the_formula(tmp_path: Path, implementation: str, op
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.usefixtures("attention_of_pytorch")
 def test_bfloat16_rotates_in_bfloat16(tmp_path: Path, seed: int) -> None:
     """As the original does; a rotation in float32 must be seen by this comparison."""
     written = write_dream(tmp_path, seed=seed)

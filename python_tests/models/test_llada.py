@@ -61,6 +61,7 @@ def test_float64_is_exact_but_for_the_float32_angles(checkpoint: TinyCheckpoint)
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.usefixtures("attention_of_pytorch")
 def test_bfloat16_rotates_in_float32(tmp_path: Path, seed: int) -> None:
     written = write_llada(tmp_path, seed=seed)
     ids = random_ids(96, seed=seed)
@@ -74,6 +75,7 @@ def test_bfloat16_rotates_in_float32(tmp_path: Path, seed: int) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("attention_of_pytorch")
 def test_rotation_in_the_models_dtype_where_the_config_asks_for_it(tmp_path: Path) -> None:
     written = write_llada(tmp_path, config={"rope_full_precision": False})
     ids = random_ids(96)
@@ -200,6 +202,7 @@ def test_every_embedding_is_trained(checkpoint: TinyCheckpoint) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("attention_of_pytorch")
 def test_compiled_without_graph_breaks(checkpoint: TinyCheckpoint, dtype: str) -> None:
     model, ids = load_model(checkpoint.folder, dtype=dtype), random_ids(2, 12)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

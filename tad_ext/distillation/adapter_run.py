@@ -39,6 +39,7 @@ from tad_ext.files import output_folder, remove_folder, rescued, sole_writer, su
 from tad_ext.interrupts import shielded
 from tad_ext.models.device import device_of_process
 from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import model_identity
 from tad_ext.models.loading import load_config, load_model, load_tokenizer
 from tad_ext.models.lora import add_lora, load_adapter, save_adapter
@@ -159,6 +160,7 @@ class AdapterRun:
             settings=self.values,
             objective=self.objective.setting_names(),
             identity=self.identity,
+            hub=hub_note(config.model).get("hub"),
             trajectories=trajectories,
             data=run["trajectories"],
             states=sum(states.counts),

@@ -32,6 +32,7 @@ class Card:
     settings: Mapping[str, Any]  #: of the job, those that are used
     objective: Sequence[str]  #: the names among them of the objective's own
     identity: Mapping[str, Any]  #: of the base model
+    hub: str | None  #: its repository and commit, if it is of the hub
     trajectories: Sequence[Trajectory]
     data: str  #: their hash
     states: int
@@ -42,10 +43,11 @@ class Card:
 
     def text(self, history: Sequence[StepRecord], evaluation: Mapping[str, Any] | None) -> str:
         """Markdown under the metadata that peft's own cards have."""
-        model = str(self.settings["model"])
+        model, commit = self.hub.split("@") if self.hub else (str(self.settings["model"]), "")
         sections = {
             "Base model": {
                 "model": model,
+                **({"commit": commit} if commit else {}),
                 "type": self.identity["model_type"],
                 "fingerprint": identity_fingerprint(self.identity),
             },

@@ -12,9 +12,12 @@ from tad_ext.settings import Device, DType, EosTail, Index, PathText, Settings, 
 class AdapterRunSettings(Settings):
     """From a model to an adapter in a folder; the defaults are those published for TAD (arXiv 2605.09536)."""
 
-    model: PathText = setting(help="folder of the model to train; with its adapter off it is also the teacher")
+    model: PathText = setting(
+        help="folder or hub id of the model to train; with its adapter off it is also the teacher"
+    )
     teacher: PathText | None = setting(
-        None, help="folder of another model to be the teacher, frozen, with the same tokens; none: the model itself"
+        None,
+        help="folder or hub id of another model to be the teacher, frozen, of the same tokens; none: the model itself",
     )
     output: PathText = setting(help="folder to write the adapter, the checkpoints and the loss curve into")
     eos_tail: EosTail = setting(
@@ -28,7 +31,7 @@ class AdapterRunSettings(Settings):
 
     lora: LoRASettings = group(LoRASettings)
     adapter: PathText | None = setting(
-        None, help="folder of an adapter to start from instead of a new one; its LoRA options are its own"
+        None, help="folder or hub id of an adapter to start from instead of a new one; its LoRA options are its own"
     )
     allow_other_model: bool = setting(False, help="start from it although it was trained on another base model")
 

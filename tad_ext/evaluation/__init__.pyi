@@ -14,6 +14,8 @@ from .comparison import compare_methods as compare_methods
 from .comparison import matched_tests as matched_tests
 from .confidence import confidence_by_distance as confidence_by_distance
 from .decay import ConfidenceDecay as ConfidenceDecay
+from .likelihood import are_greedy as are_greedy
+from .likelihood import log_likelihoods as log_likelihoods
 from .measure import evaluate_model as evaluate_model
 from .metrics import accuracy_at as accuracy_at
 from .metrics import accuracy_percent as accuracy_percent

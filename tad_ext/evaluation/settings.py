@@ -1,9 +1,12 @@
-"""What the confidence is measured on, how delta is read off it, and the bootstrap's size; without torch."""
+"""What the confidence is measured on, how delta is read off it, the bootstrap's size, and how the harness is answered;
+without torch.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from tad_ext.settings import Between, Count, Seed, Settings, setting
+from tad_ext.decoding.config import DecodeConfig
+from tad_ext.settings import Between, Count, Seed, Settings, group, setting
 
 BOOTSTRAP_SAMPLES = 1000
 BootstrapSamples = Annotated[int, Between(100, 100_000)]
@@ -33,3 +36,30 @@ class DecaySettings(Settings):
                 f"speed_level must be at most quality_level ({self.quality_level}), got {self.speed_level}: confidence "
                 f"falls with the distance, and delta for speed is the larger one"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessSettings(Settings):
+    """How the requests of lm-evaluation-harness are answered. Where a request samples, its temperature, top_k and top_p
+    are taken; its `until` ends a response.
+    """
+
+    task_lengths: bool = setting(
+        False,
+        help="generate as many positions as a task asks for (max_gen_toks; gen_length where it does not say), in whole "
+        "blocks; false: gen_length, as published, or fewer where a task allows fewer",
+    )
+    mc_num: Count = setting(
+        128,
+        help="masks drawn to estimate the log-likelihood of an answer; one with no more masks than so many gets all",
+    )
+    check_greedy: bool = setting(
+        True,
+        help="also say whether an answer is the greedy one, which takes a forward per token of it; false: it never is, "
+        "and metrics that ask, such as LAMBADA's accuracy, are 0",
+    )
+    decoding: DecodeConfig = group(
+        DecodeConfig,
+        without=("stop_strings", "infill", "sync_every"),
+        presets="tad_ext.decoding.presets:preset",
+    )

@@ -16,6 +16,8 @@ from typing import Any
 
 from tad_ext.settings import Settings
 
+_GROUPS = ("plot",)  # whose commands are two words: `tad plot trace`
+
 
 class JobSettings(Settings):
     """Base of a command's settings, which say in class attributes what the overview and --help show."""
@@ -34,7 +36,8 @@ class Job:
     @property
     def name(self) -> str:
         """As it is typed behind `tad`."""
-        return self.folder.replace("_", " ")
+        first, _, rest = self.folder.partition("_")
+        return f"{first} {rest}" if first in _GROUPS else self.folder.replace("_", "-")
 
     @functools.cached_property
     def settings(self) -> type[JobSettings]:

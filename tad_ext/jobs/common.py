@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class ModelSettings(JobSettings):
     """The settings of a command that loads a model with its adapter."""
 
-    model: PathText = setting(help="checkpoint folder of the model")
-    adapter: PathText | None = setting(None, help="folder of a LoRA adapter to apply (merged before decoding)")
+    model: PathText = setting(help="checkpoint folder of the model, or its hub id: org/name, org/name@revision")
+    adapter: PathText | None = setting(
+        None, help="folder or hub id of a LoRA adapter to apply (merged before decoding)"
+    )
     allow_other_model: bool = setting(False, help="apply the adapter although it was trained on another base model")
     device: Device = setting("auto", help="auto, cpu, cuda or cuda:N")
     dtype: DType = setting("auto", help="auto (as stored), float32 or bfloat16")
@@ -43,7 +45,7 @@ class ModelSettings(JobSettings):
 class TaskSettings(JobSettings):
     """The settings of a command that decodes the problems of a task."""
 
-    model: PathText = setting(help="checkpoint folder of the model")
+    model: PathText = setting(help="checkpoint folder of the model, or its hub id: org/name, org/name@revision")
     output: PathText = setting(help="folder to write into")
     task: TaskName = setting("arithmetic", help="task whose problems are decoded")
     data: PathText | None = setting(

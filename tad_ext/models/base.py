@@ -3,6 +3,7 @@
 The models are transformers' autoregressive classes, made bidirectional by ``is_causal = False`` in their configuration.
 """
 
+import pkgutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,6 +142,14 @@ class MaskedDiffusionMixin:
         """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
         hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions, blocks=blocks)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        """Responses to prompts, asked for as transformers' users do: `tad_ext.decoding.generation.generate`.
+
+        Decoding stands on models, and is their user. Yet transformers has its entrance here, and the one that it would
+        inherit decodes autoregressively. So this looks for the function by name, when it is called.
+        """
+        return pkgutil.resolve_name("tad_ext.decoding.generation:generate")(self, *arguments, **options)
 
     @classmethod
     def own_name(cls, name: str) -> str:

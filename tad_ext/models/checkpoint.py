@@ -20,7 +20,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The fields of a folder's config.json. ValueError if there is no folder, no such file, or no JSON object in it."""
     file = Path(path) / CONFIG_FILE
     if not file.is_file():
-        problem = f"holds no {CONFIG_FILE}" if file.parent.is_dir() else "is no folder"
+        problem = (
+            f"holds no {CONFIG_FILE}"
+            if file.parent.is_dir()
+            else "is no folder, nor the id of a hub repository, org/name"
+        )
         raise ValueError(f"model must be a checkpoint folder, got path {str(path)!r}, which {problem}")
     return read_json(file)
 

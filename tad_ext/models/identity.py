@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tad_ext.models.checkpoint import bytes_fingerprint, weight_digests
+from tad_ext.models.hub import checkpoint_folder
 from tad_ext.models.loading import load_config
 
 # Other settings (dtype, end-of-sequence ids, versions, dropout, ...) leave the logits of a sequence as they are.
@@ -27,9 +28,10 @@ Difference = tuple[str, Any, Any]  # what differs, as it was noted, as it is now
 
 
 def model_identity(path: str | Path) -> dict[str, Any]:
-    """The identity of the model in a checkpoint folder. Errors as `load_config`, or missing weights (ValueError)."""
-    config = load_config(path)
-    config.name_or_path = path
+    """The identity of the model in a checkpoint. Errors as `load_config`, or missing weights (ValueError)."""
+    folder = checkpoint_folder(path)
+    config = load_config(folder)
+    config.name_or_path = folder
     return config_identity(config)
 
 
@@ -71,7 +73,7 @@ def identity_differences(
     """
     before, now = _parsed(noted), _parsed(found)
     if _HASH in before and folder is not None:
-        now[_HASH] = bytes_fingerprint(folder)
+        now[_HASH] = bytes_fingerprint(checkpoint_folder(folder))
     files, files_now = before.pop("weights", {}), now.pop("weights", {})
     if files and files_now:
         for name in {**files, **files_now}:
@@ -92,4 +94,5 @@ def _parsed(identity: str | Mapping[str, Any]) -> dict[str, Any]:
         identity = json.loads(identity)
     if not isinstance(identity, Mapping):
         identity = {"base_fingerprint": identity} if identity else {}  # converted files need not name a model
-    return {(_HASH if name == "base_fingerprint" else name): value for name, value in identity.items()}
+    # Where it was from ("hub") is noted beside an identity, and is no part of it.
+    return {(_HASH if name == "base_fingerprint" else name): one for name, one in identity.items() if name != "hub"}

@@ -17,6 +17,8 @@ from transformers.models.llama.modeling_llama import (
     rotate_half,
 )
 
+from tad_ext.models.cpu_attention import cpu_attention, cpu_attention_fits
+
 if TYPE_CHECKING:
     _Layer: type[Any] = nn.Module
     _Attention: type[Any] = nn.Module
@@ -51,8 +53,11 @@ class AttentionOfSome(_Attention):
         value = self._heads(self.v_proj(hidden_states))
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        implementation = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         kwargs |= {"dropout": self.attention_dropout if self.training else 0.0, "scaling": self.scaling}
+        if implementation == "sdpa" and cpu_attention_fits(query, key, kwargs["dropout"]):
+            attend = cpu_attention
         output, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(output.flatten(2)), weights
 

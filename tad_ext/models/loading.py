@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging
 
@@ -29,6 +36,7 @@ from tad_ext.models.checkpoint import (
 )
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.dream import DreamModel
+from tad_ext.models.hub import checkpoint_folder
 from tad_ext.models.llada import LLaDAModelLM
 from tad_ext.models.tiny import TinyDiffusionLM
 from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
@@ -39,6 +47,7 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
 for _class in MODEL_CLASSES.values():
     AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)
     AutoModelForMaskedLM.register(_class.config_class, _class, exist_ok=True)
+    AutoModelForCausalLM.register(_class.config_class, _class, exist_ok=True)  # under which text is generated
 
 _TOKENIZER_FILE = "tokenizer.json"
 _BPE_FILES = ("vocab.json", "merges.txt")
@@ -46,12 +55,13 @@ _LARGE = 2**30  # bytes of weights from which loading and saving show progress
 
 
 def load_config(path: str | Path) -> PreTrainedConfig:
-    """The configuration of a checkpoint folder.
+    """The configuration of a checkpoint, by its folder or hub id (see `hub`), as everywhere here.
 
-    ValueError: no such folder, no or broken config.json, a model without a class here, or a value that is not
-    supported or out of range (named).
+    ValueError: no such folder or repository, no or broken config.json, a model without a class here, or a value that is
+    not supported or out of range (named).
     """
-    fields, file = read_config(path), Path(path) / CONFIG_FILE
+    path = checkpoint_folder(path)
+    fields, file = read_config(path), path / CONFIG_FILE
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
     model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None  # it may be a list
     if model_class is None:
@@ -69,13 +79,14 @@ def load_config(path: str | Path) -> PreTrainedConfig:
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, with its chat template.
+    """The tokenizer of a checkpoint, with its chat template.
 
     Whatever class the files name, it is not looked for: a tokenizer.json describes itself, and Dream's vocab.json and
     merges.txt are a byte-level BPE with Qwen2's rules, whose special tokens are in tokenizer_config.json.
 
     ValueError: as `load_config` and `check_tokenizer`, no tokenizer in the folder, or damaged files.
     """
+    path = checkpoint_folder(path)
     config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
     if not _has_tokenizer(path):
         raise ValueError(
@@ -95,9 +106,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 def load_model(
     path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> PreTrainedModel:
-    """Load the model of a checkpoint folder, in eval mode.
+    """Load the model of a checkpoint, in eval mode.
 
     Args:
+        path: its folder, or the id of a hub repository, ``org/name`` or ``org/name@revision``.
         dtype: floating-point torch dtype or its name ("float32", "bfloat16"); None or "auto": the checkpoint's own.
         device: torch device or its name; None or "auto": a GPU if there is one, else the CPU.
 
@@ -111,6 +123,7 @@ def load_model(
     """
     # 1. The configuration, with the ids that no token has.
     dtype, device = resolve_dtype(dtype), resolve_device(device)
+    path = checkpoint_folder(path)
     config = load_config(path)
     if _has_tokenizer(path):
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
@@ -153,12 +166,12 @@ def save_model(
     Args:
         reports: JSON values to write beside the weights, by file name ({"training.json": ...}).
         overwrite: replace an existing checkpoint; otherwise a non-empty `path` is a FileExistsError.
-        like: a checkpoint folder of the same weights: each goes into the file that it has there, and the authors'
+        like: a checkpoint of the same weights: each goes into the file that it has there, and the authors'
             Python files, which config.json may name, are copied. None: one file, without these.
     """
     with atomic_folder(path, overwrite=overwrite) as folder:
         if like is not None:
-            _save_like(model, folder, Path(like))
+            _save_like(model, folder, checkpoint_folder(like))
         else:
             with _bars_for_large_models(model.num_parameters() * model.dtype.itemsize):
                 model.save_pretrained(folder)

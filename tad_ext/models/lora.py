@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import safe_open
@@ -28,6 +29,8 @@ from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
 from tad_ext.models.checkpoint import files_digest, listed, read_json, shapes_in, weight_differences
+from tad_ext.models.cpu_dropout import CPUDropout
+from tad_ext.models.hub import checkpoint_folder, hub_note
 from tad_ext.models.identity import config_identity, described, folder_of, identity_differences
 from tad_ext.models.loading import load_model
 
@@ -145,20 +148,25 @@ def save_adapter(model: PeftModel, path: str | Path, also: Callable[[Path], None
     original = {base_model(model).original_name(name): tensor for name, tensor in weights.items()}
     if original.keys() != weights.keys() and not _naming_options(config):
         weights, config.target_modules = original, _layers_of(original)
+    base = base_model(model).config
+    folder_of_base = folder_of(base)
+    origin = {} if folder_of_base is None else hub_note(folder_of_base)
+    if origin:  # where others find it, too, rather than a place in this machine's cache
+        config.base_model_name_or_path, config.revision = origin["hub"].split("@")
     for option, names in vars(config).items():
         if isinstance(names, set):  # whose order would change the file from one process to the next
             setattr(config, option, sorted(names))
     with atomic_folder(path, overwrite=True) as folder:
         config.save_pretrained(str(folder))
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(folder / BASE_FILE, config_identity(base_model(model).config))
+        write_json(folder / BASE_FILE, config_identity(base) | origin)
         also(folder)
 
 
 def load_adapter(
     model: nn.Module, path: str | Path, *, allow_other_model: bool = False, trainable: bool = False
 ) -> PeftModel:
-    """Put the adapter in a folder on its base model, in place, frozen and in eval mode.
+    """Put the adapter in a folder, or of a hub id, on its base model, in place, frozen and in eval mode.
 
     An adapter that peft alone wrote has no `base_model.json`: its names and shapes are checked, its origin cannot be.
     One with the layer names of LLaDA's original code is translated. With `allow_other_model` one for another base model
@@ -172,7 +180,7 @@ def load_adapter(
         TypeError: `model` is no masked diffusion model, or it has an adapter already.
     """
     # 1. What the files say, in the names of the model's layers.
-    folder = Path(path)
+    folder = checkpoint_folder(path, "adapter")
     _check_files(folder)
     config = read_adapter_config(folder / CONFIG_FILE, trainable=trainable)
     stored = shapes_in(folder / WEIGHTS_FILE)
@@ -196,6 +204,7 @@ def load_adapter(
             f"allow_other_model"
         )
     # 3. The adapter in its place, with the weights of the file.
+    config.base_model_name_or_path = None  # peft would warn of every other place that the model may lie in
     config.init_lora_weights = True  # any cheap start, since every weight is read
     adapted = _inject(model, config, seed=0)
     try:
@@ -251,7 +260,7 @@ def load_merged(
 
 def adapter_fingerprint(path: str | Path) -> str:
     """16 hexadecimal digits that tell the adapter in a folder from others. FileNotFoundError if there is none."""
-    folder = Path(path)
+    folder = checkpoint_folder(path, "adapter")
     _check_files(folder)
     return files_digest([folder / WEIGHTS_FILE], (folder / CONFIG_FILE).read_bytes())
 
@@ -321,9 +330,12 @@ def _inject(model: nn.Module, config: LoraConfig, seed: int) -> PeftModel:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
-    if not config.use_dora:  # which takes the lengths of rows in its input's dtype
-        for module in adapted.modules():
-            if isinstance(module, BaseTunerLayer):
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            for dropout in module.lora_dropout.values():
+                if isinstance(dropout, nn.Dropout):
+                    dropout.__class__ = CPUDropout
+            if not config.use_dora:  # which takes the lengths of rows in its input's dtype
                 module._cast_input_dtype = _input_under_autocast
     return adapted
 

@@ -20,6 +20,7 @@ from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.common import is_another_model, place_of_process
 from tad_ext.models.device import resolve_dtype
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
@@ -73,7 +74,7 @@ class CollectionPlan:
         model_config = load_config(config.model)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
-            model=config.model,
+            model=hub_note(config.model).get("hub", config.model),
             model_revision=_revision(config),
             tokenizer_hash=tokenizer_hash(tokenizer),
             task=task.name,

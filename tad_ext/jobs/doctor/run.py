@@ -26,6 +26,7 @@ REQUIRED = {
     "transformers": "models and tokenizers",
     "tokenizers": "models and tokenizers",
     "safetensors": "models and tokenizers",
+    "huggingface_hub": "models by their hub ids",
     "jinja2": "chat templates",
     "peft": "distill, merge and adapters",
     "accelerate": "distill",
@@ -40,7 +41,9 @@ BUILD = {
     "ninja": "building the compiled kernels without pip's isolation",
     "pytest": "the tests",
     "pytest-benchmark": "the benchmarks",
+    "lm_eval": "lm-eval",
 }
+SERVING = dict.fromkeys(("fastapi", "uvicorn", "openai"), "serve")
 MIB = 2**20
 STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
@@ -82,7 +85,10 @@ def examine() -> dict[str, list[Finding]]:
             Finding("python", platform.python_version(), note=sys.executable),
             _package("tad_ext", "missing", "not installed, used from its source folder"),
             *(_package(name, "broken", f"needed for {use}: pip install {name}") for name, use in REQUIRED.items()),
-            *(_package(name, "missing", f"needed for {use}: pip install {name}") for name, use in BUILD.items()),
+            *(
+                _package(name, "missing", f"needed for {use}: pip install {name}")
+                for name, use in (BUILD | SERVING).items()
+            ),
         ],
         "core": [_imports(f"tad_ext.{layer}") for layer in ("ops", "models", "decoding", "data")],
         "kernels": _kernels([torch.cuda.get_device_capability(index) for index in gpus]),

@@ -29,6 +29,7 @@ from tad_ext.files import successor, write_json, write_text
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.jobs.evaluate.folder import CURVE, FILES, PAGE, EvaluationFolder
 from tad_ext.jobs.evaluate.plan import EvaluationPlan, Key
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_fingerprint
 from tad_ext.sharing.journal import Journal
 from tad_ext.sharing.work import WAIT, Unit, work_together
@@ -122,6 +123,7 @@ def _report(plan: EvaluationPlan, folder: EvaluationFolder) -> bool:
         evaluation, config.best_accuracy, method=plan.method, samples=config.bootstrap_samples
     ) | {
         "model_fingerprint": identity_fingerprint(plan.identity["model"]),
+        **hub_note(config.model),
         "settings": plan.settings,
         "identity": plan.identity,
     }

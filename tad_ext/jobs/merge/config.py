@@ -13,6 +13,6 @@ class MergeConfig(ModelSettings):
     summary = "merge an adapter into its model: one plain checkpoint"
     example = "tad merge --model runs/base --adapter runs/distill/adapter --output runs/distilled"
 
-    adapter: PathText = setting(help="folder of the LoRA adapter, as `tad distill` writes it")
+    adapter: PathText = setting(help="folder of the LoRA adapter, as `tad distill` writes it, or its hub id")
     output: PathText = setting(help="new checkpoint folder; must not exist or be empty")
     device: Device = setting("cpu", help="where to merge: auto, cpu, cuda or cuda:N")

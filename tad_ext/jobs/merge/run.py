@@ -4,6 +4,7 @@ from typing import Any
 
 from tad_ext.files import rescued, tried_folder
 from tad_ext.jobs.merge.config import MergeConfig
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_tokenizer, save_model
 
@@ -20,6 +21,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     tokenizer = load_tokenizer(config.model)
     model = config.load()
     origin = {"model": config.model, "model_fingerprint": model_fingerprint(config.model), "adapter": config.adapter}
+    origin |= hub_note(config.model)
     reports = {"merged_from.json": origin}
     rescued(lambda path: save_model(model, tokenizer, path, reports=reports, like=config.model), output)
     print(f"merged checkpoint written to {output}")

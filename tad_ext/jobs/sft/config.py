@@ -20,7 +20,7 @@ class SFTConfig(AdapterRunSettings, JobSettings):
     example = "tad sft --model runs/base --data responses.jsonl --prompt-format text --output runs/sft"
     shared = True
 
-    model: PathText = setting(help="folder of the model to train")
+    model: PathText = setting(help="folder or hub id of the model to train")
     teacher: PathText | None = fixed(None)
     objective: str = fixed("sft")
     training: TrainingSettings = group(TrainingSettings, without=STATE_SETTINGS)

@@ -13,6 +13,7 @@ from tad_ext.evaluation.decay import ConfidenceDecay
 from tad_ext.evaluation.plots import plot_confidence_decay
 from tad_ext.files import output_folder, successor, tried_folder, write_json
 from tad_ext.jobs.window.config import WindowConfig
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import model_fingerprint
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.settings import values_of
@@ -34,6 +35,7 @@ def window(config: WindowConfig) -> dict[str, Any]:
     _print(name, decay)  # first: a terminal is never full
     report = decay.to_json() | {
         "model_fingerprint": model_fingerprint(config.model),
+        **hub_note(config.model),
         "settings": values_of(config),
     }
     output = output_folder(config.output)
