@@ -143,7 +143,7 @@ def test_evaluations_of_other_problems_are_refused(folders: list[str], tmp_path:
         ("responses.jsonl", '"tokens": 12', '"tokens": NaN', "tokens is nan; expected int"),
         ("responses.jsonl", '"latency"', '"later"', "expected the fields id, policy,"),
         ("responses.jsonl", '"tokens": 12', '"tokens": 13', "are not those that evaluation.json counts"),
-        ("responses.jsonl", '"p000"', '"p001"', "answers a problem twice in one run"),
+        ("responses.jsonl", '"p000"', '"p001"', "answers a problem twice in the run topk:1"),
         ("responses.jsonl", None, None, "holds no responses.jsonl"),
     ],
 )

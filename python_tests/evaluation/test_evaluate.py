@@ -6,12 +6,12 @@ import torch
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.decoding import DelayedCache, decode_stream
+from tad_ext.decoding import DelayedCache, decode, decode_stream, preset
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.jobs.evaluate.run import evaluate
-from tad_ext.models.loading import save_model
+from tad_ext.models.loading import load_model, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 from tad_ext.settings import made
 
@@ -94,6 +94,40 @@ def test_a_sweep_of_another_policy(checkpoint, tmp_path):
 def test_a_sweep_of_a_policy_with_several_parameters(checkpoint, tmp_path):
     report = evaluate(settings(checkpoint, tmp_path, policy="hierarchical", thresholds=[0.5, 0.9], limit=2))
     assert [point["policy"] for point in report["points"]] == ["topk:1", "hierarchical:0.5", "hierarchical:0.9"]
+
+
+def test_policies_and_presets_are_runs_of_their_own(checkpoint, tmp_path):
+    report = evaluate(settings(
+        checkpoint, tmp_path, thresholds=[0.5], policies=["topk:2", "factor:1.0,variant=code", "entropy:0.5"],
+        presets=["d3llm-dream"], gen_length=28, block_length=14, limit=3, forced_progress="blocks",
+    ))  # fmt: skip
+    names = ["topk:1", "entropy:0.5", "topk:2", "factor:factor=1.0,variant=code", "preset:d3llm-dream"]
+    assert [point["policy"] for point in report["points"]] == names
+    assert {name: method["runs"] for name, method in report["methods"].items()} == {
+        "entropy": ["topk:1", "entropy:0.5"],
+        "topk": ["topk:1", "topk:2"],
+        "factor,variant=code": ["topk:1", "factor:factor=1.0,variant=code"],
+        "preset:d3llm-dream": ["topk:1", "preset:d3llm-dream"],
+    }
+    assert report["aup"] == report["methods"]["entropy"]["aup"]["value"]
+    runs = report["identity"]["runs"]
+    assert {run["forced_progress"] for name, run in runs.items() if ":" in name and "preset" not in name} == {"blocks"}
+    assert all(f"| {name} |" in (tmp_path / "out" / "evaluation.md").read_text() for name in names)
+
+    tokenizer, task = arithmetic_tokenizer(), ArithmeticTask()
+    prompts = [task.student_prompt(problem, tokenizer) for problem in task.problems("test", limit=3, seed=0)]
+    published = decode(load_model(checkpoint), prompts, preset("d3llm-dream", gen_length=28, block_length=14))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert [row["forwards"] for row in rows[-3:]] == published.forwards.tolist()
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in published.responses()]
+    assert [row["response"] for row in rows[-3:]] == texts
+
+
+def test_without_a_sweep_there_is_no_area_at_the_top(checkpoint, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, policy=None, policies=["topk:4"], thresholds=None, limit=2))
+    assert [point["policy"] for point in report["points"]] == ["topk:1", "topk:4"]
+    assert report["aup"] is None
+    assert list(report["methods"]) == ["topk"]
 
 
 def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):

@@ -57,10 +57,10 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     )  # fmt: skip
     for point in points:
         own = evaluation.responses_of(point.policy)
-        if Point.of(point.policy, own) != point if len(own) == point.problems else True:
+        if len(own) != point.problems or Point.of(point.policy, own) != point:
             raise ValueError(f"{path}: the responses of {point.policy} are not those that {REPORT} counts")
-    if {len({one["id"] for one in evaluation.responses_of(point.policy)}) for point in points} != {points[0].problems}:
-        raise ValueError(f"{path} answers a problem twice in one run")
+        if len({one["id"] for one in own}) < len(own):
+            raise ValueError(f"{path} answers a problem twice in the run {point.policy}")
     return evaluation
 
 

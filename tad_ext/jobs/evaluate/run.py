@@ -140,7 +140,7 @@ def _report(plan: EvaluationPlan, folder: EvaluationFolder) -> bool:
 def _print(report: dict[str, Any]) -> None:
     console = Console(markup=False, highlight=False)  # a path may hold brackets
     (first, *others, _), rows = runs_table(report)
-    columns = Column(first, no_wrap=True), *(Column(name, justify="right") for name in others)
+    columns = Column(first, no_wrap=True), *(Column(name, justify="right", overflow="fold") for name in others)
     title = (
         f"{report['name']} on {report['task']}, {report['problems']} problems: accuracy, tokens per forward, latency"
     )
