@@ -112,6 +112,8 @@ def test_policies_and_presets_are_runs_of_their_own(checkpoint, tmp_path):
     assert report["aup"] == report["methods"]["entropy"]["aup"]["value"]
     runs = report["identity"]["runs"]
     assert {run["forced_progress"] for name, run in runs.items() if ":" in name and "preset" not in name} == {"blocks"}
+    named = runs["preset:d3llm-dream"]
+    assert (named["policy"], named["forced_progress"], named["block_add_threshold"]) == ("entropy:0.4", "block", 0.1)
     assert all(f"| {name} |" in (tmp_path / "out" / "evaluation.md").read_text() for name in names)
 
     tokenizer, task = arithmetic_tokenizer(), ArithmeticTask()
