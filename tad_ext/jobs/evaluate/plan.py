@@ -85,8 +85,10 @@ class EvaluationPlan:
         adapter = None if config.adapter is None else adapter_fingerprint(config.adapter)
         tokenizer = load_tokenizer(config.model)
         prompts = prompts_of(task, problems, tokenizer, config.prompt)
+        lengths_seen: set[int] = set()
         for run, chosen in runs.items():
-            _check(run, chosen, prompts, model_config, device)
+            _check(run, chosen, [] if chosen.gen_length in lengths_seen else prompts, model_config, device)
+            lengths_seen.add(chosen.gen_length)
 
         # 3. What the responses depend on, and last of all the folder.
         return cls(

@@ -106,7 +106,7 @@ def _answer(plan: EvaluationPlan, folder: EvaluationFolder, model: Any, keys: Se
     journal = Journal(plan.output, plan.identity)
     for number, response in responses(
         model, plan.tokenizer, plan.task, plan.problems, plan.prompts, run, plan.runs[run],
-        numbers=[number for _, number in keys], threads=JUDGES, progress=not bar.disable, each=journal.add,
+        numbers=[number for _, number in keys], threads=JUDGES if plan.task.slow_to_judge else 0, progress=not bar.disable, each=journal.add,
     ):  # fmt: skip
         folder.answers[run, number] = response
         bar.update()
