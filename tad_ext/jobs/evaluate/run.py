@@ -104,9 +104,10 @@ def _answer(plan: EvaluationPlan, folder: EvaluationFolder, model: Any, keys: Se
     """Answers problems by one run, and writes each answer down."""
     ((run, _),) = {(run, None) for run, _ in keys}
     journal = Journal(plan.output, plan.identity)
+    threads = JUDGES if plan.task.slow_to_judge else 0
     for number, response in responses(
         model, plan.tokenizer, plan.task, plan.problems, plan.prompts, run, plan.runs[run],
-        numbers=[number for _, number in keys], threads=JUDGES if plan.task.slow_to_judge else 0, progress=not bar.disable, each=journal.add,
+        numbers=[number for _, number in keys], threads=threads, progress=not bar.disable, each=journal.add,
     ):  # fmt: skip
         folder.answers[run, number] = response
         bar.update()
