@@ -135,13 +135,17 @@ def test_the_interval_of_an_accuracy_holds_the_truth_about_as_often_as_it_says()
     assert 0.89 < np.mean(held) < 0.99
 
 
-def test_what_has_no_value_in_a_draw_is_left_out_and_infinite_ends_are_none():
+def test_a_draw_without_a_value_is_left_out():
     values = np.array([np.nan, *range(1, 41)], dtype=float)
-    assert percentile_interval(values) == (1.0, 40.0)
-    assert percentile_interval(values, confidence=0.5) == (10.0, 31.0)
-    assert percentile_interval(np.array([-math.inf, 1.0, 2.0])) == (None, 2.0)
-    assert percentile_interval(np.array([math.nan])) == (None, None)
-    assert math.isnan(resampled(lambda curve: None, np.zeros((1, 1, 2)))[0])
+    assert percentile_interval(values) == [1.0, 40.0]
+    assert percentile_interval(values, confidence=0.5) == [10.0, 31.0]
+    assert percentile_interval(np.array([math.nan])) is None
+    assert math.isnan(resampled(lambda curve: None, np.ones((1, 1, 2)))[0])
+
+
+def test_a_run_without_a_token_has_no_place_in_a_draw():
+    curves = np.array([[[1.0, 50.0], [0.0, 0.0]]])
+    assert resampled(lambda curve: len(curve), curves).tolist() == [1.0]
 
 
 def test_outcomes_that_do_not_fit():

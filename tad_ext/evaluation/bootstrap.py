@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,22 +102,27 @@ def resampled_curves(
     return curves
 
 
-def resampled(statistic: Callable[..., float | None], *curves: np.ndarray) -> np.ndarray:
-    """(samples,) float64: `statistic` of each draw's curves, which `resampled_curves` gave; NaN where it is None."""
-    values = (statistic(*(curve.tolist() for curve in draw)) for draw in zip(*curves, strict=True))
-    return np.array([np.nan if value is None else value for value in values])
+def resampled(statistic: Callable[..., Any], *curves: np.ndarray) -> np.ndarray:
+    """(samples, ...) float64: `statistic` of each draw's curves, which `resampled_curves` gave; NaN where it is None.
+
+    It is called with a list of points for each of `curves`, and gives a number or None, or lists of these of one shape.
+    A run whose drawn responses have no token has no place on a curve, and is left out of its list.
+    """
+
+    def points(curve: np.ndarray) -> list[tuple[float, float]]:
+        return [(rho, accuracy) for rho, accuracy in curve.tolist() if rho > 0]
+
+    return np.array([statistic(*map(points, draw)) for draw in zip(*curves, strict=True)], dtype=np.float64)
 
 
-def percentile_interval(values: np.ndarray, *, confidence: float = CONFIDENCE) -> tuple[float | None, float | None]:
+def percentile_interval(values: np.ndarray, *, confidence: float = CONFIDENCE) -> list[float] | None:
     """The percentile interval of a bootstrap: of `values` (S,), those that (1 -+ confidence) / 2 of them lie below.
 
-    Its ends are two of the values: between a number and infinity there is nothing to interpolate. NaN is left out; an
-    end is None where it is infinite, and where no value is a number.
+    Its ends are two of the values. NaN, a draw without a value, is left out; None if nothing else is there.
     """
     check_confidence(confidence)
     known = values[~np.isnan(values)]
     if not len(known):
-        return None, None
-    low = np.quantile(known, (1.0 - confidence) / 2.0, method="lower")
-    high = np.quantile(known, (1.0 + confidence) / 2.0, method="higher")
-    return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
+        return None
+    low, high = (1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0
+    return [float(np.quantile(known, low, method="lower")), float(np.quantile(known, high, method="higher"))]

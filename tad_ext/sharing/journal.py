@@ -34,16 +34,22 @@ class Journal:
 
 
 def read_journals(
-    folder: Path, heading: Callable[[Any], Heading], row: Callable[..., Row], *, of: str
+    folder: Path,
+    heading: Callable[[Any], Heading],
+    row: Callable[..., Row],
+    *,
+    of: str,
+    wanted: Callable[[Path], bool] = lambda _: True,
 ) -> list[tuple[Path, Heading, list[Row]]]:
-    """All journals of a folder, each with what `heading` makes of its first line and `row` of the fields of the others.
+    """All journals of a folder, or those that are `wanted`, each with what `heading` makes of its first line and `row`
+    of the fields of the others.
 
     A row that a kill, or a crash of the machine, has damaged is left out: one that is not JSON, or of which `row` makes
     nothing but a ValueError or a TypeError. One of these by `heading` is a ValueError that names the file and says that
     what `of` ("a collection") has written down was expected.
     """
     found = []
-    for path in sorted(folder.glob(".rows-*.jsonl")):
+    for path in filter(wanted, sorted(folder.glob(".rows-*.jsonl"))):
         try:
             # Lines end at \n alone: whatever else ends a line in Python may stand in an answer.
             first, *lines = path.read_bytes().split(b"\n")
