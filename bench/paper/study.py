@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tad_ext.evaluation.results import ONE_PER_STEP
-from tad_ext.evaluation.sweep import sweep
+from tad_ext.evaluation.runs import sweep
 
 TASK = "arithmetic"
 
