@@ -205,7 +205,7 @@ def test_running_code_is_found_wherever_it_is_hidden(judge, message, tmp_path, w
 def test_a_task_of_the_harness_with_a_runner_of_its_own_is_refused(load):
     with code_eval_in_sandbox():
         tasks = load("cruxeval", "cruxeval/cruxeval_output.yaml", CRUXEVAL)["tasks"]
-    with pytest.raises(ValueError, match=r"task 'cruxeval' would run .*cruxeval/utils\.py uses subprocess"):
+    with pytest.raises(ValueError, match=r"task 'cruxeval' would run .*cruxeval/utils\.py uses os\.system"):
         check_code_tasks(tasks)
 
 
