@@ -67,7 +67,7 @@ def test_the_overview_names_every_command(argv, capsys):
 def test_an_unknown_command(capsys):
     assert main(["colect"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("tad: error: unknown command 'colect'; expected one of collect, convert, demo, distill")
+    assert err.startswith("tad: error: unknown command 'colect'; expected one of collect, compare, convert, demo, ")
     assert err.endswith("(see tad --help)\n")
 
 
@@ -197,15 +197,21 @@ def test_commands_that_write_and_share_no_work_are_refused_under_torchrun(name, 
         return
     assert code == 2
     assert capsys.readouterr().err == (
-        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad lm-eval, "
-        f"tad sft share their work among processes; start this command without torchrun or accelerate, once for each "
-        f"GPU if you like (--device cuda:1) (see tad {name} --help)\n"
+        f"tad {name}: error: expected one process, got WORLD_SIZE=2: only tad collect, tad distill, tad evaluate, tad "
+        f"lm-eval, tad sft share their work among processes; start this command without torchrun or accelerate, once "
+        f"for each GPU if you like (--device cuda:1) (see tad {name} --help)\n"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("collect", []), ("distill", ["--trajectories", "t"]), ("lm-eval", ["--tasks", "t"]), ("sft", ["--data", "d"])],
+    [
+        ("collect", []),
+        ("distill", ["--trajectories", "t"]),
+        ("evaluate", []),
+        ("lm-eval", ["--tasks", "t"]),
+        ("sft", ["--data", "d"]),
+    ],
 )
 def test_commands_that_share_their_work_are_not(name, given, two_processes, monkeypatch):
     replace_run(monkeypatch, name, lambda settings: 7)

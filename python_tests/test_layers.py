@@ -11,7 +11,7 @@ FLOORS = [
     {"jobs"},
     {"distillation", "evaluation"},
     {"decoding", "data"},
-    {"models", "ops", "settings", "files", "interrupts", "terminal"},
+    {"models", "ops", "settings", "sharing", "files", "interrupts", "terminal"},
 ]
 
 

@@ -11,6 +11,7 @@ its result cannot be written, puts it elsewhere (`rescued`).
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -245,8 +246,18 @@ def tried_file(path: str | Path) -> Path:
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:
     """Removes what killed writers left of files that match the glob ``pattern``, which nobody alive may be writing."""
-    for path in list(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}")):
+    for path in leftovers(folder, pattern):
         _remove(path)
+
+
+def leftovers(folder: str | Path, pattern: str) -> list[Path]:
+    """What writers have left of files and folders that match the glob ``pattern``, or are still writing."""
+    return sorted(Path(folder).glob(f"{_PREFIX}{'[0-9a-f]' * 8}-{pattern}"))
+
+
+def successor_pattern(folder: Path) -> str:
+    """The glob pattern of what `successor` makes in a folder, for `leftovers`."""
+    return f"*{glob.escape(_real(folder).name)}"
 
 
 def _real(path: str | Path) -> Path:

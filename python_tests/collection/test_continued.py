@@ -12,12 +12,12 @@ from every_family import edit_json, with_changes
 from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
 from tad_ext.data.trajectories.journal import Journal, Row
 from tad_ext.jobs.collect import run as collection
-from tad_ext.jobs.collect.claims import Claims
 from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect
 from tad_ext.jobs.select.config import SelectConfig
 from tad_ext.jobs.select.run import select
 from tad_ext.settings import made
+from tad_ext.sharing.claims import Claims
 
 pytestmark = pytest.mark.slow
 

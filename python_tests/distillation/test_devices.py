@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tad_ext.distillation import adapter_run as trainer_module
-from tad_ext.jobs.collect import plan
+from tad_ext.jobs.common import place_of_process
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.jobs.distill.run import distill
+from tad_ext.sharing.work import Place
 
 
 class ReachedError(Exception):
@@ -78,6 +79,6 @@ def test_several_processes_are_not_told_a_number(
 def test_every_rank_collects_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert plan._place(device) == (1, 2, "cuda:1")
+    assert place_of_process(device) == (Place(1, 2), "cuda:1")
     with pytest.raises(ValueError, match=r"^device is .cuda:0. under torchrun"):
-        plan._place("cuda:0")
+        place_of_process("cuda:0")

@@ -1,9 +1,20 @@
-"""The bootstrap over clusters, against an obvious loop and against decays whose truth is known."""
+"""The bootstrap over clusters, against an obvious loop and against decays and curves whose truth is known."""
+
+import math
 
 import numpy as np
 import pytest
 
-from tad_ext.evaluation import ConfidenceDecay, DecaySettings, bootstrap
+from tad_ext.evaluation import (
+    ConfidenceDecay,
+    DecaySettings,
+    SweepOutcomes,
+    accuracy_at,
+    bootstrap,
+    percentile_interval,
+    resampled,
+    resampled_curves,
+)
 from tad_ext.evaluation.bootstrap import resampled_means
 
 TRUTH = np.array([0.8, 0.65, 0.53, 0.4, 0.1])  # falls to 0.5 at distance 4
@@ -77,3 +88,77 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 0.9 < np.mean(means) < 0.98
     assert np.mean(deltas) > 0.9
     assert np.mean(naive) < 0.75
+
+
+def outcomes(generator, problems=9, runs=3, right=0.6):
+    """Of a sweep whose first run is the one that stands at 1.0."""
+    shape = (problems, runs)
+    return SweepOutcomes(
+        correct=generator.random(shape) < right,
+        tokens=generator.integers(1, 30, shape),
+        forwards=generator.integers(1, 20, shape),
+        at_one=np.arange(runs) == 0,
+    )
+
+
+def test_curves_are_those_of_the_problems_drawn_the_same_for_all_methods():
+    methods = [outcomes(np.random.default_rng(0)), outcomes(np.random.default_rng(1), runs=2)]
+    found = resampled_curves(methods, samples=20, seed=5)
+    assert [one.shape for one in found] == [(20, 3, 2), (20, 2, 2)]
+    generator = np.random.default_rng(5)
+    for draw in range(20):
+        drawn = generator.integers(9, size=9)
+        for method, curves in zip(methods, found, strict=True):
+            for run in range(len(method.at_one)):
+                correct, tokens, forwards = (
+                    getattr(method, name)[drawn, run].sum() for name in ("correct", "tokens", "forwards")
+                )
+                speed = 1.0 if run == 0 else tokens / forwards
+                assert curves[draw, run].tolist() == pytest.approx([speed, 100 * correct / 9])
+
+
+def test_a_method_beside_itself_never_differs():
+    method = outcomes(np.random.default_rng(0))
+    one, other = resampled_curves([method, method])
+    gain = resampled(lambda a, b: accuracy_at(a, 1.0) - accuracy_at(b, 1.0), one, other)
+    assert len(gain) == 1000
+    assert set(gain) == {0.0}
+
+
+def test_the_interval_of_an_accuracy_holds_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    held = []
+    for _ in range(DATA_SETS):
+        (curves,) = resampled_curves([outcomes(generator, problems=120, runs=1)], samples=200, seed=1)
+        low, high = percentile_interval(curves[:, 0, 1])
+        held.append(low <= 60 <= high)
+    assert 0.89 < np.mean(held) < 0.99
+
+
+def test_a_draw_without_a_value_is_left_out():
+    values = np.array([np.nan, *range(1, 41)], dtype=float)
+    assert percentile_interval(values) == [1.0, 40.0]
+    assert percentile_interval(values, confidence=0.5) == [10.0, 31.0]
+    assert percentile_interval(np.array([math.nan])) is None
+    assert math.isnan(resampled(lambda curve: None, np.ones((1, 1, 2)))[0])
+
+
+def test_a_run_without_a_token_has_no_place_in_a_draw():
+    curves = np.array([[[1.0, 50.0], [0.0, 0.0]]])
+    assert resampled(lambda curve: len(curve), curves).tolist() == [1.0]
+
+
+def test_outcomes_that_do_not_fit():
+    good = outcomes(np.random.default_rng(0))
+    parts = {name: getattr(good, name) for name in ("correct", "tokens", "forwards", "at_one")}
+    for name, value, message in [
+        ("correct", good.correct[:4], "have shapes"),
+        ("at_one", good.at_one[:2], "at_one has shape"),
+        ("forwards", good.forwards * 0, "forwards holds a number below 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SweepOutcomes(**parts | {name: value})
+    with pytest.raises(ValueError, match="expected methods on the same ones"):
+        resampled_curves([good, outcomes(np.random.default_rng(0), problems=8)])
+    with pytest.raises(ValueError, match="at least one"):
+        resampled_curves([])

@@ -1,16 +1,17 @@
 import json
+import time
 
 import pytest
 import torch
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.decoding import DelayedCache, decode_stream
+from tad_ext.decoding import DelayedCache, decode, decode_stream, preset
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.evaluate.config import EvaluateConfig
 from tad_ext.jobs.evaluate.run import evaluate
-from tad_ext.models.loading import save_model
+from tad_ext.models.loading import load_model, save_model
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
 from tad_ext.settings import made
 
@@ -39,7 +40,7 @@ def test_what_it_writes(checkpoint, tmp_path, capsys):
     report = evaluate(settings(checkpoint, tmp_path))
     output = tmp_path / "out"
     names = {path.name for path in output.iterdir()}
-    assert names == {"evaluation.json", "responses.jsonl", "accuracy_curve.png"}
+    assert names == {"evaluation.json", "evaluation.md", "responses.jsonl", "accuracy_curve.png"}
     assert json.loads((output / "evaluation.json").read_text()) == report
     assert [point["policy"] for point in report["points"]] == ["topk:1", "entropy:0.5", "entropy:9.0"]
     assert report["problems"] == 6
@@ -58,12 +59,23 @@ def test_what_it_writes(checkpoint, tmp_path, capsys):
     assert "forwards during which the sequence was unfinished" in " ".join(text.split())
 
 
-def test_a_second_run_gives_the_same_numbers_and_replaces_the_first(checkpoint, tmp_path):
-    first, second = (evaluate(settings(checkpoint, tmp_path)) for _ in range(2))
+def test_another_folder_gets_the_same_numbers(checkpoint, tmp_path):
+    first, second = (evaluate(settings(checkpoint, tmp_path, output=str(tmp_path / name))) for name in "ab")
     for report in (first, second):
+        del report["settings"]["output"]
         for point in report["points"]:
-            del point["seconds"], point["tokens_per_second"]
+            del point["seconds"], point["tokens_per_second"], point["latency"]
     assert first == second
+
+
+def test_the_same_command_again_reports_what_is_finished(checkpoint, tmp_path, monkeypatch, capsys):
+    report = evaluate(settings(checkpoint, tmp_path))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    printed = capsys.readouterr().out
+    monkeypatch.setattr("tad_ext.jobs.common.ModelSettings.load", lambda _: pytest.fail("loaded"))
+    assert evaluate(settings(checkpoint, tmp_path)) == report
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+    assert capsys.readouterr().out == f"finished before, in {tmp_path / 'out'}\n{printed}"
 
 
 def test_the_best_accuracy_can_be_given(checkpoint, tmp_path):
@@ -82,6 +94,42 @@ def test_a_sweep_of_another_policy(checkpoint, tmp_path):
 def test_a_sweep_of_a_policy_with_several_parameters(checkpoint, tmp_path):
     report = evaluate(settings(checkpoint, tmp_path, policy="hierarchical", thresholds=[0.5, 0.9], limit=2))
     assert [point["policy"] for point in report["points"]] == ["topk:1", "hierarchical:0.5", "hierarchical:0.9"]
+
+
+def test_policies_and_presets_are_runs_of_their_own(checkpoint, tmp_path):
+    report = evaluate(settings(
+        checkpoint, tmp_path, thresholds=[0.5], policies=["topk:2", "factor:1.0,variant=code", "entropy:0.5"],
+        presets=["d3llm-dream"], gen_length=28, block_length=14, limit=3, forced_progress="blocks",
+    ))  # fmt: skip
+    names = ["topk:1", "entropy:0.5", "topk:2", "factor:factor=1.0,variant=code", "preset:d3llm-dream"]
+    assert [point["policy"] for point in report["points"]] == names
+    assert {name: method["runs"] for name, method in report["methods"].items()} == {
+        "entropy": ["topk:1", "entropy:0.5"],
+        "topk": ["topk:1", "topk:2"],
+        "factor,variant=code": ["topk:1", "factor:factor=1.0,variant=code"],
+        "preset:d3llm-dream": ["topk:1", "preset:d3llm-dream"],
+    }
+    assert report["aup"] == report["methods"]["entropy"]["aup"]["value"]
+    runs = report["identity"]["runs"]
+    assert {run["forced_progress"] for name, run in runs.items() if ":" in name and "preset" not in name} == {"blocks"}
+    named = runs["preset:d3llm-dream"]
+    assert (named["policy"], named["forced_progress"], named["block_add_threshold"]) == ("entropy:0.4", "block", 0.1)
+    assert all(f"| {name} |" in (tmp_path / "out" / "evaluation.md").read_text() for name in names)
+
+    tokenizer, task = arithmetic_tokenizer(), ArithmeticTask()
+    prompts = [task.student_prompt(problem, tokenizer) for problem in task.problems("test", limit=3, seed=0)]
+    published = decode(load_model(checkpoint), prompts, preset("d3llm-dream", gen_length=28, block_length=14))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert [row["forwards"] for row in rows[-3:]] == published.forwards.tolist()
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in published.responses()]
+    assert [row["response"] for row in rows[-3:]] == texts
+
+
+def test_without_a_sweep_there_is_no_area_at_the_top(checkpoint, tmp_path):
+    report = evaluate(settings(checkpoint, tmp_path, policy=None, policies=["topk:4"], thresholds=None, limit=2))
+    assert [point["policy"] for point in report["points"]] == ["topk:1", "topk:4"]
+    assert report["aup"] is None
+    assert list(report["methods"]) == ["topk"]
 
 
 def test_the_cache_is_used_and_recorded(checkpoint, tmp_path, monkeypatch):
@@ -121,6 +169,19 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
         ({"task": "gsm8k", "data": str(GSM8K_SAMPLE)}, "the model's tokenizer has no chat template"),
         ({"policy": "entropie"}, "entropie"),
         ({"thresholds": [-1.0]}, "EntropyThreshold.threshold"),
+        ({"thresholds": [0.5, 1.0, 0.5]}, r"thresholds is \[0.5, 1.0, 0.5\], which has entropy:0.5 twice"),
+        ({"policies": ["entropy:0.5", "entropie:1"]}, "policy 'entropie:1': unknown name"),
+        (
+            {"policies": ["topk:2", "topk:2"]},
+            r"policies is \['topk:2', 'topk:2'\]; expected at least one, and none twice",
+        ),
+        ({"presets": ["tat"]}, "presets has 'tat'; expected some of one-per-step, tad, "),
+        ({"presets": ["tad", "tad"]}, r"presets is \['tad', 'tad'\]; expected none twice"),
+        ({"presets": ["tad"]}, r"run preset:tad: prompts\[0\] has 8 tokens and gen_length is 256: .* more than the"),
+        ({"presets": ["fast-dllm-dream-dual"], "guidance": 1.0}, "presets has 'fast-dllm-dream-dual': guidance is 1.0"),
+        ({"policy": None, "one_per_step": False}, "at least one decoding run"),
+        ({"adapter": "nowhere"}, "adapter 'nowhere' has no adapter_config.json"),
+        ({"bootstrap_samples": 10}, "bootstrap_samples must be an integer in .* got 10"),
         ({"thresholds": [], "one_per_step": False}, "at least one decoding run"),
         ({"split": "dev"}, "split must be one of train, test, got 'dev'"),
         ({"limit": 0}, "limit must be an integer in .* got 0"),
@@ -136,7 +197,7 @@ def test_a_folder_may_have_brackets_in_its_name(checkpoint, tmp_path, capsys):
     ],
 )
 def test_bad_settings_are_named_and_leave_nothing_behind(checkpoint, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         evaluate(settings(checkpoint, tmp_path, **changes))
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
@@ -150,18 +211,25 @@ def test_the_output_is_tried_before_the_model_is_loaded(checkpoint, tmp_path, mo
         evaluate(settings(checkpoint, tmp_path, output=output))
 
 
-def test_a_response_is_written_as_soon_as_it_is_there(checkpoint, tmp_path, monkeypatch):
-    counts = []
+def test_a_response_is_written_down_while_the_next_ones_are_decoded(checkpoint, tmp_path, monkeypatch):
+    """In a journal, as several processes answer at a time; responses.jsonl comes of it in the problems' order."""
+    given = []
 
-    def counting(*arguments, **options):
-        for number, row in enumerate(decode_stream(*arguments, **options)):
-            file = tmp_path / "out" / "responses.jsonl"
-            counts.append((number, len(file.read_text().splitlines()) if file.exists() else 0))
+    def watched(*arguments, **options):
+        for row in decode_stream(*arguments, **options):
             yield row
+            given.append(row)
+            deadline = time.monotonic() + 30
+            while (seen := written(tmp_path / "out")) < len(given) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert seen == len(given)
 
-    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", counting)
+    def written(folder):
+        return sum(len(path.read_text().splitlines()) - 1 for path in folder.glob(".rows-*.jsonl"))
+
+    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", watched)
     evaluate(settings(checkpoint, tmp_path, limit=3, thresholds=[0.5]))
-    assert counts == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]
+    assert len(given) == 6
 
 
 def test_responses_are_in_the_order_of_the_problems(checkpoint, tmp_path, monkeypatch):
@@ -192,21 +260,22 @@ def test_an_earlier_evaluation_stands_until_the_next_is_complete(checkpoint, tmp
 
     def stopping(*arguments, **options):
         yield from list(decode_stream(*arguments, **options))[:2]
+        time.sleep(0.5)  # until they are judged
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tad_ext.evaluation.measure.decode_stream", stopping)
-    with pytest.raises(KeyboardInterrupt) as stop:
+    with pytest.raises(ValueError, match=r"holds a finished evaluation of another command, with problems = 1; this"):
         evaluate(settings(checkpoint, tmp_path))
-    monkeypatch.undo()
-    [note] = stop.value.__notes__
-    unfinished = output / note.rpartition("/")[2]
-    assert len((unfinished / "responses.jsonl").read_text().splitlines()) == 2
-    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == earlier
-    evaluate(settings(checkpoint, tmp_path, limit=2))
-    assert {path.name for path in output.iterdir()} == {
-        "evaluation.json", "responses.jsonl", "accuracy_curve.png", unfinished.name
-    }  # fmt: skip
-    assert json.loads((output / "evaluation.json").read_text())["problems"] == 2
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == earlier
+    with monkeypatch.context() as stopped:
+        stopped.setattr("tad_ext.evaluation.measure.decode_stream", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(settings(checkpoint, tmp_path, overwrite=True))
+    (journal,) = output.glob(".rows-*.jsonl")
+    assert len(journal.read_text().splitlines()) == 1 + 2
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path != journal} == earlier
+    evaluate(settings(checkpoint, tmp_path, overwrite=True))
+    assert {path.name for path in output.iterdir()} == earlier.keys()
+    assert json.loads((output / "evaluation.json").read_text())["problems"] == 6
 
 
 def test_evaluation_asks_other_problems_than_collection_by_default():

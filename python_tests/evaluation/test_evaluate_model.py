@@ -4,6 +4,7 @@ import pytest
 
 from tad_ext.decoding import DecodeConfig
 from tad_ext.evaluation import Evaluation, Point, accuracy_under_parallelism, evaluate_model
+from tad_ext.evaluation.results import method_of
 
 DECODING = DecodeConfig(gen_length=4, block_length=4)
 
@@ -41,8 +42,11 @@ def test_responses_are_kept_per_problem_and_policy(words):
     assert [(one["id"], one["policy"]) for one in responses] == [
         ("a", "topk:1"), ("b", "topk:1"), ("a", "entropy:0.3"), ("b", "entropy:0.3")
     ]  # fmt: skip
+    timed = {name: responses[3].pop(name) for name in ("latency", "seconds")}
+    assert all(value > 0 for value in timed.values())
     assert responses[3] == {
-        "id": "b", "policy": "entropy:0.3", "correct": False, "tokens": 2, "forwards": 2, "response": "one"
+        "id": "b", "policy": "entropy:0.3", "correct": False, "tokens": 2, "text_tokens": 1, "forwards": 2,
+        "response": "one",
     }  # fmt: skip
 
 
@@ -135,3 +139,68 @@ def test_the_curve_by_the_published_count():
     assert evaluation.curve() == [(3.0, 50.0)]
     assert evaluation.aup() == 3.0 * 50.0
     assert evaluation.to_json()["count"] == "published"
+
+
+@pytest.mark.parametrize(
+    ("run", "method"),
+    [
+        ("topk:1", "topk"),
+        ("entropy:0.5", "entropy"),
+        ("entropy:1e-07", "entropy"),
+        ("confidence:threshold=0.9,accept=above", "confidence,accept=above"),
+        ("preset:tad", "preset:tad"),
+        ("dream:origin", "dream:origin"),
+    ],
+)
+def test_the_curve_that_a_run_belongs_to(run, method):
+    assert method_of(run) == method
+
+
+def test_each_policy_and_each_preset_has_a_curve_that_begins_with_one_per_step():
+    runs = ["topk:1", "entropy:0.3", "confidence:0.9", "entropy:0.5", "preset:tad"]
+    evaluation = Evaluation("m", "t", [point(run, 60 - place, 100 + place, 100) for place, run in enumerate(runs)])
+    methods = evaluation.methods()
+    assert {name: [one.policy for one in points] for name, points in methods.items()} == {
+        "entropy": ["topk:1", "entropy:0.3", "entropy:0.5"],
+        "confidence": ["topk:1", "confidence:0.9"],
+        "preset:tad": ["topk:1", "preset:tad"],
+    }
+    assert evaluation.curve("confidence") == [(1.0, 60.0), (1.02, 58.0)]
+    assert evaluation.aup(method="confidence") == accuracy_under_parallelism([(1.0, 60.0), (1.02, 58.0)], 60.0)
+
+
+def test_a_run_without_a_word_of_text_has_no_place_on_the_published_curve():
+    silent = Point("entropy:0.5", 10, correct=0, response_tokens=40, text_tokens=0, forwards=10, seconds=1.0)
+    evaluation = Evaluation("m", "t", [silent], count="published")
+    assert (evaluation.curve(), evaluation.aup()) == ([], 0.0)
+    both = Evaluation("m", "t", [silent, point("topk:1", 50, 90, 100)], count="published")
+    assert both.curve() == [(1.0, 50.0)]
+
+
+def test_latencies_are_those_of_the_responses(words):
+    evaluation = run(words, ["topk:1", "entropy:0.3"])
+    seconds = sorted(one["latency"] for one in evaluation.responses_of("topk:1"))
+    assert evaluation.latency("topk:1") == {"p50": seconds[0], "p90": seconds[1], "p99": seconds[1]}
+    assert Evaluation("m", "t", [point("topk:1", 1, 1, 1)]).latency("topk:1") is None
+    # Both begin in one batch, and "one" is finished after two of the other's four forwards.
+    assert seconds[0] < seconds[1] <= evaluation.points[0].seconds
+
+
+def test_a_latency_is_not_the_time_that_a_response_waits_for_its_place(words):
+    decoding = dataclasses.replace(DECODING, batch_size=1)
+    evaluation = evaluate_model(words.model, words.tokenizer, words.task, words.problems, ["topk:1"], decoding)
+    assert sum(one["latency"] for one in evaluation.responses) <= evaluation.points[0].seconds
+
+
+def test_outcomes_are_counted_by_problem_and_run(words):
+    evaluation = run(words, ["topk:1", "entropy:0.3"])
+    found = evaluation.outcomes("entropy")
+    assert found.correct.tolist() == [[True, True], [False, False]]
+    assert found.tokens.tolist() == [[4, 4], [2, 2]]
+    assert found.forwards.tolist() == [[4, 1], [2, 2]]
+    assert found.at_one.tolist() == [True, False]
+    evaluation.count = "published"
+    assert evaluation.outcomes("entropy").tokens.tolist() == [[3, 3], [1, 1]]
+    del evaluation.responses[-1]
+    with pytest.raises(ValueError, match="no response of every run to every problem"):
+        evaluation.outcomes("entropy")

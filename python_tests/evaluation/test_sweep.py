@@ -4,7 +4,7 @@ import pytest
 
 from tad_ext.decoding import parse_policy
 from tad_ext.decoding.policies import policies_by_name
-from tad_ext.evaluation.sweep import sweep
+from tad_ext.evaluation.runs import sweep
 
 WITHOUT_DEFAULTS = {"factor", "entropy-budget", "prophet", "sched"}
 

@@ -9,8 +9,9 @@ import pytest
 from made_trajectories import made_metadata, write_made
 from rich.console import Console
 
-from tad_ext.data.trajectories.journal import CLAIM, Journal, Row
+from tad_ext.data.trajectories.journal import Journal, Row
 from tad_ext.jobs.inspect import replay
+from tad_ext.sharing.claims import CLAIM
 
 
 def test_the_numbers_of_every_run(tmp_path: Path, tad: Any, model: str, fitting: Any, run_of_model: Any) -> None:

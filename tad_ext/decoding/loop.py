@@ -107,8 +107,13 @@ def _responses(
 ) -> Iterator[DecodedSequence]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     masks = sum(sequence.masks for sequence in [*batch.sequences, *batch.waiting])
+    spent = 0.0  # seconds, without what the caller does between two responses
     with tqdm(total=masks, unit="token", desc="decoding", disable=not progress) as bar:
         while batch.sequences:
+            started = time.perf_counter()
+            for sequence in batch.sequences:
+                if sequence.entered is None:
+                    sequence.entered = spent
             # Not around the yield: meanwhile the caller may train the model, or decode something else.
             with torch.inference_mode(), evaluation_mode(modules):
                 masks = sum(sequence.masks for sequence in batch.sequences)
@@ -120,7 +125,8 @@ def _responses(
                     shown = (batch.canvas, batch.state.reveal_step)
                     watch(numbers, *(tensor[: len(batch)].to("cpu", copy=True) for tensor in shown))
                 bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
-                finished = _take_finished(batch)
+                finished = _take_finished(batch, spent + time.perf_counter() - started)
+            spent += time.perf_counter() - started
             yield from finished
 
 
@@ -136,8 +142,8 @@ def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
                 sequence.advance(*fields)
 
 
-def _take_finished(batch: DecodingBatch) -> list[DecodedSequence]:
-    """The finished sequences, which leave the batch."""
+def _take_finished(batch: DecodingBatch, now: float) -> list[DecodedSequence]:
+    """The finished sequences, which leave the batch after `now` seconds of decoding."""
     done = [index for index, sequence in enumerate(batch.sequences) if sequence.done]
     if not done:
         return []
@@ -156,6 +162,7 @@ def _take_finished(batch: DecodingBatch) -> list[DecodedSequence]:
             forwards=sequence.forwards,
             response_length=sequence.length or response_length(canvas, ends),
             eos_token_ids=ends,
+            seconds=now - (sequence.entered or 0.0),
         )
         finished.append(one)
     for index in reversed(done):  # so that the last sequence is never a finished one when it moves

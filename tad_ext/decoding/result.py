@@ -1,7 +1,7 @@
 """What decoding returns, and the one definition of tokens per forward."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class DecodedSequence:
     forwards: int  # during which the sequence was unfinished
     response_length: int  # up to and including the first end of sequence or stop string; the canvas's if there is none
     eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
+    seconds: float = field(default=0.0, compare=False)  # from its first forward to its end, beside those in its batch
 
     def response(self) -> list[int]:
         """The tokens before the first end-of-sequence token."""

@@ -20,6 +20,7 @@ class SequenceProgress:
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
     refreshed: int | None = None  # the last forward, from 0, that computed the whole sequence; None: none with a cache
     length: int | None = None  # response tokens, where a stop string has ended it
+    entered: float | None = None  # seconds of decoding before its first forward
 
     @property
     def done(self) -> bool:

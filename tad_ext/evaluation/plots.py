@@ -5,6 +5,7 @@ And `picture`, the style of every picture of lines.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,43 +15,79 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tad_ext.evaluation.decay import ConfidenceDecay
-from tad_ext.evaluation.results import ONE_PER_STEP, Evaluation
+from tad_ext.evaluation.results import ONE_PER_STEP, PRESET, Evaluation
 from tad_ext.files import atomic_path
 
-_COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+_COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490", "#be185d", "#a16207", "#111827")
 _LINE: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.5}
+
+
+@dataclass(frozen=True)
+class DrawnCurve:
+    """A line of the picture of accuracies."""
+
+    label: str
+    points: Sequence[tuple[float, float]]  #: (tokens per forward, accuracy in percent)
+    intervals: Sequence[Sequence[float]] | None = None  #: of the accuracy, two ends for each point
+    texts: Sequence[str] | None = None  #: beside the points
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, method: str, label: str) -> "DrawnCurve":
+        """A method at the speeds that were measured: only AUP counts the one-token-per-step run as 1.0."""
+        points = sorted(evaluation.methods()[method], key=evaluation.tokens_per_forward)
+        return cls(
+            label,
+            [(evaluation.tokens_per_forward(point), point.accuracy) for point in points],
+            [point.accuracy_interval for point in points],
+            ["1/step" if one.policy == ONE_PER_STEP else _value(one.policy) for one in points],
+        )
 
 
 def plot_accuracy_curve(
     evaluations: Sequence[Evaluation], path: str | Path, *, best_accuracy: float | None = None
 ) -> None:
-    """One line per evaluation with the policy at each point and the standard error as a bar, as a PNG at `path`.
+    """One line per method of each evaluation, with Wilson's 95 % intervals as bars, as a PNG at `path`.
 
     `best_accuracy` is the y_max of the AUP in the legend; default: the best of all evaluations drawn.
     """
     if not evaluations:
         raise ValueError("evaluations is empty; expected at least one")
     best = max(one.best_accuracy() for one in evaluations) if best_accuracy is None else best_accuracy
-    fastest = max(one.tokens_per_forward(point) for one in evaluations for point in one.points)
+    curves = []
+    for evaluation in evaluations:
+        methods = evaluation.methods()
+        for method in methods:
+            area = f", AUP {evaluation.aup(best, method=method):.0f}" if best > 0 else ""
+            name = evaluation.name if len(methods) == 1 else f"{evaluation.name}, {method}"
+            curves.append(DrawnCurve.of(evaluation, method, name + area))
+    beside = _swept(evaluations)
+    plot_curves(
+        curves, path, title=f"{evaluations[0].task}, {evaluations[0].points[0].problems} problems", beside=beside
+    )
+
+
+def plot_curves(curves: Sequence[DrawnCurve], path: str | Path, *, title: str, beside: str = "") -> None:
+    """Accuracy against tokens per forward, as a PNG at `path`; `beside` says what the texts beside the points are."""
+    fastest = max(rho for curve in curves for rho, _ in curve.points)
     with picture(path) as axes:
-        for evaluation, colour in zip(evaluations, cycle(_COLOURS)):
-            # Drawn at what was measured; only AUP counts the one-token-per-step run as 1.0.
-            points = sorted(evaluation.points, key=evaluation.tokens_per_forward)
-            speeds = [evaluation.tokens_per_forward(point) for point in points]
-            accuracies = [point.accuracy for point in points]
-            errors = [point.standard_error for point in points]
-            label = evaluation.name + (f", AUP {evaluation.aup(best):.0f}" if best > 0 else "")
-            axes.errorbar(speeds, accuracies, yerr=errors, color=colour, elinewidth=0.8, label=label, **_LINE)
+        for curve, colour in zip(curves, cycle(_COLOURS)):
+            speeds, accuracies = zip(*curve.points, strict=True)
+            ends = curve.intervals or [(accuracy, accuracy) for accuracy in accuracies]
+            bars = [
+                [max(accuracy - low, 0.0) for accuracy, (low, _) in zip(accuracies, ends, strict=True)],
+                [max(high - accuracy, 0.0) for accuracy, (_, high) in zip(accuracies, ends, strict=True)],
+            ]
+            errors = bars if curve.intervals else None
+            axes.errorbar(speeds, accuracies, yerr=errors, color=colour, elinewidth=0.8, label=curve.label, **_LINE)
             last = -fastest
-            for point, speed in zip(points, speeds, strict=True):
-                if speed - last >= 0.035 * fastest:  # where there is room for it, the threshold
+            for (speed, accuracy), text in zip(curve.points, curve.texts or (), strict=False):
+                if speed - last >= 0.035 * fastest:  # where there is room for it
                     last = speed
-                    text = "1/step" if point.policy == ONE_PER_STEP else point.policy.partition(":")[2]
-                    _annotate(axes, text, (speed, point.accuracy), (4, 5), fontsize=7, color=colour)
-        axes.set_xlabel(f"tokens per forward (beside the points: {_swept(evaluations)})")
+                    _annotate(axes, text, (speed, accuracy), (4, 5), fontsize=7, color=colour)
+        axes.set_xlabel("tokens per forward" + (f" (beside the points: {beside})" if beside else ""))
         axes.set_ylabel("accuracy, %")
         axes.margins(x=0.08)
-        axes.set_title(f"{evaluations[0].task}, {evaluations[0].points[0].problems} problems", fontsize=10)
+        axes.set_title(title, fontsize=10)
 
 
 def plot_confidence_decay(decays: Mapping[str, ConfidenceDecay], path: str | Path) -> None:
@@ -82,10 +119,15 @@ def _annotate(axes: Axes, text: str, where: tuple[float, float], offset: tuple[i
     axes.annotate(text, where, textcoords="offset points", xytext=offset, **style)
 
 
+def _value(run: str) -> str:
+    """The part of a run's name behind the policy's: "0.5"; of a preset nothing, as its line has its name."""
+    return "" if run.startswith(PRESET) else run.partition(":")[2]
+
+
 def _swept(evaluations: Sequence[Evaluation]) -> str:
     """What the labels are values of: "entropy threshold"."""
-    policies = {point.policy for one in evaluations for point in one.points} - {ONE_PER_STEP}
-    return ", ".join(sorted({policy.partition(":")[0] for policy in policies})) + " threshold" if policies else "policy"
+    runs = {point.policy for one in evaluations for point in one.points if _value(point.policy)} - {ONE_PER_STEP}
+    return ", ".join(sorted({run.partition(":")[0] for run in runs})) + " threshold" if runs else "policy"
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""What the confidence is measured on, how delta is read off it, and how the harness is answered; without torch."""
+"""What the confidence is measured on, how delta is read off it, the bootstrap's size, and how the harness is answered;
+without torch.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,6 +8,8 @@ from typing import Annotated
 from tad_ext.decoding.config import DecodeConfig
 from tad_ext.settings import Between, Count, Seed, Settings, group, setting
 
+BOOTSTRAP_SAMPLES = 1000
+BootstrapSamples = Annotated[int, Between(100, 100_000)]
 Level = Annotated[float, Between(above=0, below=1)]
 
 
@@ -19,8 +23,8 @@ class DecaySettings(Settings):
     )
     batch_size: Count = setting(8, help="states per forward")
     seed: Seed = setting(0, help="of the draw of states and of the bootstrap")
-    bootstrap_samples: Annotated[int, Between(100, 100_000)] = setting(
-        1000, help="resamples of the trajectories that the 95 % intervals are made of"
+    bootstrap_samples: BootstrapSamples = setting(
+        BOOTSTRAP_SAMPLES, help="resamples of the trajectories that the 95 % intervals are made of"
     )
     quality_level: Level = setting(0.5, help="mean confidence at which delta for quality is reached; published: 0.5")
     speed_level: Level = setting(0.2, help="mean confidence at which delta for speed is reached; published: 0.2")

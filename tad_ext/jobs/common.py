@@ -14,8 +14,10 @@ from tad_ext.settings import Count, Device, DType, Index, PathText, setting
 
 if TYPE_CHECKING:
     from tad_ext.data.trajectories.files import Trajectory
+    from tad_ext.decoding import DecodeConfig
     from tad_ext.distillation.held_out import HeldOut
     from tad_ext.distillation.run_settings import AdapterRunSettings
+    from tad_ext.sharing.work import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,12 @@ class TaskSettings(JobSettings):
         lengths = {name: getattr(self, name) or getattr(task, name) for name in ("gen_length", "block_length")}
         return task, problems, lengths
 
+    def lengths_of_preset(self, decoding: DecodeConfig) -> dict[str, int]:
+        """Those that the settings name, or else the preset's own; no block is longer than the canvas."""
+        gen_length = self.gen_length or decoding.gen_length
+        block_length = self.block_length or min(decoding.block_length, gen_length)
+        return {"gen_length": gen_length, "block_length": block_length}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectorySettings(JobSettings):
@@ -143,6 +151,14 @@ def held_out(
             f"problems, such as {min(both)!r}; expected problems that are not trained on"
         )
     return HeldOut(chosen.evaluate_every, task, problems, decoding, tokenizer)
+
+
+def place_of_process(device: str) -> tuple[Place, str]:
+    """Which of the processes that share the work this is, and its device. ValueError for variables without sense."""
+    from tad_ext.models.device import device_of_process
+    from tad_ext.sharing.work import Place
+
+    return Place.of_this_process(), str(device_of_process(device))
 
 
 def is_another_model(noted: str | Mapping[str, Any], own: Mapping[str, Any], config: Any) -> bool:

@@ -104,15 +104,16 @@ def weight_digests(path: str | Path) -> dict[str, str]:
     They are of name, size and 64 evenly spaced samples of 64 KiB, so that 16 GB take milliseconds. Fit to recognise a
     checkpoint, not to protect against forgery.
     """
-    return {file.name: _digest([file]) for file in weight_files(path)}
+    return {file.name: files_digest([file]) for file in weight_files(path)}
 
 
 def bytes_fingerprint(path: str | Path) -> str:
     """What earlier versions took for the identity of a checkpoint: config.json and the weights, byte by byte."""
-    return _digest(weight_files(path), (Path(path) / CONFIG_FILE).read_bytes())
+    return files_digest(weight_files(path), (Path(path) / CONFIG_FILE).read_bytes())
 
 
-def _digest(files: Iterable[Path], before: bytes = b"") -> str:
+def files_digest(files: Iterable[Path], before: bytes = b"") -> str:
+    """16 hexadecimal digits of some files, as `weight_digests` makes them, behind the bytes `before`."""
     digest = hashlib.sha256(before)
     for file in files:
         size = file.stat().st_size

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tad_ext.files import atomic_folder, write_json
 from tad_ext.models.adapter_config import check_options, read_adapter_config
 from tad_ext.models.base import MaskedDiffusionMixin, evaluation_mode
-from tad_ext.models.checkpoint import listed, read_json, shapes_in, weight_differences
+from tad_ext.models.checkpoint import files_digest, listed, read_json, shapes_in, weight_differences
 from tad_ext.models.cpu_dropout import CPUDropout
 from tad_ext.models.hub import checkpoint_folder, hub_note
 from tad_ext.models.identity import config_identity, described, folder_of, identity_differences
@@ -181,13 +181,7 @@ def load_adapter(
     """
     # 1. What the files say, in the names of the model's layers.
     folder = checkpoint_folder(path, "adapter")
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            within = sorted(path.parent for path in folder.glob(f"[!.]*/{name}"))
-            hint = f", such as {str(within[0])!r}" if within else ""
-            raise FileNotFoundError(
-                f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft{hint}"
-            )
+    _check_files(folder)
     config = read_adapter_config(folder / CONFIG_FILE, trainable=trainable)
     stored = shapes_in(folder / WEIGHTS_FILE)
     own = {base_model(model).own_name(name) for name in stored}
@@ -262,6 +256,24 @@ def load_merged(
     if adapter is None:
         return loaded
     return merge_adapter(load_adapter(loaded, adapter, allow_other_model=allow_other_model))
+
+
+def adapter_fingerprint(path: str | Path) -> str:
+    """16 hexadecimal digits that tell the adapter in a folder from others. FileNotFoundError if there is none."""
+    folder = checkpoint_folder(path, "adapter")
+    _check_files(folder)
+    return files_digest([folder / WEIGHTS_FILE], (folder / CONFIG_FILE).read_bytes())
+
+
+def _check_files(folder: Path) -> None:
+    """FileNotFoundError if one of peft's two files is not in an adapter's folder."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            within = sorted(path.parent for path in folder.glob(f"[!.]*/{name}"))
+            hint = f", such as {str(within[0])!r}" if within else ""
+            raise FileNotFoundError(
+                f"adapter {str(folder)!r} has no {name}; expected a folder written by save_adapter or peft{hint}"
+            )
 
 
 def _check_is_adapted(model: nn.Module) -> None:

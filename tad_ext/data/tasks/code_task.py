@@ -23,6 +23,8 @@ _PYTHON = ("", "python", "python3", "py")
 class CodeTask(FileTask):
     """A problem's `answer` is the program of tests, which is run behind the code in one namespace, in the sandbox."""
 
+    slow_to_judge = True
+
     wording = CODE
 
     unprotected: bool = False  #: runs code although not all protections can be had (`tad_ext.data.sandbox.run`)

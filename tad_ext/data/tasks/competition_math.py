@@ -31,6 +31,7 @@ _SUBJECTS = (
 class MathTask(FileTask):
     """MATH, checked by math-verify, an extra (see `tad_ext.data.answers.math_answers`)."""
 
+    slow_to_judge = True
     name = "math"
     hub = HubDataset("EleutherAI/hendrycks_math", _SUBJECTS)
     text_form = "Problem:\n{question}\n\nSolution: {response}"

@@ -46,6 +46,7 @@ class JsonlProblem(FileProblem):
 class JsonlTask(FileTask):
     """The problems of a user's file, as this module describes them. Nothing is added to the student's prompt."""
 
+    slow_to_judge = True
     name = "jsonl"
     wording = AS_IT_STANDS
 

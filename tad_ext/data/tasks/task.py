@@ -52,6 +52,7 @@ class Task(Protocol):
     gen_length: int  #: recommended size of the canvas, in tokens
     block_length: int  #: recommended size of its blocks
     stop_strings: tuple[str, ...] = ()  #: texts that end a response, published for the task's prompts
+    slow_to_judge: bool = False  #: `is_correct` may take long: better asked while other responses are decoded
 
     def problems(self, split: Split, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
         """Different problems, the same for the same arguments. Splits never overlap, unless a file is the split."""

@@ -1,18 +1,12 @@
-"""What is decoded and not yet in a part: a line of JSON for each trajectory, so that a kill loses none of them."""
+"""What is decoded and not yet in a part: a journal of trajectories."""
 
-import contextlib
 import dataclasses
-import json
-import threading
-import uuid
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata, metadata_from_json
-from tad_ext.files import add_json_line
-
-CLAIM = ".claim-"  # how the name of a file begins that says: a process works on this piece of the collection
+from tad_ext.sharing import journal
 
 
 @dataclass(frozen=True)
@@ -35,43 +29,24 @@ class Row:
 
 
 class Journal:
-    """The rows that this process has decoded, in a file that comes with the first one. Any thread may add to it."""
+    """The rows that this process has decoded. Any thread may add to it."""
 
     def __init__(self, folder: Path, metadata: TrajectoryMetadata) -> None:
-        self.path, self.metadata = folder / f".rows-{uuid.uuid4().hex[:8]}.jsonl", metadata
-        self._lock = threading.Lock()
+        self._journal = journal.Journal(folder, dataclasses.asdict(metadata))
+
+    @property
+    def path(self) -> Path:
+        """Of its file."""
+        return self._journal.path
 
     def add(self, row: Row) -> None:
         """Writes a row down; when this returns, it outlives the process."""
-        with self._lock:
-            begins = [] if self.path.exists() else [dataclasses.asdict(self.metadata)]
-            add_json_line(self.path, *begins, dataclasses.asdict(row))
+        self._journal.add(dataclasses.asdict(row))
 
 
 def read_journals(folder: Path) -> list[tuple[Path, TrajectoryMetadata, list[Row]]]:
-    """All journals of a folder. A row that a kill, or a crash of the machine, has damaged is left out.
-
-    ValueError, naming the file, for one that does not begin as a journal.
-    """
-    found = []
-    for path in sorted(folder.glob(".rows-*.jsonl")):
-        try:
-            # Lines end at \n alone: whatever else ends a line in Python may stand in an answer.
-            first, *lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            continue
-        if not lines:
-            continue  # not even the beginning was written
-        try:
-            metadata = metadata_from_json(json.loads(first))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: expected what a collection has written down, {error}") from error
-        rows = []
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError):
-                rows.append(Row(**json.loads(line)))
-        found.append((path, metadata, rows))
-    return found
+    """All journals of a folder. Damaged rows are left out; ValueError, naming the file, for one that is no journal."""
+    return journal.read_journals(folder, metadata_from_json, Row, of="a collection")
 
 
 def remove_finished(folder: Path, covered: Container[Key]) -> None:

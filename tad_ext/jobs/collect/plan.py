@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,13 @@ from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.common import is_another_model
-from tad_ext.models.device import device_of_process, resolve_dtype
+from tad_ext.jobs.common import is_another_model, place_of_process
+from tad_ext.models.device import resolve_dtype
 from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_text, model_identity
 from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.tokenizers import tokenizer_hash
+from tad_ext.sharing.work import Place, Unit, units_of
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,6 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Attempts that become one part."""
-
-    start: int  #: place of the first one in the whole list
-    keys: tuple[Key, ...]
-
-    @property
-    def name(self) -> str:
-        """By which it is claimed."""
-        return f"{self.start:08d}-{len(self.keys)}"
-
-
-@dataclass(frozen=True)
 class CollectionPlan:
     """Everything that is known before the model is loaded."""
 
@@ -67,8 +54,7 @@ class CollectionPlan:
     metadata: TrajectoryMetadata
     output: Path
     device: str
-    rank: int
-    world_size: int
+    place: Place
 
     @classmethod
     def make(cls, config: CollectConfig) -> "CollectionPlan":
@@ -77,12 +63,10 @@ class CollectionPlan:
         Raises ValueError/TypeError naming the setting, its value and what was expected.
         """
         # 1. Where, which problems and how.
-        rank, world_size, device = _place(config.device)
+        place, device = place_of_process(config.device)
         task, problems, lengths = config.problems(config.seed)
-        if "preset" in config.given:  # which has lengths of its own; no block is longer than the canvas
-            gen_length = config.gen_length or config.decoding.gen_length
-            block_length = config.block_length or min(config.decoding.block_length, gen_length)
-            lengths = {"gen_length": gen_length, "block_length": block_length}
+        if "preset" in config.given:
+            lengths = config.lengths_of_preset(config.decoding)
         decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos, seed=0)
         dtype = resolve_dtype(config.dtype)
 
@@ -121,12 +105,11 @@ class CollectionPlan:
             raise ValueError(f"gen_length is {decoding.gen_length}; expected less than the model's {most} positions")
         attempts = _attempts(task, tokenizer, problems, longest, config.samples)
         output = output_folder(config.output)
-        return cls(config, task, tokenizer, attempts, decoding, metadata, output, device, rank, world_size)
+        return cls(config, task, tokenizer, attempts, decoding, metadata, output, device, place)
 
-    def units(self) -> list[Unit]:
-        """All the work, done or not: the same for every process that is given the same problems."""
-        keys, size = list(self.attempts), self.config.unit_size
-        return [Unit(start, tuple(keys[start : start + size])) for start in range(0, len(keys), size)]
+    def units(self) -> list[Unit[Key]]:
+        """All the work, done or not, in units that become one part each."""
+        return units_of(list(self.attempts), self.config.unit_size)
 
     def digest(self, keys: Iterable[Key]) -> str:
         """A hash of problems and prompts, which tells whether something was made from the same ones."""
@@ -176,15 +159,6 @@ class CollectionPlan:
 
     def _refuse(self, path: Path, reason: str) -> NoReturn:
         raise ValueError(f"output: {path} {reason}; choose another folder or the same settings")
-
-
-def _place(device: str) -> tuple[int, int, str]:
-    """(rank, world size, device) from the variables that torchrun and accelerate set."""
-    defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-    texts = {name: os.environ.get(name, default) for name, default in defaults.items()}
-    if not all(map(str.isdecimal, texts.values())) or int(texts["RANK"]) >= int(texts["WORLD_SIZE"]):
-        raise ValueError(f"expected integers 0 <= RANK < WORLD_SIZE in the environment, got {texts}")
-    return int(texts["RANK"]), int(texts["WORLD_SIZE"]), str(device_of_process(device))
 
 
 def _revision(config: CollectConfig) -> str:

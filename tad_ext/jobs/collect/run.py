@@ -3,35 +3,32 @@
 The teacher is the model itself, given a privileged prompt: the question together with its reference solution. What it
 reveals, and in which order, the student later learns to do from the plain prompt in fewer forwards (arXiv 2605.09536).
 
-The work is cut into units of neighbouring problems, each one part file. Processes claim units (`claims`), and write
-each answer down as it comes (`journal`), so a kill loses what was half decoded and nothing else. Every answer has
+The work is cut into units of neighbouring problems, each one part file. Processes claim units (`tad_ext.sharing`), and
+write each answer down as it comes, so a kill loses what was half decoded and nothing else. Every answer has
 random numbers of its own, wherever it stands and whoever decodes it: what a folder holds in the end is the same.
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from tad_ext.data.tasks.judging import judged
 from tad_ext.data.trajectories.files import Part, Trajectory, part_name, read_part, read_parts, write_part
 from tad_ext.data.trajectories.journal import Journal, Row, read_journals, remove_finished
 from tad_ext.data.trajectories.metadata import Coverage, Key
 from tad_ext.decoding.loop import decode_stream
 from tad_ext.decoding.result import DecodedSequence
 from tad_ext.files import remove_leftovers
-from tad_ext.jobs.collect.claims import Claims
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.plan import CollectionPlan, Unit
+from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.models.loading import load_model
+from tad_ext.sharing.work import WAIT, Unit, work_together
 
 MOST_UNITS = 4  # that a process has at a time: among so many problems prompts of like length are found for a batch
-CHECKERS = 4  # answers that are checked at a time, while the next ones are decoded
-WAIT = 5.0  # seconds between two looks at what others still work on
 
 
 @dataclass(frozen=True)
@@ -64,32 +61,32 @@ def collect(config: CollectConfig) -> CollectSummary:
     started = time.perf_counter()
     # 1. What is to be done, and what is done already.
     plan = CollectionPlan.make(config)
-    shown = plan.rank == 0
+    shown = plan.place.is_first
     done = Done(plan)
     if done.keys and shown:
         print(f"continuing in {plan.output}: {len(done.keys)} answers are there already")
 
     # 2. The rest, as far as no other process works on it.
-    model, told = None, False
+    model: Any = None
     left, tally = len(plan.attempts.keys() - done.keys), Tally()
-    claimed = Claims(plan.output, plan.work)
-    with claimed as claims, tqdm(total=left, desc="collecting", unit="answer", disable=not shown) as bar:
-        while units := done.open_units():
-            taken = _take(claims, units, plan)
+    with tqdm(total=left, desc="collecting", unit="answer", disable=not shown) as bar:
+
+        def work(taken: Sequence[Unit[Key]]) -> None:
+            nonlocal model
+            for unit in taken:  # of who had it before
+                remove_leftovers(plan.output, f"part-{unit.start:08d}-*.parquet")
             bar.update(done.look_again())  # what others have finished before they gave it back
-            if taken:
-                model = model or load_model(config.model, dtype=config.dtype, device=plan.device)
-                for unit, rows in _decoded(plan, model, {unit: done.open_keys(unit) for unit in taken}, bar, tally):
-                    done.look_again()
-                    if done.open_keys(unit):  # else who had it before was taken for gone, and was not
-                        done.add(_write(plan, unit, rows))
-                for unit in taken:
-                    claims.give_back(unit.name)
-            else:
-                if shown and not told:
-                    tqdm.write("other processes work on what is left: waiting for them")
-                told = True
-                time.sleep(WAIT)
+            model = model or load_model(config.model, dtype=config.dtype, device=plan.device)
+            for unit, rows in _decoded(plan, model, {unit: done.open_keys(unit) for unit in taken}, bar, tally):
+                done.look_again()
+                if done.open_keys(unit):  # else who had it before was taken for gone, and was not
+                    done.add(_write(plan, unit, rows))
+
+        def open_units() -> list[Unit[Key]]:
+            bar.update(done.look_again())
+            return done.open_units()
+
+        work_together(plan.output, plan.work, open_units, work, place=plan.place, most=MOST_UNITS, wait=WAIT)
 
     # 3. What the folder holds now.
     remove_finished(plan.output, done.keys)
@@ -138,32 +135,18 @@ class Done:
         self.keys.update(part.keys)
         self._files.add(part.path.name)
 
-    def open_keys(self, unit: Unit) -> list[Key]:
+    def open_keys(self, unit: Unit[Key]) -> list[Key]:
         """What of a unit is not done."""
         return [key for key in unit.keys if key not in self.keys]
 
-    def open_units(self) -> list[Unit]:
+    def open_units(self) -> list[Unit[Key]]:
         """The units of which something is not done."""
         return [unit for unit in self._units if self.open_keys(unit)]
 
 
-def _take(claims: Claims, units: Sequence[Unit], plan: CollectionPlan) -> list[Unit]:
-    """Some units that no other process has, beginning where no other one begins."""
-    most = min(MOST_UNITS, max(1, len(units) // plan.world_size))
-    first = len(units) * plan.rank // plan.world_size
-    taken: list[Unit] = []
-    for unit in [*units[first:], *units[:first]]:
-        if len(taken) == most:
-            break
-        if claims.take(unit.name):
-            remove_leftovers(plan.output, f"part-{unit.start:08d}-*.parquet")  # of who had it before
-            taken.append(unit)
-    return taken
-
-
 def _decoded(
-    plan: CollectionPlan, model: Any, wanted: dict[Unit, list[Key]], bar: tqdm, tally: Tally
-) -> Iterator[tuple[Unit, list[Row]]]:
+    plan: CollectionPlan, model: Any, wanted: dict[Unit[Key], list[Key]], bar: tqdm, tally: Tally
+) -> Iterator[tuple[Unit[Key], list[Row]]]:
     """Each unit with the rows that were wanted of it, as soon as there are all."""
     unit_of = {key: unit for unit, keys in wanted.items() for key in keys}
     rows = {
@@ -174,7 +157,7 @@ def _decoded(
     }
     missing = [key for key in unit_of if key not in rows]
     bar.update(len(rows))
-    judged = _judged(plan, model, missing, progress=not bar.disable) if missing else iter(())
+    to_come = _judged(plan, model, missing, progress=not bar.disable) if missing else iter(())
     open_units = dict(wanted)
     while open_units:
         for unit, keys in list(open_units.items()):
@@ -183,7 +166,7 @@ def _decoded(
                 if keys:
                     yield unit, [rows[key] for key in keys]
         if open_units:
-            row = next(judged)
+            row = next(to_come)
             rows[row.key] = row
             tally.judged, tally.right = tally.judged + 1, tally.right + row.correct
             bar.set_postfix_str(f"accuracy {100 * tally.right / tally.judged:.1f} %", refresh=False)
@@ -198,38 +181,28 @@ def _judged(plan: CollectionPlan, model: Any, keys: Sequence[Key], *, progress: 
     key_of = {plan.stream(key): key for key in keys}
     prompts = [plan.attempts[key].teacher_prompt_ids for key in keys]
     stream = decode_stream(model, prompts, plan.decoding, numbers=list(key_of), progress=progress)
+    texts = ((one, plan.tokenizer.decode(one.response(), skip_special_tokens=True)) for one in stream)
     journal = Journal(plan.output, plan.metadata)
-    waiting: deque[Future[Row]] = deque()
-    pool = ThreadPoolExecutor(CHECKERS)
-    try:
-        for sequence in stream:
-            text = plan.tokenizer.decode(sequence.response(), skip_special_tokens=True)
-            waiting.append(pool.submit(_row, plan, journal, key_of[sequence.number], sequence, text))
-            while waiting and waiting[0].done():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # what has begun ends, and is written down
+
+    def judge(response: tuple[DecodedSequence, str]) -> Row:
+        sequence, text = response
+        key = key_of[sequence.number]
+        row = Row(
+            *key,
+            digest=plan.digest([key]),
+            response_ids=sequence.canvas,
+            reveal_step=sequence.reveal_step,
+            num_steps=sequence.forwards,
+            correct=plan.task.is_correct(plan.attempts[key].problem, text),
+            answer=plan.task.extract_answer(text),
+        )
+        journal.add(row)
+        return row
+
+    return judged(texts, judge)
 
 
-def _row(plan: CollectionPlan, journal: Journal, key: Key, sequence: DecodedSequence, text: str) -> Row:
-    """Judges an answer, and writes it down."""
-    problem = plan.attempts[key].problem
-    row = Row(
-        *key,
-        digest=plan.digest([key]),
-        response_ids=sequence.canvas,
-        reveal_step=sequence.reveal_step,
-        num_steps=sequence.forwards,
-        correct=plan.task.is_correct(problem, text),
-        answer=plan.task.extract_answer(text),
-    )
-    journal.add(row)
-    return row
-
-
-def _write(plan: CollectionPlan, unit: Unit, rows: Sequence[Row]) -> Part:
+def _write(plan: CollectionPlan, unit: Unit[Key], rows: Sequence[Row]) -> Part:
     """The part of a unit's rows."""
     kept = [row for row in rows if row.correct or plan.config.keep == "all"]
     wrong = tuple(row.key for row in rows if not row.correct and plan.config.keep == "correct")

@@ -5,28 +5,45 @@ from typing import Annotated, Literal
 
 from tad_ext.data.tasks.task import Split
 from tad_ext.decoding.config import DecodeConfig, Text
+from tad_ext.evaluation.settings import BOOTSTRAP_SAMPLES, BootstrapSamples
 from tad_ext.jobs.common import ModelSettings, TaskSettings
 from tad_ext.settings import Between, PathText, group, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(TaskSettings, ModelSettings):
-    """Answers a task's problems one token per step and at every threshold of a sweep, and reports accuracy, tokens per
-    forward, tokens per second and AUP (accuracy under parallelism: the area under the accuracy curve). Writes
-    evaluation.json, responses.jsonl (as they come) and accuracy_curve.png; an earlier evaluation there stands until
-    this one is complete.
+    """Answers a task's problems one token per step, at every threshold of a sweep, by other policies and by presets,
+    and reports accuracy, tokens per forward, tokens per second, latency and AUP (accuracy under parallelism: the area
+    under the accuracy curve), with intervals. Writes evaluation.json, evaluation.md, responses.jsonl and
+    accuracy_curve.png. Answers are written down as they come: a run that was stopped goes on where it was when the same
+    command is given again. Processes that are given the same command, on one machine or on many that share the folder,
+    share the work.
     """
 
     summary = "measure accuracy, tokens per forward and AUP"
     example = "tad evaluate --model runs/distilled --task gsm8k --data gsm8k_test.jsonl --output runs/evaluation"
+    shared = True
 
-    output: PathText = setting(help="folder for evaluation.json, responses.jsonl and accuracy_curve.png")
+    output: PathText = setting(
+        help="folder for evaluation.json, evaluation.md, responses.jsonl and accuracy_curve.png; give the same one "
+        "again to continue"
+    )
     split: Split = setting("test", help="problems to ask")
     prompt: Literal["student", "teacher"] = setting("student", help="teacher: shown the reference; student: not")
-    policy: str = setting("entropy", help="name of the sweep's unmasking policy; tad policies lists them")
+    policy: str | None = setting(
+        "entropy", help="name of the sweep's unmasking policy; tad policies lists them; none: no sweep"
+    )
     thresholds: tuple[float, ...] | None = setting(
         None,
         help="values of the policy's first parameter, a run each; none: fitting ones, the published ones for entropy",
+    )
+    policies: tuple[Text, ...] = setting(
+        (), help="further unmasking policies, such as confidence:0.9, a run each", commas=True
+    )
+    presets: tuple[Text, ...] = setting(
+        (),
+        help="published settings by their name, a run each; of other options only lengths change them; tad policies "
+        "lists them",
     )
     stop_strings: tuple[Text, ...] | None = setting(
         None,
@@ -44,4 +61,10 @@ class EvaluateConfig(TaskSettings, ModelSettings):
     )
     best_accuracy: Annotated[float, Between(above=0, at_most=100)] | None = setting(
         None, help="y_max of AUP: best accuracy in percent of all methods compared; none: this run's best"
+    )
+    bootstrap_samples: BootstrapSamples = setting(
+        BOOTSTRAP_SAMPLES, help="resamples of the problems that the 95 % intervals of AUP are made of"
+    )
+    overwrite: bool = setting(
+        False, help="replace another command's evaluation in the folder, which stands until this one is complete"
     )

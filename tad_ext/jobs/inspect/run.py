@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tad_ext.data.trajectories.files import Part, read_parts, repeats
-from tad_ext.data.trajectories.journal import CLAIM, read_journals
+from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import TrajectoryMetadata
 from tad_ext.data.trajectories.statistics import RunStatistics, reveal_order, run_statistics
 from tad_ext.files import output_folder, write_json
 from tad_ext.jobs.inspect.config import InspectConfig
 from tad_ext.jobs.inspect.heat_map import plot_reveal_orders, shaded
 from tad_ext.jobs.inspect.replay import replay
+from tad_ext.sharing.claims import CLAIM
 from tad_ext.terminal import printable
 
 REPORT, PICTURE = "inspect.json", "reveal_order.png"

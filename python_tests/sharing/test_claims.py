@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tad_ext.jobs.collect import claims
-from tad_ext.jobs.collect.claims import Claims
+from tad_ext.sharing import claims
+from tad_ext.sharing.claims import Claims
 
 
 def test_a_claim_is_had_by_one_until_it_is_given_back(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_claim_is_had_by_one_until_it_is_given_back(tmp_path: Path) -> None:
 
 
 def test_processes_that_come_at_once_share_without_overlap(tmp_path: Path) -> None:
-    script = "import sys, time; from pathlib import Path; from tad_ext.jobs.collect.claims import Claims\n"
+    script = "import sys, time; from pathlib import Path; from tad_ext.sharing.claims import Claims\n"
     script += "with Claims(Path(sys.argv[1]), '') as own:\n"
     script += "    print(*[number for number in range(40) if own.take(str(number))], flush=True); sys.stdin.read()"
     command, pipe = [sys.executable, "-c", script, str(tmp_path)], subprocess.PIPE
@@ -40,7 +40,7 @@ def test_processes_that_come_at_once_share_without_overlap(tmp_path: Path) -> No
 
 
 def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
-    script = "import os, sys; from pathlib import Path; from tad_ext.jobs.collect.claims import Claims\n"
+    script = "import os, sys; from pathlib import Path; from tad_ext.sharing.claims import Claims\n"
     script += "Claims(Path(sys.argv[1]), '').take('a'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert (tmp_path / ".claim-a").exists()

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tad_ext.data.trajectories.journal import CLAIM
-
+CLAIM = ".claim-"  # how the name of a file begins that says: a process works on this piece
 FRESHENED = 20.0  # seconds between two signs of life
 STALE = 300.0  # seconds without one, after which a process of another machine counts as gone
 _OPEN: set[str] = set()  # of this process: the names of its `Claims`
@@ -63,14 +62,11 @@ class Claims:
         claim = self.folder / f"{CLAIM}{name}"
         with self._signed() as own:
             now = own.stat().st_mtime
-            if _holder(claim, now=now) is None:
+            taken = _linked(own, claim)
+            if not taken and _holder(claim, now=now) is None:
                 claim.unlink(missing_ok=True)
-            try:
-                os.link(own, claim)
-            except FileExistsError:
-                taken = False
-            else:
-                taken = True
+                taken = _linked(own, claim)
+            if taken:
                 self._held.add(claim)
             for other in self.folder.glob(f"{CLAIM}*"):
                 holder = _holder(other, now=now)
@@ -102,6 +98,15 @@ class Claims:
             for claim in tuple(self._held):
                 with contextlib.suppress(OSError):  # given back meanwhile, or a file system that comes back
                     os.utime(claim)
+
+
+def _linked(own: Path, claim: Path) -> bool:
+    """Makes a claim in one step; False if there is one."""
+    try:
+        os.link(own, claim)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _this_process() -> dict[str, Any]:
