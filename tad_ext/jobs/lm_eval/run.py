@@ -25,11 +25,10 @@ from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
 from tad_ext.jobs.lm_eval.config import LmEvalConfig
 from tad_ext.models.device import device_of_process
-from tad_ext.models.hub import checkpoint_folder, hub_note
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_fingerprint, model_identity
 from tad_ext.models.loading import load_tokenizer
-from tad_ext.models.lora import CONFIG_FILE as ADAPTER_CONFIG
-from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
+from tad_ext.models.lora import adapter_fingerprint
 from tad_ext.settings import options_of, values_of
 
 # Answers depend on these by no more than rounding.
@@ -134,9 +133,7 @@ def _fingerprint(config: LmEvalConfig) -> str:
         json.dumps([model_identity(config.model), config.dtype, {name: values[name] for name in used}]).encode()
     )
     if config.adapter is not None:
-        folder = checkpoint_folder(config.adapter, "adapter")
-        for name in (ADAPTER_CONFIG, ADAPTER_FILE):
-            digest.update((folder / name).read_bytes())
+        digest.update(adapter_fingerprint(config.adapter).encode())
     return digest.hexdigest()[:16]
 
 
