@@ -191,7 +191,7 @@ def test_an_adapter_of_other_settings_is_another(run, settings, tmp_path):
     base, folder = settings(prompt="one").model, tmp_path / "adapter"
     save_adapter(add_lora(load_model(base), rank=2, alpha=2.0, target_modules=["q_proj"]), folder)
     run("out", adapter=str(folder))
-    edit_json(folder / "adapter_config.json", lambda config: config | {"lora_alpha": 4})
+    edit_json(folder / "adapter_config.json", with_changes({"lora_alpha": 4}))
     with pytest.raises(ValueError, match="adapter_fingerprint"):
         run("out", adapter=str(folder))
 
