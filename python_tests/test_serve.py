@@ -169,6 +169,14 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         ({"logprobs": True}, "logprobs is True"),
         ({"frequency_penalty": 0.5}, "frequency_penalty is 0.5"),
         ({"response_format": {"type": "json_object"}}, "response_format is "),
+        ({"messages": [{"role": "user", "content": 0}]}, r"messages\[0\].content must be text"),
+        ({"messages": [{"role": "assistant", "tool_calls": [3]}]}, "chat template refuses them"),
+        ({"messages": [{"role": "user", "content": "Anna " * 200_000}]}, "has .* characters, far more than"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "template does not know"),
+        ({"extra_body": {"chat_template_kwargs": 3}}, "chat_template_kwargs must be variables .* got 3"),
+        ({"extra_body": {"chat_template_kwargs": {"tokenize": False}}}, "chat_template_kwargs must be variables"),
+        ({"extra_body": {"generation_config": '{"pad_token_id": 1000000000000000000000}'}}, "pad_token_id must be"),
+        ({"extra_body": {"foo": 1}}, "Unexpected fields .*foo"),
         ({"extra_body": {"generation_config": "{"}}, "generation_config must be a JSON object"),
         ({"extra_body": {"generation_config": '{"num_beams": 4}'}}, "num_beams is 4"),
         ({"extra_body": {"generation_config": '{"policy": "no"}'}}, "policy 'no': unknown name"),
@@ -183,9 +191,30 @@ def test_a_wrong_request_is_refused_by_name(served, options, message, stream):
     assert len(served.forwards) == before
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "the request must be a JSON object"),
+        (b"[1]", "the request must be a JSON object"),
+        (b"\xe9", "parsing the body"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages has half of a surrogate pair"),
+        (b'{"messages": [{"role": "\\ud800"}]}', "messages has half of a surrogate pair"),
+        (b'{"model": "\\ud800", "messages": [{"role": "user"}]}', r"requested '\ud800'"),
+        (b'{"stream": "false"}', "stream must be true or false"),
+    ],
+)
+def test_what_no_client_of_openai_sends_is_refused_likewise(served, body, message):
+    url, header = f"http://127.0.0.1:{served.port}/v1/chat/completions", {"Content-Type": "application/json"}
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        urllib.request.urlopen(urllib.request.Request(url, body, header))
+    assert message in json.load(refused.value)["error"]["message"]
+
+
 def test_no_prompt_and_no_other_service(served):
     with pytest.raises(openai.BadRequestError, match="prompt must be a text, got ''"):
         served.client.completions.create(model="tiny", prompt="")
+    with pytest.raises(openai.BadRequestError, match="suffix is 'a', which this server cannot do"):
+        served.client.completions.create(model="tiny", prompt="Anna", suffix="a")
     for path in ("/reset", "/v1/responses"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{served.port}{path}", data=b"{}"))
@@ -201,6 +230,10 @@ def test_what_only_seems_unusual_is_fine(served):
     neutral = {"n": 1, "user": "me", "frequency_penalty": 0, "response_format": {"type": "text"}, "logprobs": False}
     parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}]
     assert chat(served, parts, **neutral).choices == chat(served).choices
+    null = dict.fromkeys(("stop", "tools", "stream", "chat_template_kwargs", "max_tokens", "generation_config"))
+    output = {"generation_config": json.dumps({"return_dict_in_generate": True})}
+    for body in (null, output):
+        assert chat(served, extra_body=body).choices == chat(served).choices
 
 
 def test_a_client_that_leaves_is_not_answered_to_the_end(served):

@@ -92,6 +92,7 @@ def test_no_answer_is_decoded_twice(model: str, tmp_path: Path, worker: Worker) 
     written = journal.read_text().splitlines(keepends=True)
     assert len(written) == 21
     journal.write_text("".join(written[:15]) + written[15][:40])  # as a kill in the middle of a line leaves it
+    (tmp_path / "killed" / ".rows-0.jsonl").touch()  # and between a journal and its first line
     assert worker.run(settings, expect_decoded=6) == 0
     assert files(tmp_path / "killed") == files(tmp_path / "plain")
 

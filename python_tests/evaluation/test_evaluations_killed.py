@@ -152,6 +152,7 @@ def test_no_answer_is_decoded_twice_and_a_damaged_line_is_decoded_again(
     lines[2] = lines[2].replace(b'"forwards": ', b'"forwards": -')
     lines[-2] = lines[-2][:40]  # and as a kill does
     journals[0].write_bytes(b"\n".join(lines[:-1]))
+    (tmp_path / "out" / ".rows-0.jsonl").touch()  # a kill between a journal and its first line
     assert worker.run(settings, expect_decoded=3) == 0
     assert found(tmp_path / "out") == expected
 

@@ -125,6 +125,32 @@ def test_a_pair_that_is_too_long_is_named(model):
         log_likelihoods(model, [([1], [2]), ([1] * 127, [2, 3])])
 
 
+@pytest.mark.parametrize(
+    ("pair", "settings", "message"),
+    [
+        (([1], [2]), {"mc_num": 0}, "mc_num must be .* got 0"),
+        (([1], [2]), {"batch_size": 0}, "batch_size must be .* got 0"),
+        (([1], [2]), {"guidance": -1.0}, "guidance must be .* got -1.0"),
+        (([1], [2]), {"seed": -1}, "seed must be .* got -1"),
+        (([1], [2, -1]), {}, r"pairs\[0\] contains -1: expected ids in"),
+        (([10**6], [2]), {}, r"pairs\[0\] contains 1000000: expected ids in"),
+    ],
+)
+def test_what_is_wrong_is_named_before_any_work(model, pair, settings, message):
+    with pytest.raises(ValueError, match=message):
+        log_likelihoods(model, [pair], **settings)
+
+
+def test_the_mask_is_no_part_of_a_pair(model):
+    mask = model.config.mask_token_id
+    for call in (log_likelihoods, are_greedy):
+        for pair in (([1, mask], [2]), ([1], [mask])):
+            with pytest.raises(ValueError, match=rf"pairs\[0\] contains {mask}: .* but for {mask}, the mask"):
+                call(model, [pair])
+    with pytest.raises(ValueError, match=r"pairs\[1\] has an empty prompt"):
+        are_greedy(model, [([], []), ([], [2])])
+
+
 def greedy_answer(model, prompt, length):
     """LLaDA's rule for one sequence: again and again the most confident masked position's best token."""
     tokens = [*prompt, *[model.config.mask_token_id] * length]

@@ -10,6 +10,8 @@ from word_checkpoints import write_words_model
 from tad_ext.cli import main
 from tad_ext.jobs.generate.run import generate
 from tad_ext.jobs.generate.session import Session
+from tad_ext.models.loading import load_model
+from tad_ext.models.lora import add_lora, save_adapter
 
 PROMPTS = ["one", "two three", "three", "one one one", "two", "three two one three"]
 FILES = ("generations.jsonl", "trace.jsonl", "settings.json")
@@ -183,6 +185,15 @@ def test_a_reformatted_model_is_the_same_and_another_one_may_be_insisted_on(run,
 def as_noted(settings, model):
     settings.pop("model_identity", None)
     settings["model_fingerprint" if isinstance(model, str) else "model_identity"] = model
+
+
+def test_an_adapter_of_other_settings_is_another(run, settings, tmp_path):
+    base, folder = settings(prompt="one").model, tmp_path / "adapter"
+    save_adapter(add_lora(load_model(base), rank=2, alpha=2.0, target_modules=["q_proj"]), folder)
+    run("out", adapter=str(folder))
+    edit_json(folder / "adapter_config.json", with_changes({"lora_alpha": 4}))
+    with pytest.raises(ValueError, match="adapter_fingerprint"):
+        run("out", adapter=str(folder))
 
 
 def test_settings_that_change_nothing_may_differ(run, stopping, tmp_path):

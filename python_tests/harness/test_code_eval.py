@@ -1,5 +1,6 @@
 """Code tasks of the harness: the metric runs programs in the sandbox, and no task runs them elsewhere."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -142,19 +143,19 @@ CRUXEVAL = [{"code": "def f(x): return x", "input": "1", "output": "1", "id": "1
         (
             "hidden",
             "metric_list:\n  - {metric: !function judge.runs, aggregation: mean, higher_is_better: true}",
-            r"judge\.py calls exec or eval",
+            r"judge\.py uses exec",
         ),
         (
             "results",
             "process_results: !function judge.process_results\n"
             "metric_list:\n  - {metric: right, aggregation: mean, higher_is_better: true}",
-            r"judge\.py calls exec or eval",
+            r"judge\.py uses exec",
         ),
         (
             "filtered",
             "metric_list:\n  - {metric: exact_match, aggregation: mean, higher_is_better: true}\n"
             "filter_list: [{name: f, filter: [{function: custom, filter_fn: !function judge.filtered}]}]",
-            r"judge\.py calls exec or eval",
+            r"judge\.py uses exec",
         ),
     ],
 )
@@ -171,10 +172,40 @@ def test_tasks_that_run_code_elsewhere_are_refused(name, text, message, tmp_path
         check_code_tasks(tasks)
 
 
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (
+            "import builtins\ndef runs(references, predictions):\n    builtins.exec(predictions[0])\n",
+            "judge.py uses exec",
+        ),
+        ("def runs(references, predictions):\n    (run := eval)(predictions[0])\n", "judge.py uses eval"),
+        ("def runs(*_):\n    from subprocess import Popen\n", "judge.py uses subprocess"),
+        ("import os\ndef runs(*_):\n    os.system('')\n", "judge.py uses os.system"),
+        ("def runs(*_):\n    from helper import go\n", "helper.py uses exec"),
+        ("def runs(*_):\n    import outer\n", "helper.py uses exec"),
+        ("def runs(*_):\n    import lm_eval.tasks.score.math.math_grader\n", "math_grader.py uses parse_expr"),
+        (
+            "import re, os, ast\ndef runs(model, *_):\n    model.eval()\n    re.compile(''), ast.literal_eval('1')\n",
+            None,
+        ),
+    ],
+)
+def test_running_code_is_found_wherever_it_is_hidden(judge, message, tmp_path, write_task):
+    (tmp_path / "judge.py").write_text(judge)
+    (tmp_path / "helper.py").write_text("def go(text):\n    exec(text)\n")
+    (tmp_path / "outer.py").write_text("from helper import go\n")
+    text = UNSAFE + "metric_list:\n  - {metric: !function judge.runs, aggregation: mean, higher_is_better: true}"
+    path = write_task(tmp_path, "hidden", text, [{"question": "q", "answer": "a"}])
+    tasks = TaskManager(include_defaults=False).load([str(path)])["tasks"]
+    with contextlib.nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        check_code_tasks(tasks)
+
+
 def test_a_task_of_the_harness_with_a_runner_of_its_own_is_refused(load):
     with code_eval_in_sandbox():
         tasks = load("cruxeval", "cruxeval/cruxeval_output.yaml", CRUXEVAL)["tasks"]
-    with pytest.raises(ValueError, match=r"task 'cruxeval' would run .*cruxeval/utils\.py calls exec or eval"):
+    with pytest.raises(ValueError, match=r"task 'cruxeval' would run .*cruxeval/utils\.py uses os\.system"):
         check_code_tasks(tasks)
 
 

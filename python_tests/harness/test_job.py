@@ -19,6 +19,8 @@ from tad_ext import DecodeConfig, decode, load_model, load_tokenizer
 from tad_ext.cli import main
 from tad_ext.jobs.lm_eval import run
 from tad_ext.jobs.lm_eval.config import LmEvalConfig
+from tad_ext.models import hub
+from tad_ext.models.lora import add_lora, save_adapter
 
 TASKS = ("words", "choice", "perplexity")
 
@@ -102,6 +104,18 @@ def test_a_run_that_is_repeated_finds_its_responses_and_another_does_not(argumen
         with contextlib.closing(sqlite3.connect(file)) as database:
             values = [json.loads(value) for (value,) in database.execute("SELECT value FROM unnamed")]
         assert len(values) == 6  # two texts, and four answers, each with whether it is the greedy one
+
+
+def test_an_adapter_of_the_hub_has_a_cache_too_which_its_settings_are_part_of(arguments, words, tmp_path, monkeypatch):
+    folder = tmp_path / "adapter"
+    save_adapter(add_lora(load_model(words), rank=2, alpha=2.0, target_modules=["q_proj"]), folder)
+    monkeypatch.setattr(hub, "_fetched", lambda name, *_: folder)
+    given = arguments(adapter="org/adapter", limit=1, **{"use-cache": tmp_path / "cache"})
+    assert main(["lm-eval", *given]) == 0
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 4}))
+    assert main(["lm-eval", *given]) == 0
+    assert len(list(tmp_path.glob("cache-*.db"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,16 @@ def test_log_likelihoods_are_the_estimators(lm, model, tokenizer):
     assert lm().loglikelihood([rated("one two", f" {greedy}")])[0][1]
 
 
+def test_an_answer_that_merges_with_the_prompt_is_rated_all_the_same(llada):
+    model, tokenizer = load_model(llada, device="cpu"), load_tokenizer(llada)
+    prompt, answer = tokenizer("Ann")["input_ids"], tokenizer("a has")["input_ids"]
+    assert len(tokenizer("Anna has")["input_ids"]) == len(prompt)  # so that the harness has none left
+    ours = TadLM(model, tokenizer, HarnessSettings(mc_num=8))
+    [(_, expected)] = log_likelihoods(model, [(prompt, answer)], mc_num=8)
+    [(found, greedy), (nothing, _)] = ours.loglikelihood([rated("Ann", "a has"), rated("Ann", "")])
+    assert (found, greedy, nothing) == (pytest.approx(expected, rel=1e-5), False, 0.0)
+
+
 def test_a_long_text_is_rated_in_windows(lm, model, tokenizer):
     ids = [3, 4, 5, 4] * 8  # 24 positions: the end of a text, 23 tokens; then what is left, behind all that has room
     text = tokenizer.decode(ids)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
-from tad_ext.settings import Between, Kind
+from tad_ext.settings import MAX_COUNT, Between, Kind
 
 from .config import DecodeConfig
 from .generation_options import asked_for, changes_of, longest_response, prompts_in
@@ -115,7 +115,7 @@ class GenerationRequest:
         """
         # 1. What is asked for.
         asked = asked_for(generation_config, options)
-        pad = Kind(int, Between(0), optional=True).checked("pad_token_id", asked.get("pad_token_id"))
+        pad = Kind(int, Between(0, MAX_COUNT), optional=True).checked("pad_token_id", asked.get("pad_token_id"))
         pad = getattr(model.config, "pad_token_id", None) if pad is None else pad
         input_ids, prompts = prompts_in(input_ids, attention_mask, pad)
         if streamer is not None and len(prompts) > 1:
@@ -126,6 +126,8 @@ class GenerationRequest:
             raise TypeError(f"decoding must be a DecodeConfig or None, got {decoding!r}")
         base = decoding or (DecodeConfig() if preset is None else preset_named(preset))
         longest = longest_response(asked, base, input_ids.shape[1])
+        wanted = asked.get("return_dict_in_generate", False)
+        dictionary = Kind(bool).checked("return_dict_in_generate", wanted)
         # 2. The settings, and the checks of a decoding with them.
         settings = replace(base, **changes_of(asked, base, longest, model))
         tokens = SpecialTokens.of(model, settings)
@@ -133,7 +135,6 @@ class GenerationRequest:
         check_prompts(prompts, model=model, config=settings, mask=tokens.mask)
         check_stop_strings(settings, tokens, tokenizer)
         pad = next(one for one in (pad, *tokens.end, tokens.mask) if one is not None)
-        dictionary = bool(asked.get("return_dict_in_generate"))
         return cls(model, tokenizer, input_ids, prompts, settings, tokens, longest, pad, dictionary)
 
     def run(self, streamer: Any = None) -> Tensor | MaskedDiffusionGenerationOutput:

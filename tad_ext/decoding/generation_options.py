@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from tad_ext.settings import MAX_SEED, Kind, kinds_of
+from tad_ext.settings import MAX_SEED, Between, Kind, kinds_of
 from tad_ext.settings.kinds import shortened
 from tad_ext.settings.options import did_you_mean
 
@@ -117,7 +117,9 @@ def _lengths(asked: dict[str, Any], base: DecodeConfig, longest: int) -> dict[st
     block_length = asked.get("block_length", longest if whole else min(base.block_length, longest))
     block_length = kinds_of(DecodeConfig)["block_length"].checked("block_length", block_length)
     lengths = {"block_length": block_length, "gen_length": -(-longest // block_length) * block_length}
-    return lengths | ({"min_length": asked["min_new_tokens"]} if "min_new_tokens" in asked else {})
+    if "min_new_tokens" in asked:
+        lengths["min_length"] = Kind(int, Between(0, longest)).checked("min_new_tokens", asked["min_new_tokens"])
+    return lengths
 
 
 def _ends(asked: dict[str, Any], model: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tad_ext.data.ragged import Ragged, ragged
 from tad_ext.decoding import DecodeConfig, TopK, decode
 from tad_ext.models.base import evaluation_mode
 from tad_ext.ops import token_statistics
+from tad_ext.settings import Between, Kind, kinds_of
 
 _ROWS = 1024  # of logits at a time: 0.5 GB in float32 at LLaDA's vocabulary
 
@@ -61,25 +62,31 @@ def log_likelihoods(
         guidance: as `DecodeConfig.guidance`.
 
     Raises:
-        ValueError: a pair that is too long.
+        ValueError, TypeError: before any work, naming the argument: a wrong setting, a pair that is too long, ids
+            outside the vocabulary or of the mask.
     """
-    longest = model.config.max_position_embeddings
-    for number, (prompt, answer) in enumerate(pairs):
-        if len(prompt) + len(answer) > longest:
-            raise ValueError(
-                f"pairs[{number}] has {len(prompt)} + {len(answer)} tokens, more than the model's "
-                f"max_position_embeddings of {longest}"
-            )
+    mc_num = Kind(int, Between(1)).checked("mc_num", mc_num)
+    kinds = kinds_of(DecodeConfig)
+    seed, batch_size = kinds["seed"].checked("seed", seed), kinds["batch_size"].checked("batch_size", batch_size)
+    guidance = kinds["guidance"].checked("guidance", guidance)
+    _check_pairs(model, pairs)
     return _estimates(model, pairs, mc_num, seed, batch_size, guidance)
 
 
 def are_greedy(model: Any, pairs: Sequence[Pair], *, batch_size: int = 32, guidance: float = 0.0) -> list[bool]:
     """Whether each answer is what the model writes in its place, one token per forward, the most confident first.
 
-    As published for LLaDA: the canvas has the answer's length. Errors of `decode`.
+    As published for LLaDA: the canvas has the answer's length.
+
+    Raises:
+        ValueError, TypeError: as `log_likelihoods`, and for an answer to an empty prompt, which `decode` does not take.
     """
+    _check_pairs(model, pairs)
+    for number, (prompt, answer) in enumerate(pairs):
+        if len(answer) and not len(prompt):
+            raise ValueError(f"pairs[{number}] has an empty prompt: expected at least one token before the answer")
     length = max((len(answer) for _, answer in pairs), default=0)
-    asked = [number for number, (_, answer) in enumerate(pairs) if answer]
+    asked = [number for number, (_, answer) in enumerate(pairs) if len(answer)]
     greedy = [True] * len(pairs)
     if asked:
         config = DecodeConfig(
@@ -91,6 +98,22 @@ def are_greedy(model: Any, pairs: Sequence[Pair], *, batch_size: int = 32, guida
         for number, canvas in zip(asked, decode(model, prompts, config).canvases(), strict=True):
             greedy[number] = list(pairs[number][1]) == canvas
     return greedy
+
+
+def _check_pairs(model: Any, pairs: Sequence[Pair]) -> None:
+    longest, vocabulary = model.config.max_position_embeddings, model.config.vocab_size
+    for number, (prompt, answer) in enumerate(pairs):
+        if len(prompt) + len(answer) > longest:
+            raise ValueError(
+                f"pairs[{number}] has {len(prompt)} + {len(answer)} tokens, more than the model's "
+                f"max_position_embeddings of {longest}"
+            )
+        for token in map(int, itertools.chain(prompt, answer)):
+            if token == model.config.mask_token_id or not 0 <= token < vocabulary:
+                raise ValueError(
+                    f"pairs[{number}] contains {token}: expected ids in [0, {vocabulary}), the vocabulary, but for "
+                    f"{model.config.mask_token_id}, the mask"
+                )
 
 
 def _estimates(

@@ -49,14 +49,10 @@ def read_journals(
     what `of` ("a collection") has written down was expected.
     """
     found = []
-    for path in filter(wanted, sorted(folder.glob(".rows-*.jsonl"))):
-        try:
-            # Lines end at \n alone: whatever else ends a line in Python may stand in an answer.
-            first, *lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            continue
+    for path in filter(wanted, _files(folder)):
+        first, *lines = _lines(path)
         if not lines:
-            continue  # not even the beginning was written
+            continue
         try:
             beginning = heading(json.loads(first))
         except (ValueError, TypeError) as error:
@@ -67,3 +63,20 @@ def read_journals(
                 rows.append(row(**json.loads(line)))
         found.append((path, beginning, rows))
     return found
+
+
+def unbegun_journals(folder: Path) -> list[Path]:
+    """Those of which not even the first line is there: a kill has left them, or a process is about to write."""
+    return [path for path in _files(folder) if len(_lines(path)) == 1]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(".rows-*.jsonl"))
+
+
+def _lines(path: Path) -> list[bytes]:
+    """What ends with a line's end, and what stands behind the last one; of a file that is gone, that alone."""
+    try:
+        return path.read_bytes().split(b"\n")  # alone: whatever else ends a line in Python may stand in an answer
+    except FileNotFoundError:
+        return [b""]

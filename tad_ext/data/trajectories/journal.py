@@ -50,7 +50,7 @@ def read_journals(folder: Path) -> list[tuple[Path, TrajectoryMetadata, list[Row
 
 
 def remove_finished(folder: Path, covered: Container[Key]) -> None:
-    """Removes the journals all of whose rows are in parts."""
-    for path, _, rows in read_journals(folder):
-        if all(row.key in covered for row in rows):
-            path.unlink(missing_ok=True)
+    """Removes the journals all of whose rows are in parts, and those without any."""
+    finished = [path for path, _, rows in read_journals(folder) if all(row.key in covered for row in rows)]
+    for path in (*finished, *journal.unbegun_journals(folder)):
+        path.unlink(missing_ok=True)

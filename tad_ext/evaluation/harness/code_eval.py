@@ -16,10 +16,13 @@ from statistics import fmean
 from typing import Any
 
 import evaluate
+import lm_eval
 
 from tad_ext.data.sandbox.run import Limits, run_program
 
 _NAME = "code_eval"
+# Python's own names for running a text, and sympy's: both of its parsers call eval.
+_RUNNERS = {"exec", "eval", "parse_expr", "sympify"}
 
 
 class SandboxedCodeEval:
@@ -95,15 +98,16 @@ def code_eval_in_sandbox(*, unprotected: bool = False) -> Iterator[None]:
 def check_code_tasks(tasks: Mapping[str, Any]) -> None:
     """ValueError for a task that would run model-written code outside the sandbox, or tests that cannot be run there.
 
-    The first are those that are marked `unsafe_code` and have another metric, and those whose Python calls exec or
-    eval.
+    The first are those that are marked `unsafe_code` and have another metric, and those whose Python, or what it
+    imports from beside it or from other tasks, names exec, eval, sympy's parsers, subprocess or os.system.
     """
     for name, task in tasks.items():
         functions = _functions(task)
         is_ours = any(isinstance(value, SandboxedCodeEval) for one in functions for value in _reach(one))
-        runs = next((file for file in map(_file, functions) if file is not None and _executes(file)), None)
+        files = {file for one in functions if (path := _file(one)) is not None for file in _with_imported(path)}
+        runs = next(((file, found) for file in sorted(files) if (found := _runs(file))), None)
         if runs is not None or (getattr(task, "UNSAFE_CODE", False) and not is_ours):
-            how = f"{runs} calls exec or eval" if runs else f"it is marked unsafe_code, and {_NAME} is not its metric"
+            how = f"{runs[0]} uses {runs[1]}" if runs else f"it is marked unsafe_code, and {_NAME} is not its metric"
             raise ValueError(
                 f"task {name!r} would run what the model has written outside the sandbox: {how}; expected a task whose "
                 f"metric is {_NAME}, such as humaneval and mbpp"
@@ -139,9 +143,55 @@ def _file(function: Any) -> str | None:
 
 
 @functools.cache
-def _executes(file: str) -> bool:
-    calls = (node.func for node in ast.walk(ast.parse(Path(file).read_text("utf-8"))) if isinstance(node, ast.Call))
-    return any(isinstance(function, ast.Name) and function.id in ("exec", "eval") for function in calls)
+def _tree(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text("utf-8"))
+
+
+@functools.cache
+def _runs(file: str) -> str | None:
+    """What a file can run a text with."""
+    for node in ast.walk(_tree(file)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) | ast.alias(name=name) if name in {*_RUNNERS, "subprocess"}:
+                return name
+            case ast.ImportFrom(module="subprocess"):
+                return "subprocess"
+            case ast.Attribute(value=ast.Name(id="builtins"), attr="exec" | "eval" as name):
+                return name
+            case ast.Attribute(attr="parse_expr" | "sympify" as name):
+                return name
+            case ast.Attribute(value=ast.Name(id="os"), attr="system" | "popen" as name):
+                return f"os.{name}"
+    return None
+
+
+@functools.cache
+def _with_imported(file: str) -> frozenset[str]:
+    """A file, and those that it imports, and these, and so on: files beside it, and of the harness's tasks."""
+    found, new = {file}, [file]
+    while new:
+        one = new.pop()
+        more = {str(path) for path in _imports(one) if path.is_file()} - found
+        found |= more
+        new += more
+    return frozenset(found)
+
+
+def _imports(file: str) -> Iterator[Path]:
+    """Where the modules would be that a file imports."""
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module or ''}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        up = max(getattr(node, "level", 0) - 1, 0)
+        for name in names:
+            of_harness = name.startswith("lm_eval.tasks.")
+            folder = Path(lm_eval.__file__).parents[1] if of_harness else Path(file).parents[up]
+            path = folder.joinpath(*filter(None, name.split(".")))
+            yield from (path.with_suffix(".py"), path / "__init__.py")
 
 
 def _imported_by_tests(task: Any) -> set[str]:

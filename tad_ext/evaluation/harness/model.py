@@ -170,6 +170,13 @@ class TadLM(TemplateLM):
 
     # Likelihoods.
 
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Prompt and answer as the harness divides them. An answer that it leaves no token, as its text became part of
+        the prompt's last ones, is encoded by itself: nothing at all would be as likely as can be.
+        """
+        prompt, answer = super()._encode_pair(context, continuation)
+        return prompt, answer or self.tok_encode(continuation, add_special_tokens=False)
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:

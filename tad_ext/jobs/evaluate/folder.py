@@ -10,7 +10,7 @@ from tad_ext.files import leftovers, remove_leftovers, successor_pattern
 from tad_ext.jobs.evaluate.plan import EvaluationPlan, Key
 from tad_ext.settings.kinds import shortened
 from tad_ext.sharing.claims import CLAIM, Claims
-from tad_ext.sharing.journal import read_journals
+from tad_ext.sharing.journal import read_journals, unbegun_journals
 from tad_ext.sharing.work import Unit
 
 PAGE, CURVE = "evaluation.md", "accuracy_curve.png"
@@ -56,7 +56,8 @@ class EvaluationFolder:
 
     def is_tidy(self) -> bool:
         """Whether nothing but the finished evaluation is there."""
-        return not self._journals() and not any(leftovers(self.path, pattern) for pattern in self._patterns())
+        left = any(leftovers(self.path, pattern) for pattern in self._patterns())
+        return not left and not self._journals() and not unbegun_journals(self.path)
 
     def is_claimed(self) -> bool:
         """Whether processes work here, or have left claims behind, which the next `Claims` to end removes."""
@@ -64,7 +65,7 @@ class EvaluationFolder:
 
     def tidy(self) -> None:
         """Removes the journals, whose answers the finished evaluation holds, and what kills have left half written."""
-        for path, *_ in self._journals():
+        for path in (*(path for path, *_ in self._journals()), *unbegun_journals(self.path)):
             path.unlink(missing_ok=True)
         for pattern in self._patterns():
             remove_leftovers(self.path, pattern)

@@ -18,9 +18,9 @@ from tad_ext.jobs.common import is_another_model
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.jobs.generate.session import Session
 from tad_ext.models.checkpoint import read_json
-from tad_ext.models.hub import checkpoint_folder, hub_note
+from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import model_identity
-from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
+from tad_ext.models.lora import adapter_fingerprint
 from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import options_of, values_of
 
@@ -112,22 +112,14 @@ def _settings(session: Session) -> Record:
     """What the responses depend on."""
     config = session.config
     settings = {name: value for name, value in values_of(config).items() if name not in _FREE}
-    weights = None if config.adapter is None else checkpoint_folder(config.adapter, "adapter") / ADAPTER_FILE
-    if weights is not None and not weights.is_file():
-        raise FileNotFoundError(f"adapter '{config.adapter}' has no {ADAPTER_FILE}; expected a folder of tad distill")
     template = session.tokenizer.chat_template if config.chat else None
     return settings | {
         "model_identity": model_identity(config.model) | hub_note(config.model),
-        "adapter_fingerprint": None if weights is None else _file_hash(weights),
+        "adapter_fingerprint": None if config.adapter is None else adapter_fingerprint(config.adapter),
         "tokenizer": tokenizer_hash(session.tokenizer),
         "eos_token_ids": list(session.tokens.end),
         "chat_template": None if template is None else _hash(str(template).encode()),
     }
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _hash(content: bytes) -> str:

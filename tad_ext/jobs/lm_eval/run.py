@@ -28,7 +28,7 @@ from tad_ext.models.device import device_of_process
 from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_fingerprint, model_identity
 from tad_ext.models.loading import load_tokenizer
-from tad_ext.models.lora import WEIGHTS_FILE as ADAPTER_FILE
+from tad_ext.models.lora import adapter_fingerprint
 from tad_ext.settings import options_of, values_of
 
 # Answers depend on these by no more than rounding.
@@ -133,7 +133,7 @@ def _fingerprint(config: LmEvalConfig) -> str:
         json.dumps([model_identity(config.model), config.dtype, {name: values[name] for name in used}]).encode()
     )
     if config.adapter is not None:
-        digest.update((Path(config.adapter) / ADAPTER_FILE).read_bytes())
+        digest.update(adapter_fingerprint(config.adapter).encode())
     return digest.hexdigest()[:16]
 
 

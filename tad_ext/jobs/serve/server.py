@@ -4,13 +4,16 @@ Its model manager gives out the model that was loaded here, and no other. What i
 calls of ``model.generate``, is checked before anything is sent, and runs until it is finished, given up or stopped.
 """
 
+from dataclasses import replace
 from socket import socket
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cli.serving.model_manager import ModelManager
@@ -66,15 +69,24 @@ def _app(manager: ModelManager, generation: "_Generation") -> FastAPI:
         generation_state=generation,
     )
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _ROUTES]
-    app.add_exception_handler(HTTPException, _as_openai_says)
+    app.add_exception_handler(AnyHTTPException, _as_openai_says)
+    app.add_exception_handler(RequestValidationError, _no_object)
     return app
 
 
 async def _as_openai_says(_: Request, error: Any) -> JSONResponse:
-    """An error in the form that OpenAI's clients show."""
-    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    said = {"message": error.detail, "type": kind, "param": None, "code": None}
-    return JSONResponse({"error": said}, status_code=error.status_code)
+    """An error in the form, and with the status, that OpenAI's clients know."""
+    status = 400 if error.status_code == 422 else error.status_code
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    message = str(error.detail).encode(errors="backslashreplace").decode()  # it may quote half a surrogate pair
+    said = {"message": message, "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": said}, status_code=status)
+
+
+async def _no_object(request: Request, error: Any) -> JSONResponse:
+    found = error.errors()[0]
+    told = found.get("ctx", {}).get("error") or found["msg"]
+    return await _as_openai_says(request, HTTPException(400, detail=f"the request must be a JSON object: {told}"))
 
 
 class _OneModel(ModelManager):
@@ -144,7 +156,7 @@ class _Manager(GenerateManager):
             )
 
         def generate(streamer: Any = None, **_: Any) -> Any:
-            return request.run(_Stoppable(streamer, self.generation))
+            return replace(request, return_dict=False).run(_Stoppable(streamer, self.generation))
 
         return SimpleNamespace(generate=generate)
 
