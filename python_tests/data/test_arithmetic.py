@@ -183,6 +183,16 @@ def test_training_texts() -> None:
     assert 0 < share[False] < 0.02
 
 
+def test_steps_may_leave_out_their_input() -> None:
+    texts = list(islice(training_texts(5, reference_share=0.0, short_share=0.4), 2000))
+    assert all(make_problem(question_of(text.prompt)).answer == text.response[-1] for text in texts)
+    steps = [step for text in texts for step in re.split("[;,]", text.response)[:-1]]
+    short = [step for step in steps if len(step) == 2]
+    assert all(re.fullmatch("[A-F][0-9]", step) for step in short)
+    assert all(re.fullmatch("[0-9][A-F][0-9]|[A-F][0-9][0-9]", step) for step in steps if len(step) != 2)
+    assert 0.37 < len(short) / len(steps) < 0.43
+
+
 def test_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(tokenizer) == 24
     assert tokenizer.decode(encode(tokenizer, CHARACTERS)) == CHARACTERS

@@ -15,6 +15,9 @@ A base model does not know operation F: in its texts (`training_texts`) F is rar
 table is another one in every text, so that F's results can only be copied. In `problems` all operations are equally
 frequent. With the reference the teacher answers them all; its trajectories carry this knowledge into the student.
 
+A step may also leave out its input, ``A5`` (`short_share` of them in the texts; by default none). Then where a step
+stands depends on all before it, and what a model knows of a position falls with the distance from what is revealed.
+
 A hash of its question alone decides whether a problem belongs to the test split, on which nothing is ever trained.
 """
 
@@ -137,13 +140,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.05) -> Iterator[TrainingText]:
+def training_texts(
+    seed: int, *, reference_share: float = 0.3, rare_weight: float = 0.05, short_share: float = 0.0
+) -> Iterator[TrainingText]:
     """Endless texts for base training, drawn from the train split, in random forms; the same for the same seed.
 
     Args:
         reference_share: part of the texts that carry the reference; in those all operations are equally frequent, and
             F's table is a fresh random one in each text.
         rare_weight: frequency of F, with its true table, in the other texts, relative to each other operation.
+        short_share: part of the steps that leave out their input.
     """
     rng = random.Random(seed)
     uneven = [rare_weight if operation == RARE_OPERATION else 1.0 for operation in OPERATIONS]
@@ -151,10 +157,11 @@ def training_texts(seed: int, *, reference_share: float = 0.3, rare_weight: floa
         if rng.random() < reference_share:
             question = _draw_question(rng, "train")
             values = results(question, {**TABLES, RARE_OPERATION: rng.choices(range(10), k=10)})
-            yield TrainingText(prompt_text(question, reference_text(values)), response_text(question, values, rng))
+            prompt = prompt_text(question, reference_text(values))
         else:
             question = _draw_question(rng, "train", uneven)
-            yield TrainingText(prompt_text(question), response_text(question, results(question), rng))
+            values, prompt = results(question), prompt_text(question)
+        yield TrainingText(prompt, response_text(question, values, rng, short_share))
 
 
 def make_problem(question: str) -> Problem:
@@ -190,12 +197,15 @@ def prompt_text(question: str, reference: str = "") -> str:
     return f"{shown}{question}>"
 
 
-def response_text(question: str, values: Sequence[int], rng: random.Random) -> str:
+def response_text(question: str, values: Sequence[int], rng: random.Random, short_share: float = 0.0) -> str:
     """A response to a question whose operations have the results `values`, each step in a random form."""
     value, text = int(question[-1]), ""
     for operation, result in zip(reversed(question[:-1]), values, strict=True):
-        inputs = f"{value}{operation}" if rng.random() < _FORM_SHARE else f"{operation}{value}"
-        text += f"{inputs}{result}" + (";" if rng.random() < _FORM_SHARE else ",")
+        if short_share and rng.random() < short_share:
+            text += operation
+        else:
+            text += f"{value}{operation}" if rng.random() < _FORM_SHARE else f"{operation}{value}"
+        text += f"{result}" + (";" if rng.random() < _FORM_SHARE else ",")
         value = result
     return f"{text}#{value}"
 

@@ -38,6 +38,9 @@ class PretrainConfig(JobSettings):
     min_mask_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(0.03, help="smallest masking probability t")
     reference_share: Probability = setting(0.3, help="part of the texts with the reference in the prompt")
     rare_weight: Probability = setting(0.05, help="frequency of the rare operation, relative to the others")
+    short_share: Probability = setting(
+        0.0, help="part of the steps that leave out their input: what stands far away is less certain then"
+    )
     hidden_size: Count = setting(96, help="width of the model")
     layers: Count = setting(3, help="transformer layers")
     heads: Count = setting(3, help="attention heads")

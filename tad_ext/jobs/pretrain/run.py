@@ -125,7 +125,8 @@ def make_batch(
 
 
 def _batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, generator: torch.Generator) -> Iterator[Batch]:
-    texts = training_texts(config.seed, reference_share=config.reference_share, rare_weight=config.rare_weight)
+    names = ("reference_share", "rare_weight", "short_share")
+    texts = training_texts(config.seed, **{name: getattr(config, name) for name in names})
     gen_length = ArithmeticTask().gen_length
     while True:
         chosen = list(islice(texts, config.batch_size))
