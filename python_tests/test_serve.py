@@ -301,6 +301,8 @@ def test_the_command_refuses_before_it_loads_the_model(checkpoint, monkeypatch):
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port is {port}, which cannot be listened at"):
             serve_module.serve(ServeConfig(model=checkpoint, port=port))
+    with pytest.raises(ValueError, match="gen_length is 4096: expected less than the model's max_position_embeddings"):
+        serve_module.serve(ServeConfig(model=checkpoint, decoding=DecodeConfig(gen_length=4096)))
     with pytest.raises(ValueError, match="port must be an integer"):
         ServeConfig(model=checkpoint, port=70000)
     monkeypatch.setattr(serve_module, "is_serve_available", lambda: False)

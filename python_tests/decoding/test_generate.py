@@ -285,7 +285,11 @@ TWO = torch.tensor([[1, 2], [3, 4]])
         ({"max_new_tokens": 0}, ValueError, r"max_new_tokens must be an integer in .* got 0"),
         ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be an integer"),
         ({"max_length": 3, "max_new_tokens": None}, ValueError, "max_length is 3: expected more than the 3 columns"),
-        ({"max_new_tokens": 62}, ValueError, "together 67, more than the model's max_position_embeddings of 64"),
+        (
+            {"max_new_tokens": 62},
+            ValueError,
+            "input_ids, with 62 new tokens in blocks of 32: .*together 67, more than the",
+        ),
         ({"temperature": -1}, ValueError, "temperature must be a finite number"),
         ({"do_sample": "yes"}, TypeError, "do_sample must be true or false or none"),
         ({"do_sample": True, "temperature": 0}, ValueError, "do_sample is True and temperature is 0"),

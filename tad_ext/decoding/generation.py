@@ -132,7 +132,11 @@ class GenerationRequest:
         settings = replace(base, **changes_of(asked, base, longest, model))
         tokens = SpecialTokens.of(model, settings)
         check_model(model, settings)
-        check_prompts(prompts, model=model, config=settings, mask=tokens.mask)
+        try:
+            check_prompts(prompts, model=model, config=settings, mask=tokens.mask)
+        except ValueError as error:
+            asked_length = f"{longest} new tokens in blocks of {settings.block_length}"
+            raise ValueError(f"input_ids, with {asked_length}: {error}") from error
         check_stop_strings(settings, tokens, tokenizer)
         pad = next(one for one in (pad, *tokens.end, tokens.mask) if one is not None)
         return cls(model, tokenizer, input_ids, prompts, settings, tokens, longest, pad, dictionary)

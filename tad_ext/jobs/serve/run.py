@@ -26,7 +26,13 @@ def serve(config: ServeConfig) -> None:
     resolve_dtype(config.dtype)
     check_device(resolve_device(config.device), config.decoding)
     tokenizer = load_tokenizer(config.model)
-    tokens = SpecialTokens.of(SimpleNamespace(config=load_config(config.model)), config.decoding)
+    model_config, length = load_config(config.model), config.decoding.gen_length
+    if length >= model_config.max_position_embeddings:
+        raise ValueError(
+            f"gen_length is {length}: expected less than the model's max_position_embeddings of "
+            f"{model_config.max_position_embeddings}"
+        )
+    tokens = SpecialTokens.of(SimpleNamespace(config=model_config), config.decoding)
     check_stop_strings(config.decoding, tokens, tokenizer)
     listener = _bound(config.host, config.port)
     # 2. The model, and its server.
