@@ -27,12 +27,17 @@ _OF_TRANSFORMERS = {
     "return_dict_in_generate",
 }  # fmt: skip
 # What tokenizers and saved configurations bring along, and which tokens are chosen does not depend on.
-_HARMLESS = {"token_type_ids", "bos_token_id", "use_cache", "disable_compile", "transformers_version"}
+_HARMLESS = {
+    "token_type_ids", "bos_token_id", "use_cache", "disable_compile", "transformers_version",
+    # how an assistant would be used, which is refused itself
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
+    "target_lookbehind",
+}  # fmt: skip
 # Values with which other options of transformers do nothing; so do None, False and what is empty.
 _NEUTRAL = {
     "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "repetition_penalty": 1, "length_penalty": 1,
-    "encoder_repetition_penalty": 1, "typical_p": 1, "guidance_scale": 1, "min_length": 0, "no_repeat_ngram_size": 0,
-    "diversity_penalty": 0, "epsilon_cutoff": 0, "eta_cutoff": 0,
+    "encoder_repetition_penalty": 1, "encoder_no_repeat_ngram_size": 0, "typical_p": 1, "guidance_scale": 1,
+    "min_length": 0, "no_repeat_ngram_size": 0, "diversity_penalty": 0, "epsilon_cutoff": 0, "eta_cutoff": 0,
 }  # fmt: skip
 
 
