@@ -18,7 +18,7 @@ from bench.paper.claims import AT_2, AT_3, CLAIMS, CURVES, ONE, SPEED, Claim
 from bench.paper.compare import PUBLISHED, difference, differences, runs_of, student_interval
 from bench.paper.measure import Base
 from bench.paper.results import OUTCOMES, Result, file_name, packed, read_results, unpacked
-from bench.paper.study import QUICK, STUDY
+from bench.paper.study import QUICK, STUDY, VARIED
 from bench.paper.work import pieces, work_on
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.evaluation import Evaluation
@@ -165,6 +165,16 @@ def test_cells_of_all_bases_come_before_the_next_cell(tmp_path):
     assert names.index("base-1.ce_near.seed-1") < names.index("base-0.own_none.seed-0")
 
 
+def test_steps_of_varying_length_ask_about_delta_alone(tmp_path):
+    names = [piece.name for piece in pieces(VARIED, tmp_path, tmp_path / "results", (0,), (0,))]
+    trained = [name for name in names if "seed" in name]
+    of_delta = ("tad", "ce_all", "tad_speed", "delta_2", "delta_16", "delta_22")
+    assert trained == [f"base-0.{name}.seed-0" for name in of_delta]
+    assert "base-0.confidence" in names
+    assert "base-0.trajectories-own" not in names
+    assert "delta_22" not in cells(STUDY)
+
+
 def test_results_of_another_setting_are_refused(made, tmp_path):
     folder, results = copied(made, tmp_path)
     with pytest.raises(ValueError, match="was measured with steps = 2, expected 3"):
@@ -255,19 +265,19 @@ def test_answers_are_what_the_numbers_say():
 
 
 def test_a_planted_wrong_ordering_gives_no_with_its_reason():
-    text = pages.page(rows(tad=60, ce_all=80), {})
+    text = pages.page(rows(tad=60, ce_all=80), [], {})
     row = next(line for line in text.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| at 2: -20.0 [-20.0 to -20.0]; at 3: -20.0 [-20.0 to -20.0] | no |")
     assert "- CE near and KL distant are better than CE everywhere: no reason was tested yet." in text
-    assert "because it was planted" in pages.page(rows(tad=60, ce_all=80), {"tad_ce_all": "because it was planted"})
-    right = pages.page(rows(tad=80, ce_all=60), {"tad_ce_all": "because it was planted"})
+    assert "because it was planted" in pages.page(rows(tad=60, ce_all=80), [], {"tad_ce_all": "because it was planted"})
+    right = pages.page(rows(tad=80, ce_all=60), [], {"tad_ce_all": "because it was planted"})
     row = next(line for line in right.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| yes |")
     assert "because it was planted" not in right
 
 
 def test_one_base_leans_and_is_no_no():
-    text = pages.page([result("tad", 0, 0, range(30)), result("ce_all", 0, 0, range(60))], {})
+    text = pages.page([result("tad", 0, 0, range(30)), result("ce_all", 0, 0, range(60))], [], {})
     row = next(line for line in text.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| undecided, leans no |")
     assert "a reason that was tested" not in text
@@ -291,7 +301,16 @@ def test_claims_are_of_cells_that_there_are():
 
 def test_a_reason_of_no_claim_is_named():
     with pytest.raises(ValueError, match="names 'nothing'; expected names of claims"):
-        pages.page(rows(tad=1), {"nothing": "a reason"})
+        pages.page(rows(tad=1), [], {"nothing": "a reason"})
+
+
+def test_results_of_varying_steps_have_a_table_of_their_own():
+    varied = [replace(result(cell, 0, 0, range(40)), study=VARIED.values()) for cell in ("tad", "delta_22")]
+    text = pages.page(rows(tad=70), varied, {})
+    section = text.split("## Where confidence falls with distance")[1].split("## How each number")[0]
+    assert "| delta 22, by the paper's rule | 40.0 ± " in section
+    assert "| delta 2 | - |" in section
+    assert "Not measured yet." in pages.page(rows(tad=70), [], {}).split("## Where confidence falls")[1]
 
 
 def test_a_report_of_nothing_is_one_line(tmp_path, capsys):

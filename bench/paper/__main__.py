@@ -2,6 +2,7 @@
 
     python -m bench.paper                 # one base, one training seed: `make paper`
     python -m bench.paper --full          # three bases, two training seeds each
+    python -m bench.paper --varied        # steps of varying length, where the paper's rule finds a delta
     python -m bench.paper --quick         # the machinery in seconds: nothing is learnt
     python -m bench.paper report          # the page of results, from what was measured so far
 
@@ -18,10 +19,11 @@ import torch
 from .. import ROOT, command_line
 from .page import write_page
 from .results import read_results
-from .study import FULL_BASES, FULL_SEEDS, QUICK, SHORT_BASES, SHORT_SEEDS, STUDY
+from .study import FULL_BASES, FULL_SEEDS, QUICK, SHORT_BASES, SHORT_SEEDS, STUDY, VARIED
 from .work import work_on
 
 COMMITTED = ROOT / "bench" / "results" / "paper"
+COMMITTED_VARIED = ROOT / "bench" / "results" / "paper-varied"
 PAGE = ROOT / "docs" / "reproduction.md"
 
 
@@ -38,22 +40,27 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(arguments: list[str]) -> int:
     """Measures what is lacking, and writes the page beside it."""
     parser = command_line("bench.paper", __doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="three bases and two training seeds")
-    size.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what comes out")
+    parser.add_argument("--full", action="store_true", help="three bases and two training seeds")
+    setting = parser.add_mutually_exclusive_group()
+    setting.add_argument("--varied", action="store_true", help="steps of varying length: which delta is the best")
+    setting.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what comes out")
     parser.add_argument("--bases", type=int, nargs="+", help="seeds of the base models; default 0, of --full 0 1 2")
     parser.add_argument("--seeds", type=int, nargs="+", help="of the trainings; default 0, of --full 0 1")
-    parser.add_argument("--output", type=Path, help="work folder; default build/paper, of --quick build/paper-quick")
+    parser.add_argument("--output", type=Path, help="work folder; default a folder of the setting's in build")
     parser.add_argument("--results", type=Path, help="folder of the JSON files; default results in the work folder")
     options = parser.parse_args(arguments)
-    work = options.output or ROOT / "build" / ("paper-quick" if options.quick else "paper")
+    name = "paper-quick" if options.quick else "paper-varied" if options.varied else "paper"
+    work = options.output or ROOT / "build" / name
     results = options.results or work / "results"
     bases = options.bases or (FULL_BASES if options.full else SHORT_BASES)
     seeds = options.seeds or (FULL_SEEDS if options.full else SHORT_SEEDS)
     torch.set_num_threads(1)  # a tiny model: two processes are faster than two threads
-    work_on(QUICK if options.quick else STUDY, work, results, bases, seeds)
+    work_on(QUICK if options.quick else VARIED if options.varied else STUDY, work, results, bases, seeds)
     page = work / PAGE.name
-    write_page(read_results(results), page)
+    if options.varied:
+        write_page(read_results(COMMITTED), read_results(results), page)
+    else:
+        write_page(read_results(results), read_results(COMMITTED_VARIED), page)
     print(f"\nresults are in {results}, the page of them is {page}")
     return 0
 
@@ -64,9 +71,12 @@ def report(arguments: list[str]) -> int:
     parser.add_argument(
         "--results", type=Path, default=COMMITTED, help="folder of the JSON files; default the committed"
     )
+    parser.add_argument(
+        "--varied", type=Path, default=COMMITTED_VARIED, help="folder of those of --varied; default the committed"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help=f"Markdown file to write; default {PAGE.name} in docs")
     options = parser.parse_args(arguments)
-    write_page(read_results(options.results), options.page)
+    write_page(read_results(options.results), read_results(options.varied), options.page)
     print(f"written: {options.page}")
     return 0
 

@@ -82,6 +82,7 @@ class Base:
                 steps=study.pretrain_steps,
                 batch_size=study.pretrain_batch_size,
                 rare_weight=study.rare_weight,
+                short_share=study.short_share,
                 reference_share=study.reference_share,
                 hidden_size=study.hidden_size,
                 layers=study.layers,
@@ -239,11 +240,14 @@ class Base:
 
     def _given_responses(self) -> Path:
         """A file of the training problems' right responses, each in a random form, as a data set holds them."""
-        folder, rng = self.folder / "given", random.Random(self.seed)
+        folder, rng, share = self.folder / "given", random.Random(self.seed), self.study.short_share
         if not folder.exists():
             problems = self.task.problems("train", limit=self.study.problems, seed=self.seed)
             lines = [
-                {"prompt": f"{one.question}>", "response": response_text(one.question, results(one.question), rng)}
+                {
+                    "prompt": f"{one.question}>",
+                    "response": response_text(one.question, results(one.question), rng, share),
+                }
                 for one in problems
             ]
             with atomic_folder(folder) as written:

@@ -42,8 +42,9 @@ TABLES = {
     "5": ("delta_2", "tad", "tad_speed", "delta_16"),
     "6": ("kl_weight_0.3", "tad", "kl_weight_3"),
 }  # fmt: skip
+VARIED_TABLE = ("base", "delta_2", "tad", "tad_speed", "delta_16", "delta_22", "ce_all")
 RENAMED = {
-    "5": {"tad": "delta 4, TAD quality", "tad_speed": "delta 8, TAD speed"},
+    "5": {"tad": "delta 4, TAD quality", "tad_speed": "delta 8, TAD speed", "ce_all": "CE everywhere"},
     "6": {"tad": "kl_weight 1, TAD quality"},
 }
 HEADINGS = {
@@ -57,12 +58,12 @@ HEADINGS = {
 }
 
 
-def write_page(results: Sequence[Result], path: Path) -> None:
-    """Writes the page. ValueError if there are no results."""
-    write_text(path, page(results, yaml.safe_load(REASONS.read_text(encoding="utf-8"))))
+def write_page(results: Sequence[Result], varied: Sequence[Result], path: Path) -> None:
+    """Writes the page of the study and of that with steps of varying length. ValueError if the first has no results."""
+    write_text(path, page(results, varied, yaml.safe_load(REASONS.read_text(encoding="utf-8"))))
 
 
-def page(results: Sequence[Result], reasons: Mapping[str, str]) -> str:
+def page(results: Sequence[Result], varied: Sequence[Result], reasons: Mapping[str, str]) -> str:
     """The page as Markdown. ValueError if there are no results, or a reason is of no claim."""
     if not results:
         raise ValueError("results: there are none yet; expected the JSON files of python -m bench.paper")
@@ -72,7 +73,8 @@ def page(results: Sequence[Result], reasons: Mapping[str, str]) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         stands_on="\n\n".join(_stands_on(results)),
         answers="\n\n".join(_answers(runs, reasons)),
-        tables="\n\n".join([*_tables(results, runs), *_confidence(results)]),
+        tables="\n\n".join([*_tables(results, runs), f"### {HEADINGS['Figure 3']}", *_confidence(results)]),
+        varied="\n\n".join(_varied(varied)) if varied else "Not measured yet.",
         study=results[0].study,
     )
 
@@ -151,18 +153,8 @@ def _difference(one: Difference, outcome: str) -> str:
 def _tables(results: Sequence[Result], runs: Runs) -> Iterator[str]:
     titles = {name: cell.title for name, cell in cells(_study(results)).items()}
     for table, names in TABLES.items():
-        published = {"1": PUBLISHED_ROWS, "3": PUBLISHED_OBJECTIVES}.get(table, {})
-        columns = (ONE, AT_2, AT_3, THERE, SPEED, AUP)
-        header = ["", "one per step", "at 2", "at 3", "at entropy 0.5", "TPF there", "AUP"]
-        header += ["paper: accuracy", "TPF", "AUP"] if published else []
-        rows = []
-        for name in names:
-            measured = [_told(runs, name, outcome) for outcome in columns]
-            numbers = [_number(*one) for one in zip(published.get(name, (None,) * 3), (1, 2, 1), strict=True)]
-            title = RENAMED.get(table, {}).get(name, titles[name])
-            rows.append([title, *measured, *(numbers if published else [])])
         yield f"### {HEADINGS[table]}"
-        yield markdown_table(header, rows)
+        yield _table(table, {name: titles[name] for name in names}, runs)
         if table == "4":
             yield _kept(results)
     yield f"### {HEADINGS['9']}"
@@ -171,6 +163,28 @@ def _tables(results: Sequence[Result], runs: Runs) -> Iterator[str]:
         for name, title in (("base", "the base, shown the question alone"), ("teacher", titles["teacher"]))
     ]
     yield markdown_table(["", "accuracy, one per step"], rows)
+
+
+def _table(table: str, titles: Mapping[str, str], runs: Runs) -> str:
+    """Of the cells with these titles, beside what the paper's table says of them."""
+    published = {"1": PUBLISHED_ROWS, "3": PUBLISHED_OBJECTIVES}.get(table, {})
+    columns = (ONE, AT_2, AT_3, THERE, SPEED, AUP)
+    header = ["", "one per step", "at 2", "at 3", "at entropy 0.5", "TPF there", "AUP"]
+    header += ["paper: accuracy", "TPF", "AUP"] if published else []
+    rows = []
+    for name, title in titles.items():
+        measured = [_told(runs, name, outcome) for outcome in columns]
+        numbers = [_number(*one) for one in zip(published.get(name, (None,) * 3), (1, 2, 1), strict=True)]
+        rows.append([RENAMED.get(table, {}).get(name, title), *measured, *(numbers if published else [])])
+    return markdown_table(header, rows)
+
+
+def _varied(results: Sequence[Result]) -> Iterator[str]:
+    """The study of delta alone, where the paper's rule finds one."""
+    titles = {name: cell.title for name, cell in cells(_study(results)).items()}
+    yield next(_stands_on(results))
+    yield from _confidence(results)
+    yield _table("5", {name: titles[name] for name in VARIED_TABLE}, runs_of(results))
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -215,7 +229,6 @@ def _confidence(results: Sequence[Result]) -> Iterator[str]:
             at = dict(zip(decay[who]["distances"], decay[who]["confidence"], strict=True))
             values = [f"{at[distance]:.2f}" if distance in at else "" for distance in DISTANCES]
             rows.append([f"{title} (base {base})", *values])
-    yield f"### {HEADINGS['Figure 3']}"
     yield "Mean probability of the trajectory's token, by the steps until it is revealed."
     yield markdown_table(["", *map(str, DISTANCES)], rows) if rows else "Not measured yet."
     for base, decay in found:
