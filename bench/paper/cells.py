@@ -28,6 +28,7 @@ class Cell:
     trajectories: Trajectories | None = None  #: None: the base itself, once for each base
     shown: bool = True  #: the teacher sees the reference in training
     settings: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)  #: those of `tad evaluate`, where they are its own
     decoded_by: Literal["entropy", "confidence"] = "entropy"
     prompt: Literal["student", "teacher"] = "student"  #: that the model is evaluated with
 
@@ -50,7 +51,7 @@ def cells(study: Study) -> dict[str, Cell]:
     # Blocks are the published shares of a decoding block: the whole one, from half to the whole, half.
     dparallel = {"objective": "dparallel", "block_length": 14}
     d3llm = {"objective": "d3llm", "block_lengths": (7, 7, 10, 10, 14, 14)}
-    d2f = {"objective": "d2f", "causal_block_length": 7}
+    d2f, as_trained = {"objective": "d2f", "causal_block_length": 7}, {"block_length": 7, "block_causal": True}
 
     def tad(**changes: Any) -> dict[str, Any]:
         return {"objective": "tad", "delta": study.quality_delta, "normalization": study.normalization, **changes}
@@ -77,10 +78,10 @@ def cells(study: Study) -> dict[str, Cell]:
         Cell("tad_speed", "TAD, speed", "privileged", settings=tad(delta=study.speed_delta)),
         Cell("dparallel", "dParallel", "own", settings=dparallel),
         Cell("d3llm", "d3LLM", "own", settings=d3llm),
-        Cell("d2f", "D2F", "own", settings=d2f),
+        Cell("d2f", "D2F", "own", settings=d2f, decoding=as_trained),
         Cell("dparallel_privileged", "dParallel, privileged", "privileged", settings=dparallel),
         Cell("d3llm_privileged", "d3LLM, privileged", "privileged", settings=d3llm),
-        Cell("d2f_privileged", "D2F, privileged", "privileged", settings=d2f),
+        Cell("d2f_privileged", "D2F, privileged", "privileged", settings=d2f, decoding=as_trained),
         # Table 5 and 6
         Cell("delta_2", "delta 2", "privileged", settings=tad(delta=2)),
         Cell("delta_16", "delta 16", "privileged", settings=tad(delta=16)),

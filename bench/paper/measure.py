@@ -157,13 +157,14 @@ class Base:
             adapter = self.adapter(cell, seed)
         started = time.perf_counter()
         policies = self.study.by_entropy if cell.decoded_by == "entropy" else self.study.by_confidence
+        decoding = DecodeConfig(self.task.gen_length, self.task.block_length, batch_size=self.study.decode_batch_size)
         evaluation = evaluate_model(
             load_merged(self.checkpoint, adapter),
             load_tokenizer(str(self.checkpoint)),
             self.task,
             self.asked,
             [ONE_PER_STEP] if cell.prompt == "teacher" else policies,
-            DecodeConfig(self.task.gen_length, self.task.block_length, batch_size=self.study.decode_batch_size),
+            replace(decoding, **cell.decoding),
             name=cell.name,
             prompt=cell.prompt,
             progress=True,

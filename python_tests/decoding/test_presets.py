@@ -19,7 +19,7 @@ from tad_ext.decoding import PRESETS, DecodeConfig, EntropyThreshold, TopK, deco
         ("fast-dllm-dream-prefix", "fast-dllm-dream:0.9", 1.0, 1.0, "row", "prefix-at-block"),
         ("fast-dllm-dream-dual", "fast-dllm-dream:0.9", 1.0, 1.0, "row", "dual-at-block"),
         ("dparallel", "entropy:0.5", 1.0, 1.0, "row", "None"),
-        ("d2f", "confidence:threshold=0.9,accept=above", 0.1, 0.95, "blocks", "None"),
+        ("d2f", "confidence:threshold=0.9,accept=above", 0.1, 0.95, "blocks", "block"),
         ("d3llm-llada", "entropy:0.5", 0.1, 0.95, "row", "None"),
         ("d3llm-llada-gsm8k", "entropy:0.5", 0.1, 0.95, "row", "d3llm:2,3"),
         ("d3llm-llada-math", "entropy:0.5", 0.1, 0.95, "row", "d3llm:1,never"),
@@ -34,7 +34,8 @@ def test_published_values(name, policy, add, decoded, forced, cache):
     assert (config.block_add_threshold, config.decoded_token_threshold) == (add, decoded)
     assert (config.forced_progress, str(config.cache)) == (forced, cache)
     assert (config.gen_length, config.block_length) == (256, 32)
-    assert config.hide_future_blocks == (name == "d2f")
+    assert not config.hide_future_blocks
+    assert config.block_causal == (name == "d2f")
     assert PRESETS[name].source
 
 

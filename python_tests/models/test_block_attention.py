@@ -69,5 +69,16 @@ def test_bad_blocks_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"blocks must be an int64 tensor, got torch.int32"):
         model(IDS, blocks=BLOCKS.int())
     columns = torch.arange(5).expand(2, 5)
-    with pytest.raises(ValueError, match="columns needs positions and a cache, and neither cache_rows nor blocks"):
-        model.hidden_rows(IDS, blocks=BLOCKS, positions=torch.tensor([0]), cache=KeyValueCache(2, 13), columns=columns)
+    with pytest.raises(ValueError, match="columns needs positions and a cache, and no cache_rows"):
+        model.hidden_rows(IDS, blocks=BLOCKS, cache=KeyValueCache(2, 13), columns=columns)
+
+
+@torch.no_grad()
+@every_family
+def test_a_model_made_for_blocks_sees_blocks(family: str, tmp_path: Path) -> None:
+    model = load_model(write(family, tmp_path / family), dtype="float64")
+    blocks = (torch.arange(13) // 4).expand(2, 13)
+    wanted = model.hidden_rows(IDS, lengths=LENGTHS, blocks=blocks)
+    model.config.causal_block_length = 4
+    torch.testing.assert_close(model.hidden_rows(IDS, lengths=LENGTHS), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(model.hidden_rows(IDS[:1, :8]), wanted[:1, :8], rtol=1e-9, atol=1e-9)

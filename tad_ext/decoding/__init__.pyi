@@ -1,4 +1,5 @@
 from . import policies as policies
+from .caches import BlockCache as BlockCache
 from .caches import CacheScheme as CacheScheme
 from .caches import D3LLMCache as D3LLMCache
 from .caches import DelayedCache as DelayedCache

@@ -3,6 +3,9 @@
 A sequence holds its prompt, right behind it the generation region (the canvas), then padding: every token has the
 position, and sees the tokens, that it would have alone. The next prompt takes the place of a sequence that finishes;
 when none waits, the last sequence moves there, and the batch is one sequence shorter.
+
+Of a model whose attention is causal in blocks of its own, a canvas is whole blocks. Then it begins with the end of the
+prompt, which is never masked, and behind the response it may have up to a block of tokens that nobody has asked for.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,7 +19,7 @@ from tad_ext.models.cache import KeyValueCache
 from tad_ext.ops import DecodeState, eligible_positions
 
 from .config import DecodeConfig
-from .inputs import SpecialTokens
+from .inputs import SpecialTokens, causal_block_length
 from .policies.base import sees_of
 from .sequence import SequenceProgress
 
@@ -41,13 +44,16 @@ class DecodingBatch:
     """Sequences 0 .. len(self) - 1 of tensors that are made once, for `capacity` sequences; the others are idle.
 
     Attributes:
+        hides_future: whether blocks that are not created yet are left out of forwards.
         waiting: the sequences to come, the next one last. Those of like length stand together: that means less padding.
         sequences: those that are decoded, on the host.
-        input_ids: (capacity, longest + gen_length) int64: prompt, canvas, padding.
-        canvas: (capacity, gen_length) int64: the generation region, mask where nothing is revealed.
-        positions: (capacity, gen_length) int64: the masked columns of created blocks, ascending, -1 behind the last.
-        columns: (capacity, gen_length) int64: the column of `input_ids` for each of the canvas.
-        starts: (capacity,) int64: the first of these, which is the prompt's length.
+        input_ids: (capacity, longest + G) int64: prompt, canvas, padding.
+        canvas: (capacity, G) int64: the generation region, mask where nothing is revealed; G is gen_length, but for
+            such a model.
+        positions: (capacity, G) int64: the masked columns of created blocks, ascending, -1 behind the last.
+        columns: (capacity, G) int64: the column of `input_ids` for each of the canvas.
+        starts: (capacity,) int64: the first of these.
+        prompts: (capacity,) int64: the prompt's length.
         ends: (capacity,) int64: the column behind the canvas.
         seeds: (capacity,) int64: the sampling seed of each sequence.
         state: counters, the schedule, and what the policy remembers.
@@ -62,16 +68,19 @@ class DecodingBatch:
         self.waiting = sorted(sequences, key=lambda sequence: (len(sequence.tokens), -sequence.number))
         self.sequences: list[SequenceProgress] = []
         capacity = min(config.batch_size, len(sequences))
-        longest = max((sequence.prompt_length for sequence in sequences), default=0)
+        own_blocks = causal_block_length(model) is not None
+        self.hides_future = config.hide_future_blocks or config.block_causal or own_blocks
+        longest = max((sequence.start for sequence in sequences), default=0)
+        width = max(sequence.canvas_length for sequence in sequences) if own_blocks and sequences else config.gen_length
         schedule = ("block_length", "block_add_threshold", "decoded_token_threshold", "forced_progress")
         settings: dict[str, Any] = {name: getattr(config, name) for name in schedule}
         settings["eos_token_ids"] = tokens.end if config.stop_at_eos else ()
-        self.state = DecodeState.start(capacity, config.gen_length, device=self.device, **settings)
+        self.state = DecodeState.start(capacity, width, device=self.device, **settings)
         self.state.end_token_ids = tokens.end
-        self.input_ids = torch.zeros(capacity, longest + config.gen_length, dtype=torch.int64, device=self.device)
+        self.input_ids = torch.zeros(capacity, longest + width, dtype=torch.int64, device=self.device)
         self.canvas, self.positions, self.columns = (torch.zeros_like(self.state.reveal_step) for _ in range(3))
         self.starts = self.columns[:, 0]
-        self.ends, self.seeds = torch.zeros_like(self.state.forwards), torch.zeros_like(self.state.forwards)
+        self.ends, self.seeds, self.prompts = (torch.zeros_like(self.state.forwards) for _ in range(3))
         self.cache = None if config.cache is None else KeyValueCache(*self.input_ids.shape)
         self._clear(slice(capacity))
         self.update_positions(capacity)
@@ -80,6 +89,12 @@ class DecodingBatch:
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+    def responses(self) -> tuple[Tensor, Tensor]:
+        """(B, gen_length) each, of the sequences that are decoded: the canvas behind the prompt, and reveal steps."""
+        place = torch.arange(self.config.gen_length, device=self.device) + (self.prompts - self.starts)[:, None]
+        canvas, reveal_step = (tensor.gather(1, place)[: len(self)] for tensor in (self.canvas, self.state.reveal_step))
+        return canvas, reveal_step
 
     def take_out(self, index: int) -> None:
         """Sequence `index` leaves; the next that waits takes its place, or else the last one."""
@@ -100,10 +115,10 @@ class DecodingBatch:
         """The next sequence comes in place of number `index`, or behind all where that is len(self)."""
         sequence = self.waiting.pop()
         self.sequences[index : index + 1] = [sequence]
-        start, end = sequence.prompt_length, len(sequence.tokens)
+        start, end = sequence.start, len(sequence.tokens)
         self._clear(index)
         self.columns[index] += start
-        self.ends[index] = end
+        self.ends[index], self.prompts[index] = end, sequence.prompt_length
         self.seeds[index] = self.config.seed + sequence.number
         ids = to_device(sequence.tokens, self.device)
         self.input_ids[index, :end] = ids
@@ -120,7 +135,7 @@ class DecodingBatch:
 
     def _tensors(self) -> list[Tensor]:
         state = self.state
-        own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds]
+        own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds, self.prompts]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
     def update_positions(self, sequences: int) -> Tensor:
@@ -152,7 +167,7 @@ class DecodingBatch:
         block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[sequences, None]
         if plan.bounds is not None:
             inside = inside & (block >= plan.bounds[:, 2, None]) & (block < plan.bounds[:, 3, None])
-        elif self.config.hide_future_blocks:
+        elif self.hides_future:
             inside = inside & (block < created)
         masked = canvas == self.tokens.mask
         if self.sees == "masks":

@@ -1,7 +1,8 @@
 """Cache schemes: which columns of a sequence a forward computes, while keys and values of the others are kept.
 
-Attention is in both directions, so keys and values depend on every token. Kept ones are of an earlier canvas: a cache
-changes results, except with `refresh_every=1`. A scheme sees one sequence, so results do not depend on the batch.
+Where attention is in both directions, keys and values depend on every token. Kept ones are of an earlier canvas: a
+cache changes results, except with `refresh_every=1`. Only block-causal attention has one that is exact, `BlockCache`.
+A scheme sees one sequence, so results do not depend on the batch.
 """
 
 from dataclasses import dataclass, fields
@@ -32,7 +33,7 @@ class NamedScheme(Settings, CacheScheme):
     def __str__(self) -> str:
         values = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
         texts = ["never" if value is None else str(value) for value in values]
-        return self.name if values == [None] else f"{self.name}:{','.join(texts)}"
+        return self.name if values in ([], [None]) else f"{self.name}:{','.join(texts)}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,21 @@ class D3LLMCache(NamedScheme):
         return kept - 1, blocks
 
 
+@dataclass(frozen=True)
+class BlockCache(NamedScheme):
+    """Keeps the prompt and finished blocks, with block-causal attention: no result changes.
+
+    What a finished block's keys and values depend on, the tokens up to its end, never changes again. They are those of
+    the forward after the one that finished it, which is the next block's first.
+    """
+
+    name = "block"
+
+    def window(self, sequence: SequenceProgress, blocks: int) -> tuple[int, int] | None:
+        """From the block that was the first unfinished one before the last forward."""
+        return (sequence.history[-1], blocks) if sequence.history else None
+
+
 class PrefixCacheAtBlock(PrefixCache):
     """A `PrefixCache` whose windows begin at the block itself, even for a model that predicts shifted by one.
 
@@ -139,7 +155,15 @@ class DualCacheAtBlock(DualCache):
 
 SCHEMES: dict[str, type[NamedScheme]] = {
     scheme.name: scheme
-    for scheme in (PrefixCache, DualCache, DelayedCache, D3LLMCache, PrefixCacheAtBlock, DualCacheAtBlock)
+    for scheme in (
+        PrefixCache,
+        DualCache,
+        DelayedCache,
+        D3LLMCache,
+        BlockCache,
+        PrefixCacheAtBlock,
+        DualCacheAtBlock,
+    )
 }
 
 

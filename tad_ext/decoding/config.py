@@ -84,10 +84,16 @@ class DecodeConfig(Settings):
     cache: CacheText = setting(
         "none",
         help="keys and values kept between forwards, which is faster and changes results: none, prefix, dual, delayed "
-        "(each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH",
+        "(each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH; with block-causal attention "
+        "block, which changes none",
     )
     hide_future_blocks: bool = setting(
         False, help="leave blocks that are not created yet out of the forward: faster, and results change"
+    )
+    block_causal: bool = setting(
+        False,
+        help="a block sees the prompt, itself and earlier blocks only: for students of D2F; models that were made so "
+        "do it of their own",
     )
     cuda_graphs: Switch = setting(
         "auto",
@@ -124,8 +130,9 @@ class DecodeConfig(Settings):
                 f"infill is True and {name} is {getattr(self, name)!r}, which would overwrite what stands behind: "
                 f"expected stop_at_eos=False and no stop_strings"
             )
-        if self.infill and self.hide_future_blocks:
-            raise ValueError("infill and hide_future_blocks are True: what is given behind would not be seen")
+        for name in ("hide_future_blocks", "block_causal"):
+            if self.infill and getattr(self, name):
+                raise ValueError(f"infill and {name} are True: what is given behind would not be seen")
         if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
         if self.sync_every > 1 and (self.cache is not None or self.stop_strings):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tad_ext.settings import Between, Kind
 
+from .caches import BlockCache
 from .config import DecodeConfig
 from .sequence import SequenceProgress
 
@@ -36,6 +37,28 @@ def check_model(model: Any, config: DecodeConfig) -> None:
             f"cache is {config.cache}, and {type(model).__name__} keeps no keys and values: expected a model of "
             f"tad_ext.models, or cache=None"
         )
+    if config.block_causal and not hasattr(model, "hidden_rows"):
+        raise TypeError(
+            f"block_causal is True, and {type(model).__name__} takes no blocks: expected a model of tad_ext.models"
+        )
+    own = causal_block_length(model)
+    if own is not None:
+        expected = {"block_length": own, "block_causal": False, "infill": False, "guidance": 0.0}
+        for name, value in expected.items():
+            if getattr(config, name) != value:
+                raise ValueError(
+                    f"{name} is {getattr(config, name)}, and the model attends to blocks of {own}, from the prompt's "
+                    f"first token on, and to earlier ones: expected {value}"
+                )
+    causal = config.block_causal or own is not None
+    if config.cache is not None and causal != isinstance(config.cache, BlockCache):
+        found, expected_ones = ("block-causal", "none or block") if causal else ("in both directions", "another one")
+        raise ValueError(f"cache is {config.cache}, and attention is {found}: expected {expected_ones}")
+
+
+def causal_block_length(model: Any) -> int | None:
+    """The length of the blocks that a model attends to causally, from a row's first token on; None: it does not."""
+    return getattr(model.config, "causal_block_length", None)
 
 
 @dataclass(frozen=True)
@@ -111,14 +134,19 @@ def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: 
         raise ValueError(
             f"{name} has {len(canvas)} tokens from its first mask on: expected at most gen_length, {config.gen_length}"
         )
-    tokens, longest = ids[:start] + canvas, model.config.max_position_embeddings
+    # 3. Of a model with blocks of its own, a canvas is whole ones, from that on in which the prompt ends.
+    tokens, longest, begin, limit = ids[:start] + canvas, model.config.max_position_embeddings, start, len(canvas)
+    if (block := causal_block_length(model)) is not None:
+        tokens += [mask] * (-len(tokens) % block)
+        begin -= begin % block
     if len(tokens) > longest:
         raise ValueError(
-            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {len(tokens)}, more than "
+            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {len(tokens)}"
+            f"{'' if block is None else f' in whole blocks of {block}'}, more than "
             f"the model's max_position_embeddings of {longest}"
         )
-    eligible = canvas[: config.block_length].count(mask)
-    return SequenceProgress(number, tokens, start, len(canvas), masks=canvas.count(mask), eligible=eligible)
+    eligible = tokens[begin : begin + config.block_length].count(mask)
+    return SequenceProgress(number, tokens, start, begin, limit, masks=tokens[begin:].count(mask), eligible=eligible)
 
 
 def check_numbers(numbers: Sequence[int] | None, count: int) -> Sequence[int]:

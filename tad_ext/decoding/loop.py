@@ -122,8 +122,7 @@ def _responses(
                     stop_at_strings(batch, tokenizer)
                 if watch is not None:
                     numbers = [sequence.number for sequence in batch.sequences]
-                    shown = (batch.canvas, batch.state.reveal_step)
-                    watch(numbers, *(tensor[: len(batch)].to("cpu", copy=True) for tensor in shown))
+                    watch(numbers, *(tensor.to("cpu", copy=True) for tensor in batch.responses()))
                 bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
                 finished = _take_finished(batch, spent + time.perf_counter() - started)
             spent += time.perf_counter() - started
@@ -153,12 +152,12 @@ def _take_finished(batch: DecodingBatch, now: float) -> list[DecodedSequence]:
     finished = []
     for index, (canvas, reveal_step) in zip(done, found, strict=True):
         sequence = batch.sequences[index]
-        canvas = canvas[: sequence.canvas_length]
+        canvas = canvas[sequence.response]
         one = DecodedSequence(
             number=sequence.number,
             prompt=sequence.tokens[: sequence.prompt_length],
             canvas=canvas,
-            reveal_step=reveal_step[: sequence.canvas_length],
+            reveal_step=reveal_step[sequence.response],
             forwards=sequence.forwards,
             response_length=sequence.length or response_length(canvas, ends),
             eos_token_ids=ends,

@@ -20,8 +20,8 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     # 1. Sizes, by the largest sequence. A forward adds at most one block, but for policies that may create all at once.
     at_once = getattr(config.policy, "creates_all_blocks", False)
     added = config.gen_length if ahead and at_once else ahead
-    lengths = [_end_column(config, one, _visible_blocks(config, one) + added) for one in sequences]
-    padded = min(lengths) < max(lengths) or (ahead > 0 and config.hide_future_blocks)
+    lengths = [_end_column(config, one, _visible_blocks(batch, one) + added) for one in sequences]
+    padded = min(lengths) < max(lengths) or (ahead > 0 and batch.hides_future)
     if batch.sees == "eligible":
         entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)
     else:
@@ -50,7 +50,7 @@ def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int
     config, sequences = batch.config, batch.sequences
     if config.cache is None:
         return [], []
-    windows = [config.cache.window(one, _visible_blocks(config, one)) for one in sequences]
+    windows = [config.cache.window(one, _visible_blocks(batch, one)) for one in sequences]
     whole = [index for index, window in enumerate(windows) if window is None]
     for index in whole:
         sequences[index].refreshed = sequences[index].forwards
@@ -60,21 +60,21 @@ def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int
     for one, window in zip(sequences, windows, strict=True):
         # A sequence that is computed as a whole takes part with one column, whatever becomes of it.
         first, end = window or (0, 0)
-        column = one.prompt_length + first * config.block_length
+        column = one.start + first * config.block_length
         before = column if getattr(config.cache, "starts_at_block", False) else model.prediction_columns(column)
-        visible = window or (0, _visible_blocks(config, one))
+        visible = window or (0, _visible_blocks(batch, one))
         bounds.append((before, max(_end_column(config, one, end) - 1, column), *visible))
     return bounds, whole
 
 
-def _visible_blocks(config: DecodeConfig, sequence: SequenceProgress) -> int:
+def _visible_blocks(batch: DecodingBatch, sequence: SequenceProgress) -> int:
     """Blocks of the canvas that are part of the sequence's forward."""
-    return sequence.created if config.hide_future_blocks else -(-sequence.canvas_length // config.block_length)
+    return sequence.created if batch.hides_future else -(-sequence.canvas_length // batch.config.block_length)
 
 
 def _end_column(config: DecodeConfig, sequence: SequenceProgress, blocks: int) -> int:
     """The column of `input_ids` behind the first so many blocks of the sequence's canvas."""
-    return sequence.prompt_length + min(blocks * config.block_length, sequence.canvas_length)
+    return sequence.start + min(blocks * config.block_length, sequence.canvas_length)
 
 
 def _multiple(number: int, *, of: int) -> int:

@@ -25,6 +25,7 @@ class Preset(Settings):
     forced_progress: ForcedProgress = "row"
     cache: CacheText = None
     hide_future_blocks: bool = False
+    block_causal: bool = False
     gen_length: int = 256
     block_length: int = 32
     temperature: float = 0.0
@@ -67,8 +68,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             0.1,
             0.95,
             "blocks",
-            hide_future_blocks=True,
-            note="without its block-causal attention and its cache; D2F trains blocks of 16",
+            cache="block",
+            block_causal=True,
+            note="for a model that D2F has trained, which it does in blocks of 16",
         ),
         "d3llm-llada": Preset("entropy:0.5", _D3LLM, 0.1, 0.95),
         "d3llm-llada-gsm8k": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:2,3"),

@@ -10,7 +10,8 @@ class SequenceProgress:
     number: int  # which prompt
     tokens: list[int]  # prompt and canvas, as they were given
     prompt_length: int
-    canvas_length: int  # columns of its canvas
+    start: int  # the column where its canvas begins: the prompt's end, or the block that it ends in
+    response_limit: int  # tokens of the response at most
     masks: int  # all of the canvas
     eligible: int  # masks in created blocks
     created: int = 1  # blocks
@@ -21,6 +22,17 @@ class SequenceProgress:
     refreshed: int | None = None  # the last forward, from 0, that computed the whole sequence; None: none with a cache
     length: int | None = None  # response tokens, where a stop string has ended it
     entered: float | None = None  # seconds of decoding before its first forward
+
+    @property
+    def canvas_length(self) -> int:
+        """Columns of its canvas."""
+        return len(self.tokens) - self.start
+
+    @property
+    def response(self) -> slice:
+        """Where the response stands on the canvas, behind what belongs to the prompt, if anything does."""
+        head = self.prompt_length - self.start
+        return slice(head, head + self.response_limit)
 
     @property
     def done(self) -> bool:

@@ -46,7 +46,8 @@ class Step:
         if self.prepare is not None:
             logits = self.prepare(logits, state)
         if self.config.min_length and len(self.ends):
-            early = (state.positions < self.config.min_length).flatten()[:, None]
+            head = (batch.prompts - batch.starts)[: plan.sequences, None]
+            early = (state.positions < head + self.config.min_length).flatten()[:, None]
             logits = logits.index_copy(1, self.ends, logits[:, self.ends].masked_fill(early, -torch.inf))
         # 2. Reveals, by a kernel where one knows the policy's rule.
         if self.selection is not None:
@@ -70,22 +71,30 @@ class Step:
         first = torch.arange(0, plan.sequences * plan.length, plan.length, device=batch.device) + starts
         positions = torch.where(state.present, first[:, None] + state.positions, -1)
         lengths = batch.ends[rows] if plan.padded else None  # columns of each sequence that it is to see
-        if lengths is not None and config.hide_future_blocks:
+        if lengths is not None and batch.hides_future:
             lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
+        seen = {"lengths": lengths, **self._blocks(plan, starts)}
         if batch.cache is not None:
-            return self.model.lm_head(self._hidden(plan, ids, lengths, positions)).flatten(0, 1)
-        logits = self.model(ids, lengths=lengths, positions=positions).logits.flatten(0, -2)
+            return self.model.lm_head(self._hidden(plan, ids, seen, positions)).flatten(0, 1)
+        logits = self.model(ids, positions=positions, **seen).logits.flatten(0, -2)
         if not config.guidance:
             return logits
         # Classifier-free guidance as LLaDA does it (arXiv 2502.09992): away from what it says without the prompt.
         prompt = torch.arange(plan.length, device=batch.device) < starts[:, None]
         hidden_prompt = ids.masked_fill(prompt, batch.tokens.mask)
-        without = self.model(hidden_prompt, lengths=lengths, positions=positions).logits.flatten(0, -2)
+        without = self.model(hidden_prompt, positions=positions, **seen).logits.flatten(0, -2)
         guided = without + (config.guidance + 1) * (logits - without)
         impossible = (logits == -torch.inf) | (without == -torch.inf)  # differences would be NaN
         return torch.where(impossible, logits, guided)
 
-    def _hidden(self, plan: Plan, ids: Tensor, lengths: Tensor | None, positions: Tensor) -> Tensor:
+    def _blocks(self, plan: Plan, starts: Tensor) -> dict[str, Tensor]:
+        """What the model is to see of each sequence where that is not its own affair: the prompt is block 0."""
+        if not self.config.block_causal:
+            return {}
+        behind = torch.arange(plan.length, device=starts.device) - starts[:, None]
+        return {"blocks": (behind // self.config.block_length + 1).clamp(min=0)}
+
+    def _hidden(self, plan: Plan, ids: Tensor, seen: dict[str, Tensor | None], positions: Tensor) -> Tensor:
         """(B, W, D), the hidden rows of `positions`, (B, W).
 
         Where some sequences are computed as a whole and others in their windows, these are two forwards. The one of the
@@ -95,13 +104,13 @@ class Step:
         if plan.bounds is not None:
             first, last = plan.bounds[:, 0, None], plan.bounds[:, 1, None]
             columns = torch.minimum(first + torch.arange(plan.window, device=ids.device), last)
-        hidden = self.model.hidden_rows(ids, lengths=lengths, positions=positions, cache=cache, columns=columns)
+        hidden = self.model.hidden_rows(ids, positions=positions, cache=cache, columns=columns, **seen)
         if whole is not None:
             shift = (torch.arange(len(whole), device=ids.device) - whole) * ids.shape[1]
             chosen = positions[whole]
             chosen = torch.where(chosen < 0, -1, chosen + shift[:, None])
-            own = None if lengths is None else lengths[whole]
-            fresh = self.model.hidden_rows(ids[whole], lengths=own, positions=chosen, cache=cache, cache_rows=whole)
+            own = {name: None if of_all is None else of_all[whole] for name, of_all in seen.items()}
+            fresh = self.model.hidden_rows(ids[whole], positions=chosen, cache=cache, cache_rows=whole, **own)
             hidden.index_copy_(0, whole, fresh)
         return hidden
 

@@ -34,12 +34,13 @@ def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
         return any(stop in text for stop in batch.config.stop_strings)
 
     unreadable = {batch.tokens.mask, *batch.tokens.end}
-    for index, canvas in enumerate(batch.canvas[: len(batch)].tolist()):
+    for index, canvas in enumerate(batch.responses()[0].tolist()):
         response = canvas[: next((place for place, token in enumerate(canvas) if token in unreadable), len(canvas))]
         if stops(response):
             # The fewest tokens whose text contains one.
             length = bisect_left(range(len(response)), True, key=lambda count: stops(response[:count]))
             sequence = batch.sequences[index]
             sequence.length, sequence.masks = length, 0
-            batch.canvas[index, length:] = batch.tokens.end[0]
-            batch.state.reveal_step[index, length:] = sequence.forwards
+            behind = slice(sequence.response.start + length, None)
+            batch.canvas[index, behind] = batch.tokens.end[0]
+            batch.state.reveal_step[index, behind] = sequence.forwards

@@ -83,28 +83,31 @@ class MaskedDiffusionMixin:
                 from it. Ascending by one from each row's first; a row that needs fewer than A repeats its last. The
                 wanted positions' own columns must be among them (`prediction_columns`). Not with ``cache_rows``.
             blocks: (B, L) int64, never falling along a row: the block that each token is in. It attends to its own
-                block and to those before. None: to all tokens. Not with ``columns``.
+                block and to those before. None: as the model was made, to all tokens or to blocks of
+                ``config.causal_block_length``, from the row's first token on.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
         _check_inputs(input_ids, lengths, positions, blocks, self.config.max_position_embeddings)
-        if columns is not None and (positions is None or cache is None or cache_rows is not None or blocks is not None):
-            raise ValueError("columns needs positions and a cache, and neither cache_rows nor blocks")
-        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions,
-        #    and where all of its queries attend to the same.
+        if columns is not None and (positions is None or cache is None or cache_rows is not None):
+            raise ValueError("columns needs positions and a cache, and no cache_rows")
+        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions.
         batch, length = input_ids.shape
         ids = input_ids if columns is None else input_ids.gather(1, columns)
         wanted = None if positions is None else self._places(positions, length, columns)
         of_last_layer, entries = {}, None
-        if wanted is not None and blocks is None:
+        if wanted is not None:
             if wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1]:
                 of_last_layer = {"wanted": wanted % ids.shape[1]}
             elif wanted.dim() == 1 and cache is None and _host_may_look_at(wanted):
                 places, entries = _by_sequence(wanted, batch, length)
                 of_last_layer = {"wanted": places} if 0 < 4 * places.shape[1] <= 3 * length else {}
         # 2. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
-        mask = self._attention_mask(lengths, blocks, ids.shape[1], length)
+        if blocks is None and self.config.causal_block_length is not None:
+            blocks = (torch.arange(length, device=ids.device) // self.config.causal_block_length).expand(batch, length)
+        of_queries = blocks if blocks is None or columns is None else blocks.gather(1, columns)
+        mask = self._attention_mask(lengths, blocks, of_queries, ids.shape[1], length)
         stored = None
         if cache is not None:
             rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
@@ -162,7 +165,7 @@ class MaskedDiffusionMixin:
         return name
 
     def _attention_mask(
-        self, lengths: Tensor | None, blocks: Tensor | None, queries: int, length: int
+        self, lengths: Tensor | None, blocks: Tensor | None, of_queries: Tensor | None, queries: int, length: int
     ) -> Tensor | None:
         """(B, 1, queries, L): True where the key is a real token, and of no later block than the query. None: all are.
 
@@ -173,8 +176,8 @@ class MaskedDiffusionMixin:
         if lengths is not None:
             keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
             mask = keys[:, None, None, :].expand(len(lengths), 1, queries, length)
-        if blocks is not None:
-            earlier = (blocks[:, None, :] <= blocks[:, :, None])[:, None]
+        if blocks is not None and of_queries is not None:
+            earlier = (blocks[:, None, :] <= of_queries[:, :, None])[:, None]
             mask = earlier if mask is None else mask & earlier
         if mask is None:
             return None

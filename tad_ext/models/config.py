@@ -104,6 +104,7 @@ class DiffusionConfig(PreTrainedConfig):
     mask_token_id: int | None = None
     eos_token_ids: list[int] | None = None  #: ids that end a response
     suppress_token_ids: list[int] | None = None  #: ids that must never be chosen; the mask id need not be among them
+    causal_block_length: int | None = None  #: attention is causal in blocks of so many; None: it is not
 
 
 class OriginalConfig(DiffusionConfig):

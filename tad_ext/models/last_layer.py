@@ -79,8 +79,8 @@ class LastLayer(_Layer):
         """(B, L, D) -> the same shape, or (B, W, D) for `wanted`, (B, W) int64 places in the L positions."""
         if wanted is None:
             return super().forward(hidden_states, attention_mask, *arguments, **kwargs)
-        if attention_mask is not None:  # the same for all queries
-            attention_mask = attention_mask[:, :, :1].expand(-1, -1, wanted.shape[1], -1)
+        if attention_mask is not None:
+            attention_mask = torch.take_along_dim(attention_mask, wanted[:, None, :, None], dim=2)
         normed = self.input_layernorm(hidden_states)
         attended, _ = self.self_attn(normed, attention_mask=attention_mask, queries=wanted, **kwargs)
         hidden: Tensor = taken(hidden_states, wanted) + attended

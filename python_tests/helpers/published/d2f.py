@@ -1,7 +1,7 @@
-"""D2F's pipeline with its published settings, on a model with full attention; any of them can be given another value.
+"""D2F's pipeline with its published settings; any of them can be given another value.
 
-`d2f.llada(predict, prompt, mask_id=...)`. D2F's own models attend block-causally and keep finished blocks, which is
-exact there and not expressed here. The lengths of its evaluations differ from task to task.
+`d2f.llada(predict, prompt, mask_id=...)`, where `predict` is a model that attends block-causally. What D2F keeps of
+finished blocks is exact there, and not expressed here. The lengths of its evaluations differ from task to task.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""A model whose forwards may compute some columns only, and the windows of Fast-dLLM's and TAD's caches around it."""
+"""A model whose forwards may compute some columns only, or see blocks only, and the windows of Fast-dLLM's caches."""
 
 from typing import Any, Protocol
 
@@ -32,6 +32,13 @@ class PackageModel:
 
     def cache(self, length: int) -> KeyValueCache:
         return KeyValueCache(1, length)
+
+    @torch.no_grad()
+    def block_causal(self, ids: Tensor, *, start: int, block_length: int) -> Tensor:
+        """As a call, where the prompt, up to `start`, sees itself, and a block itself and what stands before it."""
+        blocks = [0 if column < start else 1 + (column - start) // block_length for column in range(len(ids))]
+        row = ids[None].to(self.model.device)
+        return self.model(row, blocks=row.new_tensor([blocks])).logits[0].cpu()
 
     @torch.no_grad()
     def forward(self, ids: Tensor, columns: list[int] | None, cache: KeyValueCache | None) -> Tensor:

@@ -45,6 +45,7 @@ class TrajectoryMetadata(Settings):
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
     keep: str  #: "correct": trajectories with right answers; "all": of wrong ones, too
+    block_causal: bool = False  #: files of earlier versions do not name it
 
     def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's) of all that must agree and do not; of the model, its settings and files."""
@@ -112,7 +113,9 @@ def _is_key(value: Any) -> bool:
 
 def metadata_from_json(values: Any) -> TrajectoryMetadata:
     """From parsed JSON, refusing missing, unknown and mistyped fields by name."""
-    names = [item.name for item in dataclasses.fields(TrajectoryMetadata)]
-    if not isinstance(values, dict) or set(values) != set(names):
+    fields = dataclasses.fields(TrajectoryMetadata)
+    names = {item.name for item in fields}
+    needed = {item.name for item in fields if item.default is dataclasses.MISSING}
+    if not isinstance(values, dict) or not needed <= set(values) <= names:
         raise ValueError(f"expected the metadata fields {sorted(names)}, got {values!r}")
     return TrajectoryMetadata(**values)

@@ -88,6 +88,7 @@ class CollectionPlan:
             decoded_token_threshold=decoding.decoded_token_threshold,
             forced_progress=decoding.forced_progress,
             hide_future_blocks=decoding.hide_future_blocks,
+            block_causal=decoding.block_causal,
             temperature=decoding.temperature,
             top_k=decoding.top_k,
             top_p=decoding.top_p,
