@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoints import write_dream, write_llada
+from tiny_checkpoints import write_dream, write_fast_dllm, write_llada, write_sdar
 from word_checkpoints import write_words_model
 
 Fields = dict[str, Any]
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "llada": write_llada, "dream": write_dream, "tiny": write_words_model
+    "llada": write_llada, "dream": write_dream, "sdar": write_sdar, "fast_dllm": write_fast_dllm,
+    "tiny": write_words_model,
 }  # fmt: skip
 every_family = pytest.mark.parametrize("family", WRITERS)
-originals = pytest.mark.parametrize("family", ["llada", "dream"])
+originals = pytest.mark.parametrize("family", [family for family in WRITERS if family != "tiny"])
 
 
 def write(family: str, folder: Path, edit: Callable[[Fields], object] = lambda fields: None) -> Path:

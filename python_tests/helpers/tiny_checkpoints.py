@@ -1,4 +1,4 @@
-"""Writes tiny random LLaDA and Dream checkpoints as their authors publish them: original key names and config fields.
+"""Writes tiny random checkpoints as their authors publish them: original key names and config fields.
 
 Nothing here imports the package or transformers' models, so that a test which loads such a folder compares two
 independent readings of the format. The ids of the special tokens are those a tokenizer of a few hundred tokens has;
@@ -38,6 +38,8 @@ LLADA_SPECIAL_TOKENS = (
     "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
 )  # fmt: skip
 DREAM_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>")
+SDAR_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
+FAST_DLLM_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "|<MASK>|")
 # The splitting of Qwen2's tokenizer, as published.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -128,59 +130,94 @@ def write_llada(
     return TinyCheckpoint(folder, fields, weights, ids)
 
 
-def write_dream(
+def write_dream(folder: str | Path, *, tied: bool = False, **options: Any) -> TinyCheckpoint:
+    """A complete Dream folder: config.json, weights, vocab.json, merges.txt and a tokenizer_config.json that names the
+    class DreamTokenizer by auto_map. There is no tokenizer.json, as in the original. Arguments as in `write_llada`.
+    """
+    fields = {
+        "architectures": ["DreamModel"], "use_mrope": False, "model_type": "Dream",
+        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
+    }  # fmt: skip
+    return _write_qwen(folder, fields, DREAM_SPECIAL_TOKENS, tied=tied, biased=True, **options)
+
+
+def write_sdar(folder: str | Path, *, head: int = 32, block: int = 4, **options: Any) -> TinyCheckpoint:
+    """A complete SDAR folder, whose heads are wider than hidden_size / heads, as those of SDAR-4B."""
+    fields = {
+        "architectures": ["SDARForCausalLM"], "model_type": "sdar", "head_dim": head, "block_size": block,
+        "attention_bias": False, "fuse_cross_entropy": True,
+        "auto_map": {
+            "AutoConfig": "configuration_sdar.SDARConfig", "AutoModelForCausalLM": "modeling_sdar.SDARForCausalLM"
+        },
+    }  # fmt: skip
+    return _write_qwen(folder, fields, SDAR_SPECIAL_TOKENS, head=head, **options)
+
+
+def write_fast_dllm(folder: str | Path, *, block: int = 8, **options: Any) -> TinyCheckpoint:
+    """A complete folder of Fast-dLLM v2."""
+    fields = {
+        "architectures": ["Fast_dLLM_QwenForCausalLM"], "model_type": "Fast_dLLM_Qwen", "bd_size": block,
+        "layer_types": ["full_attention"] * options.get("layers", 2),
+        "auto_map": {
+            "AutoConfig": "configuration.Fast_dLLM_QwenConfig",
+            "AutoModelForCausalLM": "modeling.Fast_dLLM_QwenForCausalLM",
+        },
+    }  # fmt: skip
+    return _write_qwen(folder, fields, FAST_DLLM_SPECIAL_TOKENS, biased=True, **options)
+
+
+def _write_qwen(
     folder: str | Path,
+    own_fields: dict[str, Any],
+    special: Sequence[str],
     *,
     layers: int = 2,
     width: int = 64,
     heads: int = 4,
     kv_heads: int = 2,
+    head: int | None = None,
     mlp: int = 96,
     max_positions: int = 2048,
     vocabulary: int = 400,
     unassigned: int = 37,
     tied: bool = False,
+    biased: bool = False,
     dtype: torch.dtype = torch.float32,
     shards: int = 1,
     seed: int = 0,
     texts: Sequence[str] = TEXTS,
     config: dict[str, Any] | None = None,
 ) -> TinyCheckpoint:
-    """A complete Dream folder: config.json, weights, vocab.json, merges.txt and a tokenizer_config.json that names the
-    class DreamTokenizer by auto_map. There is no tokenizer.json, as in the original. Arguments as in `write_llada`.
-    """
+    """A model made from Qwen: from Qwen2 with biases, or else from Qwen3, with norms of queries and keys."""
     folder = _new(folder)
-    ids = _write_dream_tokenizer(folder, texts, vocabulary)
+    ids = _write_qwen_tokenizer(folder, texts, vocabulary, special)
     size = len(ids) + unassigned
     fields: dict[str, Any] = {
-        "architectures": ["DreamModel"], "attention_dropout": 0.0,
-        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
-        "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|endoftext|>"],
+        "attention_dropout": 0.0, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|endoftext|>"],
         "eos_token_ids": [ids["<|endoftext|>"], ids["<|im_end|>"]], "hidden_act": "silu", "hidden_size": width,
-        "initializer_range": 0.02, "intermediate_size": mlp, "mask_token_id": ids["<|mask|>"],
-        "max_position_embeddings": max_positions, "max_window_layers": layers, "model_type": "Dream",
+        "initializer_range": 0.02, "intermediate_size": mlp, "mask_token_id": ids[special[-1]],
+        "max_position_embeddings": max_positions, "max_window_layers": layers,
         "num_attention_heads": heads, "num_hidden_layers": layers, "num_key_value_heads": kv_heads,
         "pad_token_id": ids["<|endoftext|>"], "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000.0,
         "sliding_window": None, "tie_word_embeddings": tied, "torch_dtype": str(dtype).removeprefix("torch."),
-        "transformers_version": "4.46.2", "use_cache": True, "use_mrope": False, "use_sliding_window": False,
-        "vocab_size": size,
+        "transformers_version": "4.46.2", "use_cache": True, "use_sliding_window": False, "vocab_size": size,
+        **own_fields, **(config or {}),
     }  # fmt: skip
-    fields |= config or {}
 
     normal, norm = _random(seed, dtype)
-    kv_width = width // heads * kv_heads
+    head = width // heads if head is None else head
     weights = {"model.embed_tokens.weight": normal(size, width, scale=1.0)}
     for layer in range(layers):
         attention, feed_forward = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
+        weights[f"model.layers.{layer}.input_layernorm.weight"] = norm(width)
+        for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+            weights[attention + f"{name}_proj.weight"] = normal(count * head, width)
+            if biased:
+                weights[attention + f"{name}_proj.bias"] = normal(count * head, scale=0.5)
+            elif name != "v":
+                weights[attention + f"{name}_norm.weight"] = norm(head)
         weights |= {
-            f"model.layers.{layer}.input_layernorm.weight": norm(width),
-            attention + "q_proj.weight": normal(width, width),
-            attention + "q_proj.bias": normal(width, scale=0.5),
-            attention + "k_proj.weight": normal(kv_width, width),
-            attention + "k_proj.bias": normal(kv_width, scale=0.5),
-            attention + "v_proj.weight": normal(kv_width, width),
-            attention + "v_proj.bias": normal(kv_width, scale=0.5),
-            attention + "o_proj.weight": normal(width, width),
+            attention + "o_proj.weight": normal(width, heads * head),
             f"model.layers.{layer}.post_attention_layernorm.weight": norm(width),
             feed_forward + "gate_proj.weight": normal(mlp, width),
             feed_forward + "up_proj.weight": normal(mlp, width),
@@ -212,7 +249,9 @@ def _write_llada_tokenizer(folder: Path, texts: Sequence[str], vocabulary: int) 
     return ids
 
 
-def _write_dream_tokenizer(folder: Path, texts: Sequence[str], vocabulary: int) -> dict[str, int]:
+def _write_qwen_tokenizer(
+    folder: Path, texts: Sequence[str], vocabulary: int, special: Sequence[str]
+) -> dict[str, int]:
     split = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
@@ -222,21 +261,24 @@ def _write_dream_tokenizer(folder: Path, texts: Sequence[str], vocabulary: int) 
     tokenizer = _byte_level_bpe(texts, vocabulary, split)
     tokenizer.model.save(str(folder))  # vocab.json and merges.txt, without the special tokens
     ids = tokenizer.get_vocab()
-    ids |= {token: len(ids) + place for place, token in enumerate(DREAM_SPECIAL_TOKENS)}
+    ids |= {token: len(ids) + place for place, token in enumerate(special)}
     config = {
-        "add_bos_token": False, "add_prefix_space": False,
-        "added_tokens_decoder": _added_tokens(ids, DREAM_SPECIAL_TOKENS),
-        "additional_special_tokens": ["<|beginoftext|>", "<|mask|>"],
-        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]}, "bos_token": "<|beginoftext|>",
-        "chat_template": DREAM_CHAT_TEMPLATE, "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>",
-        "errors": "replace", "mask_token": "<|mask|>", "model_max_length": 131072, "pad_token": "<|endoftext|>",
-        "split_special_tokens": False, "tokenizer_class": "DreamTokenizer", "unk_token": None,
+        "add_bos_token": False, "add_prefix_space": False, "added_tokens_decoder": _added_tokens(ids, special),
+        "additional_special_tokens": list(special[3:]), "chat_template": DREAM_CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>", "errors": "replace",
+        "mask_token": special[-1], "model_max_length": 131072, "pad_token": "<|endoftext|>",
+        "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer", "unk_token": None,
     }  # fmt: skip
+    if special == DREAM_SPECIAL_TOKENS:
+        config |= {
+            "bos_token": "<|beginoftext|>", "tokenizer_class": "DreamTokenizer",
+            "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        }  # fmt: skip
     _write_json(folder / "tokenizer_config.json", config)
     # Older copies of the same facts, which the published folder holds as well.
-    _write_json(folder / "added_tokens.json", {token: ids[token] for token in DREAM_SPECIAL_TOKENS})
+    _write_json(folder / "added_tokens.json", {token: ids[token] for token in special})
     names = ("bos_token", "eos_token", "mask_token", "pad_token", "additional_special_tokens")
-    _write_json(folder / "special_tokens_map.json", {name: config[name] for name in names})
+    _write_json(folder / "special_tokens_map.json", {name: config[name] for name in names if name in config})
     return ids
 
 

@@ -1,4 +1,4 @@
-"""LLaDA and Dream as equations in plain torch, reading the original key names: what their classes are compared with.
+"""The models as equations in plain torch, reading the original key names: what their classes are compared with.
 
 RMSNorm, rotary positions on half-split pairs, SwiGLU and softmax attention over all positions (or, exactly, over those
 that `attends`, (L, L) bool, has for a query's row), in any dtype. With
@@ -59,6 +59,37 @@ def dream_logits(
     return torch.stack([logits[max(position - 1, 0)] for position in range(len(ids))])
 
 
+def sdar_logits(
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
+    attends: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """As `llada_logits`, block-causal unless `attends` says otherwise."""
+    sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
+    attends = block_causal(len(ids), config["block_size"]) if attends is None else attends
+    hidden = _trunk(
+        weights, DREAM_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends
+    )
+    head = "embedding" if config["tie_word_embeddings"] else "head"
+    return hidden @ weights[DREAM_NAMES[head] + ".weight"].to(dtype).T
+
+
+def fast_dllm_logits(
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
+    attends: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """As `dream_logits`, block-causal unless `attends` says otherwise."""
+    attends = block_causal(len(ids), config["bd_size"]) if attends is None else attends
+    return dream_logits(weights, config, ids, dtype=dtype, rotation=rotation, attends=attends)
+
+
+def block_causal(length: int, block: int) -> Tensor:
+    """(L, L) bool: a query sees the keys of its own block and of earlier ones, counted from the first position."""
+    attends = torch.zeros(length, length, dtype=torch.bool)
+    for query in range(length):
+        attends[query, : (query // block + 1) * block] = True
+    return attends
+
+
 def _trunk(
     weights: dict[str, Tensor], names: dict[str, str], ids: Tensor, sizes: tuple[int, int, int], theta: float,
     epsilon: float, dtype: torch.dtype, rotation: torch.dtype, attends: Tensor | None,
@@ -74,6 +105,9 @@ def _trunk(
     def norm(x: Tensor, name: str) -> Tensor:
         scaled = x.to(exact) / (x.to(exact).square().mean(-1, keepdim=True) + epsilon).sqrt()
         return weights[name + ".weight"].to(dtype) * scaled.to(dtype)
+
+    def norm_of_heads(x: Tensor, name: str) -> Tensor:  # (heads, L, d), of a model that has them
+        return norm(x, name) if name + ".weight" in weights else x
 
     def rotate(x: Tensor) -> Tensor:  # (heads, L, d); dimension j turns with dimension j + d/2
         half = x.shape[-1] // 2
@@ -91,7 +125,7 @@ def _trunk(
             linear(h, layer + names[part]).view(len(ids), count, -1).transpose(0, 1)
             for part, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
         )
-        q, k = rotate(q), rotate(k)
+        q, k = (rotate(norm_of_heads(x, f"{layer}self_attn.{part}_norm")) for x, part in ((q, "q"), (k, "k")))
         k, v = (part.repeat_interleave(heads // kv_heads, dim=0) for part in (k, v))
         if dtype == exact:
             scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5

@@ -45,6 +45,7 @@ def test_logits_are_those_of_the_formula(
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_what_a_token_cannot_see_does_not_matter(family: str, attention: str, tmp_path: Path) -> None:
     model = load_model(write(family, tmp_path / family), dtype="float64")
+    model.config.causal_block_length = None
     model.set_attn_implementation(attention)
     whole = model.hidden_rows(IDS, lengths=LENGTHS, blocks=BLOCKS)
     changed = IDS.where(BLOCKS < 2, (IDS + 1) % 6)

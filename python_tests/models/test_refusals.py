@@ -108,11 +108,15 @@ def test_dream_options(tmp_path: Path, changes: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize(
     "model_type",
-    ["llada_moe", "lladamoe", "llada2_moe", "sdar", "SDAR", "open_dcoder", "a2d-qwen2", "dream", ["llada"]],
+    ["llada_moe", "lladamoe", "llada2_moe", "sdar_moe", "SDAR", "open_dcoder", "a2d-qwen2", "dream", ["llada"]],
 )
 def test_other_families(tmp_path: Path, model_type: object) -> None:
     write_llada(tmp_path, config={"model_type": model_type})
-    refused(tmp_path, "config.json", f"model_type {model_type!r}; supported are Dream, llada, tad_tiny")
+    refused(
+        tmp_path,
+        "config.json",
+        f"model_type {model_type!r}; supported are Dream, Fast_dLLM_Qwen, llada, sdar, tad_tiny",
+    )
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,9 @@ class OriginalConfig(DiffusionConfig):
 
         numbers = (int, float)  # a bool is none
         # Sizes first, because ids are compared with one.
+        sizes = [named[name] for name in (*SIZES, "head_dim", "causal_block_length") if name in named]
         checks: tuple[tuple[Iterable[str], Callable[[Any], Any], str], ...] = (
-            ([named[name] for name in SIZES], lambda v: type(v) is int and v >= 1, "an integer >= 1"),
+            (sizes, lambda v: type(v) is int and v >= 1, "an integer >= 1"),
             (("rope_theta", "rms_norm_eps"), lambda v: type(v) in numbers and 0 < v < math.inf, "a finite number > 0"),
             (("attention_dropout",), lambda v: type(v) in numbers and 0 <= v < 1, "0 <= number < 1"),
             (("mask_token_id",), is_id, f"an id {ids}"),
@@ -183,11 +184,13 @@ class OriginalConfig(DiffusionConfig):
                 if not fits(fields.get(name)):
                     found = repr(fields[name]) if name in fields else "missing"
                     raise ValueError(f"{name} is {found}; expected {expected}")
-        for whole, part in ((width, heads), (heads, groups)):
+        head_is_free = "head_dim" in cls.NAMES
+        for whole, part in ((heads, groups),) if head_is_free else ((width, heads), (heads, groups)):
             if fields[whole] % fields[part]:
                 raise ValueError(f"{whole} is {fields[whole]}; expected a multiple of {part}, {fields[part]}")
-        head = fields[width] // fields[heads]
-        _check_option("head_dim", fields.get("head_dim"), (None, head), f", not {width} / {heads}")
+        if not head_is_free:
+            head = fields[width] // fields[heads]
+            _check_option("head_dim", fields.get("head_dim"), (None, head), f", not {width} / {heads}")
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What config.json holds: the original fields."""

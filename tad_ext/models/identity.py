@@ -19,7 +19,7 @@ from tad_ext.models.loading import load_config
 _MEANINGFUL = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "max_position_embeddings", "hidden_act", "rms_norm_eps", "rope_full_precision", "tie_word_embeddings",
-    "mask_token_id",
+    "mask_token_id", "causal_block_length",
 )  # fmt: skip
 _HASH = "config.json and weights, in one hash of an earlier version,"
 _WEIGHTS = "weights in "

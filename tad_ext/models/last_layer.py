@@ -46,10 +46,10 @@ class AttentionOfSome(_Attention):
         """
         cache = kwargs.pop("cache", kwargs.pop("past_key_values", None))  # its name before transformers 5.24
         asking, (cos, sin) = hidden_states, position_embeddings
-        key = _rotated(self._heads(self.k_proj(hidden_states)), cos, sin)
+        key = _rotated(self.keys_of(hidden_states), cos, sin)
         if queries is not None:
             asking, cos, sin = (taken(whole, queries) for whole in (hidden_states, cos, sin))
-        query = _rotated(self._heads(self.q_proj(asking)), cos, sin)
+        query = _rotated(self.queries_of(asking), cos, sin)
         value = self._heads(self.v_proj(hidden_states))
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
@@ -60,6 +60,14 @@ class AttentionOfSome(_Attention):
             attend = cpu_attention
         output, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(output.flatten(2)), weights
+
+    def queries_of(self, states: Tensor) -> Tensor:
+        """(B, heads, L, head_dim), before rotation, of (B, L, D)."""
+        return self._heads(self.q_proj(states))
+
+    def keys_of(self, states: Tensor) -> Tensor:
+        """The same of keys."""
+        return self._heads(self.k_proj(states))
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

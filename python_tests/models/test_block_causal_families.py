@@ -1,0 +1,108 @@
+"""Families that attend block-causally, from original checkpoints: an independent formula, decoding, saving back."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from every_family import edit_json
+from safetensors.torch import load_file
+from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_sdar
+from torch import Tensor
+from transformer_formula import fast_dllm_logits, sdar_logits, stored_weights
+
+from tad_ext.decoding import BlockCache, ConfidenceThreshold, DecodeConfig, decode
+from tad_ext.models import load_config, load_model, load_tokenizer
+from tad_ext.models.loading import save_model
+
+FAMILIES = {
+    "sdar": (write_sdar, sdar_logits, "block_size"),
+    "fast_dllm": (write_fast_dllm, fast_dllm_logits, "bd_size"),
+}
+Family = tuple[Callable[..., TinyCheckpoint], Callable[..., Tensor], str]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return FAMILIES[request.param]
+
+
+def random_ids(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 400, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("options", [{}, {"kv_heads": 4, "block": 3}, {"tied": True}, {"shards": 3, "layers": 3}])
+def test_logits_are_those_of_the_formula(
+    family: Family, tmp_path: Path, implementation: str, options: dict[str, Any]
+) -> None:
+    writer, formula, _ = family
+    written = writer(tmp_path, **options)
+    model = load_model(tmp_path, dtype="float64")
+    assert type(model).__name__ == written.config["architectures"][0]
+    model.set_attn_implementation(implementation)
+    ids, lengths = random_ids(2, 41), [41, 23]
+    logits = model(ids, lengths=torch.tensor(lengths)).logits
+    exact = {"dtype": torch.float64, "rotation": torch.float64}
+    for row, length in enumerate(lengths):
+        wanted = formula(stored_weights(tmp_path), written.config, ids[row, :length], **exact)
+        torch.testing.assert_close(logits[row, :length], wanted, rtol=0, atol=1e-4)
+        everywhere = torch.ones(length, length, dtype=torch.bool)
+        other = formula(stored_weights(tmp_path), written.config, ids[row, :length], attends=everywhere, **exact)
+        assert (wanted - other).abs().max() > 1e-2  # the comparison sees the attention
+    positions = torch.tensor([[0, 40, 7], [41 + 22, 41, 41 + 9]])
+    chosen = model(ids, lengths=torch.tensor(lengths), positions=positions).logits
+    torch.testing.assert_close(chosen, logits.flatten(0, 1)[positions], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_it_is_decoded_with_the_exact_cache(family: Family, tmp_path: Path, batch_size: int) -> None:
+    writer, _, _ = family
+    writer(tmp_path)
+    model = load_model(tmp_path)
+    block = model.config.causal_block_length
+    config = DecodeConfig(gen_length=4 * block, block_length=block, policy=ConfidenceThreshold(0.05))
+    prompts = [random_ids(length, seed=length).tolist() for length in (3, 8, 13)]
+    found = decode(model, prompts, replace(config, cache=BlockCache(), batch_size=batch_size))
+    assert found.sequences == decode(model, prompts, config).sequences
+    assert found.mean_tokens_per_forward() > 1
+
+
+def test_it_is_saved_as_it_was_published(family: Family, tmp_path: Path) -> None:
+    writer, _, name = family
+    written = writer(tmp_path / "first")
+    save_model(load_model(tmp_path / "first"), load_tokenizer(tmp_path / "first"), tmp_path / "second")
+    weights = load_file(tmp_path / "second" / "model.safetensors")
+    assert weights.keys() == written.weights.keys()
+    assert all(torch.equal(weights[key], written.weights[key]) for key in weights)
+    fields = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert fields[name] == written.config[name]
+    assert fields["model_type"] == written.config["model_type"]
+    assert load_config(tmp_path / "second").causal_block_length == written.config[name]
+
+
+@pytest.mark.parametrize("value", [0, 4.0, None])
+def test_a_bad_block_length_is_named(family: Family, tmp_path: Path, value: object) -> None:
+    writer, _, name = family
+    writer(tmp_path, config={name: value})
+    with pytest.raises(ValueError, match=f"{name} is {value}; expected an integer >= 1"):
+        load_config(tmp_path)
+
+
+def test_a_block_length_that_is_not_named_is_the_authors(family: Family, tmp_path: Path) -> None:
+    writer, _, name = family
+    writer(tmp_path)
+    edit_json(tmp_path / "config.json", lambda fields: fields.pop(name))
+    assert load_config(tmp_path).causal_block_length == {"block_size": 4, "bd_size": 32}[name]
+
+
+def test_heads_of_their_own_size(tmp_path: Path) -> None:
+    writer, *_ = FAMILIES["sdar"]
+    model = load_model(writer(tmp_path, head=24).folder)
+    assert model.model.layers[0].self_attn.head_dim == 24
+    with pytest.raises(ValueError, match="head_dim is 0; expected an integer >= 1"):
+        load_config(writer(tmp_path / "none", config={"head_dim": 0}).folder)
