@@ -44,6 +44,8 @@ def test_as_json(capsys):
         "forced_progress": "row",
         "cache": "none",
         "hide_future_blocks": "False",
+        "block_causal": "False",
+        "stop_when": "revealed",
         "temperature": "0.0",
         "top_p": "1.0",
         "source": "TAD, arXiv 2605.09536",

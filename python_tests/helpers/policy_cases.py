@@ -12,6 +12,9 @@ from tad_ext.settings import Kind, kinds_of
 
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
+    "block-steps:strategy=dynamic,threshold=0.5,steps=3",
+    "block-steps:strategy=sequential,steps=3",
+    "block-steps:static",
     "confidence:0.5",
     "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",
@@ -24,6 +27,7 @@ EVERY_POLICY = [
     "factor:1.0",
     "factor:factor=1.0,variant=code",
     "fast-dllm-dream:0.5",
+    "fast-dllm-v2:threshold=0.5,part=2",
     "hierarchical:threshold=0.8,low=0.3",
     "klass:threshold=0.3,divergence=0.5,forwards=1",
     "llada:steps=7",

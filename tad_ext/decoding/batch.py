@@ -74,7 +74,7 @@ class DecodingBatch:
         width = max(sequence.canvas_length for sequence in sequences) if own_blocks and sequences else config.gen_length
         schedule = ("block_length", "block_add_threshold", "decoded_token_threshold", "forced_progress")
         settings: dict[str, Any] = {name: getattr(config, name) for name in schedule}
-        settings["eos_token_ids"] = tokens.end if config.stop_at_eos else ()
+        settings["eos_token_ids"] = tokens.end if config.stop_at_eos and config.stop_when == "revealed" else ()
         self.state = DecodeState.start(capacity, width, device=self.device, **settings)
         self.state.end_token_ids = tokens.end
         self.input_ids = torch.zeros(capacity, longest + width, dtype=torch.int64, device=self.device)

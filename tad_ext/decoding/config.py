@@ -1,7 +1,7 @@
 """How to decode: the settings of one `decode` call, and the decoding options of every command that decodes."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tad_ext.settings import (
     Between,
@@ -59,6 +59,11 @@ class DecodeConfig(Settings):
         True,
         help="once an end-of-sequence token is revealed, all behind it becomes that token, and the response is "
         "finished as soon as no mask stands before it; false: it is a token like any other",
+    )
+    stop_when: Literal["revealed", "reached", "block"] = setting(
+        "revealed",
+        help="when stop_at_eos ends a response: revealed: at once, as said there; reached: when no mask stands before "
+        "the token, which is one like any other until then; block: when the token's block is finished",
     )
     eos_token_ids: tuple[Index, ...] | None = setting(
         None, help="ids of the end-of-sequence tokens; none: the model's own"
@@ -124,6 +129,8 @@ class DecodeConfig(Settings):
                 f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "
                 f"state), or a text such as 'entropy:0.5', got {self.policy!r}"
             )
+        if self.stop_when != "revealed" and not self.stop_at_eos:
+            raise ValueError(f"stop_when is {self.stop_when} and stop_at_eos is False: expected revealed, or True")
         if self.infill and (self.stop_at_eos or self.stop_strings):
             name = "stop_strings" if self.stop_strings else "stop_at_eos"
             raise ValueError(

@@ -26,6 +26,7 @@ class Preset(Settings):
     cache: CacheText = None
     hide_future_blocks: bool = False
     block_causal: bool = False
+    stop_when: str = "revealed"
     gen_length: int = 256
     block_length: int = 32
     temperature: float = 0.0
@@ -39,6 +40,12 @@ class Preset(Settings):
 
 _D3LLM = "d3LLM, its code for LLaDA"
 _FAST_DLLM_DREAM = "Fast-dLLM, its code for Dream with a cache"
+
+
+def _of_blocks(policy: str, source: str, block_length: int, stop_when: str = "block") -> Preset:
+    """Of a model that attends block-causally: block by block, with finished blocks kept."""
+    return Preset(policy, source, cache="block", gen_length=2048, block_length=block_length, stop_when=stop_when)
+
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
@@ -78,6 +85,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "d3llm-llada-mbpp": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:1,never"),
         "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
         "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
+        "sdar": _of_blocks("block-steps:dynamic", "SDAR, the defaults of its code", 4),
+        "sdar-static": _of_blocks("block-steps:static", "SDAR, its code", 4),
+        "sdar-sequential": _of_blocks("block-steps:sequential", "SDAR, its code", 4),
+        "fast-dllm-v2": _of_blocks("fast-dllm-v2", "Fast-dLLM v2, its code and README", 32, "reached"),
         "llada": Preset(
             "llada:0", "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"
         ),

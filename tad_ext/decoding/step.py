@@ -22,6 +22,7 @@ from tad_ext.ops import (
 from .batch import DecodingBatch, Plan
 from .policies.by_selection import selection_of
 from .policies.checking import checked
+from .stopping import stop_at_ends
 
 
 class Step:
@@ -56,6 +57,8 @@ class Step:
         else:
             statistics = self._statistics(logits, state)
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
+        if self.config.stop_at_eos and self.config.stop_when != "revealed":
+            stop_at_ends(canvas, state, self.ends, mask, blocks=self.config.stop_when == "block")
         # 3. What the next step starts from, and what the host is told.
         batch.keep_memory(state)
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)

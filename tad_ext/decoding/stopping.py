@@ -1,8 +1,13 @@
-"""Stop strings: texts that end a response where they stand."""
+"""What ends a response before its canvas is full: stop strings, and end-of-sequence tokens that are waited for."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from tad_ext.ops import DecodeState
 
 from .batch import DecodingBatch
 from .config import DecodeConfig
@@ -44,3 +49,23 @@ def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
             behind = slice(sequence.response.start + length, None)
             batch.canvas[index, behind] = batch.tokens.end[0]
             batch.state.reveal_step[index, behind] = sequence.forwards
+
+
+def stop_at_ends(canvas: Tensor, state: DecodeState, ends: Tensor, mask: int, *, blocks: bool) -> None:
+    """Finishes the rows whose response has come to an end-of-sequence token, in place on (B, G) canvases and `state`.
+
+    It has when no mask stands before the token; with `blocks`, when none is left in its block and before. The token
+    then fills all that stands behind it, with this step. The host is not waited for.
+    """
+    columns = torch.arange(canvas.shape[1], device=canvas.device)
+    last = canvas.shape[1]
+    is_end = torch.isin(canvas, ends) & (state.reveal_step > 0)
+    first_end, first_mask = (columns.where(which, last).amin(dim=1) for which in (is_end, canvas == mask))
+    if blocks:
+        first_mask = torch.where(first_mask < last, first_mask // state.block_length * state.block_length, last)
+    ended = (first_end < first_mask) & (first_end < last) & ~state.done
+    behind = ended[:, None] & (columns > first_end[:, None])
+    token = canvas.gather(1, first_end.clamp(max=last - 1)[:, None])
+    canvas.copy_(torch.where(behind, token, canvas))
+    state.reveal_step.copy_(torch.where(behind, state.forwards[:, None], state.reveal_step))
+    state.done.logical_or_(ended)

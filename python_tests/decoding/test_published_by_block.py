@@ -1,0 +1,77 @@
+"""What is published for models that attend block-causally: tokens, reveal steps and forwards of the loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from published import fast_dllm_v2, sdar
+
+from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, random_transformer
+from tad_ext.decoding import BlockCache, BlockSteps, FastDLLMv2, decode, parse_policy, preset
+
+LENGTH = 24
+SPECIAL = {"mask_id": MASK, "suppress": [UNUSED]}
+
+
+def predicts(model):
+    def predict(ids):
+        return model(ids[None].to(model.device)).logits[0].cpu()
+
+    return torch.no_grad()(predict)
+
+
+def check(family, block, config, loop, device, **settings):
+    """Ragged prompts in one batch, with and without an end, against the loop for each by itself: at least 100 rows."""
+    forwards = []
+    for seed in range(8):
+        model = random_transformer(family, seed, device)
+        model.config.causal_block_length, model.config.max_position_embeddings = block, 64
+        for stops in (True, False):
+            stop_when = config.stop_when if stops else "revealed"
+            result = decode(model, RAGGED, replace(config, stop_at_eos=stops, stop_when=stop_when, batch_size=3))
+            for number, prompt in enumerate(RAGGED):
+                special = {**SPECIAL, "eos_ids": [EOS] if stops else ()}
+                expected = loop(predicts(model), prompt, gen_length=LENGTH, block_length=block, **settings, **special)
+                tokens = expected.tokens[:LENGTH]
+                length = tokens.index(EOS) + 1 if stops and EOS in tokens else LENGTH
+                assert result.canvases()[number][:length] == tokens[:length]
+                assert result.reveal_step[number, :length].tolist() == expected.reveal_step[:length]
+                assert result.forwards[number] == expected.forwards
+                if stops:
+                    assert result.response_lengths[number] == length
+                forwards.append(expected.forwards)
+    assert len(forwards) >= 100
+    assert len(set(forwards)) > 1
+    return forwards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "strategy", "threshold", "steps"),
+    [(4, "dynamic", 0.4, 0), (6, "dynamic", 0.6, 4), (6, "static", 0.0, 4), (4, "sequential", 0.0, 3)],
+)
+def test_sdar(device, block, strategy, threshold, steps):
+    policy = BlockSteps(strategy, threshold, steps)
+    config = preset("sdar", gen_length=LENGTH, block_length=block, policy=policy)
+    settings = {"strategy": strategy, "threshold": threshold, "steps": steps or block}
+    check("llada", block, config, sdar.loop, device, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "threshold"), [(2, 0.6), (3, 0.3), (8, 0.3)])
+def test_fast_dllm_v2(device, part, threshold):
+    config = preset("fast-dllm-v2", gen_length=LENGTH, block_length=8, policy=FastDLLMv2(threshold, part))
+    check("dream", 8, config, fast_dllm_v2.loop, device, part=part, threshold=threshold)
+
+
+def test_published_values():
+    for name, policy, block, stop_when in (
+        ("sdar", "block-steps:strategy=dynamic,threshold=0.85,steps=0", 4, "block"),
+        ("sdar-static", "block-steps:strategy=static,steps=0", 4, "block"),
+        ("sdar-sequential", "block-steps:strategy=sequential,steps=0", 4, "block"),
+        ("fast-dllm-v2", "fast-dllm-v2:threshold=0.9,part=8", 32, "reached"),
+    ):
+        config = preset(name)
+        assert config.policy == parse_policy(policy)
+        assert (config.block_length, config.stop_when, config.cache) == (block, stop_when, BlockCache())
+        assert (config.block_add_threshold, config.decoded_token_threshold) == (1.0, 1.0)

@@ -1,0 +1,81 @@
+"""Policies of models that attend block-causally, and decode one block after the other."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tad_ext.ops import DecodeState, TokenStatistics
+from tad_ext.settings import Count, Probability
+
+from .base import NamedPolicy, Steps
+from .rows import block_clock, candidates, in_first_block, leading
+
+
+@dataclass(frozen=True)
+class BlockSteps(
+    NamedPolicy,
+    name="block-steps",
+    rule="the step's share of a block, by confidence or from the left; dynamic: all of confidence > threshold, if more",
+    source="SDAR, arXiv 2510.06303",
+):
+    """Reveal the first unfinished block in at most `steps` steps, 0 standing for one position per step.
+
+    A step's share is the block's length divided by them; where that leaves a remainder, the first steps have one more.
+    `static` reveals so many of the most confident positions, `sequential` so many of the leftmost ones, and `dynamic`
+    every position of confidence > `threshold`, or the share of the most confident ones where these are fewer.
+
+    SDAR's remasking strategies, arXiv 2510.06303, with the threshold of its code. Confidences are those of temperature
+    1. Its entropy-bounded one is `EntropyBudget`.
+    """
+
+    strategy: Literal["dynamic", "static", "sequential"] = "dynamic"
+    threshold: Probability = 0.85
+    steps: Steps = 0
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by log-odds or place; accept the share, or from the threshold up."""
+        length, steps = state.block_length, self.steps or state.block_length
+        step, _ = block_clock(state, "block-steps")
+        share = (length // steps + (step < length % steps)).clamp(min=1)
+        candidate = candidates(statistics, state) & in_first_block(state)
+        score = -state.positions.float() if self.strategy == "sequential" else statistics.log_odds
+        accept = leading(score, candidate, share)
+        if self.strategy == "dynamic":
+            sure = candidate & (statistics.confidence > self.threshold)
+            accept = torch.where(sure.sum(dim=-1, keepdim=True) >= share, sure, accept)
+        return score, accept
+
+
+@dataclass(frozen=True)
+class FastDLLMv2(
+    NamedPolicy,
+    name="fast-dllm-v2",
+    rule="a block's first position alone in its first forward; then confidence > threshold, part by part",
+    source="Fast-dLLM v2, arXiv 2509.26328",
+):
+    """Reveal a block's first position, and nothing else, in the block's first forward; then go through its parts.
+
+    A part is `part` positions. Of the first one that has masks, positions of confidence > `threshold` are revealed, and
+    the most confident one if there is none. The first position is predicted from the block before, autoregressively.
+
+    Fast-dLLM v2, arXiv 2509.26328, whose code calls a part a small block, without its cache within a block; the
+    threshold is its README's.
+    """
+
+    threshold: Probability = 0.9
+    part: Count = 8
+    opens_blocks: ClassVar[bool] = True
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by log-odds, of the part alone; accept the first position, or from the threshold up."""
+        step, _ = block_clock(state, "fast-dllm-v2")
+        inside = candidates(statistics, state) & in_first_block(state)
+        opening = inside & (state.positions % state.block_length == 0)
+        opens = (step == 0) & opening.any(dim=-1, keepdim=True)
+        part = state.positions % state.block_length // self.part
+        first_part = part.masked_fill(~inside, state.block_length).amin(dim=-1, keepdim=True)
+        inside = torch.where(opens, opening, inside & (part == first_part))
+        score = statistics.log_odds.masked_fill(~inside, -torch.inf)
+        return score, inside & (opens | (statistics.confidence > self.threshold))
