@@ -69,6 +69,7 @@ def test_published_values():
         ("sdar", "block-steps:strategy=dynamic,threshold=0.85,steps=0", 4, "block"),
         ("sdar-static", "block-steps:strategy=static,steps=0", 4, "block"),
         ("sdar-sequential", "block-steps:strategy=sequential,steps=0", 4, "block"),
+        ("llada2", "block-steps:strategy=dynamic,threshold=0.95,steps=0", 32, "block"),
         ("fast-dllm-v2", "fast-dllm-v2:threshold=0.9,part=8", 32, "reached"),
     ):
         config = preset(name)

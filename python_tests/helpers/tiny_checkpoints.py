@@ -29,6 +29,10 @@ LLADA_CHAT_TEMPLATE = (
     "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n{{ message['content'] | trim }}<|eot_id|>"
     "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"  # plain text would lose a newline here
 )
+LLADA2_CHAT_TEMPLATE = (
+    "{% for message in messages %}<role>{{ message['role'] | upper }}</role>{{ message['content'] }}<|role_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<role>ASSISTANT</role>{% endif %}"
+)
 DREAM_CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -37,6 +41,7 @@ DREAM_CHAT_TEMPLATE = (
 LLADA_SPECIAL_TOKENS = (
     "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
 )  # fmt: skip
+LLADA2_SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>", "<|mask|>", "<role>", "</role>", "<|role_end|>")
 DREAM_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>")
 SDAR_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
 FAST_DLLM_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "|<MASK>|")
@@ -166,6 +171,100 @@ def write_fast_dllm(folder: str | Path, *, block: int = 8, **options: Any) -> Ti
     return _write_qwen(folder, fields, FAST_DLLM_SPECIAL_TOKENS, biased=True, **options)
 
 
+def write_sdar_moe(folder: str | Path, *, head: int = 32, block: int = 4, **options: Any) -> TinyCheckpoint:
+    """A complete folder of SDAR with experts."""
+    fields = {
+        "architectures": ["SDARMoeForCausalLM"], "model_type": "sdar_moe", "head_dim": head, "block_size": block,
+        "attention_bias": False, "decoder_sparse_step": 1, "mlp_only_layers": [], "moe_intermediate_size": 24,
+        "norm_topk_prob": True, "num_experts": 8, "num_experts_per_tok": 3, "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "auto_map": {
+            "AutoConfig": "configuration_sdar_moe.SDARMoeConfig",
+            "AutoModelForCausalLM": "modeling_sdar_moe.SDARMoeForCausalLM",
+        },
+    }  # fmt: skip
+    return _write_qwen(folder, fields, SDAR_SPECIAL_TOKENS, head=head, **options)
+
+
+def write_llada2(
+    folder: str | Path,
+    *,
+    layers: int = 2,
+    width: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head: int = 32,
+    mlp: int = 96,
+    experts: int = 8,
+    groups: int = 4,
+    block: int | None = 4,
+    vocabulary: int = 400,
+    unassigned: int = 37,
+    tied: bool = False,
+    shards: int = 1,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+) -> TinyCheckpoint:
+    """A complete LLaDA2 folder, whose first layer is dense. Its blocks are shorter than the published 32, which the
+    original names nowhere.
+    """
+    folder, dtype = _new(folder), torch.float32
+    ids = _write_llada_tokenizer(folder, TEXTS, vocabulary, LLADA2_SPECIAL_TOKENS)
+    size = len(ids) + unassigned
+    fields: dict[str, Any] = {
+        "architectures": ["LLaDA2MoeModelLM"], "attention_dropout": 0.0,
+        "auto_map": {
+            "AutoConfig": "configuration_llada2_moe.LLaDA2MoeConfig",
+            "AutoModelForCausalLM": "modeling_llada2_moe.LLaDA2MoeModelLM",
+        },
+        "embedding_dropout": 0.0, "eos_token_id": ids["<|endoftext|>"], "first_k_dense_replace": 1, "head_dim": head,
+        "hidden_act": "silu", "hidden_size": width, "initializer_range": 0.02, "intermediate_size": mlp,
+        "mask_token_id": ids["<|mask|>"], "max_position_embeddings": 16384, "max_window_layers": 20,
+        "model_type": "llada2_moe", "moe_intermediate_size": 24, "moe_router_enable_expert_bias": True,
+        "n_group": groups, "norm_topk_prob": True, "num_attention_heads": heads, "num_experts": experts,
+        "num_experts_per_tok": 3, "num_hidden_layers": layers, "num_key_value_heads": kv_heads,
+        "num_shared_experts": 1, "output_dropout": 0.0, "output_router_logits": False,
+        "pad_token_id": ids["<|endoftext|>"], "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-06,
+        "rope_scaling": None, "rope_theta": 600000, "routed_scaling_factor": 2.5, "router_dtype": "fp32",
+        "score_function": "sigmoid", "sliding_window": 4096, "tie_word_embeddings": tied, "topk_group": groups // 2,
+        "torch_dtype": "float32", "transformers_version": "4.57.1", "use_bias": False, "use_cache": True,
+        "use_qk_norm": True, "use_qkv_bias": False, "use_rmsnorm": True, "use_sliding_window": False,
+        "vocab_size": size, **({} if block is None else {"causal_block_length": block}), **(config or {}),
+    }  # fmt: skip
+
+    normal, norm = _random(seed, dtype)
+    weights = {"model.word_embeddings.weight": normal(size, width, scale=1.0)}
+
+    def add_mlp(name: str, inner: int) -> None:
+        weights[f"{name}.gate_proj.weight"] = normal(inner, width)
+        weights[f"{name}.up_proj.weight"] = normal(inner, width)
+        weights[f"{name}.down_proj.weight"] = normal(width, inner)
+
+    for number in range(layers):
+        layer = f"model.layers.{number}."
+        weights |= {
+            layer + "input_layernorm.weight": norm(width), layer + "post_attention_layernorm.weight": norm(width),
+            layer + "attention.query_key_value.weight": normal((heads + 2 * kv_heads) * head, width),
+            layer + "attention.dense.weight": normal(width, heads * head),
+            layer + "attention.query_layernorm.weight": norm(head),
+            layer + "attention.key_layernorm.weight": norm(head),
+        }  # fmt: skip
+        if number == 0:
+            add_mlp(layer + "mlp", mlp)
+            continue
+        weights[layer + "mlp.gate.weight"] = normal(experts, width)
+        weights[layer + "mlp.gate.expert_bias"] = normal(experts, scale=0.1)
+        for expert in range(experts):
+            add_mlp(f"{layer}mlp.experts.{expert}", 24)
+        add_mlp(layer + "mlp.shared_experts", 24)
+    weights["model.norm.weight"] = norm(width)
+    if not tied:
+        weights["lm_head.weight"] = normal(size, width)
+    _write_json(folder / "config.json", fields)
+    _write_weights(folder, weights, shards)
+    return TinyCheckpoint(folder, fields, weights, ids)
+
+
 def _write_qwen(
     folder: str | Path,
     own_fields: dict[str, Any],
@@ -216,13 +315,17 @@ def _write_qwen(
                 weights[attention + f"{name}_proj.bias"] = normal(count * head, scale=0.5)
             elif name != "v":
                 weights[attention + f"{name}_norm.weight"] = norm(head)
-        weights |= {
-            attention + "o_proj.weight": normal(width, heads * head),
-            f"model.layers.{layer}.post_attention_layernorm.weight": norm(width),
-            feed_forward + "gate_proj.weight": normal(mlp, width),
-            feed_forward + "up_proj.weight": normal(mlp, width),
-            feed_forward + "down_proj.weight": normal(width, mlp),
-        }
+        weights[attention + "o_proj.weight"] = normal(width, heads * head)
+        weights[f"model.layers.{layer}.post_attention_layernorm.weight"] = norm(width)
+        parts, inner = [feed_forward], mlp
+        if "num_experts" in fields:
+            weights[feed_forward + "gate.weight"] = normal(fields["num_experts"], width)
+            parts = [f"{feed_forward}experts.{expert}." for expert in range(fields["num_experts"])]
+            inner = fields["moe_intermediate_size"]
+        for part in parts:
+            weights[part + "gate_proj.weight"] = normal(inner, width)
+            weights[part + "up_proj.weight"] = normal(inner, width)
+            weights[part + "down_proj.weight"] = normal(width, inner)
     weights["model.norm.weight"] = norm(width)
     if not tied:
         weights["lm_head.weight"] = normal(size, width)
@@ -231,16 +334,19 @@ def _write_qwen(
     return TinyCheckpoint(folder, fields, weights, ids)
 
 
-def _write_llada_tokenizer(folder: Path, texts: Sequence[str], vocabulary: int) -> dict[str, int]:
+def _write_llada_tokenizer(
+    folder: Path, texts: Sequence[str], vocabulary: int, special: Sequence[str] = LLADA_SPECIAL_TOKENS
+) -> dict[str, int]:
     tokenizer = _byte_level_bpe(texts, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False))
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in LLADA_SPECIAL_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = tokenizer.get_vocab(with_added_tokens=True)
+    template = LLADA_CHAT_TEMPLATE if special == LLADA_SPECIAL_TOKENS else LLADA2_CHAT_TEMPLATE
     # As published: the mask token is an added one and not declared as mask_token.
     config = {
         "add_bos_token": False, "add_eos_token": False,
-        "added_tokens_decoder": _added_tokens(ids, LLADA_SPECIAL_TOKENS), "bos_token": "<|startoftext|>",
-        "chat_template": LLADA_CHAT_TEMPLATE, "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>",
+        "added_tokens_decoder": _added_tokens(ids, special), "bos_token": "<|startoftext|>",
+        "chat_template": template, "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>",
         "fast_tokenizer": True, "merges_file": None, "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 1000000000000000019884624838656, "pad_token": "<|endoftext|>",
         "tokenizer_class": "PreTrainedTokenizerFast", "trust_remote_code": True, "vocab_file": None,

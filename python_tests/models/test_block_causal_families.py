@@ -10,17 +10,20 @@ import pytest
 import torch
 from every_family import edit_json
 from safetensors.torch import load_file
-from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_sdar
+from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_llada2, write_sdar, write_sdar_moe
 from torch import Tensor
-from transformer_formula import fast_dllm_logits, sdar_logits, stored_weights
+from transformer_formula import fast_dllm_logits, llada2_logits, sdar_logits, sdar_moe_logits, stored_weights
 
 from tad_ext.decoding import BlockCache, ConfidenceThreshold, DecodeConfig, decode
-from tad_ext.models import load_config, load_model, load_tokenizer
+from tad_ext.models import add_lora, load_config, load_model, load_tokenizer, save_adapter
 from tad_ext.models.loading import save_model
+from tad_ext.models.lora import load_merged
 
 FAMILIES = {
     "sdar": (write_sdar, sdar_logits, "block_size"),
     "fast_dllm": (write_fast_dllm, fast_dllm_logits, "bd_size"),
+    "sdar_moe": (write_sdar_moe, sdar_moe_logits, "block_size"),
+    "llada2": (write_llada2, llada2_logits, "causal_block_length"),
 }
 Family = tuple[Callable[..., TinyCheckpoint], Callable[..., Tensor], str]
 
@@ -56,7 +59,7 @@ def test_logits_are_those_of_the_formula(
         assert (wanted - other).abs().max() > 1e-2  # the comparison sees the attention
     positions = torch.tensor([[0, 40, 7], [41 + 22, 41, 41 + 9]])
     chosen = model(ids, lengths=torch.tensor(lengths), positions=positions).logits
-    torch.testing.assert_close(chosen, logits.flatten(0, 1)[positions], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(chosen, logits.flatten(0, 1)[positions], rtol=0, atol=1e-6)  # routers are in float32
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -85,6 +88,52 @@ def test_it_is_saved_as_it_was_published(family: Family, tmp_path: Path) -> None
     assert load_config(tmp_path / "second").causal_block_length == written.config[name]
 
 
+def test_it_takes_an_adapter(family: Family, tmp_path: Path) -> None:
+    """On all layers that it names; trained, stored, loaded and merged under its original names."""
+    writer, _, _ = family
+    written = writer(tmp_path / "base")
+    adapted = add_lora(load_model(tmp_path / "base"), rank=2, alpha=4.0)
+    ids = random_ids(2, 12)
+    loss = adapted(ids).logits.square().mean()
+    loss.backward()
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    assert all(weight.grad is not None for weight in trained)
+    with torch.no_grad():
+        for weight in trained:
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+        wanted = adapted(ids).logits
+    save_adapter(adapted, tmp_path / "adapter")
+    names = {name.partition(".lora_")[0] for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors")}
+    assert {name.removeprefix("base_model.model.") + ".weight" for name in names} <= written.weights.keys()
+    with torch.no_grad():
+        merged = load_merged(tmp_path / "base", tmp_path / "adapter")
+        torch.testing.assert_close(merged(ids).logits, wanted, rtol=0, atol=1e-4)
+        assert (merged(ids).logits - load_model(tmp_path / "base")(ids).logits).abs().max() > 1e-2
+    save_model(merged, load_tokenizer(tmp_path / "base"), tmp_path / "merged")
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == written.weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("writer", "changes", "message"),
+    [
+        (write_sdar_moe, {"num_experts_per_tok": 9}, "num_experts_per_tok is 9; expected at most num_experts, 8"),
+        (write_sdar_moe, {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]; supported: \[\] or None"),
+        (write_sdar_moe, {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; supported: 1 or None"),
+        (write_sdar_moe, {"num_experts": 0}, "num_experts is 0; expected an integer >= 1"),
+        (write_llada2, {"score_function": "softmax"}, "score_function is 'softmax'; supported: 'sigmoid'"),
+        (write_llada2, {"n_group": 3}, "num_experts is 8; expected n_group, 3, times an integer >= 2"),
+        (write_llada2, {"topk_group": 5}, "topk_group is 5 and num_experts_per_tok is 3"),
+        (write_llada2, {"partial_rotary_factor": 0}, "partial_rotary_factor is 0; expected 0 < number <= 1"),
+        (write_llada2, {"moe_router_enable_expert_bias": False}, "moe_router_enable_expert_bias is False; supported"),
+        (write_llada2, {"image_token_offset": 157184}, "image_token_offset is 157184, a key that is not understood"),
+    ],
+)
+def test_what_is_not_here_is_refused(tmp_path: Path, writer: Any, changes: dict[str, Any], message: str) -> None:
+    writer(tmp_path, config=changes)
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("value", [0, 4.0, None])
 def test_a_bad_block_length_is_named(family: Family, tmp_path: Path, value: object) -> None:
     writer, _, name = family
@@ -97,7 +146,7 @@ def test_a_block_length_that_is_not_named_is_the_authors(family: Family, tmp_pat
     writer, _, name = family
     writer(tmp_path)
     edit_json(tmp_path / "config.json", lambda fields: fields.pop(name))
-    assert load_config(tmp_path).causal_block_length == {"block_size": 4, "bd_size": 32}[name]
+    assert load_config(tmp_path).causal_block_length == (4 if name == "block_size" else 32)
 
 
 def test_heads_of_their_own_size(tmp_path: Path) -> None:

@@ -108,15 +108,12 @@ def test_dream_options(tmp_path: Path, changes: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize(
     "model_type",
-    ["llada_moe", "lladamoe", "llada2_moe", "sdar_moe", "SDAR", "open_dcoder", "a2d-qwen2", "dream", ["llada"]],
+    ["llada_moe", "lladamoe", "llada2", "sdar-moe", "SDAR", "open_dcoder", "a2d-qwen2", "dream", ["llada"]],
 )
 def test_other_families(tmp_path: Path, model_type: object) -> None:
     write_llada(tmp_path, config={"model_type": model_type})
-    refused(
-        tmp_path,
-        "config.json",
-        f"model_type {model_type!r}; supported are Dream, Fast_dLLM_Qwen, llada, sdar, tad_tiny",
-    )
+    known = "Dream, Fast_dLLM_Qwen, llada, llada2_moe, sdar, sdar_moe, tad_tiny"
+    refused(tmp_path, "config.json", f"model_type {model_type!r}; supported are {known}")
 
 
 @pytest.mark.parametrize(

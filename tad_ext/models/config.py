@@ -123,6 +123,8 @@ class OriginalConfig(DiffusionConfig):
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]]
     HARMLESS: ClassVar[tuple[str, ...]]  # fields of the original that are not interpreted and may have any value
     END_OF_TURN: ClassVar[dict[int, int]]  # published end-of-text id -> published end-of-turn id
+    # By our names, those of which a family may have a name of its own, or none: all that must be integers >= 1.
+    SIZES: ClassVar[tuple[str, ...]] = (*SIZES, "head_dim", "causal_block_length")
 
     original_fields: dict[str, Any] | None = None
 
@@ -140,12 +142,12 @@ class OriginalConfig(DiffusionConfig):
         for name, supported in cls.SUPPORTED.items():
             note = "" if name in config_dict else " (the original's default; config.json does not name it)"
             _check_option(name, fields.get(name), supported, note)
-        cls._check_ranges(fields)
+        cls.check_ranges(fields)
         ours = {name: fields[original] for original, name in cls.NAMES.items() if original in fields}
         return super().from_dict(
             {
                 **ours,
-                "rope_parameters": {"rope_type": "default", "rope_theta": float(fields["rope_theta"])},
+                "rope_parameters": cls.rotation(fields),
                 "architectures": fields.get("architectures"),
                 "dtype": fields.get("torch_dtype"),
                 "eos_token_ids": fields.get("eos_token_ids") or cls._default_ends(fields["eos_token_id"]),
@@ -156,7 +158,13 @@ class OriginalConfig(DiffusionConfig):
         )
 
     @classmethod
-    def _check_ranges(cls, fields: dict[str, Any]) -> None:
+    def rotation(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """transformers' ``rope_parameters``."""
+        return {"rope_type": "default", "rope_theta": float(fields["rope_theta"])}
+
+    @classmethod
+    def check_ranges(cls, fields: dict[str, Any]) -> None:
+        """ValueError for a field, by its original name, that is missing or out of range."""
         named = {name: original for original, name in cls.NAMES.items()}
         size, width, heads, groups = (named[name] for name in ("vocab_size", *SIZES[:3]))
         ids = f"in [0, {fields.get(size)}), the {size}"
@@ -169,7 +177,7 @@ class OriginalConfig(DiffusionConfig):
 
         numbers = (int, float)  # a bool is none
         # Sizes first, because ids are compared with one.
-        sizes = [named[name] for name in (*SIZES, "head_dim", "causal_block_length") if name in named]
+        sizes = [named[name] for name in cls.SIZES if name in named]
         checks: tuple[tuple[Iterable[str], Callable[[Any], Any], str], ...] = (
             (sizes, lambda v: type(v) is int and v >= 1, "an integer >= 1"),
             (("rope_theta", "rms_norm_eps"), lambda v: type(v) in numbers and 0 < v < math.inf, "a finite number > 0"),
@@ -197,7 +205,7 @@ class OriginalConfig(DiffusionConfig):
         ours = super().to_dict()
         supported = {name: values[0] for name, values in self.SUPPORTED.items() if values[0] is not None}
         fields = {"vocab_size": self.vocab_size, **self.DEFAULTS, **supported, **(self.original_fields or {})}
-        fields |= {original: ours[name] for original, name in self.NAMES.items()}
+        fields |= {original: getattr(self, name) for original, name in self.NAMES.items()}
         fields |= {name: ours[name] for name in ("model_type", "architectures", "transformers_version")}
         fields |= {"rope_theta": self.rope_parameters["rope_theta"], "torch_dtype": ours.get("dtype")}
         ends = ours["eos_token_ids"]

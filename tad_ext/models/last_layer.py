@@ -5,7 +5,7 @@ keys and values of all positions, and the rest, 85 % of its arithmetic in LLaDA-
 in what is computed of these. One token per forward asks for the masks of a block, 32 of 500 positions or less.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,12 @@ else:
 
 
 class AttentionOfSome(_Attention):
-    """Mixed into a Llama or Qwen2 attention of transformers: the same weights, and queries of some positions.
+    """Mixed into an attention of transformers, Llama's or one like it: the same weights, and queries of some positions.
 
     Queries and keys are rotated in the dtype that the cosines and sines have, and rounded to the model's afterwards.
     """
+
+    norms: ClassVar[bool] = False  #: of queries and keys, head by head, before they are rotated: `q_norm`, `k_norm`
 
     def forward(
         self,
@@ -45,12 +47,16 @@ class AttentionOfSome(_Attention):
         With `queries`, (B, W) int64 places in the L positions: (B, W, D) for these.
         """
         cache = kwargs.pop("cache", kwargs.pop("past_key_values", None))  # its name before transformers 5.24
-        asking, (cos, sin) = hidden_states, position_embeddings
-        key = _rotated(self.keys_of(hidden_states), cos, sin)
+        asking, angles = hidden_states, position_embeddings
         if queries is not None:
-            asking, cos, sin = (taken(whole, queries) for whole in (hidden_states, cos, sin))
-        query = _rotated(self.queries_of(asking), cos, sin)
-        value = self._heads(self.v_proj(hidden_states))
+            asking, *angles = (taken(whole, queries) for whole in (asking, *angles))  # type: ignore[assignment]
+        query, key, value = (
+            projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projected in self.projected(asking, hidden_states)
+        )
+        if self.norms:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = _rotated(query, *angles), _rotated(key, *position_embeddings)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         implementation = self.config._attn_implementation
@@ -61,16 +67,9 @@ class AttentionOfSome(_Attention):
         output, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(output.flatten(2)), weights
 
-    def queries_of(self, states: Tensor) -> Tensor:
-        """(B, heads, L, head_dim), before rotation, of (B, L, D)."""
-        return self._heads(self.q_proj(states))
-
-    def keys_of(self, states: Tensor) -> Tensor:
-        """The same of keys."""
-        return self._heads(self.k_proj(states))
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def projected(self, asking: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the states that ask, (B, W, D), keys and values of all, (B, L, D); heads stand side by side."""
+        return self.q_proj(asking), self.k_proj(states), self.v_proj(states)
 
 
 class LastLayer(_Layer):
@@ -109,5 +108,7 @@ def taken(states: Tensor, places: Tensor) -> Tensor:
 
 
 def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, heads, L, head_dim), by cosines and sines of (1 or B, L, head_dim)."""
-    return (states * cos[:, None] + rotate_half(states) * sin[:, None]).to(states.dtype)
+    """(B, heads, L, head_dim), of which the first R dimensions turn, by cosines and sines of (1 or B, L, R)."""
+    turning, rest = states[..., : cos.shape[-1]], states[..., cos.shape[-1] :]
+    turned = (turning * cos[:, None] + rotate_half(turning) * sin[:, None]).to(states.dtype)
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned

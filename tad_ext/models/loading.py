@@ -39,13 +39,22 @@ from tad_ext.models.dream import DreamModel
 from tad_ext.models.fast_dllm import Fast_dLLM_QwenForCausalLM
 from tad_ext.models.hub import checkpoint_folder
 from tad_ext.models.llada import LLaDAModelLM
-from tad_ext.models.sdar import SDARForCausalLM
+from tad_ext.models.llada2 import LLaDA2MoeModelLM
+from tad_ext.models.sdar import SDARForCausalLM, SDARMoeForCausalLM
 from tad_ext.models.tiny import TinyDiffusionLM
 from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
 
 MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     model_class.config_class.model_type: model_class
-    for model_class in (DreamModel, Fast_dLLM_QwenForCausalLM, LLaDAModelLM, SDARForCausalLM, TinyDiffusionLM)
+    for model_class in (
+        DreamModel,
+        Fast_dLLM_QwenForCausalLM,
+        LLaDAModelLM,
+        LLaDA2MoeModelLM,
+        SDARForCausalLM,
+        SDARMoeForCausalLM,
+        TinyDiffusionLM,
+    )
 }
 for _class in MODEL_CLASSES.values():
     AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)

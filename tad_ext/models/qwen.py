@@ -2,9 +2,9 @@
 
 from typing import Any, ClassVar
 
-from torch import Tensor
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention, Qwen3MoeDecoderLayer
 
 from tad_ext.models.config import SIZES, OriginalConfig, Rule
 from tad_ext.models.last_layer import AttentionOfSome, LastLayer
@@ -43,16 +43,20 @@ class Qwen2LastLayer(LastLayer, Qwen2DecoderLayer):
 
 
 class Qwen3AttentionOfSome(AttentionOfSome, Qwen3Attention):
-    """Qwen3's, which brings queries and keys to one length, head by head, before it rotates them."""
+    """Qwen3's."""
 
-    def queries_of(self, states: Tensor) -> Tensor:
-        """See `AttentionOfSome`."""
-        return self.q_norm(super().queries_of(states))
-
-    def keys_of(self, states: Tensor) -> Tensor:
-        """See `AttentionOfSome`."""
-        return self.k_norm(super().keys_of(states))
+    norms = True
 
 
 class Qwen3LastLayer(LastLayer, Qwen3DecoderLayer):
     """Qwen3's."""
+
+
+class Qwen3MoeAttentionOfSome(AttentionOfSome, Qwen3MoeAttention):
+    """Qwen3's beside experts."""
+
+    norms = True
+
+
+class Qwen3MoeLastLayer(LastLayer, Qwen3MoeDecoderLayer):
+    """Qwen3's with experts."""

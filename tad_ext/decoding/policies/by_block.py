@@ -26,8 +26,8 @@ class BlockSteps(
     `static` reveals so many of the most confident positions, `sequential` so many of the leftmost ones, and `dynamic`
     every position of confidence > `threshold`, or the share of the most confident ones where these are fewer.
 
-    SDAR's remasking strategies, arXiv 2510.06303, with the threshold of its code. Confidences are those of temperature
-    1. Its entropy-bounded one is `EntropyBudget`.
+    SDAR's remasking strategies, arXiv 2510.06303, with the threshold of its code; its entropy-bounded one is
+    `EntropyBudget`. `dynamic` is LLaDA2.0's rule, too, arXiv 2512.15745. Confidences are those of temperature 1.
     """
 
     strategy: Literal["dynamic", "static", "sequential"] = "dynamic"
