@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_cases import EVERY_POLICY
+from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS
 
 from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import (
@@ -64,7 +64,7 @@ def test_the_batch_size_changes_nothing_for_any_policy(transformer, text):
     schemes = [None, PrefixCache(), DualCache(), DelayedCache(), D3LLMCache()]
     schemes += [PrefixCacheAtBlock(), DualCacheAtBlock()] if isinstance(policy, FastDLLMDream) else []
     for scheme in schemes:
-        add = 1.0 if scheme in schemes[5:] else 0.5
+        add = 1.0 if scheme in schemes[5:] or text not in SEVERAL_BLOCKS else 0.5
         config = replace(CONFIG, policy=policy, cache=scheme, gen_length=8, block_add_threshold=add)
         assert_same([decode(transformer, RAGGED[:3], replace(config, batch_size=size)) for size in (1, 3)])
 

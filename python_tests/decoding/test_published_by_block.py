@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from published import fast_dllm_v2, sdar
+from published import fast_dllm_v2, llada21, sdar
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, random_transformer
-from tad_ext.decoding import BlockCache, BlockSteps, FastDLLMv2, decode, parse_policy, preset
+from tad_ext.decoding import BlockCache, BlockEditing, BlockSteps, FastDLLMv2, decode, parse_policy, preset
 
 LENGTH = 24
 SPECIAL = {"mask_id": MASK, "suppress": [UNUSED]}
@@ -64,12 +64,21 @@ def test_fast_dllm_v2(device, part, threshold):
     check("dream", 8, config, fast_dllm_v2.loop, device, part=part, threshold=threshold)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("threshold", "editing", "most"), [(0.4, 0.2, 16), (0.7, 0.35, 16), (0.4, 0.1, 2)])
+def test_llada21(device, threshold, editing, most):
+    config = preset("llada2.1", gen_length=LENGTH, block_length=6, policy=BlockEditing(threshold, editing, most))
+    settings = {"threshold": threshold, "editing": editing, "most": most}
+    check("llada", 6, config, llada21.loop, device, **settings)
+
+
 def test_published_values():
     for name, policy, block, stop_when in (
         ("sdar", "block-steps:strategy=dynamic,threshold=0.85,steps=0", 4, "block"),
         ("sdar-static", "block-steps:strategy=static,steps=0", 4, "block"),
         ("sdar-sequential", "block-steps:strategy=sequential,steps=0", 4, "block"),
         ("llada2", "block-steps:strategy=dynamic,threshold=0.95,steps=0", 32, "block"),
+        ("llada2.1", "block-edit:threshold=0.95,editing_threshold=0.9,most_edits=16", 32, "block"),
         ("fast-dllm-v2", "fast-dllm-v2:threshold=0.9,part=8", 32, "reached"),
     ):
         config = preset(name)

@@ -228,3 +228,59 @@ def test_what_a_policy_is_given(mixing_model):
 def test_wrong_answers_are_named(mixing_model, answer, error, message):
     with pytest.raises(error, match=message):
         decode(mixing_model(), [[1], [2, 3]], config(answer))
+
+
+@dataclass(frozen=True)
+class SecondThoughts:
+    """Reveals everything at once, then changes each token of the block, by one, so many times."""
+
+    times: int = 2
+    sees = "block"
+
+    def __call__(self, statistics, state):
+        return statistics.log_odds, state.eligible
+
+    def revise(self, statistics, state):
+        count = state.memory.setdefault("count", torch.zeros_like(state.forwards)[:, None])
+        masked = state.eligible.any(dim=-1)
+        count.copy_(torch.where(masked, 0, count[:, 0] + 1)[:, None])
+        return ~state.eligible & (count <= self.times), masked | (count[:, 0] < self.times)
+
+
+@pytest.mark.parametrize("sync_every", [1, 3])
+def test_a_policy_that_changes_tokens(mixing_model, sync_every):
+    """Each block of three takes one forward to reveal it and two that change it; the prompts come and go."""
+    settings = replace(config(SecondThoughts()), sync_every=sync_every, batch_size=2)
+    result = decode(mixing_model(), [[1], [2, 3], [4], [5, 6, 7]], settings)
+    assert result.forwards.tolist() == [6] * 4
+    assert result.reveal_step.tolist() == [[3, 3, 3, 6, 6, 6]] * 4
+    plain = decode(mixing_model(), [[1], [2, 3], [4], [5, 6, 7]], replace(settings, policy=SecondThoughts(0)))
+    assert plain.forwards.tolist() == [4] * 4  # a block is closed by a forward that finds no mask in it
+    assert plain.sequences != result.sequences
+
+
+def test_mistakes_of_a_policy_that_changes_tokens(mixing_model):
+    class Blind:
+        sees = "eligible"
+
+        def __call__(self, statistics, state):
+            return statistics.log_odds, state.eligible
+
+        def revise(self, statistics, state):
+            return state.eligible, state.done
+
+    with pytest.raises(ValueError, match='has a revise method: expected sees = "block"'):
+        config(Blind())
+    with pytest.raises(ValueError, match=r"sees one block, and block_add_threshold is 0.5: expected 1"):
+        replace(config(SecondThoughts()), block_add_threshold=0.5)
+    for answer, message in (
+        (lambda state: state.eligible, "revise must return two tensors"),
+        (
+            lambda state: (state.eligible[:, :1], state.done),
+            r"replaced must be bool of shape \(1, 3\), got torch.bool of",
+        ),
+        (lambda state: (state.eligible, state.forwards), r"open must be bool of shape \(1,\), got torch.int64"),
+    ):
+        wrong = type("Wrong", (SecondThoughts,), {"revise": lambda self, _, state, answer=answer: answer(state)})
+        with pytest.raises((TypeError, ValueError), match=message):
+            decode(mixing_model(), [[1]], config(wrong()))

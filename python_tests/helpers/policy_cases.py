@@ -12,6 +12,7 @@ from tad_ext.settings import Kind, kinds_of
 
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
+    "block-edit:threshold=0.5,editing_threshold=0.4",
     "block-steps:strategy=dynamic,threshold=0.5,steps=3",
     "block-steps:strategy=sequential,steps=3",
     "block-steps:static",
@@ -40,6 +41,7 @@ EVERY_POLICY = [
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
 ]
+SEVERAL_BLOCKS = [text for text in EVERY_POLICY if parse_policy(text).sees != "block"]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
 
 

@@ -13,6 +13,7 @@ from .loop import decode as decode
 from .loop import decode_stream as decode_stream
 from .policies import NamedPolicy as NamedPolicy
 from .policies import parse_policy as parse_policy
+from .policies.by_block import BlockEditing as BlockEditing
 from .policies.by_block import BlockSteps as BlockSteps
 from .policies.by_block import FastDLLMv2 as FastDLLMv2
 from .policies.by_selection import ConfidenceFactor as ConfidenceFactor

@@ -54,6 +54,7 @@ class DecodingBatch:
         columns: (capacity, G) int64: the column of `input_ids` for each of the canvas.
         starts: (capacity,) int64: the first of these.
         prompts: (capacity,) int64: the prompt's length.
+        unfinished: (capacity,) int64: the first block that is not finished.
         ends: (capacity,) int64: the column behind the canvas.
         seeds: (capacity,) int64: the sampling seed of each sequence.
         state: counters, the schedule, and what the policy remembers.
@@ -80,7 +81,7 @@ class DecodingBatch:
         self.input_ids = torch.zeros(capacity, longest + width, dtype=torch.int64, device=self.device)
         self.canvas, self.positions, self.columns = (torch.zeros_like(self.state.reveal_step) for _ in range(3))
         self.starts = self.columns[:, 0]
-        self.ends, self.seeds, self.prompts = (torch.zeros_like(self.state.forwards) for _ in range(3))
+        self.ends, self.seeds, self.prompts, self.unfinished = (torch.zeros_like(self.state.forwards) for _ in range(4))
         self.cache = None if config.cache is None else KeyValueCache(*self.input_ids.shape)
         self._clear(slice(capacity))
         self.update_positions(capacity)
@@ -120,6 +121,7 @@ class DecodingBatch:
         self.columns[index] += start
         self.ends[index], self.prompts[index] = end, sequence.prompt_length
         self.seeds[index] = self.config.seed + sequence.number
+        self.unfinished[index] = sequence.unfinished
         ids = to_device(sequence.tokens, self.device)
         self.input_ids[index, :end] = ids
         self.canvas[index, : end - start] = ids[start:]
@@ -135,7 +137,7 @@ class DecodingBatch:
 
     def _tensors(self) -> list[Tensor]:
         state = self.state
-        own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds, self.prompts]
+        own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds, self.prompts, self.unfinished]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
     def update_positions(self, sequences: int) -> Tensor:
@@ -148,14 +150,35 @@ class DecodingBatch:
             mask_token_id=self.tokens.mask,
         )
 
+    def go_on(self, sequences: int, open: Tensor | None) -> Tensor:
+        """The same after a step, with the first unfinished block in the first place, which stays where it is `open`."""
+        counts = self.update_positions(sequences)
+        if self.sees == "block":
+            unfinished = self.unfinished[:sequences]
+            unfinished.copy_(counts[:, 0] if open is None else torch.where(open, unfinished, counts[:, 0]))
+            counts[:, 0] = unfinished
+        return counts
+
+    def hold(self, open: Tensor) -> None:
+        """Takes back what the last reveals did to the schedule of the first sequences, where they are `open`, (B,)."""
+        state, sequences = self.state, slice(len(open))
+        state.blocks[sequences] = torch.where(open, self.unfinished[sequences] + 1, state.blocks[sequences])
+        state.done[sequences] &= ~open
+
+    def columns_of_open(self, open: Tensor) -> Tensor:
+        """(B,) int64: the column of the canvas from which tokens may change, behind the last where none may."""
+        first = self.unfinished[: len(open)] * self.config.block_length
+        return torch.where(open, first, self.canvas.shape[1])
+
     def view(self, plan: Plan) -> DecodeState:
         """The tensors of `state` of the first `plan.sequences` sequences, with the positions that the policy sees."""
         state, sequences = self.state, slice(plan.sequences)
         positions, among = self._seen(plan)
+        tokens = self.canvas[sequences].gather(1, positions.clamp(min=0)) if self.sees == "block" else None
         counters = {name: getattr(state, name)[sequences] for name in ("reveal_step", "forwards", "blocks", "done")}
         memory = {name: tensor[sequences] for name, tensor in state.memory.items()}
         seeds = self.seeds[sequences]
-        return replace(state, **counters, positions=positions, among=among, seeds=seeds, memory=memory)
+        return replace(state, **counters, positions=positions, among=among, tokens=tokens, seeds=seeds, memory=memory)
 
     def _seen(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """(B, W) int64 positions that the policy sees, and which of them are eligible; None: all."""
@@ -163,6 +186,11 @@ class DecodingBatch:
         if self.sees == "eligible":
             return self.positions[sequences, :width].clone(memory_format=torch.contiguous_format), None
         canvas, created = self.canvas[sequences], self.state.blocks[sequences, None]
+        if self.sees == "block":
+            length = self.config.block_length
+            positions = self.unfinished[sequences, None] * length + torch.arange(length, device=self.device)
+            positions = positions.masked_fill(positions >= (self.ends - self.starts)[sequences, None], -1)
+            return positions, (positions >= 0) & (canvas.gather(1, positions.clamp(min=0)) == self.tokens.mask)
         columns = torch.arange(canvas.shape[1], device=self.device).expand_as(canvas)
         block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[sequences, None]
         if plan.bounds is not None:

@@ -129,6 +129,13 @@ class DecodeConfig(Settings):
                 f"policy must be a callable such as TopK(1), EntropyThreshold(0.5) or a function of (statistics, "
                 f"state), or a text such as 'entropy:0.5', got {self.policy!r}"
             )
+        if hasattr(self.policy, "revise") and getattr(self.policy, "sees", None) != "block":
+            raise ValueError(f'policy {self.policy} has a revise method: expected sees = "block"')
+        if getattr(self.policy, "sees", None) == "block" and self.block_add_threshold != 1:
+            raise ValueError(
+                f"policy {self.policy} sees one block, and block_add_threshold is {self.block_add_threshold}: "
+                f"expected 1"
+            )
         if self.stop_when != "revealed" and not self.stop_at_eos:
             raise ValueError(f"stop_when is {self.stop_when} and stop_at_eos is False: expected revealed, or True")
         if self.infill and (self.stop_at_eos or self.stop_strings):

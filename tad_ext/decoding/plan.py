@@ -26,6 +26,7 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
         entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)
     else:
         entries = max(one.masks if batch.sees == "masks" else one.canvas_length for one in sequences)
+        entries = config.block_length if batch.sees == "block" else entries
     plan = Plan(len(batch), max(lengths), padded, entries)
     # 2. The same rounded up.
     rows = min(1 << (plan.sequences - 1).bit_length(), len(batch.canvas))

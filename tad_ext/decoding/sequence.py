@@ -15,7 +15,8 @@ class SequenceProgress:
     masks: int  # all of the canvas
     eligible: int  # masks in created blocks
     created: int = 1  # blocks
-    unfinished: int = 0  # the first block with masks, from 0
+    unfinished: int = 0  # the first block that is not finished, from 0
+    open: bool = False  # whether the policy goes on with a block that has no mask left
     forwards: int = 0  # so far
     history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
@@ -36,10 +37,10 @@ class SequenceProgress:
 
     @property
     def done(self) -> bool:
-        """Whether no mask is left."""
-        return self.masks == 0
+        """Whether nothing is left to do."""
+        return self.masks == 0 and not self.open
 
-    def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int) -> None:
+    def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int, open: int = 0) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
         self.forwards += 1
@@ -50,3 +51,4 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
+        self.open = bool(open)

@@ -35,11 +35,12 @@ class Step:
         # Whether all tokens of the vocabulary may be sampled, so that one read of the logits does it.
         self.plain = self.config.temperature == 0 or (self.config.top_k is None and self.config.top_p == 1)
         self.policy = checked(self.config.policy)
-        self.prepare = getattr(self.policy, "prepare", None)
+        self.prepare: Any = getattr(self.policy, "prepare", None)
+        self.revise: Any = getattr(self.policy, "revise", None)
         self.selection = selection_of(self.config.policy) if self.plain and self.prepare is None else None
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 5) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 5) int64, or (B, 6), for the host to read: the arguments of `SequenceProgress.advance`."""
         batch, mask = self.batch, self.batch.tokens.mask
         state, canvas = batch.view(plan), batch.canvas[: plan.sequences]
         # 1. Logits, without end-of-sequence tokens before `min_length`.
@@ -50,22 +51,37 @@ class Step:
             head = (batch.prompts - batch.starts)[: plan.sequences, None]
             early = (state.positions < head + self.config.min_length).flatten()[:, None]
             logits = logits.index_copy(1, self.ends, logits[:, self.ends].masked_fill(early, -torch.inf))
-        # 2. Reveals, by a kernel where one knows the policy's rule.
+        # 2. Reveals, by a kernel where one knows the policy's rule; changes of tokens; ends.
+        done = None if self.revise is None else state.done.clone()
         if self.selection is not None:
             options = self._sampling(state)
             statistics, _ = select_reveal(canvas, logits, state, self.selection, mask_token_id=mask, **options)
         else:
             statistics = self._statistics(logits, state)
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
+        open = None if done is None else self._revise(canvas, statistics, state, done)
         if self.config.stop_at_eos and self.config.stop_when != "revealed":
-            stop_at_ends(canvas, state, self.ends, mask, blocks=self.config.stop_when == "block")
+            may_change = None if open is None else batch.columns_of_open(open)
+            stop_at_ends(canvas, state, self.ends, mask, blocks=self.config.stop_when == "block", may_change=may_change)
         # 3. What the next step starts from, and what the host is told.
         batch.keep_memory(state)
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
-        counts = batch.update_positions(plan.sequences)
+        report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
         # All of one dtype, which torch stacks in one launch.
-        return torch.stack([broken.long(), state.blocks, *counts.unbind(dim=1)], dim=1)
+        return torch.stack(report if open is None else [*report, open.long()], dim=1)
+
+    def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
+        """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
+        replaced, open = self.revise(statistics, state)
+        replaced = replaced & state.present & ~state.eligible & statistics.valid & ~done[:, None]
+        place = state.positions.masked_fill(~replaced, canvas.shape[1])  # behind the last column: nowhere
+        for target, values in ((canvas, statistics.token), (state.reveal_step, state.forwards[:, None])):
+            longer = torch.cat((target, target[:, :1]), dim=1)
+            target.copy_(longer.scatter_(1, place, values.expand_as(place))[:, :-1])
+        open = open & ~done
+        self.batch.hold(open)
+        return open
 
     def _logits(self, plan: Plan, state: DecodeState) -> Tensor:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""

@@ -51,16 +51,21 @@ def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
             batch.state.reveal_step[index, behind] = sequence.forwards
 
 
-def stop_at_ends(canvas: Tensor, state: DecodeState, ends: Tensor, mask: int, *, blocks: bool) -> None:
+def stop_at_ends(
+    canvas: Tensor, state: DecodeState, ends: Tensor, mask: int, *, blocks: bool, may_change: Tensor | None = None
+) -> None:
     """Finishes the rows whose response has come to an end-of-sequence token, in place on (B, G) canvases and `state`.
 
-    It has when no mask stands before the token; with `blocks`, when none is left in its block and before. The token
-    then fills all that stands behind it, with this step. The host is not waited for.
+    It has when no mask stands before the token; with `blocks`, when none is left in its block and before. From column
+    `may_change`, (B,) int64, on tokens count as masks, because they may change. The end then fills all that stands
+    behind it, with this step. The host is not waited for.
     """
     columns = torch.arange(canvas.shape[1], device=canvas.device)
     last = canvas.shape[1]
     is_end = torch.isin(canvas, ends) & (state.reveal_step > 0)
     first_end, first_mask = (columns.where(which, last).amin(dim=1) for which in (is_end, canvas == mask))
+    if may_change is not None:
+        first_mask = torch.minimum(first_mask, may_change)
     if blocks:
         first_mask = torch.where(first_mask < last, first_mask // state.block_length * state.block_length, last)
     ended = (first_end < first_mask) & (first_end < last) & ~state.done

@@ -71,6 +71,7 @@ class DecodeState:
     eos_token_ids: tuple[int, ...] = ()  # empty: an end-of-sequence token is a token like any other
     end_token_ids: tuple[int, ...] = ()  # what ends a response, whether or not decoding stops there
     among: Tensor | None = None  # (B, W) bool: which entries are eligible; None: all but padding
+    tokens: Tensor | None = None  # (B, W) int64: what the canvas holds there, for a policy that may change it
     seeds: Tensor | None = None  # (B,) int64: the seed of each row's random numbers, where the caller has one
     memory: dict[str, Tensor] = field(default_factory=dict)  # (B, ...) each: what the policy remembers; zeros at first
 

@@ -21,9 +21,13 @@ Policies that need more have:
   row's memory starts with zeros, also when another prompt takes the row, and moves with it. What is remembered per
   canvas column is found through `state.positions`, (B, W), -1 for padding.
 * `sees`, an attribute that says what the policy is shown. "eligible": the positions it may reveal, masks of created
-  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. Entries that are
+  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. "block": every position
+  of the first block that is not finished, with what stands there in `state.tokens`. Entries that are
   `state.present` and not `state.eligible` are never revealed, but the model's head computes logits for them. With a
   cache, or where future blocks are hidden, those that the forward does not compute are padding.
+* `revise(statistics, state) -> (replaced, open)`, a method that is asked after the reveals, for policies that see the
+  "block": (B, W) bool, entries that take the token of `statistics` in place of the one that they have; and (B,) bool,
+  the rows whose block is not finished yet, though it may have no mask left. Blocks are decoded one by one then.
 * `state.seeds`, (B,), the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no

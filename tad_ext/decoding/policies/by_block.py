@@ -10,7 +10,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, Probability
 
 from .base import NamedPolicy, Steps
-from .rows import block_clock, candidates, in_first_block, leading
+from .rows import block_clock, candidates, in_first_block, leading, remembered
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,48 @@ class BlockSteps(
             sure = candidate & (statistics.confidence > self.threshold)
             accept = torch.where(sure.sum(dim=-1, keepdim=True) >= share, sure, accept)
         return score, accept
+
+
+@dataclass(frozen=True)
+class BlockEditing(
+    NamedPolicy,
+    name="block-edit",
+    rule="confidence > threshold; tokens of the block change where another one has confidence > editing_threshold",
+    source="LLaDA2.1, arXiv 2602.08676",
+):
+    """Reveal the first unfinished block by confidence, and go on changing its tokens until none changes.
+
+    Every forward reveals the positions of confidence > `threshold`, or the most confident one if there is none. Tokens
+    that earlier forwards have revealed in the block take the most probable one in their place, where that is another
+    one and its confidence > `editing_threshold`. A block is finished by a forward that finds no mask in it and changes
+    nothing, or by the `most_edits`-th that finds no mask.
+
+    LLaDA2.1, arXiv 2602.08676, with the defaults of its code.
+    """
+
+    threshold: Probability = 0.95
+    editing_threshold: Probability = 0.9
+    most_edits: Count = 16
+    sees = "block"
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by log-odds; accept from above the threshold."""
+        return statistics.log_odds, candidates(statistics, state) & (statistics.confidence > self.threshold)
+
+    def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """(B, W) bool: tokens that change; (B,) bool: blocks that are not finished."""
+        if state.tokens is None:
+            raise ValueError(f"policy {self}: state.tokens is None; expected what the canvas holds at each entry")
+        step = state.reveal_step.gather(1, state.positions.clamp(min=0))
+        revealed = state.present & ~state.eligible & (step > 0)  # neither a mask nor a part of the prompt
+        other = statistics.valid & (statistics.token != state.tokens)
+        replaced = revealed & other & (statistics.confidence > self.editing_threshold)
+        # Forwards that found no mask in this block.
+        memory = remembered(state, "block-edit.edits", 1)
+        masked = state.eligible.any(dim=-1)
+        edits = torch.where(masked, 0, memory[:, 0] + 1)
+        memory.copy_(edits[:, None])
+        return replaced, masked | (replaced.any(dim=-1) & (edits < self.most_edits))
 
 
 @dataclass(frozen=True)

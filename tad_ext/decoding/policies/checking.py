@@ -21,8 +21,9 @@ def checked(policy: Policy) -> Policy:
 class _Checked:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
-        if hasattr(policy, "prepare"):
-            self.prepare = self._prepare
+        for name in ("prepare", "revise"):
+            if hasattr(policy, name):
+                setattr(self, name, getattr(self, f"_{name}"))
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         policy, shape = self.policy, tuple(state.positions.shape)
@@ -38,6 +39,18 @@ class _Checked:
         if accept.dtype != torch.bool:
             raise TypeError(f"policy {policy!r}: accept must be bool, got {accept.dtype}")
         return score, accept
+
+    def _revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        answer, shape = self.policy.revise(statistics, state), tuple(state.positions.shape)
+        if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Tensor) for part in answer)):
+            raise TypeError(f"policy {self.policy!r}: revise must return two tensors (replaced, open), got {answer!r}")
+        for name, part, expected in (("replaced", answer[0], shape), ("open", answer[1], shape[:1])):
+            if tuple(part.shape) != expected or part.dtype != torch.bool:
+                raise ValueError(
+                    f"policy {self.policy!r}: {name} must be bool of shape {expected}, got {part.dtype} of "
+                    f"{tuple(part.shape)}"
+                )
+        return answer
 
     def _prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         answer = self.policy.prepare(logits, state)
