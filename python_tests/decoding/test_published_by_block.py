@@ -4,10 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from published import fast_dllm_v2, llada21, sdar
+from published import dmax, fast_dllm_v2, llada21, sdar
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, random_transformer
-from tad_ext.decoding import BlockCache, BlockEditing, BlockSteps, FastDLLMv2, decode, parse_policy, preset
+from tad_ext.decoding import (
+    BlockCache,
+    BlockEditing,
+    BlockSteps,
+    FastDLLMv2,
+    SoftParallel,
+    decode,
+    parse_policy,
+    preset,
+)
 
 LENGTH = 24
 SPECIAL = {"mask_id": MASK, "suppress": [UNUSED]}
@@ -20,7 +29,23 @@ def predicts(model):
     return torch.no_grad()(predict)
 
 
-def check(family, block, config, loop, device, **settings):
+def from_embeddings(model):
+    """(embed, predict) of a model's own trunk, with an attention mask that is written out."""
+    block = model.config.causal_block_length
+
+    def embed(ids):
+        return model.model.embed_tokens(ids.to(model.device)).cpu()
+
+    def predict(embeddings):
+        place = torch.arange(len(embeddings), device=model.device) // block
+        mask = (place[None, :] <= place[:, None])[None, None]
+        trunk = model.model(None, mask, None, None, embeddings[None].to(model.device), use_cache=False)
+        return model.lm_head(trunk.last_hidden_state)[0].cpu()
+
+    return torch.no_grad()(embed), torch.no_grad()(predict)
+
+
+def check(family, block, config, loop, device, asked=predicts, **settings):
     """Ragged prompts in one batch, with and without an end, against the loop for each by itself: at least 100 rows."""
     forwards = []
     for seed in range(8):
@@ -31,7 +56,7 @@ def check(family, block, config, loop, device, **settings):
             result = decode(model, RAGGED, replace(config, stop_at_eos=stops, stop_when=stop_when, batch_size=3))
             for number, prompt in enumerate(RAGGED):
                 special = {**SPECIAL, "eos_ids": [EOS] if stops else ()}
-                expected = loop(predicts(model), prompt, gen_length=LENGTH, block_length=block, **settings, **special)
+                expected = loop(asked(model), prompt, gen_length=LENGTH, block_length=block, **settings, **special)
                 tokens = expected.tokens[:LENGTH]
                 length = tokens.index(EOS) + 1 if stops and EOS in tokens else LENGTH
                 assert result.canvases()[number][:length] == tokens[:length]
@@ -72,6 +97,14 @@ def test_llada21(device, threshold, editing, most):
     check("llada", 6, config, llada21.loop, device, **settings)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("threshold", "sure"), [(0.3, 0.6), (0.5, 0.9), (0.15, 0.3)])
+def test_dmax(device, threshold, sure):
+    config = preset("dmax", gen_length=LENGTH, block_length=6, policy=SoftParallel(threshold, sure))
+    settings = {"threshold": threshold, "sure": sure}
+    check("llada", 6, config, dmax.loop, device, asked=from_embeddings, **settings)
+
+
 def test_published_values():
     for name, policy, block, stop_when in (
         ("sdar", "block-steps:strategy=dynamic,threshold=0.85,steps=0", 4, "block"),
@@ -79,6 +112,7 @@ def test_published_values():
         ("sdar-sequential", "block-steps:strategy=sequential,steps=0", 4, "block"),
         ("llada2", "block-steps:strategy=dynamic,threshold=0.95,steps=0", 32, "block"),
         ("llada2.1", "block-edit:threshold=0.95,editing_threshold=0.9,most_edits=16", 32, "block"),
+        ("dmax", "dmax:threshold=0.5,sure=0.9", 32, "block"),
         ("fast-dllm-v2", "fast-dllm-v2:threshold=0.9,part=8", 32, "reached"),
     ):
         config = preset(name)

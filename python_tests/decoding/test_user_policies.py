@@ -274,12 +274,12 @@ def test_mistakes_of_a_policy_that_changes_tokens(mixing_model):
     with pytest.raises(ValueError, match=r"sees one block, and block_add_threshold is 0.5: expected 1"):
         replace(config(SecondThoughts()), block_add_threshold=0.5)
     for answer, message in (
-        (lambda state: state.eligible, "revise must return two tensors"),
+        (lambda state: state.eligible, r"revise must return tensors \(replaced, open\)"),
         (
             lambda state: (state.eligible[:, :1], state.done),
-            r"replaced must be bool of shape \(1, 3\), got torch.bool of",
+            r"replaced must be torch.bool of shape \(1, 3\), got torch.bool of",
         ),
-        (lambda state: (state.eligible, state.forwards), r"open must be bool of shape \(1,\), got torch.int64"),
+        (lambda state: (state.eligible, state.forwards), r"open must be torch.bool of shape \(1,\), got torch.int64"),
     ):
         wrong = type("Wrong", (SecondThoughts,), {"revise": lambda self, _, state, answer=answer: answer(state)})
         with pytest.raises((TypeError, ValueError), match=message):

@@ -19,6 +19,7 @@ EVERY_POLICY = [
     "confidence:0.5",
     "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",
+    "dmax:threshold=0.5,sure=0.6",
     "dream:entropy",
     "dream:order=maskgit_plus,steps=9",
     "dream:origin",

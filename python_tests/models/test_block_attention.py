@@ -10,6 +10,7 @@ from tiny_checkpoints import TinyCheckpoint, write_dream, write_llada
 from torch import Tensor
 from transformer_formula import dream_logits, llada_logits, stored_weights
 
+from tad_ext.models.base import mixed_with
 from tad_ext.models.cache import KeyValueCache
 from tad_ext.models.loading import load_model
 
@@ -83,3 +84,36 @@ def test_a_model_made_for_blocks_sees_blocks(family: str, tmp_path: Path) -> Non
     model.config.causal_block_length = 4
     torch.testing.assert_close(model.hidden_rows(IDS, lengths=LENGTHS), wanted, rtol=0, atol=0)
     torch.testing.assert_close(model.hidden_rows(IDS[:1, :8]), wanted[:1, :8], rtol=1e-9, atol=1e-9)
+
+
+def test_a_mixture_with_the_mask_has_the_mixed_length() -> None:
+    """By hand: of (3, 4), length 5, and (0, 1), length 1, by halves: (1.5, 2.5), brought to the length 3."""
+    token, mask = torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 1.0])
+    found = mixed_with(mask, token, torch.tensor([0.5]))
+    wanted = torch.tensor([[1.5, 2.5]]) * 3 / 8.5**0.5
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(mixed_with(mask, token, torch.tensor([0.0])), mask[None])
+
+
+@torch.no_grad()
+@every_family
+def test_shares_of_tokens(family: str, tmp_path: Path) -> None:
+    """1 is the token itself and 0 the mask, in columns as in whole rows."""
+    model = load_model(write(family, tmp_path / family), dtype="float64")
+    shares, mask = torch.ones(2, 13), model.config.mask_token_id
+    ids = IDS.where(IDS != mask, (mask + 1) % 6)
+    whole = model.hidden_rows(ids, lengths=LENGTHS)
+    torch.testing.assert_close(model.hidden_rows(ids, lengths=LENGTHS, shares=shares), whole, rtol=0, atol=0)
+    shares[:, 3] = 0
+    masked = ids.clone()
+    masked[:, 3] = mask
+    wanted = model.hidden_rows(masked, lengths=LENGTHS)
+    torch.testing.assert_close(model.hidden_rows(ids, lengths=LENGTHS, shares=shares), wanted, rtol=1e-4, atol=1e-4)
+    shares[:, 3] = 0.5
+    between = model.hidden_rows(ids, lengths=LENGTHS, shares=shares)
+    assert not torch.allclose(between, wanted, atol=1e-4)
+    cache, columns = KeyValueCache(2, 13), torch.arange(2, 8).expand(2, 6)
+    model.hidden_rows(ids, lengths=LENGTHS, cache=cache, shares=shares)
+    positions = torch.tensor([[4, 7], [13 + 4, 13 + 7]])
+    again = model.hidden_rows(ids, lengths=LENGTHS, positions=positions, cache=cache, columns=columns, shares=shares)
+    torch.testing.assert_close(again, between.flatten(0, 1)[positions], rtol=1e-6, atol=1e-6)

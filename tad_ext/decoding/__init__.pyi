@@ -16,6 +16,7 @@ from .policies import parse_policy as parse_policy
 from .policies.by_block import BlockEditing as BlockEditing
 from .policies.by_block import BlockSteps as BlockSteps
 from .policies.by_block import FastDLLMv2 as FastDLLMv2
+from .policies.by_block import SoftParallel as SoftParallel
 from .policies.by_selection import ConfidenceFactor as ConfidenceFactor
 from .policies.by_selection import ConfidenceThreshold as ConfidenceThreshold
 from .policies.by_selection import EntropyBudget as EntropyBudget

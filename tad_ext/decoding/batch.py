@@ -20,7 +20,7 @@ from tad_ext.ops import DecodeState, eligible_positions
 
 from .config import DecodeConfig
 from .inputs import SpecialTokens, causal_block_length
-from .policies.base import sees_of
+from .policies.base import sees_of, softens
 from .sequence import SequenceProgress
 
 
@@ -55,6 +55,8 @@ class DecodingBatch:
         starts: (capacity,) int64: the first of these.
         prompts: (capacity,) int64: the prompt's length.
         unfinished: (capacity,) int64: the first block that is not finished.
+        shares: (capacity, longest + G) float32: of tokens in what forwards see, the rest being the mask's; where the
+            policy softens.
         ends: (capacity,) int64: the column behind the canvas.
         seeds: (capacity,) int64: the sampling seed of each sequence.
         state: counters, the schedule, and what the policy remembers.
@@ -82,6 +84,7 @@ class DecodingBatch:
         self.canvas, self.positions, self.columns = (torch.zeros_like(self.state.reveal_step) for _ in range(3))
         self.starts = self.columns[:, 0]
         self.ends, self.seeds, self.prompts, self.unfinished = (torch.zeros_like(self.state.forwards) for _ in range(4))
+        self.shares = torch.ones(self.input_ids.shape, device=self.device) if softens(config.policy) else None
         self.cache = None if config.cache is None else KeyValueCache(*self.input_ids.shape)
         self._clear(slice(capacity))
         self.update_positions(capacity)
@@ -130,7 +133,7 @@ class DecodingBatch:
     def _clear(self, index: int | slice) -> None:
         """Makes idle sequences, which have no masks and are never looked at."""
         for tensor in self._tensors():
-            tensor[index] = 0
+            tensor[index] = int(tensor is self.shares)
         self.ends[index] = self.state.blocks[index] = 1
         self.columns[index] = torch.arange(self.columns.shape[1], device=self.device)
         self.canvas[index] = int(self.tokens.mask == 0)  # anything but the mask
@@ -138,6 +141,7 @@ class DecodingBatch:
     def _tensors(self) -> list[Tensor]:
         state = self.state
         own = [self.input_ids, self.canvas, self.columns, self.ends, self.seeds, self.prompts, self.unfinished]
+        own += [] if self.shares is None else [self.shares]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
     def update_positions(self, sequences: int) -> Tensor:

@@ -13,6 +13,7 @@ from tad_ext.settings import Between, Kind
 
 from .caches import BlockCache
 from .config import DecodeConfig
+from .policies.base import softens
 from .sequence import SequenceProgress
 
 GRAPH_DEVICES = ("cuda",)
@@ -40,6 +41,11 @@ def check_model(model: Any, config: DecodeConfig) -> None:
     if config.block_causal and not hasattr(model, "hidden_rows"):
         raise TypeError(
             f"block_causal is True, and {type(model).__name__} takes no blocks: expected a model of tad_ext.models"
+        )
+    if softens(config.policy) and not hasattr(model, "hidden_rows"):
+        raise TypeError(
+            f"policy {config.policy} mixes tokens with the mask, and {type(model).__name__} takes no shares: expected "
+            f"a model of tad_ext.models"
         )
     own = causal_block_length(model)
     if own is not None:

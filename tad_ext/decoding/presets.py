@@ -90,6 +90,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "sdar-sequential": _of_blocks("block-steps:sequential", "SDAR, its code", 4),
         "llada2": _of_blocks("block-steps:threshold=0.95", "LLaDA2.0, arXiv 2512.15745, the defaults of its code", 32),
         "llada2.1": _of_blocks("block-edit", "LLaDA2.1, arXiv 2602.08676, the defaults of its code", 32),
+        "dmax": _of_blocks("dmax:0.5", "DMax, its code for mathematics", 32),
         "fast-dllm-v2": _of_blocks("fast-dllm-v2", "Fast-dLLM v2, its code and README", 32, "reached"),
         "llada": Preset(
             "llada:0", "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"

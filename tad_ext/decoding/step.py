@@ -73,13 +73,15 @@ class Step:
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
         """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
-        replaced, open = self.revise(statistics, state)
+        replaced, open, *shares = self.revise(statistics, state)
         replaced = replaced & state.present & ~state.eligible & statistics.valid & ~done[:, None]
-        place = state.positions.masked_fill(~replaced, canvas.shape[1])  # behind the last column: nowhere
         for target, values in ((canvas, statistics.token), (state.reveal_step, state.forwards[:, None])):
-            longer = torch.cat((target, target[:, :1]), dim=1)
-            target.copy_(longer.scatter_(1, place, values.expand_as(place))[:, :-1])
+            _put(target, state.positions, values, where=replaced)
         open = open & ~done
+        if self.batch.shares is not None:
+            seen, columns = self.batch.shares[: len(open)], self.batch.starts[: len(open), None] + state.positions
+            seen.fill_(1)
+            _put(seen, columns, *shares, where=state.present & open[:, None])
         self.batch.hold(open)
         return open
 
@@ -93,6 +95,8 @@ class Step:
         if lengths is not None and batch.hides_future:
             lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
         seen = {"lengths": lengths, **self._blocks(plan, starts)}
+        if batch.shares is not None:
+            seen["shares"] = batch.shares[rows, : plan.length]
         if batch.cache is not None:
             return self.model.lm_head(self._hidden(plan, ids, seen, positions)).flatten(0, 1)
         logits = self.model(ids, positions=positions, **seen).logits.flatten(0, -2)
@@ -159,3 +163,10 @@ class Step:
         chosen = logits.gather(1, token.view(-1, 1)).float().view(token.shape)
         confidence = (chosen - statistics.logsumexp).exp().masked_fill(~statistics.valid, 0)
         return statistics._replace(token=token, confidence=confidence.nan_to_num(nan=0.0))  # where nothing is possible
+
+
+def _put(target: Tensor, places: Tensor, values: Tensor, *, where: Tensor) -> None:
+    """target[b, places[b, w]] = values[b, w] where it is to be, (B, W) bool."""
+    longer = torch.cat((target, target[:, :1]), dim=1)  # the last column takes what is put nowhere
+    places = places.masked_fill(~where, target.shape[1])
+    target.copy_(longer.scatter_(1, places, values.expand_as(places).to(target.dtype))[:, :-1])

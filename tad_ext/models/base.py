@@ -65,6 +65,7 @@ class MaskedDiffusionMixin:
         cache_rows: Tensor | None = None,
         columns: Tensor | None = None,
         blocks: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones.
 
@@ -85,6 +86,8 @@ class MaskedDiffusionMixin:
             blocks: (B, L) int64, never falling along a row: the block that each token is in. It attends to its own
                 block and to those before. None: as the model was made, to all tokens or to blocks of
                 ``config.causal_block_length``, from the row's first token on.
+            shares: (B, L) float32 from 0 to 1: what each token's embedding has in common with the token; the rest is
+                the mask's, see `mixed_with`. None: 1 everywhere.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
@@ -112,7 +115,12 @@ class MaskedDiffusionMixin:
         if cache is not None:
             rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
             stored = CacheView(cache, length, rows, columns)
-        hidden: Tensor = self.model(ids, mask, columns, stored, use_cache=False, **of_last_layer).last_hidden_state
+        seen: tuple[Tensor | None, Tensor | None] = (ids, None)
+        if shares is not None:
+            seen = (None, self._mixed(ids, shares if columns is None else shares.gather(1, columns)))
+        tokens, embeddings = seen
+        trunk = self.model(tokens, mask, columns, stored, embeddings, use_cache=False, **of_last_layer)
+        hidden: Tensor = trunk.last_hidden_state
         if wanted is not None:
             if of_last_layer:
                 return hidden if entries is None else hidden.flatten(0, 1)[entries]
@@ -130,6 +138,12 @@ class MaskedDiffusionMixin:
         place = wanted % length - columns[:, 0][row]
         return row * columns.shape[1] + place.clamp(0, columns.shape[1] - 1)  # padding: any place
 
+    def _mixed(self, ids: Tensor, shares: Tensor) -> Tensor:
+        """(B, L, D): the tokens' embeddings, mixed with the mask token's."""
+        embed = self.model.embed_tokens
+        tokens, mask = embed(ids), embed(torch.full_like(ids[0, :1], self.config.mask_token_id))[0]
+        return torch.where(shares[..., None] == 1, tokens, mixed_with(mask, tokens, shares))
+
     def prediction_columns(self, first: int) -> int:
         """The first column to compute for predictions of the columns from `first` on."""
         return max(first - self.shift, 0)
@@ -141,9 +155,10 @@ class MaskedDiffusionMixin:
         lengths: Tensor | None = None,
         positions: Tensor | None = None,
         blocks: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
-        hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions, blocks=blocks)
+        hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions, blocks=blocks, shares=shares)
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
     def generate(self, *arguments: Any, **options: Any) -> Any:
@@ -185,6 +200,18 @@ class MaskedDiffusionMixin:
             return mask
         dtype = self.lm_head.weight.dtype  # the eager implementation adds the mask to the scores
         return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def mixed_with(mask: Tensor, tokens: Tensor, shares: Tensor) -> Tensor:
+    """(..., D) embeddings between that of the mask, (D,), and those of tokens, (..., D), by shares (...) of the latter.
+
+    With share p, token e and mask m it is v = p e + (1 - p) m, brought to the length p |e| + (1 - p) |m|, which a mean
+    of directions would lose. DMax, its code.
+    """
+    share, token, masked = shares[..., None].float(), tokens.float(), mask.float()
+    mixed = share * token + (1 - share) * masked
+    length = share * token.norm(dim=-1, keepdim=True) + (1 - share) * masked.norm()
+    return (mixed * length / (mixed.norm(dim=-1, keepdim=True) + 1e-6)).to(tokens.dtype)
 
 
 @contextmanager

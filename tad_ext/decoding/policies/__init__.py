@@ -27,7 +27,9 @@ Policies that need more have:
   cache, or where future blocks are hidden, those that the forward does not compute are padding.
 * `revise(statistics, state) -> (replaced, open)`, a method that is asked after the reveals, for policies that see the
   "block": (B, W) bool, entries that take the token of `statistics` in place of the one that they have; and (B,) bool,
-  the rows whose block is not finished yet, though it may have no mask left. Blocks are decoded one by one then.
+  the rows whose block is not finished yet, though it may have no mask left. Blocks are decoded one by one then. With
+  `softens = True` it gives a third: (B, W) float32, the share that each entry's token has in what the next forward sees
+  there, if the block is still open; the rest is the mask's. 1 is the token as it is.
 * `state.seeds`, (B,), the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no

@@ -62,6 +62,11 @@ def sees_of(policy: Policy) -> Sees:
     return sees  # type: ignore[return-value]
 
 
+def softens(policy: Policy) -> bool:
+    """Whether a policy mixes tokens with the mask, by its attribute `softens`."""
+    return bool(getattr(policy, "softens", False))
+
+
 def text_form(policy: type[NamedPolicy]) -> str:
     """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
     defaults = _defaults(policy)

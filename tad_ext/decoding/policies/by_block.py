@@ -91,6 +91,57 @@ class BlockEditing(
 
 
 @dataclass(frozen=True)
+class SoftParallel(
+    NamedPolicy,
+    name="dmax",
+    rule="from the left up to the first mask of p < threshold; tokens stay soft, and change, until all are sure",
+    source="DMax, its code",
+):
+    """Reveal the first unfinished block from the left; what is revealed stays a mixture with the mask, and may change.
+
+    Every forward reveals the masks before the first one of confidence p < `threshold`, or the leftmost if there is
+    none, and gives all tokens of the block that were masks their most probable ones anew. The next forward sees each of
+    them as a mixture: p of the token's embedding and 1 - p of the mask's (`tad_ext.models.base.mixed_with`). A block
+    is finished when p >= `sure` for all of them, when nothing has changed, or after as many forwards as it has
+    positions; from then on its tokens are seen as they are.
+
+    Soft parallel decoding of DMax, by its code, whose threshold is 0.5 for mathematics and 0.65 for programs. There a
+    block ends when that of every row of the batch does, and the mask may be chosen; here rows are on their own, and it
+    may not.
+    """
+
+    threshold: Probability = 0.5
+    sure: Probability = 0.9
+    sees = "block"
+    softens: ClassVar[bool] = True
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by place; accept from the left."""
+        candidate = candidates(statistics, state)
+        unsure = candidate & (statistics.confidence < self.threshold)
+        score = -state.positions.float()
+        leftmost = leading(score, candidate, torch.ones_like(state.forwards)[:, None])
+        return score, candidate & ((unsure.cumsum(dim=-1) == 0) | leftmost)
+
+    def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, W) bool: tokens that change; (B,) bool: blocks that are not finished; (B, W): shares of the tokens."""
+        if state.tokens is None:
+            raise ValueError(f"policy {self}: state.tokens is None; expected what the canvas holds at each entry")
+        written = state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
+        earlier = written & ~state.eligible  # revealed by another forward than this one
+        changed = earlier & statistics.valid & (statistics.token != state.tokens)
+        unsure = (written | state.eligible) & (statistics.confidence < self.sure)
+        # Forwards of this block so far.
+        block = state.positions[:, :1] // state.block_length + 1
+        memory = remembered(state, "dmax.forwards", 2)
+        forwards = torch.where(memory[:, :1] == block, memory[:, 1:] + 1, 1)
+        memory.copy_(torch.cat([block, forwards], dim=1))
+        moves = (state.eligible | changed).any(dim=-1)
+        open = moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length)
+        return changed, open, torch.where(written & statistics.valid, statistics.confidence.float(), 1.0)
+
+
+@dataclass(frozen=True)
 class FastDLLMv2(
     NamedPolicy,
     name="fast-dllm-v2",

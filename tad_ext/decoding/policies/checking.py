@@ -7,6 +7,8 @@ from torch import Tensor
 
 from tad_ext.ops import DecodeState, Policy, TokenStatistics
 
+from .base import softens
+
 
 def is_built_in(policy: Policy) -> bool:
     """Whether a policy is this package's: it answers as it must and never looks at a value on the host."""
@@ -42,12 +44,16 @@ class _Checked:
 
     def _revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         answer, shape = self.policy.revise(statistics, state), tuple(state.positions.shape)
-        if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Tensor) for part in answer)):
-            raise TypeError(f"policy {self.policy!r}: revise must return two tensors (replaced, open), got {answer!r}")
-        for name, part, expected in (("replaced", answer[0], shape), ("open", answer[1], shape[:1])):
-            if tuple(part.shape) != expected or part.dtype != torch.bool:
+        parts = [("replaced", shape, torch.bool), ("open", shape[:1], torch.bool)]
+        parts += [("shares", shape, torch.float32)] if softens(self.policy) else []
+        tensors = isinstance(answer, tuple) and all(isinstance(part, Tensor) for part in answer)
+        if not tensors or len(answer) != len(parts):
+            names = ", ".join(name for name, *_ in parts)
+            raise TypeError(f"policy {self.policy!r}: revise must return tensors ({names}), got {answer!r}")
+        for (name, expected, dtype), part in zip(parts, answer, strict=True):
+            if tuple(part.shape) != expected or part.dtype != dtype:
                 raise ValueError(
-                    f"policy {self.policy!r}: {name} must be bool of shape {expected}, got {part.dtype} of "
+                    f"policy {self.policy!r}: {name} must be {dtype} of shape {expected}, got {part.dtype} of "
                     f"{tuple(part.shape)}"
                 )
         return answer
