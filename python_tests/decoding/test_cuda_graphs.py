@@ -103,8 +103,7 @@ def recorder(device, monkeypatch):
     def recorded_step(step, model, config):
         batch = step.batch
         imitation.tensors = lambda: [
-            batch.input_ids, batch.canvas, batch.positions, batch.state.reveal_step, batch.state.forwards,
-            batch.state.blocks, batch.state.done, *batch.state.memory.values(),
+            *batch._tensors(), batch.positions,
             *(tensor for layer in (batch.cache._layers if batch.cache else []) for tensor in layer),
         ]  # fmt: skip
         return cuda_graphs.CapturedStep(step, model, config)
