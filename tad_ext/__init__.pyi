@@ -4,6 +4,9 @@ from . import models as models
 from . import ops as ops
 from .decoding import KLASS as KLASS
 from .decoding import PRESETS as PRESETS
+from .decoding import BlockCache as BlockCache
+from .decoding import BlockEditing as BlockEditing
+from .decoding import BlockSteps as BlockSteps
 from .decoding import ConfidenceFactor as ConfidenceFactor
 from .decoding import ConfidenceThreshold as ConfidenceThreshold
 from .decoding import Credit as Credit
@@ -18,6 +21,7 @@ from .decoding import DualCacheAtBlock as DualCacheAtBlock
 from .decoding import EntropyBudget as EntropyBudget
 from .decoding import EntropyThreshold as EntropyThreshold
 from .decoding import FastDLLMDream as FastDLLMDream
+from .decoding import FastDLLMv2 as FastDLLMv2
 from .decoding import Hierarchical as Hierarchical
 from .decoding import LLaDASteps as LLaDASteps
 from .decoding import LocalLeap as LocalLeap
@@ -27,6 +31,7 @@ from .decoding import PrefixCache as PrefixCache
 from .decoding import PrefixCacheAtBlock as PrefixCacheAtBlock
 from .decoding import Prophet as Prophet
 from .decoding import SchED as SchED
+from .decoding import SoftParallel as SoftParallel
 from .decoding import TopK as TopK
 from .decoding import decode as decode
 from .decoding import decode_stream as decode_stream
