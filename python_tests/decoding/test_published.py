@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from published import block_schedule, d3llm_cache, dream, fast_dllm, klass, llada, prophet, sched
+from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, sched
 from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
 from tad_ext.decoding import (
     KLASS,
+    ConfidenceAdaptive,
     ConfidenceThreshold,
     DecodeConfig,
     DreamOrder,
@@ -113,6 +114,17 @@ CASES: dict[str, list[Case]] = {
         in_blocks(parse_policy(f"factor:factor={f},variant={variant}"), fast_dllm.factor, factor=f, variant=variant)
         for f in (1.0, 1.6)
         for variant in ("code", "paper")
+    ],
+    "cd4lm": [
+        in_blocks(
+            ConfidenceAdaptive(p, most, share),
+            cad.loop,
+            threshold=p,
+            most=most,
+            share=share,
+            forbidden=[EOS],
+        )
+        for p, most, share in ((0.3, 4, 0.5), (0.45, 2, 0.3), (0.3, 3, 0.0))
     ],
     "klass": [
         in_blocks(

@@ -16,6 +16,7 @@ EVERY_POLICY = [
     "block-steps:strategy=dynamic,threshold=0.5,steps=3",
     "block-steps:strategy=sequential,steps=3",
     "block-steps:static",
+    "cad:threshold=0.4,most=2",
     "confidence:0.5",
     "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",

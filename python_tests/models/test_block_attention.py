@@ -101,7 +101,7 @@ def test_shares_of_tokens(family: str, tmp_path: Path) -> None:
     """1 is the token itself and 0 the mask, in columns as in whole rows."""
     model = load_model(write(family, tmp_path / family), dtype="float64")
     shares, mask = torch.ones(2, 13), model.config.mask_token_id
-    ids = IDS.where(IDS != mask, (mask + 1) % 6)
+    ids = IDS.where(mask != IDS, (mask + 1) % 6)
     whole = model.hidden_rows(ids, lengths=LENGTHS)
     torch.testing.assert_close(model.hidden_rows(ids, lengths=LENGTHS, shares=shares), whole, rtol=0, atol=0)
     shares[:, 3] = 0

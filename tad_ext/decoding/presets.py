@@ -69,6 +69,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "fast-dllm-dream-prefix": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="prefix-at-block"),
         "fast-dllm-dream-dual": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="dual-at-block"),
         "dparallel": Preset("entropy:0.5", "dParallel"),
+        "cd4lm": Preset("cad:threshold=0.95,most=4,share=0.5", "CD4LM, arXiv 2601.02236, the defaults of its code"),
         "d2f": Preset(
             "confidence:0.9,accept=above",
             "D2F, arXiv 2508.09192",

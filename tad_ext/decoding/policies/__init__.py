@@ -41,6 +41,7 @@ kernel applies. By what they go:
 
 by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
 by_step.py        the number of the step
+capped.py         confidence, up to a number of positions
 by_block.py       the same within the first unfinished block, for models with block-causal attention
 neighbours.py     what stands beside a position
 remembering.py    earlier forwards
