@@ -116,8 +116,8 @@ def test_no_value_is_read_on_the_host(text):
             score, accept = policy(statistics, state)
             if hasattr(policy, "revise"):
                 state.tokens = torch.zeros(2, BLOCK, dtype=torch.int64, device="meta")
-                replaced, open, *_ = policy.revise(statistics, state)
-                assert (replaced.shape, open.shape) == ((2, BLOCK), (2,))
+                tokens, open, *_ = policy.revise(statistics, state)
+                assert (tokens.shape, open.shape) == ((2, BLOCK), (2,))
     assert score.shape == accept.shape == (2, BLOCK)
     assert not syncs.calls
 

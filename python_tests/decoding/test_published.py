@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, sched
+from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, saber, sched
 from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
 
@@ -23,6 +23,7 @@ from tad_ext.decoding import (
     LLaDASteps,
     PrefixCache,
     Prophet,
+    Saber,
     SchED,
     decode,
     parse_policy,
@@ -148,6 +149,7 @@ CASES: dict[str, list[Case]] = {
         for order in ("maskgit_plus", "topk_margin", "entropy")
         for steps in (5, 16, 23)
     ],
+    "saber": [one_block(Saber(least), saber.loop, least=least) for least in (1, 2, 3, 4, 5)],
     "sched": [
         one_block(
             SchED(high, low, schedule, steps=steps, order=order),
@@ -256,10 +258,11 @@ def compare(model, ask, case, *, stops):
 def check(cases, model_of, ask_of):
     """At least 100 rows, by several models, with and without a stop at the end of sequence."""
     forwards = []
-    for seed in range(-(-100 // (2 * len(RAGGED) * len(cases)))):
+    stops_too = cases[0].loop is not saber.loop
+    for seed in range(-(-100 // ((1 + stops_too) * len(RAGGED) * len(cases)))):
         model = model_of(seed)
         for case in cases:
-            for stops in (False, True):
+            for stops in (False, True) if stops_too else (False,):
                 forwards += compare(model, ask_of(model, seed, case), case, stops=stops)
     assert len(forwards) >= 100
     return forwards

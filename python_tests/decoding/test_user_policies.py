@@ -18,6 +18,7 @@ from tad_ext.decoding import (
     TopK,
     decode,
 )
+from tad_ext.decoding.policies import MASKED_AGAIN
 from tad_ext.decoding.policies.by_selection import selection_of
 from tad_ext.decoding.policies.checking import checked
 from tad_ext.ops import Selection
@@ -232,7 +233,7 @@ def test_wrong_answers_are_named(mixing_model, answer, error, message):
 
 @dataclass(frozen=True)
 class SecondThoughts:
-    """Reveals everything at once, then changes each token of the block, by one, so many times."""
+    """Reveals everything at once, then changes each token of the block, to the next one, so many times."""
 
     times: int = 2
     sees = "block"
@@ -244,7 +245,7 @@ class SecondThoughts:
         count = state.memory.setdefault("count", torch.zeros_like(state.forwards)[:, None])
         masked = state.eligible.any(dim=-1)
         count.copy_(torch.where(masked, 0, count[:, 0] + 1)[:, None])
-        return ~state.eligible & (count <= self.times), masked | (count[:, 0] < self.times)
+        return (state.tokens + 1) % 9, masked | (count[:, 0] < self.times)
 
 
 @pytest.mark.parametrize("sync_every", [1, 3])
@@ -254,9 +255,25 @@ def test_a_policy_that_changes_tokens(mixing_model, sync_every):
     result = decode(mixing_model(), [[1], [2, 3], [4], [5, 6, 7]], settings)
     assert result.forwards.tolist() == [6] * 4
     assert result.reveal_step.tolist() == [[3, 3, 3, 6, 6, 6]] * 4
-    plain = decode(mixing_model(), [[1], [2, 3], [4], [5, 6, 7]], replace(settings, policy=SecondThoughts(0)))
-    assert plain.forwards.tolist() == [4] * 4  # a block is closed by a forward that finds no mask in it
-    assert plain.sequences != result.sequences
+    fewer = decode(mixing_model(), [[1], [2, 3], [4], [5, 6, 7]], replace(settings, policy=SecondThoughts(1)))
+    assert fewer.forwards.tolist() == [4] * 4
+    after = [[(token + 1) % 9 for token in canvas[:3]] for canvas in fewer.canvases()]
+    assert after == [canvas[:3] for canvas in result.canvases()]
+
+
+def test_a_policy_that_takes_tokens_back(mixing_model):
+    """The first token of each block is a mask again after the second forward, and the third reveals it."""
+
+    class TakesBack(SecondThoughts):
+        def revise(self, statistics, state):
+            count = state.memory.setdefault("count", torch.zeros_like(state.forwards)[:, None])
+            count.copy_(torch.where(state.eligible.all(dim=-1), 1, count[:, 0] + 1)[:, None])
+            takes = (torch.arange(3) == 0) & (count == 2)
+            return torch.where(takes, MASKED_AGAIN, state.tokens), count[:, 0] < 2
+
+    result = decode(mixing_model(), [[1], [2, 3]], config(TakesBack()))
+    assert result.reveal_step.tolist() == [[3, 1, 1, 6, 4, 4]] * 2
+    assert result.forwards.tolist() == [6, 6]
 
 
 def test_mistakes_of_a_policy_that_changes_tokens(mixing_model):
@@ -267,19 +284,19 @@ def test_mistakes_of_a_policy_that_changes_tokens(mixing_model):
             return statistics.log_odds, state.eligible
 
         def revise(self, statistics, state):
-            return state.eligible, state.done
+            return state.tokens, state.done
 
     with pytest.raises(ValueError, match='has a revise method: expected sees = "block"'):
         config(Blind())
     with pytest.raises(ValueError, match=r"sees one block, and block_add_threshold is 0.5: expected 1"):
         replace(config(SecondThoughts()), block_add_threshold=0.5)
     for answer, message in (
-        (lambda state: state.eligible, r"revise must return tensors \(replaced, open\)"),
+        (lambda state: state.tokens, r"revise must return tensors \(tokens, open\)"),
         (
-            lambda state: (state.eligible[:, :1], state.done),
-            r"replaced must be torch.bool of shape \(1, 3\), got torch.bool of",
+            lambda state: (state.tokens[:, :1], state.done),
+            r"tokens must be torch.int64 of shape \(1, 3\), got torch.int64",
         ),
-        (lambda state: (state.eligible, state.forwards), r"open must be torch.bool of shape \(1,\), got torch.int64"),
+        (lambda state: (state.tokens, state.forwards), r"open must be torch.bool of shape \(1,\), got torch.int64"),
     ):
         wrong = type("Wrong", (SecondThoughts,), {"revise": lambda self, _, state, answer=answer: answer(state)})
         with pytest.raises((TypeError, ValueError), match=message):

@@ -40,6 +40,7 @@ EVERY_POLICY = [
     "margin:0.25",
     "prophet:early=1.0,mid=0.8,late=0.6",
     "prophet:early=1.0,mid=0.8,late=0.6,start=2,length=3,steps=9",
+    "saber:2",
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
 ]

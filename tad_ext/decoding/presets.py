@@ -86,6 +86,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "d3llm-llada-mbpp": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:1,never"),
         "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
         "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
+        "saber": Preset("saber:2", "Saber, arXiv 2510.18165, its code", block_length=256),
         "sdar": _of_blocks("block-steps:dynamic", "SDAR, the defaults of its code", 4),
         "sdar-static": _of_blocks("block-steps:static", "SDAR, its code", 4),
         "sdar-sequential": _of_blocks("block-steps:sequential", "SDAR, its code", 4),

@@ -20,6 +20,7 @@ from tad_ext.ops import (
 )
 
 from .batch import DecodingBatch, Plan
+from .policies.base import MASKED_AGAIN
 from .policies.by_selection import selection_of
 from .policies.checking import checked
 from .stopping import stop_at_ends
@@ -73,11 +74,12 @@ class Step:
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
         """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
-        replaced, open, *shares = self.revise(statistics, state)
-        replaced = replaced & state.present & ~state.eligible & statistics.valid & ~done[:, None]
-        for target, values in ((canvas, statistics.token), (state.reveal_step, state.forwards[:, None])):
-            _put(target, state.positions, values, where=replaced)
-        open = open & ~done
+        tokens, open, *shares = self.revise(statistics, state)
+        back = tokens == MASKED_AGAIN
+        changes = state.present & (~state.eligible | back) & ~done[:, None] & (tokens != state.tokens)
+        _put(canvas, state.positions, tokens.masked_fill(back, self.batch.tokens.mask), where=changes)
+        _put(state.reveal_step, state.positions, state.forwards[:, None].masked_fill(back, 0), where=changes)
+        open = (open | (changes & back).any(dim=-1)) & ~done
         if self.batch.shares is not None:
             seen, columns = self.batch.shares[: len(open)], self.batch.starts[: len(open), None] + state.positions
             seen.fill_(1)

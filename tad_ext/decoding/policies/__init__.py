@@ -25,11 +25,12 @@ Policies that need more have:
   of the first block that is not finished, with what stands there in `state.tokens`. Entries that are
   `state.present` and not `state.eligible` are never revealed, but the model's head computes logits for them. With a
   cache, or where future blocks are hidden, those that the forward does not compute are padding.
-* `revise(statistics, state) -> (replaced, open)`, a method that is asked after the reveals, for policies that see the
-  "block": (B, W) bool, entries that take the token of `statistics` in place of the one that they have; and (B,) bool,
-  the rows whose block is not finished yet, though it may have no mask left. Blocks are decoded one by one then. With
-  `softens = True` it gives a third: (B, W) float32, the share that each entry's token has in what the next forward sees
-  there, if the block is still open; the rest is the mask's. 1 is the token as it is.
+* `revise(statistics, state) -> (tokens, open)`, a method that is asked after the reveals, for policies that see the
+  "block": (B, W) int64, what each entry that had a token before is to hold, or for any `MASKED_AGAIN`; and (B,) bool,
+  the rows whose block is not finished yet, though it may have no mask left. `state.tokens` is what stood there before.
+  Blocks are decoded one by one then. With `softens = True` it gives a third: (B, W) float32, the share that each
+  entry's token has in what the next forward sees there, if the block is still open; the rest is the mask's. 1 is the
+  token as it is.
 * `state.seeds`, (B,), the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
@@ -41,6 +42,7 @@ kernel applies. By what they go:
 
 by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
 by_step.py        the number of the step
+taking_back.py    the same, and what was revealed may be masked again
 capped.py         confidence, up to a number of positions
 by_block.py       the same within the first unfinished block, for models with block-causal attention
 neighbours.py     what stands beside a position
@@ -51,10 +53,10 @@ early_commit.py   all positions together: everything is revealed once the model 
 import importlib
 import pkgutil
 
-from .base import NamedPolicy, parse_policy, policies_by_name, text_form
+from .base import MASKED_AGAIN, NamedPolicy, parse_policy, policies_by_name, text_form
 from .by_selection import BySelection
 
-__all__ = ["BySelection", "NamedPolicy", "parse_policy", "policies_by_name", "text_form"]
+__all__ = ["MASKED_AGAIN", "BySelection", "NamedPolicy", "parse_policy", "policies_by_name", "text_form"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

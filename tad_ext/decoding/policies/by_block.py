@@ -10,7 +10,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, Probability
 
 from .base import NamedPolicy, Steps
-from .rows import block_clock, candidates, in_first_block, leading, remembered
+from .rows import block_clock, candidates, in_first_block, leading, remembered, tokens_of
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,20 @@ class BlockEditing(
         return statistics.log_odds, candidates(statistics, state) & (statistics.confidence > self.threshold)
 
     def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """(B, W) bool: tokens that change; (B,) bool: blocks that are not finished."""
-        if state.tokens is None:
-            raise ValueError(f"policy {self}: state.tokens is None; expected what the canvas holds at each entry")
+        """(B, W) int64: what entries are to hold; (B,) bool: blocks that are not finished."""
+        current = tokens_of(state, self)
         step = state.reveal_step.gather(1, state.positions.clamp(min=0))
         revealed = state.present & ~state.eligible & (step > 0)  # neither a mask nor a part of the prompt
-        other = statistics.valid & (statistics.token != state.tokens)
+        other = statistics.valid & (statistics.token != current)
         replaced = revealed & other & (statistics.confidence > self.editing_threshold)
         # Forwards that found no mask in this block.
         memory = remembered(state, "block-edit.edits", 1)
         masked = state.eligible.any(dim=-1)
         edits = torch.where(masked, 0, memory[:, 0] + 1)
         memory.copy_(edits[:, None])
-        return replaced, masked | (replaced.any(dim=-1) & (edits < self.most_edits))
+        return torch.where(replaced, statistics.token, current), masked | (
+            replaced.any(dim=-1) & (edits < self.most_edits)
+        )
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,11 @@ class SoftParallel(
         return score, candidate & ((unsure.cumsum(dim=-1) == 0) | leftmost)
 
     def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, W) bool: tokens that change; (B,) bool: blocks that are not finished; (B, W): shares of the tokens."""
-        if state.tokens is None:
-            raise ValueError(f"policy {self}: state.tokens is None; expected what the canvas holds at each entry")
+        """(B, W) int64: what entries are to hold; (B,) bool: blocks that are not finished; (B, W): shares of tokens."""
+        current = tokens_of(state, self)
         written = state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
         earlier = written & ~state.eligible  # revealed by another forward than this one
-        changed = earlier & statistics.valid & (statistics.token != state.tokens)
+        changed = earlier & statistics.valid & (statistics.token != current)
         unsure = (written | state.eligible) & (statistics.confidence < self.sure)
         # Forwards of this block so far.
         block = state.positions[:, :1] // state.block_length + 1
@@ -138,7 +138,8 @@ class SoftParallel(
         memory.copy_(torch.cat([block, forwards], dim=1))
         moves = (state.eligible | changed).any(dim=-1)
         open = moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length)
-        return changed, open, torch.where(written & statistics.valid, statistics.confidence.float(), 1.0)
+        tokens = torch.where(changed, statistics.token, current)
+        return tokens, open, torch.where(written & statistics.valid, statistics.confidence.float(), 1.0)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class _Checked:
 
     def _revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         answer, shape = self.policy.revise(statistics, state), tuple(state.positions.shape)
-        parts = [("replaced", shape, torch.bool), ("open", shape[:1], torch.bool)]
+        parts = [("tokens", shape, torch.int64), ("open", shape[:1], torch.bool)]
         parts += [("shares", shape, torch.float32)] if softens(self.policy) else []
         tensors = isinstance(answer, tuple) and all(isinstance(part, Tensor) for part in answer)
         if not tensors or len(answer) != len(parts):

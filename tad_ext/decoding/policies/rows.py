@@ -69,6 +69,13 @@ def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
     return rows[:, None], torch.where(state.present, state.positions, state.reveal_step.shape[1])
 
 
+def tokens_of(state: DecodeState, policy: object) -> Tensor:
+    """`state.tokens`, (B, W). ValueError if they are not there."""
+    if state.tokens is None:
+        raise ValueError(f"policy {policy}: state.tokens is None; expected what the canvas holds at each entry")
+    return state.tokens
+
+
 def needs_prepare(state: DecodeState, name: str, policy: object) -> None:
     """RuntimeError if the memory that `policy.prepare` makes is not there."""
     if name not in state.memory:
