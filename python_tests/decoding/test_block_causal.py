@@ -8,10 +8,12 @@ import torch
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel
 from tad_ext.decoding import (
     BlockCache,
+    BlockEditing,
     ConfidenceThreshold,
     DecodeConfig,
     DualCache,
     EntropyThreshold,
+    SoftParallel,
     TopK,
     decode,
     parse_cache,
@@ -154,3 +156,27 @@ def test_a_prompt_too_long_in_whole_blocks_is_named(own_blocks):
         ValueError, match=r"prompts\[0\] has 2 tokens and .* together 20 in whole blocks of 4, more than"
     ):
         decode(own_blocks, [[1, 2]], CONFIG)
+
+
+@pytest.mark.parametrize("transformer", ["llada"], indirect=True)
+@pytest.mark.parametrize("policy", [BlockEditing(0.3, 0.0, 4), SoftParallel(0.5, 0.9), SoftParallel(0.9, 0.1)], ids=str)
+def test_what_may_change_ends_nothing(own_blocks, policy):
+    """Ends of sequence and stop strings of a block that is not finished yet, which may be gone when it is."""
+    config = replace(CONFIG, policy=policy, cache=BlockCache())
+    prompts = [[1 + place, *prompt] for place in range(8) for prompt in RAGGED[:3]]
+    result = decode(own_blocks, prompts, config)
+    for canvas, length in zip(result.canvases(), result.response_lengths.tolist(), strict=True):
+        assert canvas[length - 1] == EOS or length == 16
+        assert EOS not in canvas[: length - 1]
+    assert (result.response_lengths < 16).any()
+
+    class Digits:
+        def decode(self, tokens, **_):
+            return "".join(map(str, tokens))
+
+    settings = replace(config, stop_strings=("5",), min_length=16)
+    stopped = decode(own_blocks, prompts, settings, tokenizer=Digits())
+    for canvas, length in zip(stopped.canvases(), stopped.response_lengths.tolist(), strict=True):
+        assert canvas[length - 1] == 5 or length == 16
+        assert 5 not in canvas[: length - 1]
+    assert (stopped.response_lengths < 16).any()

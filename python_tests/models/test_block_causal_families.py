@@ -16,6 +16,7 @@ from transformer_formula import fast_dllm_logits, llada2_logits, sdar_logits, sd
 
 from tad_ext.decoding import BlockCache, ConfidenceThreshold, DecodeConfig, decode
 from tad_ext.models import add_lora, load_config, load_model, load_tokenizer, save_adapter
+from tad_ext.models.identity import model_identity
 from tad_ext.models.loading import save_model
 from tad_ext.models.lora import load_merged
 
@@ -155,3 +156,22 @@ def test_heads_of_their_own_size(tmp_path: Path) -> None:
     assert model.model.layers[0].self_attn.head_dim == 24
     with pytest.raises(ValueError, match="head_dim is 0; expected an integer >= 1"):
         load_config(writer(tmp_path / "none", config={"head_dim": 0}).folder)
+
+
+@pytest.mark.parametrize(
+    ("writer", "changes"),
+    [
+        (write_sdar_moe, {"num_experts_per_tok": 2}),
+        (write_sdar_moe, {"norm_topk_prob": False}),
+        (write_llada2, {"routed_scaling_factor": 1.0}),
+        (write_llada2, {"partial_rotary_factor": 1.0}),
+        (write_llada2, {"topk_group": 3}),
+        (write_sdar, {"block_size": 8}),
+    ],
+)
+def test_what_changes_logits_changes_the_identity(tmp_path: Path, writer: Any, changes: dict[str, Any]) -> None:
+    first, other = writer(tmp_path / "first").folder, writer(tmp_path / "other", config=changes).folder
+    ids = random_ids(1, 9)
+    with torch.no_grad():
+        assert not torch.equal(load_model(first)(ids).logits, load_model(other)(ids).logits)
+    assert model_identity(first) != model_identity(other)

@@ -180,9 +180,7 @@ def test_a_token_that_the_logits_do_not_cover(checkpoint: TinyCheckpoint) -> Non
 def test_folders_without_a_tokenizer(checkpoint: TinyCheckpoint) -> None:
     for file in ("tokenizer.json", "vocab.json"):
         (checkpoint.folder / file).unlink(missing_ok=True)
-    with pytest.raises(
-        ValueError, match=r"must be a folder with a tokenizer \(tokenizer.json, or for Dream vocab.json"
-    ):
+    with pytest.raises(ValueError, match=r"must be a folder with a tokenizer \(tokenizer.json, or vocab.json"):
         load_tokenizer(checkpoint.folder)
     assert load_model(checkpoint.folder).config.suppress_token_ids is None  # a model alone can be loaded
 

@@ -20,7 +20,7 @@ from tad_ext.ops import DecodeState, eligible_positions
 
 from .config import DecodeConfig
 from .inputs import SpecialTokens, causal_block_length
-from .policies.base import sees_of, softens
+from .policies.base import revises, sees_of, softens
 from .sequence import SequenceProgress
 
 
@@ -77,7 +77,8 @@ class DecodingBatch:
         width = max(sequence.canvas_length for sequence in sequences) if own_blocks and sequences else config.gen_length
         schedule = ("block_length", "block_add_threshold", "decoded_token_threshold", "forced_progress")
         settings: dict[str, Any] = {name: getattr(config, name) for name in schedule}
-        settings["eos_token_ids"] = tokens.end if config.stop_at_eos and config.stop_when == "revealed" else ()
+        at_once = config.stop_at_eos and config.stop_when == "revealed" and not revises(config.policy)
+        settings["eos_token_ids"] = tokens.end if at_once else ()
         self.state = DecodeState.start(capacity, width, device=self.device, **settings)
         self.state.end_token_ids = tokens.end
         self.input_ids = torch.zeros(capacity, longest + width, dtype=torch.int64, device=self.device)
@@ -99,6 +100,13 @@ class DecodingBatch:
         place = torch.arange(self.config.gen_length, device=self.device) + (self.prompts - self.starts)[:, None]
         canvas, reveal_step = (tensor.gather(1, place)[: len(self)] for tensor in (self.canvas, self.state.reveal_step))
         return canvas, reveal_step
+
+    def settled(self, index: int) -> int:
+        """Tokens of sequence `index`'s response that stay as they are, from the first on, if they are no masks."""
+        sequence = self.sequences[index]
+        if sequence.done or not revises(self.config.policy):
+            return self.config.gen_length
+        return max(sequence.unfinished * self.config.block_length - sequence.response.start, 0)
 
     def take_out(self, index: int) -> None:
         """Sequence `index` leaves; the next that waits takes its place, or else the last one."""

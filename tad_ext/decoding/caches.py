@@ -177,15 +177,20 @@ def parse_cache(text: str) -> NamedScheme | None:
         raise TypeError(f'cache must be a string such as "dual", got {text!r}')
     if text.strip() == "none":
         return None
-    expected = (
-        'expected "none", "prefix[:REFRESH]", "dual[:REFRESH]", "delayed[:REFRESH[,DELAY]]" or '
-        '"d3llm[:DELAY[,REFRESH]]"'
-    )
+    expected = f"expected none, {', '.join(map(_form, SCHEMES.values()))}"
     name, _, rest = (part.strip() for part in text.partition(":"))
     if name not in SCHEMES:
         raise ValueError(f"cache {text!r}: unknown name {name!r}; {expected}")
+    if rest and not fields(SCHEMES[name]):  # type: ignore[arg-type]
+        raise ValueError(f"cache {text!r}: {name} has no numbers; {expected}")
     try:
         values = [None if part.strip() == "never" else int(part) for part in rest.split(",")] if rest else []
         return SCHEMES[name](*values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"cache {text!r}: {error}; {expected}") from None
+
+
+def _form(scheme: type[NamedScheme]) -> str:
+    """How a scheme is written: its name, and its numbers, which may be left out."""
+    names = ",".join(field.name.upper() for field in fields(scheme))  # type: ignore[arg-type]
+    return f"{scheme.name}[:{names}]" if names else scheme.name

@@ -19,6 +19,7 @@ from tad_ext.settings import (
 )
 
 Text = Annotated[str, Matching(r"(?s).+", "text of at least one character")]
+StopWhen = Literal["revealed", "reached", "block"]
 PolicyText = Annotated[Any, Read("tad_ext.decoding.policies:parse_policy")]
 CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 
@@ -60,10 +61,11 @@ class DecodeConfig(Settings):
         help="once an end-of-sequence token is revealed, all behind it becomes that token, and the response is "
         "finished as soon as no mask stands before it; false: it is a token like any other",
     )
-    stop_when: Literal["revealed", "reached", "block"] = setting(
+    stop_when: StopWhen = setting(
         "revealed",
         help="when stop_at_eos ends a response: revealed: at once, as said there; reached: when no mask stands before "
-        "the token, which is one like any other until then; block: when the token's block is finished",
+        "the token, which is one like any other until then; block: when the token's block is finished, as always with "
+        "a policy that changes tokens",
     )
     eos_token_ids: tuple[Index, ...] | None = setting(
         None, help="ids of the end-of-sequence tokens; none: the model's own"
@@ -136,8 +138,6 @@ class DecodeConfig(Settings):
                 f"policy {self.policy} sees one block, and block_add_threshold is {self.block_add_threshold}: "
                 f"expected 1"
             )
-        if self.stop_when != "revealed" and not self.stop_at_eos:
-            raise ValueError(f"stop_when is {self.stop_when} and stop_at_eos is False: expected revealed, or True")
         if self.infill and (self.stop_at_eos or self.stop_strings):
             name = "stop_strings" if self.stop_strings else "stop_at_eos"
             raise ValueError(

@@ -18,6 +18,7 @@ from .config import DecodeConfig
 from .generation_options import asked_for, changes_of, longest_response, prompts_in
 from .inputs import SpecialTokens, check_model, check_prompts
 from .loop import decode_stream
+from .policies.base import revises
 from .presets import preset as preset_named
 from .result import DecodedSequence
 from .stopping import check_stop_strings
@@ -146,7 +147,8 @@ class GenerationRequest:
         stream = None
         if streamer is not None:
             streamer.put(self.input_ids.cpu())
-            stream = _Stream(streamer, self.longest, torch.tensor([self.tokens.mask, *self.tokens.end]))
+            stops = torch.tensor([self.tokens.mask, *self.tokens.end])
+            stream = _Stream(streamer, self.longest, stops, changing=revises(self.decoding.policy))
         watch = None if stream is None else stream.watch
         found = decode_stream(self.model, self.prompts, self.decoding, tokenizer=self.tokenizer, watch=watch)
         rows = sorted(found, key=lambda one: one.number)
@@ -176,11 +178,11 @@ class GenerationRequest:
 
 class _Stream:
     """Gives a streamer the tokens of one response as they become final: no mask before them, and no end either, as
-    what ends a response may be no part of it (behind a stop string).
+    what ends a response may be no part of it (behind a stop string). Those that the policy may change are final last.
     """
 
-    def __init__(self, streamer: Any, longest: int, stops: Tensor) -> None:
-        self.streamer, self.longest, self.stops = streamer, longest, stops
+    def __init__(self, streamer: Any, longest: int, stops: Tensor, *, changing: bool) -> None:
+        self.streamer, self.longest, self.stops, self.changing = streamer, longest, stops, changing
         self.put_draft = getattr(streamer, "put_draft", None)
         self.given = 0
 
@@ -188,6 +190,7 @@ class _Stream:
         tokens = canvas[0, : self.longest]
         stopped = torch.isin(tokens, self.stops)
         final = int(stopped.long().argmax()) if bool(stopped.any()) else len(tokens)
+        final = 0 if self.changing else final
         self._put(tokens[self.given : final])
         if self.put_draft is not None:
             self.put_draft(value=tokens[None, final:])

@@ -13,6 +13,7 @@ from tad_ext.settings.kinds import shortened
 from tad_ext.settings.options import did_you_mean
 
 from .config import DecodeConfig
+from .inputs import causal_block_length
 
 # What `generate` has by another name, or not at all, with what to use.
 _OTHERWISE = {
@@ -113,13 +114,14 @@ def longest_response(asked: dict[str, Any], base: DecodeConfig, prompt_columns: 
 def changes_of(asked: dict[str, Any], base: DecodeConfig, longest: int, model: Any) -> dict[str, Any]:
     """The fields of `base` that are to be others, for responses of at most `longest` tokens."""
     own = {name: value for name, value in asked.items() if name in _OF_DECODING}
-    return own | _lengths(asked, base, longest) | _ends(asked, model) | _sampling(asked, base)
+    lengths = _lengths(asked, base, longest, causal_block_length(model))
+    return own | lengths | _ends(asked, model) | _sampling(asked, base)
 
 
-def _lengths(asked: dict[str, Any], base: DecodeConfig, longest: int) -> dict[str, Any]:
-    """Of canvas and block. Where a block was the whole canvas, it is again."""
+def _lengths(asked: dict[str, Any], base: DecodeConfig, longest: int, own: int | None) -> dict[str, Any]:
+    """Of canvas and block, of which a model may have its `own`. Where a block was the whole canvas, it is again."""
     whole = base.block_length == base.gen_length
-    block_length = asked.get("block_length", longest if whole else min(base.block_length, longest))
+    block_length = asked.get("block_length", own or (longest if whole else min(base.block_length, longest)))
     block_length = kinds_of(DecodeConfig)["block_length"].checked("block_length", block_length)
     lengths = {"block_length": block_length, "gen_length": -(-longest // block_length) * block_length}
     if "min_new_tokens" in asked:

@@ -47,7 +47,12 @@ def check_model(model: Any, config: DecodeConfig) -> None:
             f"policy {config.policy} mixes tokens with the mask, and {type(model).__name__} takes no shares: expected "
             f"a model of tad_ext.models"
         )
-    own = causal_block_length(model)
+    check_attention(model.config, config)
+
+
+def check_attention(model_config: Any, config: DecodeConfig) -> None:
+    """ValueError if settings do not go with whether the model attends block-causally, which its configuration says."""
+    own = getattr(model_config, "causal_block_length", None)
     if own is not None:
         expected = {"block_length": own, "block_causal": False, "infill": False, "guidance": 0.0}
         for name, value in expected.items():
@@ -65,6 +70,12 @@ def check_model(model: Any, config: DecodeConfig) -> None:
 def causal_block_length(model: Any) -> int | None:
     """The length of the blocks that a model attends to causally, from a row's first token on; None: it does not."""
     return getattr(model.config, "causal_block_length", None)
+
+
+def longest_prompt(model_config: Any, config: DecodeConfig) -> int:
+    """Tokens of a prompt behind which the model has positions for the canvas."""
+    positions: int = model_config.max_position_embeddings
+    return positions - positions % (getattr(model_config, "causal_block_length", None) or 1) - config.gen_length
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tad_ext.settings import ForcedProgress, Settings
 
-from .config import CacheText, DecodeConfig, PolicyText
+from .config import CacheText, DecodeConfig, PolicyText, StopWhen
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Preset(Settings):
     cache: CacheText = None
     hide_future_blocks: bool = False
     block_causal: bool = False
-    stop_when: str = "revealed"
+    stop_when: StopWhen = "revealed"
     gen_length: int = 256
     block_length: int = 32
     temperature: float = 0.0
@@ -42,7 +42,7 @@ _D3LLM = "d3LLM, its code for LLaDA"
 _FAST_DLLM_DREAM = "Fast-dLLM, its code for Dream with a cache"
 
 
-def _of_blocks(policy: str, source: str, block_length: int, stop_when: str = "block") -> Preset:
+def _of_blocks(policy: str, source: str, block_length: int, stop_when: StopWhen = "block") -> Preset:
     """Of a model that attends block-causally: block by block, with finished blocks kept."""
     return Preset(policy, source, cache="block", gen_length=2048, block_length=block_length, stop_when=stop_when)
 

@@ -61,9 +61,10 @@ class Step:
             statistics = self._statistics(logits, state)
             unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
         open = None if done is None else self._revise(canvas, statistics, state, done)
-        if self.config.stop_at_eos and self.config.stop_when != "revealed":
+        if self.config.stop_at_eos and (open is not None or self.config.stop_when != "revealed"):
+            blocks = open is not None or self.config.stop_when == "block"
             may_change = None if open is None else batch.columns_of_open(open)
-            stop_at_ends(canvas, state, self.ends, mask, blocks=self.config.stop_when == "block", may_change=may_change)
+            stop_at_ends(canvas, state, self.ends, mask, blocks=blocks, may_change=may_change)
         # 3. What the next step starts from, and what the host is told.
         batch.keep_memory(state)
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)

@@ -28,7 +28,7 @@ def cut_at(text: str, stop_strings: Sequence[str]) -> str:
 
 
 def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
-    """Ends the sequences whose response, as far as it is revealed without a gap, contains one of the texts.
+    """Ends the sequences whose response, as far as it is revealed without a gap and settled, contains one of the texts.
 
     What stands behind the first of them becomes end-of-sequence tokens, revealed by the forward that completed it. The
     search is on the host, which waits for the device once more in every step.
@@ -40,7 +40,8 @@ def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
 
     unreadable = {batch.tokens.mask, *batch.tokens.end}
     for index, canvas in enumerate(batch.responses()[0].tolist()):
-        response = canvas[: next((place for place, token in enumerate(canvas) if token in unreadable), len(canvas))]
+        readable = next((place for place, token in enumerate(canvas) if token in unreadable), len(canvas))
+        response = canvas[: min(readable, batch.settled(index))]
         if stops(response):
             # The fewest tokens whose text contains one.
             length = bisect_left(range(len(response)), True, key=lambda count: stops(response[:count]))

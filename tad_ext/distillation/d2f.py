@@ -21,6 +21,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from tad_ext.data.trajectories.files import Trajectory
@@ -30,6 +31,7 @@ from tad_ext.distillation.responses import RandomState, ResponseStates
 from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import D2FSettings
 from tad_ext.distillation.tad import DISTANT, partitioned_loss
+from tad_ext.models.base import MaskedDiffusionMixin
 
 
 class RisingMasks(ResponseStates):
@@ -61,6 +63,15 @@ class D2FObjective(Objective):
     Settings = D2FSettings
     parts: ClassVar[dict[str, str]] = {"kl": "KL over p of masked tokens, nats"}
     settings: D2FSettings
+
+    def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
+        super().__init__(model, settings, other_teacher)
+        own = self.diffusion_model.config.causal_block_length
+        if own is not None:
+            raise ValueError(
+                f"objective is d2f, and the model attends block-causally as it is, in blocks of {own}: expected one "
+                f"that attends to all"
+            )
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:

@@ -82,6 +82,12 @@ def are_greedy(model: Any, pairs: Sequence[Pair], *, batch_size: int = 32, guida
         ValueError, TypeError: as `log_likelihoods`, and for an answer to an empty prompt, which `decode` does not take.
     """
     _check_pairs(model, pairs)
+    own = getattr(model.config, "causal_block_length", None)
+    if own is not None:
+        raise ValueError(
+            f"model attends to blocks of {own}, and what it writes in an answer's place is not found out here: "
+            f"expected a model that attends to all, or no check of greediness"
+        )
     for number, (prompt, answer) in enumerate(pairs):
         if len(answer) and not len(prompt):
             raise ValueError(f"pairs[{number}] has an empty prompt: expected at least one token before the answer")

@@ -19,7 +19,9 @@ from tad_ext.models.loading import load_config
 _MEANINGFUL = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "max_position_embeddings", "hidden_act", "rms_norm_eps", "rope_full_precision", "tie_word_embeddings",
-    "mask_token_id", "causal_block_length",
+    "mask_token_id", "causal_block_length", "moe_intermediate_size", "num_experts", "n_routed_experts",
+    "n_shared_experts", "num_experts_per_tok", "norm_topk_prob", "n_group", "topk_group", "first_k_dense_replace",
+    "routed_scaling_factor",
 )  # fmt: skip
 _HASH = "config.json and weights, in one hash of an earlier version,"
 _WEIGHTS = "weights in "
@@ -39,6 +41,7 @@ def config_identity(config: Any) -> dict[str, Any]:
     """The identity of the model with this configuration, and of its weights where it was loaded from a folder."""
     folder = folder_of(config)
     found = {"model_type": config.model_type, "rope_theta": float(config.rope_parameters["rope_theta"])}
+    found |= {"partial_rotary_factor": config.rope_parameters.get("partial_rotary_factor")}
     found |= {name: getattr(config, name, None) for name in _MEANINGFUL}
     found["weights"] = None if folder is None else weight_digests(folder)
     return {name: value for name, value in found.items() if value is not None}

@@ -5,6 +5,7 @@ are those of the query heads, the key heads and the value heads, in this order; 
 the prompt on; and half of each head's dimensions are rotated, if config.json says nothing else.
 """
 
+import math
 import re
 from typing import Any, ClassVar
 
@@ -40,7 +41,9 @@ class LLaDA2MoeConfig(ExpertsConfig, Glm4MoeConfig):
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "attention_dropout": 0.0, "bos_token_id": None, "causal_block_length": 32, "eos_token_id": 156892,
         "hidden_act": "silu", "initializer_range": 0.02, "mask_token_id": 156895, "pad_token_id": 156892,
-        "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-6, "rope_scaling": None, "tie_word_embeddings": False,
+        "moe_router_enable_expert_bias": True, "norm_head": False, "norm_topk_prob": True,
+        "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, "router_dtype": "fp32", "rope_scaling": None,
+        "score_function": "sigmoid", "tie_word_embeddings": False,
         "use_qk_norm": True,
     }  # fmt: skip
     DERIVED: ClassVar[dict[str, Rule]] = {}
@@ -48,8 +51,8 @@ class LLaDA2MoeConfig(ExpertsConfig, Glm4MoeConfig):
         "hidden_act": ("silu",), "tie_word_embeddings": (False, True), "use_qk_norm": (True,),
         "norm_topk_prob": (True, False), "score_function": ("sigmoid",), "moe_router_enable_expert_bias": (True,),
         "router_dtype": ("fp32",), "use_bias": (False, None), "use_qkv_bias": (False, None),
-        "use_rmsnorm": (True, None), "use_sliding_window": (False, None), "embedding_dropout": (0.0, None),
-        "output_dropout": (0.0, None), "quantization_config": (None,),
+        "norm_head": (False, None), "use_rmsnorm": (True, None), "use_sliding_window": (False, None),
+        "embedding_dropout": (0.0, None), "output_dropout": (0.0, None), "quantization_config": (None,),
     }  # fmt: skip
     HARMLESS: ClassVar[tuple[str, ...]] = (
         "max_window_layers", "sliding_window",  # with use_sliding_window
@@ -71,6 +74,9 @@ class LLaDA2MoeConfig(ExpertsConfig, Glm4MoeConfig):
         share, dense = fields["partial_rotary_factor"], fields.get("first_k_dense_replace")
         if not (isinstance(share, (int, float)) and 0 < share <= 1):
             raise ValueError(f"partial_rotary_factor is {share!r}; expected 0 < number <= 1")
+        scale: Any = fields.get("routed_scaling_factor")
+        if type(scale) not in (int, float) or not 0 < scale < math.inf:
+            raise ValueError(f"routed_scaling_factor is {scale!r}; expected a finite number > 0")
         if type(dense) is not int or dense < 0:
             raise ValueError(f"first_k_dense_replace is {dense!r}; expected an integer >= 0")
         experts, groups, chosen = (fields[name] for name in ("num_experts", "n_group", "topk_group"))

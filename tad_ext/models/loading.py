@@ -102,7 +102,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     config = load_config(path)  # says what is wrong with a folder that is no checkpoint, before transformers guesses
     if not _has_tokenizer(path):
         raise ValueError(
-            f"model must be a folder with a tokenizer ({_TOKENIZER_FILE}, or for Dream {' and '.join(_BPE_FILES)}), "
+            f"model must be a folder with a tokenizer ({_TOKENIZER_FILE}, or {' and '.join(_BPE_FILES)}), "
             f"got path {str(path)!r}"
         )
     try:

@@ -45,7 +45,9 @@ class TrajectoryMetadata(Settings):
     stop_at_eos: bool
     dtype: str  #: of the model's weights while decoding
     keep: str  #: "correct": trajectories with right answers; "all": of wrong ones, too
-    block_causal: bool = False  #: files of earlier versions do not name it
+    # Files of earlier versions do not name these.
+    block_causal: bool = False
+    stop_when: str = "revealed"
 
     def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's) of all that must agree and do not; of the model, its settings and files."""

@@ -68,6 +68,11 @@ def softens(policy: Policy) -> bool:
     return bool(getattr(policy, "softens", False))
 
 
+def revises(policy: Policy) -> bool:
+    """Whether a policy changes tokens that it has set, until their block is finished, by its method `revise`."""
+    return hasattr(policy, "revise")
+
+
 def text_form(policy: type[NamedPolicy]) -> str:
     """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
     defaults = _defaults(policy)

@@ -137,7 +137,8 @@ class SoftParallel(
         forwards = torch.where(memory[:, :1] == block, memory[:, 1:] + 1, 1)
         memory.copy_(torch.cat([block, forwards], dim=1))
         moves = (state.eligible | changed).any(dim=-1)
-        open = moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length)
+        masks_left = (state.eligible & ~written).any(dim=-1)
+        open = masks_left | (moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length))
         tokens = torch.where(changed, statistics.token, current)
         return tokens, open, torch.where(written & statistics.valid, statistics.confidence.float(), 1.0)
 

@@ -16,6 +16,8 @@ from tad_ext.data.trajectories.files import Part, Trajectory, noted_model
 from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
+from tad_ext.decoding.inputs import check_attention, longest_prompt
+from tad_ext.decoding.policies.base import revises
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.common import is_another_model, place_of_process
@@ -68,10 +70,16 @@ class CollectionPlan:
         if "preset" in config.given:
             lengths = config.lengths_of_preset(config.decoding)
         decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos, seed=0)
+        if revises(decoding.policy):
+            raise ValueError(
+                f"policy is {decoding.policy}, which changes tokens that it has set: expected one whose states can be "
+                f"told from the forward that revealed each token"
+            )
         dtype = resolve_dtype(config.dtype)
 
         # 2. What the model's folder says of it, and what the output's says of an earlier run.
         model_config = load_config(config.model)
+        check_attention(model_config, decoding)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
             model=hub_note(config.model).get("hub", config.model),
@@ -89,6 +97,7 @@ class CollectionPlan:
             forced_progress=decoding.forced_progress,
             hide_future_blocks=decoding.hide_future_blocks,
             block_causal=decoding.block_causal,
+            stop_when=decoding.stop_when,
             temperature=decoding.temperature,
             top_k=decoding.top_k,
             top_p=decoding.top_p,
@@ -100,7 +109,7 @@ class CollectionPlan:
         )
 
         # 3. The prompts, and last of all the folder.
-        longest = model_config.max_position_embeddings - decoding.gen_length
+        longest = longest_prompt(model_config, decoding)
         if longest < 1:
             most = model_config.max_position_embeddings
             raise ValueError(f"gen_length is {decoding.gen_length}; expected less than the model's {most} positions")

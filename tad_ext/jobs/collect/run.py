@@ -192,7 +192,7 @@ def _judged(plan: CollectionPlan, model: Any, keys: Sequence[Key], *, progress: 
             digest=plan.digest([key]),
             response_ids=sequence.canvas,
             reveal_step=sequence.reveal_step,
-            num_steps=sequence.forwards,
+            num_steps=max(sequence.reveal_step),  # a whole block's last forwards may reveal nothing of the canvas
             correct=plan.task.is_correct(plan.attempts[key].problem, text),
             answer=plan.task.extract_answer(text),
         )
