@@ -1,9 +1,11 @@
 """What a collection keeps: right answers, the teacher's own canvases, samples of its seed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from collection_runs import BLOCK_LENGTH, GEN_LENGTH, LenientTask, config, rows
+from every_family import edit_json
 
 from tad_ext.data.tasks.arithmetic import arithmetic_tokenizer
 from tad_ext.data.tasks.task import Problem
@@ -125,3 +127,23 @@ def test_a_published_preset_brings_its_own_lengths(model: str, tmp_path: Path) -
     (metadata,), _ = read_trajectories(tmp_path / "dream")
     assert (metadata.policy, metadata.temperature, metadata.top_p) == ("entropy:0.0", 0.5, 0.95)
     assert (metadata.gen_length, metadata.block_length) == (12, 12)
+
+
+def test_of_a_model_with_blocks_of_its_own(model: str, tmp_path: Path) -> None:
+    """What its last block has beyond the canvas takes forwards, and is no part of the trajectory."""
+    causal = str(shutil.copytree(model, tmp_path / "model"))
+    edit_json(Path(causal) / "config.json", lambda fields: fields.update(causal_block_length=4))
+    own = {"policy": "topk:1", "block_length": 4, "gen_length": 8, "cache": "block", "keep": "all", "temperature": 0.0}
+    collect(config(causal, tmp_path / "out", **own))
+    for row in rows(tmp_path / "out"):
+        assert len(row.response_ids) == 8
+        assert row.num_steps == row.reveal_step.max() >= 8
+        assert all((row.reveal_step > step).any() for step in range(row.num_steps))
+    for changes, message in (
+        ({"block_length": 2}, "block_length is 2, and the model attends to blocks of 4"),
+        ({"cache": "prefix"}, "cache is prefix, and attention is block-causal"),
+        ({"policy": "block-edit"}, "policy is block-edit:0.95, which changes tokens that it has set"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            collect(config(causal, tmp_path / "other", **(own | changes)))
+    assert not (tmp_path / "other").exists()

@@ -175,3 +175,27 @@ def test_what_changes_logits_changes_the_identity(tmp_path: Path, writer: Any, c
     with torch.no_grad():
         assert not torch.equal(load_model(first)(ids).logits, load_model(other)(ids).logits)
     assert model_identity(first) != model_identity(other)
+
+
+class Collected:
+    """A streamer."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def put(self, value: Tensor) -> None:
+        self.tokens += value.flatten().tolist()
+
+    def end(self) -> None:
+        self.tokens.append(-1)
+
+
+@pytest.mark.parametrize("preset", ["sdar", "llada2.1", "dmax"])
+def test_it_generates_as_transformers_users_ask(tmp_path: Path, preset: str) -> None:
+    """In its own blocks, which are not asked for; a streamer is given what the response is, though tokens change."""
+    model = load_model(write_sdar(tmp_path).folder)
+    ids, streamer = random_ids(1, 7), Collected()
+    found = model.generate(ids, preset=preset, max_new_tokens=6, streamer=streamer)
+    assert found.shape[1] <= 13
+    assert streamer.tokens == [*found[0].tolist(), -1]
+    assert torch.equal(model.generate(ids, preset=preset, max_new_tokens=6), found)
