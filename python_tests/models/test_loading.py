@@ -127,7 +127,7 @@ def test_pickle_is_refused(checkpoint: Path) -> None:
 def test_unknown_model_type(checkpoint: Path, content: str) -> None:
     (checkpoint / "config.json").write_text(content)
     expected = json.loads(content).get("model_type")
-    with pytest.raises(ValueError, match=f"model_type {expected!r}; supported are Dream, llada, tad_tiny"):
+    with pytest.raises(ValueError, match=f"model_type {expected!r}; supported are Dream, Fast_dLLM_Qwen, llada, "):
         load_model(checkpoint)
 
 

@@ -137,7 +137,9 @@ def _name(item: Chosen) -> tuple[str, str, int]:
 
 @functools.cache
 def _digest(run: TrajectoryMetadata) -> str:
-    said = dataclasses.asdict(run) | {"model": ""}  # by whatever name: it is the same run
+    # By whatever model's name: it is the same run; and without what earlier versions did not know, where it is as then.
+    later = {field.name: field.default for field in dataclasses.fields(run)}
+    said = {name: value for name, value in dataclasses.asdict(run).items() if value != later[name]} | {"model": ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
