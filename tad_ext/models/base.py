@@ -42,6 +42,8 @@ class MaskedDiffusionMixin:
     linear_names: ClassVar[tuple[str, ...]] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
+    #: part of a weight's name here -> in an original checkpoint, where its authors call it otherwise
+    weight_names: ClassVar[dict[str, str]] = {}
     shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
@@ -171,12 +173,16 @@ class MaskedDiffusionMixin:
 
     @classmethod
     def own_name(cls, name: str) -> str:
-        """The name here of a weight that may have its original name, where a model's authors call it otherwise."""
+        """The name here of a weight, or of an adapter's, by its original name; other names are unchanged."""
+        for ours, original in cls.weight_names.items():
+            name = name.replace(original, ours)
         return name
 
     @classmethod
     def original_name(cls, name: str) -> str:
-        """The reverse of `own_name`."""
+        """The original name of a weight, or of an adapter's; names that are original are unchanged."""
+        for ours, original in cls.weight_names.items():
+            name = name.replace(ours, original)
         return name
 
     def _attention_mask(

@@ -81,6 +81,7 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
     """LLaDA; its interface is `MaskedDiffusionMixin`'s. Saved and loaded under the original names of its weights."""
 
     config_class = LLaDAConfig
+    weight_names = _WEIGHT_NAMES
     config: LLaDAConfig
 
     def __init__(self, config: LLaDAConfig) -> None:
@@ -93,18 +94,8 @@ class LLaDAModelLM(MaskedDiffusionMixin, LlamaForCausalLM):
 
     @classmethod
     def own_name(cls, name: str) -> str:
-        """The name here of a weight, or of an adapter's, by its original name; other names are unchanged."""
-        if "model.transformer." in name:
-            for ours, original in _WEIGHT_NAMES.items():
-                name = name.replace(original, ours)
-        return name
-
-    @classmethod
-    def original_name(cls, name: str) -> str:
-        """The original name of a weight, or of an adapter's; names that are original are unchanged."""
-        for ours, original in _WEIGHT_NAMES.items():
-            name = name.replace(ours, original)
-        return name
+        """See `MaskedDiffusionMixin`. Some original names are parts of ours, so that the whole name tells."""
+        return super().own_name(name) if "model.transformer." in name else name
 
 
 class Float32Rotation(nn.Module):

@@ -124,6 +124,7 @@ class LLaDA2MoeModelLM(MaskedDiffusionMixin, Glm4MoeForCausalLM):
 
     config_class = LLaDA2MoeConfig
     layer_classes = (LLaDA2AttentionOfSome, LLaDA2LastLayer)
+    weight_names = _WEIGHT_NAMES
     linear_names = ("query_key_value", "o_proj", "gate_proj", "up_proj", "down_proj")
     config: LLaDA2MoeConfig
 
@@ -136,20 +137,6 @@ class LLaDA2MoeModelLM(MaskedDiffusionMixin, Glm4MoeForCausalLM):
             attention.query_key_value = nn.Linear(config.hidden_size, rows, bias=False)
             self._init_weights(attention.query_key_value)
             del attention.q_proj, attention.k_proj, attention.v_proj
-
-    @classmethod
-    def own_name(cls, name: str) -> str:
-        """See `MaskedDiffusionMixin`."""
-        for ours, original in _WEIGHT_NAMES.items():
-            name = name.replace(original, ours)
-        return name
-
-    @classmethod
-    def original_name(cls, name: str) -> str:
-        """See `MaskedDiffusionMixin`."""
-        for ours, original in _WEIGHT_NAMES.items():
-            name = name.replace(ours, original)
-        return name
 
 
 store_experts_apart(
