@@ -48,6 +48,17 @@ def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
         assert own.take("a")
 
 
+def test_who_is_the_last_to_leave_removes_what_the_dead_have_left(tmp_path: Path) -> None:
+    script = "import os, sys; from pathlib import Path; from tad_ext.sharing.claims import Claims\n"
+    script += "claims = [Claims(Path(sys.argv[1]), '')._signed() for _ in range(20)]\n"  # any order of a folder's files
+    script += "[one.__enter__() for one in claims]; os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert len(list(tmp_path.glob(".tmp-*-claim"))) == 20
+    with Claims(tmp_path, "") as own:
+        assert own.take("a")
+    assert list(tmp_path.iterdir()) == []
+
+
 HERE = {"machine": socket.gethostname()}
 
 

@@ -50,8 +50,9 @@ class Claims:
             for claim in self._held:
                 claim.unlink(missing_ok=True)
             with self._signed() as own:
+                now = own.stat().st_mtime  # asked once: it is among what is left, and may be the first to go
                 for left in [*self.folder.glob(f"{CLAIM}*"), *self.folder.glob(".tmp-*-claim")]:
-                    if _holder(left, now=own.stat().st_mtime) is None:
+                    if _holder(left, now=now) is None:
                         left.unlink(missing_ok=True)
 
     def take(self, name: str) -> bool:
