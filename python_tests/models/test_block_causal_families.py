@@ -11,6 +11,7 @@ import torch
 from every_family import edit_json
 from safetensors.torch import load_file
 from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_llada2, write_sdar, write_sdar_moe
+from tiny_models import tiny_model
 from torch import Tensor
 from transformer_formula import fast_dllm_logits, llada2_logits, sdar_logits, sdar_moe_logits, stored_weights
 
@@ -61,6 +62,39 @@ def test_logits_are_those_of_the_formula(
     positions = torch.tensor([[0, 40, 7], [41 + 22, 41, 41 + 9]])
     chosen = model(ids, lengths=torch.tensor(lengths), positions=positions).logits
     torch.testing.assert_close(chosen, logits.flatten(0, 1)[positions], rtol=0, atol=1e-6)  # routers are in float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_all_blocks_are_seen_at_once_as_each_stands_while_it_is_decoded(
+    family: Family, tmp_path: Path, implementation: str
+) -> None:
+    writer, _, _ = family
+    writer(tmp_path)
+    model = load_model(tmp_path, dtype="float64")
+    model.set_attn_implementation(implementation)
+    block, lengths = model.config.causal_block_length, [19, 14]
+    clean, noisy = random_ids(2, 19), random_ids(2, 19, seed=1)
+    positions = torch.tensor([[18, 0, block, 5], [19 + 13, 19, 19 + 2 * block, 19 + 1]])
+    seen = {"lengths": torch.tensor(lengths), "clean": clean}
+    found = model(noisy, **seen).logits
+    for row, length in enumerate(lengths):
+        for first in range(0, length, block):
+            end = min(first + block, length)
+            alone = torch.cat((clean[row, :first], noisy[row, first:end]))
+            wanted = model(alone[None]).logits[0, first:]
+            torch.testing.assert_close(found[row, first:end], wanted, rtol=0, atol=1e-5)  # routers are in float32
+    for chosen in (positions, positions.flatten()):
+        some = model(noisy, positions=chosen, **seen).logits
+        torch.testing.assert_close(some, found.flatten(0, 1)[chosen], rtol=0, atol=1e-5)
+
+
+def test_clean_tokens_where_they_make_no_sense_are_refused() -> None:
+    ids = torch.zeros(1, 8, dtype=torch.int64)
+    with pytest.raises(ValueError, match="clean needs blocks, or a model of blocks, and no cache"):
+        tiny_model()(ids, clean=ids)
+    with pytest.raises(ValueError, match=r"clean must have input_ids' shape, \(1, 8\), got \(1, 7\)"):
+        tiny_model(causal_block_length=4)(ids, clean=ids[:, 1:])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from tad_ext.models.cache import CacheView, KeyValueCache
 from tad_ext.models.last_layer import AttentionOfSome, LastLayer, LlamaAttentionOfSome, LlamaLastLayer
+from tad_ext.models.masks import added_to_scores, attention_mask, mask_of_twins
 
 
 @dataclass
@@ -68,6 +69,7 @@ class MaskedDiffusionMixin:
         columns: Tensor | None = None,
         blocks: Tensor | None = None,
         shares: Tensor | None = None,
+        clean: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones.
 
@@ -90,44 +92,74 @@ class MaskedDiffusionMixin:
                 ``config.causal_block_length``, from the row's first token on.
             shares: (B, L) float32 from 0 to 1: what each token's embedding has in common with the token; the rest is
                 the mask's, see `mixed_with`. None: 1 everywhere.
+            clean: (B, L) int64, where attention is block-causal: what a token sees of the blocks before its own, while
+                ``input_ids`` are its own block only. So all blocks of a finished text are learnt at once, each as it
+                stands while it is decoded: the trunk sees [input_ids ; clean], whose attention is block diffusion's
+                (arXiv 2503.09573). None: they are ``input_ids``, too. Not with a cache or shares.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
-        _check_inputs(input_ids, lengths, positions, blocks, self.config.max_position_embeddings)
+        _check_inputs(input_ids, lengths, positions, blocks, clean, self.config.max_position_embeddings)
         if columns is not None and (positions is None or cache is None or cache_rows is not None):
             raise ValueError("columns needs positions and a cache, and no cache_rows")
-        # 1. The states that are wanted. The last layer gives these alone where that saves it half of its positions.
         batch, length = input_ids.shape
-        ids = input_ids if columns is None else input_ids.gather(1, columns)
-        wanted = None if positions is None else self._places(positions, length, columns)
-        of_last_layer, entries = {}, None
-        if wanted is not None:
-            if wanted.dim() == 2 and 2 * wanted.shape[1] <= ids.shape[1]:
-                of_last_layer = {"wanted": wanted % ids.shape[1]}
-            elif wanted.dim() == 1 and cache is None and _host_may_look_at(wanted):
-                places, entries = _by_sequence(wanted, batch, length)
-                of_last_layer = {"wanted": places} if 0 < 4 * places.shape[1] <= 3 * length else {}
-        # 2. The trunk, called by position: transformers 5.24 has another name for the cache than earlier versions.
         if blocks is None and self.config.causal_block_length is not None:
-            blocks = (torch.arange(length, device=ids.device) // self.config.causal_block_length).expand(batch, length)
+            of_one = torch.arange(length, device=input_ids.device) // self.config.causal_block_length
+            blocks = of_one.expand(batch, length)
+        if clean is not None:
+            if blocks is None or cache is not None or shares is not None:
+                raise ValueError("clean needs blocks, or a model of blocks, and no cache and no shares")
+            return self._rows_of_twins(input_ids, clean, lengths, positions, blocks)
+        # What the trunk sees: tokens, or mixtures of their embeddings with the mask's.
+        ids = input_ids if columns is None else input_ids.gather(1, columns)
+        seen = {"ids": ids}
+        if shares is not None:
+            seen = {"embeddings": self._mixed(ids, shares if columns is None else shares.gather(1, columns))}
         of_queries = blocks if blocks is None or columns is None else blocks.gather(1, columns)
-        mask = self._attention_mask(lengths, blocks, of_queries, ids.shape[1], length)
+        mask = attention_mask(lengths, blocks, of_queries, ids.shape[1], length)
         stored = None
         if cache is not None:
             rows = torch.arange(batch, device=input_ids.device) if cache_rows is None else cache_rows
             stored = CacheView(cache, length, rows, columns)
-        seen: tuple[Tensor | None, Tensor | None] = (ids, None)
-        if shares is not None:
-            seen = (None, self._mixed(ids, shares if columns is None else shares.gather(1, columns)))
-        tokens, embeddings = seen
-        trunk = self.model(tokens, mask, columns, stored, embeddings, use_cache=False, **of_last_layer)
-        hidden: Tensor = trunk.last_hidden_state
-        if wanted is not None:
-            if of_last_layer:
-                return hidden if entries is None else hidden.flatten(0, 1)[entries]
-            return hidden.flatten(0, 1)[wanted]
+        if positions is not None:
+            return self._states(mask, columns, stored, self._places(positions, length, columns), **seen)
+        hidden = self._states(mask, columns, stored, **seen)
         return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.shift else hidden
+
+    def _states(
+        self,
+        mask: Tensor | None,
+        columns: Tensor | None,
+        stored: CacheView | None,
+        wanted: Tensor | None = None,
+        *,
+        ids: Tensor | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Tensor:
+        """The trunk's final states at `wanted`, flattened places, (N,) or (B, W), or at all, (B, A, D).
+
+        The last layer computes those alone where that saves it half of its positions.
+        """
+        seen: Any = ids if embeddings is None else embeddings
+        batch, computed = seen.shape[:2]
+        of_last_layer, entries = {}, None
+        if wanted is not None:
+            if wanted.dim() == 2 and 2 * wanted.shape[1] <= computed:
+                of_last_layer = {"wanted": wanted % computed}
+            elif wanted.dim() == 1 and stored is None and _host_may_look_at(wanted):
+                places, entries = _by_sequence(wanted, batch, computed)
+                of_last_layer = {"wanted": places} if 0 < 4 * places.shape[1] <= 3 * computed else {}
+        if mask is not None and self.config._attn_implementation == "eager":
+            mask = added_to_scores(mask, self.lm_head.weight.dtype)
+        # By position: transformers 5.24 has another name for the cache than earlier versions.
+        trunk = self.model(ids, mask, columns, stored, embeddings, use_cache=False, **of_last_layer)
+        hidden: Tensor = trunk.last_hidden_state
+        if wanted is None:
+            return hidden
+        if of_last_layer:
+            return hidden if entries is None else hidden.flatten(0, 1)[entries]
+        return hidden.flatten(0, 1)[wanted]
 
     def _places(self, positions: Tensor, length: int, columns: Tensor | None) -> Tensor:
         """Where the states stand that predict `positions`, among those of all computed columns of all rows."""
@@ -139,6 +171,21 @@ class MaskedDiffusionMixin:
         row = wanted // length
         place = wanted % length - columns[:, 0][row]
         return row * columns.shape[1] + place.clamp(0, columns.shape[1] - 1)  # padding: any place
+
+    def _rows_of_twins(
+        self, input_ids: Tensor, clean: Tensor, lengths: Tensor | None, positions: Tensor | None, blocks: Tensor
+    ) -> Tensor:
+        """See `hidden_rows` with `clean`: one sequence of both, of which each half has the positions of a whole."""
+        length = input_ids.shape[1]
+        if positions is None:
+            positions = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
+        # What a first token's predecessor says, of the block before, it says when that is finished.
+        before = self._places(positions, length, None)
+        finished = blocks.flatten()[before] != blocks.flatten()[positions.clamp(min=0)]
+        wanted = before + (before // length + finished) * length
+        columns = torch.arange(length, device=input_ids.device).repeat(2)[None]
+        twins = torch.cat((input_ids, clean), dim=1)
+        return self._states(mask_of_twins(lengths, blocks), columns, None, wanted, ids=twins)
 
     def _mixed(self, ids: Tensor, shares: Tensor) -> Tensor:
         """(B, L, D): the tokens' embeddings, mixed with the mask token's."""
@@ -158,9 +205,12 @@ class MaskedDiffusionMixin:
         positions: Tensor | None = None,
         blocks: Tensor | None = None,
         shares: Tensor | None = None,
+        clean: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
-        hidden = self.hidden_rows(input_ids, lengths=lengths, positions=positions, blocks=blocks, shares=shares)
+        hidden = self.hidden_rows(
+            input_ids, lengths=lengths, positions=positions, blocks=blocks, shares=shares, clean=clean
+        )
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
     def generate(self, *arguments: Any, **options: Any) -> Any:
@@ -184,28 +234,6 @@ class MaskedDiffusionMixin:
         for ours, original in cls.weight_names.items():
             name = name.replace(ours, original)
         return name
-
-    def _attention_mask(
-        self, lengths: Tensor | None, blocks: Tensor | None, of_queries: Tensor | None, queries: int, length: int
-    ) -> Tensor | None:
-        """(B, 1, queries, L): True where the key is a real token, and of no later block than the query. None: all are.
-
-        It is for key 0 whatever the length, so that no softmax is empty. It has four dimensions because transformers
-        looks at the values of a two-dimensional one on the host.
-        """
-        mask = None
-        if lengths is not None:
-            keys = torch.arange(length, device=lengths.device) < lengths.clamp(min=1)[:, None]
-            mask = keys[:, None, None, :].expand(len(lengths), 1, queries, length)
-        if blocks is not None and of_queries is not None:
-            earlier = (blocks[:, None, :] <= of_queries[:, :, None])[:, None]
-            mask = earlier if mask is None else mask & earlier
-        if mask is None:
-            return None
-        if self.config._attn_implementation != "eager":
-            return mask
-        dtype = self.lm_head.weight.dtype  # the eager implementation adds the mask to the scores
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def mixed_with(mask: Tensor, tokens: Tensor, shares: Tensor) -> Tensor:
@@ -251,12 +279,17 @@ def _by_sequence(places: Tensor, batch: int, length: int) -> tuple[Tensor, Tenso
 
 
 def _check_inputs(
-    input_ids: Tensor, lengths: Tensor | None, positions: Tensor | None, blocks: Tensor | None, max_positions: int
+    input_ids: Tensor,
+    lengths: Tensor | None,
+    positions: Tensor | None,
+    blocks: Tensor | None,
+    clean: Tensor | None,
+    max_positions: int,
 ) -> None:
     """Checks dtypes and shapes; values would cost a device sync in every forward."""
     of_dims = (
         ("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)),
-        ("blocks", blocks, (2,)),
+        ("blocks", blocks, (2,)), ("clean", clean, (2,)),
     )  # fmt: skip
     for name, tensor, dims in of_dims:
         if tensor is None:
@@ -270,7 +303,8 @@ def _check_inputs(
             raise ValueError(f"{name} must have one row per row of input_ids, {len(input_ids)}, got {len(tensor)}")
     if lengths is not None and len(lengths) != len(input_ids):
         raise ValueError(f"lengths must have one entry per row of input_ids, {len(input_ids)}, got {len(lengths)}")
-    if blocks is not None and blocks.shape != input_ids.shape:
-        raise ValueError(f"blocks must have input_ids' shape, {tuple(input_ids.shape)}, got {tuple(blocks.shape)}")
+    for name, tensor in (("blocks", blocks), ("clean", clean)):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise ValueError(f"{name} must have input_ids' shape, {tuple(input_ids.shape)}, got {tuple(tensor.shape)}")
     if input_ids.shape[1] > max_positions:
         raise ValueError(f"input_ids has {input_ids.shape[1]} positions, more than the model's {max_positions}")
