@@ -55,7 +55,7 @@ class CertaintyObjective(Objective):
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.forward`."""
         settings, model = self.settings, self.diffusion_model
-        hidden = model.hidden_rows(**batch.student._asdict())
+        hidden = model.hidden_rows(**self.student_inputs(batch))
         found = doubts(hidden, model.lm_head, batch.labels, settings.entropy_temperature)
         weight, complement = batch.weight.to(found.ce.dtype), batch.side == COMPLEMENT
         ce, ce_complement = ((found.ce * weight * of).sum() for of in (~complement, complement))

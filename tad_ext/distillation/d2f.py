@@ -15,7 +15,6 @@ and has the same gradient; its mean is that of a device's batch, which is one re
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -26,8 +25,8 @@ from torch import Tensor
 
 from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.data.trajectories.states import State, States, TrajectoryStates
-from tad_ext.distillation.objective import Objective
-from tad_ext.distillation.responses import RandomState, ResponseStates
+from tad_ext.distillation.objective import Objective, needs_full_attention
+from tad_ext.distillation.responses import RandomState, ResponseStates, unprivileged
 from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import D2FSettings
 from tad_ext.distillation.tad import DISTANT, partitioned_loss
@@ -38,9 +37,7 @@ class RisingMasks(ResponseStates):
     """Responses whose blocks are masked with probabilities that do not fall; the teacher has the student's prompt."""
 
     def __init__(self, recorded: TrajectoryStates, seed: int, settings: D2FSettings) -> None:
-        unprivileged = copy(recorded)
-        unprivileged.trajectories = [replace(one, teacher_prompt_ids=one.prompt_ids) for one in recorded.trajectories]
-        super().__init__(unprivileged, seed)
+        super().__init__(unprivileged(recorded), seed)
         self.settings = settings
 
     def masked(self, trajectory: Trajectory, learned: int, progress: float, random: np.random.Generator) -> State:
@@ -66,12 +63,7 @@ class D2FObjective(Objective):
 
     def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
         super().__init__(model, settings, other_teacher)
-        own = self.diffusion_model.config.causal_block_length
-        if own is not None:
-            raise ValueError(
-                f"objective is d2f, and the model attends block-causally as it is, in blocks of {own}: expected one "
-                f"that attends to all"
-            )
+        needs_full_attention("d2f", self.diffusion_model)
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:

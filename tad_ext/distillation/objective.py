@@ -34,6 +34,8 @@ class Objective(nn.Module, ABC):
     parts: ClassVar[dict[str, str]]  #: name of each part of the loss -> its meaning and unit, for the loss curve
     sides: ClassVar[tuple[str, ...]] = ("entries",)  #: the kinds of entries that it tells apart
     privileged: ClassVar[bool] = False  #: it asks the teacher with another prompt than the student's
+    #: Of a model that attends block-causally, each block of a state is learnt as if those before it were finished.
+    behind_finished_blocks: ClassVar[bool] = False
 
     def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
         super().__init__()
@@ -95,7 +97,13 @@ class Objective(nn.Module, ABC):
 
     def micro_batch(self, samples: Sequence[Sample]) -> MicroBatch:
         """Of at least one sample, on the CPU."""
-        return MicroBatch.of(samples, self.asks_teacher)
+        batch = MicroBatch.of(samples, self.asks_teacher)
+        blocks = self.diffusion_model.config.causal_block_length is not None
+        return batch.with_finished_blocks(samples) if blocks and self.behind_finished_blocks else batch
+
+    def student_inputs(self, batch: MicroBatch) -> dict[str, Any]:
+        """What the student sees of a micro-batch, as `hidden_rows` takes it."""
+        return {**batch.student._asdict(), "blocks": batch.blocks, "clean": batch.clean}
 
     @abstractmethod
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -103,3 +111,13 @@ class Objective(nn.Module, ABC):
 
         0-d tensors. A batch may have no entries: its loss is 0, and so are its gradients.
         """
+
+
+def needs_full_attention(name: str, model: MaskedDiffusionMixin) -> None:
+    """ValueError, naming the objective, for a model that attends block-causally."""
+    own = model.config.causal_block_length
+    if own is not None:
+        raise ValueError(
+            f"objective is {name}, and the model attends block-causally as it is, in blocks of {own}: expected one "
+            f"that attends to all"
+        )

@@ -1,13 +1,14 @@
 """What a model is trained on in one optimizer step: states, what each of their entries counts, and micro-batches."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tad_ext.data.ragged import Ragged, to_device
+from tad_ext.data.ragged import Ragged, ragged, to_device
 from tad_ext.data.trajectories.states import State, collate, teacher_side
 
 
@@ -53,6 +54,7 @@ class MicroBatch:
     side: Tensor  #: (N,) int64
     weight: Tensor  #: (N,) float64
     blocks: Tensor | None = None  #: (B, L) int64, of a student that attends block-causally
+    clean: Tensor | None = None  #: (B, L) int64: the finished responses, see `MaskedDiffusionMixin.hidden_rows`
 
     @classmethod
     def of(cls, samples: Sequence[Sample], ask_teacher: Collection[int] = ()) -> "MicroBatch":
@@ -75,15 +77,14 @@ class MicroBatch:
 
     def to(self, device: torch.device | str) -> "MicroBatch":
         """The same on another device, which is not waited for."""
-        return MicroBatch(
-            student=self.student.to(device),
-            teacher=None if self.teacher is None else self.teacher.to(device),
-            teacher_rows=to_device(self.teacher_rows, device),
-            labels=to_device(self.labels, device),
-            side=to_device(self.side, device),
-            weight=to_device(self.weight, device),
-            blocks=None if self.blocks is None else to_device(self.blocks, device),
-        )
+        moved: dict[str, Any] = {field.name: _on(getattr(self, field.name), device) for field in fields(self)}
+        return replace(self, **moved)
+
+    def with_finished_blocks(self, samples: Sequence[Sample]) -> "MicroBatch":
+        """The same, for a student whose blocks are each learnt behind finished ones."""
+        texts = [(one.state.trajectory.prompt_ids, one.state.trajectory.response_ids) for one in samples]
+        finished = ragged([np.concatenate(text) for text in texts], [[]] * len(texts))
+        return replace(self, clean=finished.input_ids)
 
     def without_entries(self) -> "MicroBatch":
         """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
@@ -93,6 +94,12 @@ class MicroBatch:
     def with_teacher(self) -> "MicroBatch":
         """The same, and a forward of the teacher in any case, of which nothing may be asked."""
         return self if self.teacher is not None else replace(self, teacher=_unasked(self.student))
+
+
+def _on(value: Ragged | Tensor | None, device: torch.device | str) -> Ragged | Tensor | None:
+    if value is None:
+        return None
+    return value.to(device) if isinstance(value, Ragged) else to_device(value, device)
 
 
 def _unasked(ragged: Ragged) -> Ragged:

@@ -35,6 +35,8 @@ OBJECTIVES = {
     "dparallel": "tad_ext.distillation.dparallel:DParallelObjective",
     "d3llm": "tad_ext.distillation.d3llm:D3LLMObjective",
     "d2f": "tad_ext.distillation.d2f:D2FObjective",
+    "oput": "tad_ext.distillation.oput:OPUTObjective",
+    "d_opsd": "tad_ext.distillation.d_opsd:DOPSDObjective",
 }
 
 
@@ -190,6 +192,34 @@ class D2FSettings(Settings):
             raise ValueError(
                 f"min_block_ratio is {self.min_block_ratio}, expected at most max_block_ratio, {self.max_block_ratio}"
             )
+
+
+@dataclass(frozen=True)
+class OPUTSettings(Settings):
+    """The numbers of on-policy uniform training (DMax)."""
+
+    noise_ratio: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.75, help="oput: probability by which a response's tokens are masked, or replaced by the model's own"
+    )
+
+
+@dataclass(frozen=True)
+class DOPSDSettings(Settings):
+    """The numbers of d-OPSD (arXiv 2606.18195)."""
+
+    hindsight: Annotated[float, Between(above=0, at_most=1)] = setting(
+        0.25, help="d_opsd: share of the positions behind the current block whose final tokens the teacher sees"
+    )
+    hindsight_block_length: Count = setting(32, help="d_opsd: positions per block, as the trajectories were decoded")
+    confident_positions: Count = setting(
+        2, help="d_opsd: masks of the current block that are learnt, those of which the teacher is surest"
+    )
+    teacher_top_k: Annotated[int, Between(2, MAX_COUNT)] = setting(
+        20, help="d_opsd: tokens that the distributions are compared on, the teacher's most probable ones"
+    )
+    entry_clip: Annotated[float, Between(above=0, at_most=MAX_SCALE)] = setting(
+        0.05, help="d_opsd: what a token adds to the divergence at most, nats"
+    )
 
 
 #: Those of `TrainingSettings` that choose among several states of a trajectory.

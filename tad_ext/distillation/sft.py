@@ -7,6 +7,9 @@ and 1. The prompt never is. Over the samples of a global batch,
 
 an upper bound of the negative log-likelihood per token. The length is that of the response with the end-of-sequence
 tokens that fill the canvas, as far as they are learned.
+
+A model that attends block-causally learns each block behind finished ones, all in one forward of [masked ; finished],
+as SDAR (arXiv 2510.06303) and LLaDA2.0 (arXiv 2512.15745) were trained.
 """
 
 from collections.abc import Sequence
@@ -46,6 +49,7 @@ class SFTObjective(Objective):
 
     Settings = SFTSettings
     parts: ClassVar[dict[str, str]] = {"ce": "CE over p, nats per token of a response"}
+    behind_finished_blocks = True
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:

@@ -75,7 +75,7 @@ def partitioned_loss(
     model, other = objective.diffusion_model, objective.other_teacher
     # The teacher first: its forward keeps nothing, so the two never hold activations at the same time.
     teacher_hidden = None if batch.teacher is None else objective.teacher_rows(batch)
-    student_hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
+    student_hidden = model.hidden_rows(**objective.student_inputs(batch))
     # Weights are of means already: near entries are those of step 1, distant ones those of step 2.
     entries: dict[str, Any] = {
         "labels": batch.labels,

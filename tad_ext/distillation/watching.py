@@ -37,7 +37,7 @@ def watched_sums(objective: Objective, batches: Iterable[MicroBatch], device: to
     with evaluation_mode(objective.modules()):
         for batch in (batch.to(device) for batch in batches):
             # Of a batch without entries, too: a model that is spread over ranks (`models.sharding`) runs on all.
-            hidden = model.hidden_rows(**batch.student._asdict(), blocks=batch.blocks)
+            hidden = model.hidden_rows(**objective.student_inputs(batch))
             chunks = (tensor.split(_ROWS) for tensor in (hidden, batch.labels, batch.side) if len(tensor))
             for rows, labels, side in zip(*chunks, strict=True):
                 statistics = token_statistics(model.lm_head(rows), query_tokens=labels[:, None])

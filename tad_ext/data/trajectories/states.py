@@ -34,6 +34,10 @@ class State:
         """(G,) bool: what a model is asked about."""
         return self.steps_to_reveal > 0
 
+    def shown_to_teacher(self) -> np.ndarray:
+        """(G,) int64: the canvas as the teacher sees it, by default the same."""
+        return self.canvas
+
 
 class States(Protocol):
     """What is trained on."""
@@ -145,25 +149,26 @@ def collate(states: Sequence[State]) -> StateBatch:
     steps = [state.steps_to_reveal[chosen] for state, chosen in zip(states, masked, strict=True)]
     return StateBatch(
         states=states,
-        student=_side([state.trajectory.prompt_ids for state in states], states, masked),
+        student=_side([state.trajectory.prompt_ids for state in states], [one.canvas for one in states], masked),
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
         steps_to_reveal=torch.from_numpy(np.concatenate(steps)),
     )
 
 
 def teacher_side(states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragged:
-    """What the teacher sees of states, on the CPU: its prompt, then the same canvas; and the entries it is asked about.
+    """What the teacher sees of states, on the CPU: its prompt, then its canvas; and the entries it is asked about.
 
     `wanted` is (G,) bool of each state; a state without wanted entries is left out. Their order is a `StateBatch`'s.
     """
     asked = [state for state, chosen in zip(states, wanted, strict=True) if chosen.any()]
     prompts = [state.trajectory.teacher_prompt_ids for state in asked]
-    return _side(prompts, asked, [chosen for chosen in wanted if chosen.any()])
+    canvases = [state.shown_to_teacher() for state in asked]
+    return _side(prompts, canvases, [chosen for chosen in wanted if chosen.any()])
 
 
-def _side(prompts: Sequence[np.ndarray], states: Sequence[State], wanted: Sequence[np.ndarray]) -> Ragged:
-    """Each prompt with its state's canvas behind it, and the wanted (G,) bool entries of that."""
+def _side(prompts: Sequence[np.ndarray], canvases: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> Ragged:
+    """Each prompt with its canvas behind it, and the wanted (G,) bool entries of that."""
     return ragged(
-        [np.concatenate((prompt, state.canvas)) for prompt, state in zip(prompts, states, strict=True)],
+        [np.concatenate((prompt, canvas)) for prompt, canvas in zip(prompts, canvases, strict=True)],
         [len(prompt) + np.flatnonzero(chosen) for prompt, chosen in zip(prompts, wanted, strict=True)],
     )

@@ -8,7 +8,9 @@ from tad_ext.distillation.settings import (
     CertaintySettings,
     D2FSettings,
     D3LLMSettings,
+    DOPSDSettings,
     DParallelSettings,
+    OPUTSettings,
     SFTSettings,
     TADSettings,
 )
@@ -41,3 +43,5 @@ class DistillConfig(AdapterRunSettings, TrajectorySettings):
     dparallel: DParallelSettings = group(DParallelSettings)
     d3llm: D3LLMSettings = group(D3LLMSettings, without=tuple(CertaintySettings.__dataclass_fields__))
     d2f: D2FSettings = group(D2FSettings)
+    oput: OPUTSettings = group(OPUTSettings)
+    d_opsd: DOPSDSettings = group(DOPSDSettings)

@@ -41,6 +41,9 @@ class PretrainConfig(JobSettings):
     short_share: Probability = setting(
         0.0, help="part of the steps that leave out their input: what stands far away is less certain then"
     )
+    causal_block_length: Count | None = setting(
+        None, help="positions of a block of attention that sees no later block; none: attention to all"
+    )
     hidden_size: Count = setting(96, help="width of the model")
     layers: Count = setting(3, help="transformer layers")
     heads: Count = setting(3, help="attention heads")

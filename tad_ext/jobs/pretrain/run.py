@@ -5,7 +5,8 @@ uniform in (0, 1] and every response token masked with probability t,
 
     L = E_t [ (1 / t) * mean over response positions i of  1[i is masked] * CE(model(masked sequence)_i, token_i) ],
 
-an upper bound of the negative log-likelihood per token.
+an upper bound of the negative log-likelihood per token. With `causal_block_length` the model attends block-causally,
+and learns each block behind finished ones (`MaskedDiffusionMixin.hidden_rows`, `clean`).
 """
 
 import math
@@ -85,21 +86,23 @@ class Batch(NamedTuple):
     sequences: Ragged  #: B of them, and the masked entries
     labels: Tensor  #: (N,) int64 the tokens that were there
     weights: Tensor  #: (N,) float32 factor of each entry's cross-entropy: 1 / (t of its sequence * B * response tokens)
+    clean: Tensor | None  #: (B, L) int64 the same sequences without masks, for a model that attends block-causally
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        return Batch(self.sequences.to(device), self.labels.to(device), self.weights.to(device))
+        clean = None if self.clean is None else self.clean.to(device)
+        return Batch(self.sequences.to(device), self.labels.to(device), self.weights.to(device), clean)
 
 
 def diffusion_loss(model: TinyDiffusionLM, batch: Batch) -> Tensor:
     """The objective of this module on one batch: a scalar, in nats per response token."""
-    logits = model(**batch.sequences._asdict()).logits
+    logits = model(**batch.sequences._asdict(), clean=batch.clean).logits
     return (F.cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).sum()
 
 
 def make_batch(
     prompts: list[list[int]], responses: Tensor, *, mask_token_id: int, pad_token_id: int, min_mask_ratio: float,
-    generator: torch.Generator,
+    generator: torch.Generator, blocks: bool = False,
 ) -> Batch:  # fmt: skip
     """Join prompts and responses, and mask the responses.
 
@@ -107,18 +110,21 @@ def make_batch(
         responses: (B, G) int64, filled up with end-of-sequence tokens.
         min_mask_ratio: lower end of t. The B values of t are spread evenly over (0, 1] with one common random shift,
             which makes the gradient less noisy than independent ones.
+        blocks: for a model that attends block-causally.
     """
     count, gen_length = responses.shape
     shift = torch.rand((), generator=generator)
     ratio = ((torch.randperm(count, generator=generator) + shift) / count).clamp(min=min_mask_ratio)[:, None]
     masked = torch.rand(count, gen_length, generator=generator) < ratio
-    shown = torch.where(masked, mask_token_id, responses).tolist()
+    columns = [len(prompt) + entries.nonzero()[:, 0] for prompt, entries in zip(prompts, masked, strict=True)]
+
+    def sequences(shown: Tensor) -> Ragged:
+        texts = [prompt + response for prompt, response in zip(prompts, shown.tolist(), strict=True)]
+        return ragged(texts, columns, pad_token_id)
+
     return Batch(
-        sequences=ragged(
-            [prompt + response for prompt, response in zip(prompts, shown, strict=True)],
-            [len(prompt) + entries.nonzero()[:, 0] for prompt, entries in zip(prompts, masked, strict=True)],
-            pad_token_id,
-        ),
+        sequences=sequences(torch.where(masked, mask_token_id, responses)),
+        clean=sequences(responses).input_ids if blocks else None,
         labels=responses[masked],
         weights=(1.0 / (ratio * count * gen_length)).expand(count, gen_length)[masked],
     )
@@ -138,6 +144,7 @@ def _batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, generat
             pad_token_id=tokenizer.pad_token_id,
             min_mask_ratio=config.min_mask_ratio,
             generator=generator,
+            blocks=config.causal_block_length is not None,
         )
 
 
@@ -153,6 +160,7 @@ def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Ti
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
                 num_key_value_heads=config.heads,
+                causal_block_length=config.causal_block_length,
                 mask_token_id=tokenizer.mask_token_id,
                 eos_token_ids=[tokenizer.eos_token_id],
                 suppress_token_ids=[tokenizer.pad_token_id],
