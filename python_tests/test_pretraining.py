@@ -108,15 +108,20 @@ def test_smallest_mask_ratio_bounds_the_weights() -> None:
     assert batch.weights.max() <= 1 / (0.25 * 64 * 50) * 1.0001
 
 
-def test_loss_is_the_equation() -> None:
+@pytest.mark.parametrize("block", [None, 6])
+def test_loss_is_the_equation(block: int | None) -> None:
     torch.manual_seed(0)
-    config = PretrainConfig(output="unused", hidden_size=16, layers=1, heads=2)
+    config = PretrainConfig(output="unused", hidden_size=16, layers=1, heads=2, causal_block_length=block)
     tokenizer = arithmetic_tokenizer()
     model = pretraining._new_model(config, tokenizer).double().eval()
     batch = next(islice(pretraining._batches(config, tokenizer, torch.Generator().manual_seed(0)), 1))
     rows, gen_length = 64, 28
     expected = torch.zeros((), dtype=torch.float64)
-    log_probabilities = model(batch.sequences.input_ids, lengths=batch.sequences.lengths).logits.log_softmax(-1)
+    ids, lengths = batch.sequences.input_ids, batch.sequences.lengths
+    assert (batch.clean is None) == (block is None)
+    if batch.clean is not None:  # the same texts, of which the labels are not masked
+        assert torch.equal(batch.clean, ids.flatten().scatter(0, batch.sequences.positions, batch.labels).view_as(ids))
+    log_probabilities = model(ids, lengths=lengths, clean=batch.clean).logits.log_softmax(-1)
     for position, label, weight in zip(batch.sequences.positions, batch.labels, batch.weights.double(), strict=True):
         row, column = divmod(int(position), batch.sequences.input_ids.shape[1])
         ratio = 1 / (weight * rows * gen_length)

@@ -44,8 +44,10 @@ def make_model() -> Callable[..., TinyDiffusionLM]:
 def make_adapted(make_model: Callable[..., TinyDiffusionLM]) -> Callable[..., PeftModel]:
     """A model in float64 with an adapter that has been trained a little, so that student and teacher differ."""
 
-    def make() -> PeftModel:
-        adapted = add_lora(make_model().double(), rank=4, alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
+    def make(**changes: object) -> PeftModel:
+        adapted = add_lora(
+            make_model(**changes).double(), rank=4, alpha=8, target_modules=["q_proj", "v_proj", "down_proj"]
+        )
         with torch.random.fork_rng():
             torch.manual_seed(1)
             for name, parameter in adapted.named_parameters():

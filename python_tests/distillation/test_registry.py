@@ -131,7 +131,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
     assert not Path(config.output).exists()
 
 
-@pytest.mark.parametrize("objective", ["sft", "dparallel", "d3llm", "d2f"])
+@pytest.mark.parametrize("objective", ["sft", "dparallel", "d3llm", "d2f", "oput"])
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [("state_ratio", 0.5, 1.0), ("state_sampling", "stratified", "uniform"), ("curriculum", "progress", "none")],
@@ -139,7 +139,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
 def test_a_choice_among_one_state_is_refused(
     job: Callable[..., DistillConfig], objective: str, name: str, value: Any, expected: Any
 ) -> None:
-    message = f"^{name} is {value!r}, and objective '{objective}' has one state of each .*; expected {expected!r}$"
+    message = f"^{name} is {value!r}, and objective '{objective}' makes its own states of .*; expected {expected!r}$"
     with pytest.raises(ValueError, match=message):
         distill(job(objective=objective, **{name: value}))
 

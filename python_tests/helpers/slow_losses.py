@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from tad_ext.data.trajectories.files import Trajectory
 from tad_ext.data.trajectories.states import State, TrajectoryStates
 from tad_ext.distillation import Objective, TADSettings
 from tad_ext.distillation.samples import MicroBatch
@@ -33,6 +34,22 @@ def responses_logits(model: Any, prompt: Any, canvas: Any) -> Tensor:
     """(G, V): at each position of a canvas behind a prompt, alone and unpadded."""
     ids = torch.tensor([*prompt.tolist(), *canvas.tolist()])[None]
     return base_model(model)(ids).logits[0, len(prompt) :]
+
+
+#: Rotations are in float32, and the last bit of a cosine depends on how many are computed at a time.
+ROTATED = {"rtol": 1e-5, "atol": 1e-8}
+
+
+def block_logits(model: Any, trajectory: Trajectory, canvas: Any) -> Tensor:
+    """(G, V) of a model that attends block-causally: each block of a canvas behind a finished text, alone."""
+    prompt = trajectory.prompt_ids.tolist()
+    finished, shown = [*prompt, *trajectory.response_ids.tolist()], [*prompt, *canvas.tolist()]
+    length = base_model(model).config.causal_block_length
+    rows = [
+        base_model(model)(torch.tensor([[*finished[:first], *shown[first : first + length]]])).logits[0, first:]
+        for first in range(0, len(shown), length)
+    ]
+    return torch.cat(rows)[len(prompt) :]
 
 
 def slow_terms(model: PeftModel, plain: Any, state: State, settings: TADSettings) -> tuple[list[Tensor], list[Tensor]]:

@@ -30,6 +30,7 @@ from tad_ext.distillation.checkpoints import (
 from tad_ext.distillation.curve import write_curve
 from tad_ext.distillation.held_out import HeldOut, records
 from tad_ext.distillation.objective import Objective
+from tad_ext.distillation.responses import ResponseStates
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.samples import Sample
 from tad_ext.distillation.settings import STATE_SETTINGS, TrainingSettings, objective_class
@@ -125,11 +126,11 @@ class AdapterRun:
             )
         recorded = TrajectoryStates(trajectories, mask_token_id=mask, eos_token_ids=ends, tail=config.eos_tail)
         states = self.objective.states(recorded, self.settings, config.training.seed)
-        for name in STATE_SETTINGS if max(states.counts) == 1 else ():
+        for name in STATE_SETTINGS if isinstance(states, ResponseStates) else ():
             value, default = getattr(config.training, name), getattr(TrainingSettings, name)
             if value != default:
                 raise ValueError(
-                    f"{name} is {value!r}, and objective {config.objective!r} has one state of each trajectory; "
+                    f"{name} is {value!r}, and objective {config.objective!r} makes its own states of trajectories; "
                     f"expected {default!r}"
                 )
 

@@ -49,13 +49,15 @@ class HindsightStates:
     """The states of trajectories that have something behind their current block. ValueError if there is none."""
 
     def __init__(self, recorded: TrajectoryStates, settings: DOPSDSettings, seed: int) -> None:
-        self.recorded, self.settings, self.seed = unprivileged(recorded), settings, seed
+        self.mask_token_id, self.settings, self.seed = recorded.mask_token_id, settings, seed
         length = settings.hindsight_block_length
-        self._counts = []
-        for trajectory, learned in zip(recorded.trajectories, recorded.learned, strict=True):
+        self.trajectories, self._counts = [], []
+        for trajectory, learned in zip(unprivileged(recorded).trajectories, recorded.learned, strict=True):
             last = (learned - 1) // length * length  # where the last block begins: from there on nothing is behind
-            self._counts.append(int(trajectory.reveal_step[:last].max(initial=0)))
-        if not any(self._counts):
+            if last > 0:
+                self.trajectories.append(trajectory)
+                self._counts.append(int(trajectory.reveal_step[:last].max()))
+        if not self.trajectories:
             raise ValueError(
                 f"hindsight_block_length is {length}, and no trajectory has something to learn behind its first block: "
                 f"expected less"
@@ -64,16 +66,16 @@ class HindsightStates:
 
     @property
     def counts(self) -> Sequence[int]:
-        """Of each trajectory, the states before its last block."""
+        """Of each trajectory with more than one block, the states before its last one."""
         return self._counts
 
     def at(self, number: int, progress: float) -> HindsightState:
         """See `States`."""
         index = number % int(self._ends[-1])
         which = int(np.searchsorted(self._ends, index, side="right"))
-        trajectory = self.recorded.trajectories[which]
+        trajectory = self.trajectories[which]
         step = index - int(self._ends[which]) + self._counts[which]
-        canvas, steps = trajectory.canvas_at(step, self.recorded.mask_token_id), trajectory.steps_to_reveal(step)
+        canvas, steps = trajectory.canvas_at(step, self.mask_token_id), trajectory.steps_to_reveal(step)
         length = self.settings.hindsight_block_length
         behind = (int(np.flatnonzero(steps > 0)[0]) // length + 1) * length
         random = np.random.default_rng((self.seed, number, 1))
