@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoints import write_dream, write_fast_dllm, write_llada, write_sdar
+from tiny_checkpoints import write_dream, write_fast_dllm, write_llada, write_llada_moe, write_sdar
 from word_checkpoints import write_words_model
 
 Fields = dict[str, Any]
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "llada": write_llada, "dream": write_dream, "sdar": write_sdar, "fast_dllm": write_fast_dllm,
-    "tiny": write_words_model,
+    "llada_moe": write_llada_moe, "tiny": write_words_model,
 }  # fmt: skip
 every_family = pytest.mark.parametrize("family", WRITERS)
 originals = pytest.mark.parametrize("family", [family for family in WRITERS if family != "tiny"])

@@ -186,6 +186,44 @@ def write_sdar_moe(folder: str | Path, *, head: int = 32, block: int = 4, **opti
     return _write_qwen(folder, fields, SDAR_SPECIAL_TOKENS, head=head, **options)
 
 
+def write_llada_moe(
+    folder: str | Path,
+    *,
+    layers: int = 2,
+    kv_heads: int = 2,
+    tied: bool = False,
+    shards: int = 1,
+    config: dict[str, Any] | None = None,
+) -> TinyCheckpoint:
+    """A complete LLaDA-MoE folder. Its config.json names the mask, which the original does not."""
+    folder, width, heads, mlp, experts = _new(folder), 64, 4, 96, (8, 24)
+    ids = _write_llada_tokenizer(folder, TEXTS, 400, LLADA2_SPECIAL_TOKENS)
+    size = len(ids) + 37
+    fields: dict[str, Any] = {
+        "architectures": ["LLaDAMoEModel"], "attention_bias": False, "attention_dropout": 0.0,
+        "auto_map": {
+            "AutoConfig": "configuration_lladamoe.LLaDAConfig", "AutoModel": "modeling_lladamoe.LLaDAMoEModelLM",
+            "AutoModelForCausalLM": "modeling_lladamoe.LLaDAMoEModelLM",
+        },
+        "clip_qkv": None, "dense_intermediate_size": mlp, "eos_token_id": ids["<|endoftext|>"],
+        "expert_intermediate_size": experts[1], "hidden_act": "silu", "hidden_size": width, "initializer_range": 0.02,
+        "mask_token_id": ids["<|mask|>"], "max_position_embeddings": 8192, "model_type": "llada",
+        "moe_layer_freq": [1] * layers, "moe_router_enable_expert_bias": False, "moe_router_score_function": "softmax",
+        "norm_topk_prob": None, "num_attention_heads": heads, "num_experts": experts[0], "num_experts_per_tok": 3,
+        "num_hidden_layers": layers, "num_key_value_heads": kv_heads, "output_router_logits": False,
+        "pad_token_id": ids["<|endoftext|>"], "partial_rotary_factor": 1, "qk_layernorm": True, "rms_norm_eps": 1e-05,
+        "rope_scaling": None, "rope_theta": 50000, "routed_scaling_factor": 1, "router_aux_loss_coef": 0.01,
+        "router_num_group": None, "router_topk_group": None, "shared_expert_intermediate_size": None,
+        "tie_word_embeddings": tied, "torch_dtype": "float32", "transformers_version": "4.46.2", "use_cache": False,
+        "vocab_size": size, **(config or {}),
+    }  # fmt: skip
+    sizes = (size, layers, width, heads, kv_heads, width // heads, mlp)
+    weights = _qwen_weights(*sizes, experts, False, tied, *_random(0, torch.float32))
+    _write_json(folder / "config.json", fields)
+    _write_weights(folder, weights, shards)
+    return TinyCheckpoint(folder, fields, weights, ids)
+
+
 def write_llada2(
     folder: str | Path,
     *,
@@ -303,8 +341,20 @@ def _write_qwen(
         **own_fields, **(config or {}),
     }  # fmt: skip
 
-    normal, norm = _random(seed, dtype)
+    experts = (fields["num_experts"], fields["moe_intermediate_size"]) if "num_experts" in fields else None
     head = width // heads if head is None else head
+    sizes = (size, layers, width, heads, kv_heads, head, mlp)
+    weights = _qwen_weights(*sizes, experts, biased, tied, *_random(seed, dtype))
+    _write_json(folder / "config.json", fields)
+    _write_weights(folder, weights, shards)
+    return TinyCheckpoint(folder, fields, weights, ids)
+
+
+def _qwen_weights(
+    size: int, layers: int, width: int, heads: int, kv_heads: int, head: int, mlp: int,
+    experts: tuple[int, int] | None,  # how many in each layer, and how wide
+    biased: bool, tied: bool, normal: Callable[..., Tensor], norm: Callable[[int], Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
     weights = {"model.embed_tokens.weight": normal(size, width, scale=1.0)}
     for layer in range(layers):
         attention, feed_forward = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
@@ -318,10 +368,10 @@ def _write_qwen(
         weights[attention + "o_proj.weight"] = normal(width, heads * head)
         weights[f"model.layers.{layer}.post_attention_layernorm.weight"] = norm(width)
         parts, inner = [feed_forward], mlp
-        if "num_experts" in fields:
-            weights[feed_forward + "gate.weight"] = normal(fields["num_experts"], width)
-            parts = [f"{feed_forward}experts.{expert}." for expert in range(fields["num_experts"])]
-            inner = fields["moe_intermediate_size"]
+        if experts is not None:
+            count, inner = experts
+            weights[feed_forward + "gate.weight"] = normal(count, width)
+            parts = [f"{feed_forward}experts.{expert}." for expert in range(count)]
         for part in parts:
             weights[part + "gate_proj.weight"] = normal(inner, width)
             weights[part + "up_proj.weight"] = normal(inner, width)
@@ -329,9 +379,7 @@ def _write_qwen(
     weights["model.norm.weight"] = norm(width)
     if not tied:
         weights["lm_head.weight"] = normal(size, width)
-    _write_json(folder / "config.json", fields)
-    _write_weights(folder, weights, shards)
-    return TinyCheckpoint(folder, fields, weights, ids)
+    return weights
 
 
 def _write_llada_tokenizer(

@@ -83,12 +83,24 @@ def sdar_moe_logits(
     """As `sdar_logits`: the most probable experts, by a softmax over all, their shares brought to a sum of 1."""
 
     def router(logits: Tensor, _: Tensor | None) -> dict[int, float]:
-        probability = logits.softmax(-1).tolist()
-        chosen = sorted(range(len(probability)), key=lambda e: -probability[e])[: config["num_experts_per_tok"]]
-        total = sum(probability[e] for e in chosen)
-        return {e: probability[e] / total for e in chosen}
+        chosen = _most_probable(config["num_experts_per_tok"], logits)
+        total = sum(chosen.values())
+        return {expert: probability / total for expert, probability in chosen.items()}
 
-    return _with_experts(weights, config, ids, router, config["block_size"], 1.0, dtype, rotation, attends)
+    attends = block_causal(len(ids), config["block_size"]) if attends is None else attends
+    return _with_experts(weights, config, ids, router, 1.0, dtype, rotation, attends)
+
+
+def llada_moe_logits(
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
+    attends: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """As `llada_logits`: the most probable experts, by a softmax over all, whose shares are these probabilities."""
+
+    def router(logits: Tensor, _: Tensor | None) -> dict[int, float]:
+        return _most_probable(config["num_experts_per_tok"], logits)
+
+    return _with_experts(weights, config, ids, router, 1.0, dtype, rotation, attends)
 
 
 def llada2_logits(
@@ -124,15 +136,21 @@ def llada2_logits(
         return {e: config["routed_scaling_factor"] * score[e] / total for e in chosen}
 
     share = config["partial_rotary_factor"]
-    return _with_experts(own, config, ids, router, config["causal_block_length"], share, dtype, rotation, attends)
+    attends = block_causal(len(ids), config["causal_block_length"]) if attends is None else attends
+    return _with_experts(own, config, ids, router, share, dtype, rotation, attends)
+
+
+def _most_probable(count: int, logits: Tensor) -> dict[int, float]:
+    probability = logits.softmax(-1).tolist()
+    chosen = sorted(range(len(probability)), key=lambda expert: -probability[expert])[:count]
+    return {expert: probability[expert] for expert in chosen}
 
 
 def _with_experts(
-    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, router: Router, block: int, turning: float,
+    weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, router: Router, turning: float,
     dtype: torch.dtype, rotation: torch.dtype, attends: Tensor | None,
 ) -> Tensor:  # fmt: skip
     sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
-    attends = block_causal(len(ids), block) if attends is None else attends
     hidden = _trunk(
         weights, DREAM_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends,
         turning=turning, router=router,

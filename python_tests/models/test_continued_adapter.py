@@ -15,7 +15,7 @@ from tad_ext.models import add_lora, base_model, load_adapter, load_model, save_
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")  # peft's own calls below
 
 OPTIONS: list[dict[str, Any]] = [{}, {"dropout": 0.5}]
-TARGETS = ["q_proj", "down_proj"]
+TARGETS = ["q_proj", "o_proj"]
 FEW_IDS = IDS % 4  # which every family's tokenizer has
 
 

@@ -16,11 +16,10 @@ from tad_ext.models.gradient_checkpointing import enable_gradient_checkpointing
 IDS = torch.arange(16).reshape(2, 8) % 4
 # Flattened, of every row its own (the last layer computes these alone), and every position.
 POSITIONS = {"flat": torch.tensor([0, 3, 9, 15]), "rows": torch.tensor([[1, 5], [8, 12]]), "all": None}
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def adapted_model(folder: Path, *, dropout: float = 0.0) -> PeftModel:
-    model = add_lora(load_model(folder, dtype="float64"), rank=2, alpha=4.0, dropout=dropout, target_modules=TARGETS)
+    model = add_lora(load_model(folder, dtype="float64"), rank=2, alpha=4.0, dropout=dropout)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         for parameter in trainable(model).values():
@@ -70,7 +69,7 @@ def test_before_the_adapter_or_after_it(tmp_path: Path) -> None:
     before: PeftModel = adapted_model(folder)
     plain = load_model(folder, dtype="float64")
     enable_gradient_checkpointing(plain)
-    after = add_lora(plain, rank=2, alpha=4.0, target_modules=TARGETS)
+    after = add_lora(plain, rank=2, alpha=4.0)
     after.load_state_dict(before.state_dict())
     enable_gradient_checkpointing(before)
     (kept, expected), (also_kept, found) = kept_and_gradients(before), kept_and_gradients(after.train())

@@ -103,7 +103,7 @@ def test_a_fresh_adapter_and_the_teacher_are_the_base_bit_for_bit(dtype: torch.d
 
 
 @every_family
-def test_by_default_all_seven_layers_of_every_block_are_adapted(tmp_path: Path, family: str) -> None:
+def test_by_default_all_linear_layers_of_every_block_are_adapted(tmp_path: Path, family: str) -> None:
     model = load_model(write(family, tmp_path / "base"))
     blocks = len(model.model.layers)
     linear = {
@@ -112,7 +112,7 @@ def test_by_default_all_seven_layers_of_every_block_are_adapted(tmp_path: Path, 
     adapted = add_lora(model, rank=2, alpha=2.0)
     found = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in trainable(adapted)}
     assert found == linear
-    assert len(found) == 7 * blocks
+    assert len(found) == {"llada_moe": 4}.get(family, 7) * blocks
 
 
 def test_merging_dora_into_a_fresh_copy_is_exact_enough_in_bfloat16() -> None:

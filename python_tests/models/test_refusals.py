@@ -1,4 +1,6 @@
-"""What is refused of LLaDA and Dream checkpoints: by file, key, value and expectation, before memory is filled."""
+"""What is refused of LLaDA, LLaDA-MoE and Dream checkpoints: by file, key, value and expectation, before memory is
+filled.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import write_dream, write_llada
+from tiny_checkpoints import write_dream, write_llada, write_llada_moe
 from transformers import PreTrainedModel
 
 from tad_ext.models import load_model
@@ -107,6 +109,34 @@ def test_dream_options(tmp_path: Path, changes: dict[str, Any], message: str) ->
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"moe_router_enable_expert_bias": True}, "moe_router_enable_expert_bias is True; supported: False or None"),
+        ({"moe_router_score_function": "sigmoid"}, "moe_router_score_function is 'sigmoid'; supported: 'softmax' or"),
+        ({"shared_expert_intermediate_size": 24}, "shared_expert_intermediate_size is 24; supported: None"),
+        ({"moe_layer_freq": [0, 1]}, "moe_layer_freq is [0, 1]; supported: None or 1 in every layer"),
+        ({"moe_layer_freq": [1]}, "moe_layer_freq is [1]; supported: None or 1 in every layer"),
+        ({"clip_qkv": 8.0}, "clip_qkv is 8.0; supported: None"),
+        ({"qk_layernorm": False}, "qk_layernorm is False; supported: True"),
+        ({"qk_layernorm": None}, "qk_layernorm is None; supported: True"),
+        ({"attention_bias": True}, "attention_bias is True; supported: False or None"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; supported: 1 or None"),
+        ({"norm_topk_prob": True}, "norm_topk_prob is True; supported: None or False"),
+        ({"routed_scaling_factor": 2.5}, "routed_scaling_factor is 2.5; supported: 1 or None"),
+        ({"router_num_group": 8}, "router_num_group is 8; supported: None"),
+        ({"router_topk_group": 4}, "router_topk_group is 4; supported: None"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9; expected at most num_experts, 8"),
+        ({"expert_intermediate_size": -1}, "expert_intermediate_size is -1; expected an integer >= 1"),
+        ({"rope_theta": -1}, "rope_theta is -1; expected a finite number > 0"),
+        ({"architectures": None}, "a key that is not understood"),  # then it is LLaDA-8B's
+    ],
+)
+def test_llada_moe_options(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    write_llada_moe(tmp_path, config=changes)
+    refused(tmp_path, "config.json", message)
+
+
+@pytest.mark.parametrize(
     "model_type",
     ["llada_moe", "lladamoe", "llada2", "sdar-moe", "SDAR", "open_dcoder", "a2d-qwen2", "dream", ["llada"]],
 )
@@ -117,13 +147,19 @@ def test_other_families(tmp_path: Path, model_type: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "architectures"),
-    [(write_llada, ["LLaDAMoEModelLM"]), (write_dream, ["DreamForCausalLM"]), (write_llada, 3)],
+    ("write", "architectures", "known"),
+    [
+        (write_llada, ["LLaDAModel"], "LLaDAModelLM or LLaDAMoEModelLM"),
+        (write_llada, 3, "LLaDAModelLM or LLaDAMoEModelLM"),
+        (write_dream, ["DreamForCausalLM"], "DreamModel"),
+    ],
 )
-def test_other_architectures_under_the_same_model_type(tmp_path: Path, write: Any, architectures: object) -> None:
-    """LLaDA-MoE has model_type llada, too; block-causal relatives of Dream that do not shift have model_type Dream."""
+def test_other_architectures_under_the_same_model_type(
+    tmp_path: Path, write: Any, architectures: object, known: str
+) -> None:
+    """Block-causal relatives of Dream that do not shift have model_type Dream, too."""
     write(tmp_path, config={"architectures": architectures})
-    refused(tmp_path, "config.json", f"with architectures {architectures!r}; supported with this model_type is")
+    refused(tmp_path, "config.json", f"with architectures {architectures!r}; supported with this model_type is {known}")
 
 
 @pytest.mark.parametrize("write", [write_llada, write_dream])

@@ -45,6 +45,7 @@ class MaskedDiffusionMixin:
     )  # fmt: skip
     #: part of a weight's name here -> in an original checkpoint, where its authors call it otherwise
     weight_names: ClassVar[dict[str, str]] = {}
+    also_called: ClassVar[tuple[str, ...]] = ()  #: further names of its architecture in config.json
     shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.

@@ -206,7 +206,8 @@ class OriginalConfig(DiffusionConfig):
         supported = {name: values[0] for name, values in self.SUPPORTED.items() if values[0] is not None}
         fields = {"vocab_size": self.vocab_size, **self.DEFAULTS, **supported, **(self.original_fields or {})}
         fields |= {original: getattr(self, name) for original, name in self.NAMES.items()}
-        fields |= {name: ours[name] for name in ("model_type", "architectures", "transformers_version")}
+        fields |= {name: ours[name] for name in ("model_type", "transformers_version")}
+        fields["architectures"] = fields.get("architectures") or ours["architectures"]
         fields |= {"rope_theta": self.rope_parameters["rope_theta"], "torch_dtype": ours.get("dtype")}
         ends = ours["eos_token_ids"]
         fields["eos_token_ids"] = None if ends == self._default_ends(self.eos_token_id) else ends

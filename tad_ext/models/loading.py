@@ -5,7 +5,7 @@ in config.json, the tokenizer's files and the headers of the weight files, befor
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,30 +40,64 @@ from tad_ext.models.fast_dllm import Fast_dLLM_QwenForCausalLM
 from tad_ext.models.hub import checkpoint_folder
 from tad_ext.models.llada import LLaDAModelLM
 from tad_ext.models.llada2 import LLaDA2MoeModelLM
+from tad_ext.models.llada_moe import LLaDAMoEModelLM
 from tad_ext.models.sdar import SDARForCausalLM, SDARMoeForCausalLM
 from tad_ext.models.tiny import TinyDiffusionLM
 from tad_ext.models.tokenizers import check_tokenizer, ids_without_token
 
-MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
-    model_class.config_class.model_type: model_class
+# By their configurations. Of those with one model_type the first is meant where config.json names no architecture.
+MODEL_CLASSES: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
+    model_class.config_class: model_class
     for model_class in (
         DreamModel,
         Fast_dLLM_QwenForCausalLM,
         LLaDAModelLM,
+        LLaDAMoEModelLM,
         LLaDA2MoeModelLM,
         SDARForCausalLM,
         SDARMoeForCausalLM,
         TinyDiffusionLM,
     )
 }
-for _class in MODEL_CLASSES.values():
-    AutoConfig.register(_class.config_class.model_type, _class.config_class, exist_ok=True)
-    AutoModelForMaskedLM.register(_class.config_class, _class, exist_ok=True)
-    AutoModelForCausalLM.register(_class.config_class, _class, exist_ok=True)  # under which text is generated
+
+
+class _ConfigOfSome:
+    """What AutoConfig, which looks at model_type alone, takes for the configuration class of families that share it."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any], **options: Any) -> Any:
+        return model_class_of(fields).config_class.from_dict(fields, **options)
+
+
+_types = [config.model_type for config in MODEL_CLASSES]
+for _config, _class in MODEL_CLASSES.items():
+    _shared = _types.count(_config.model_type) > 1
+    AutoConfig.register(_config.model_type, _ConfigOfSome if _shared else _config, exist_ok=True)
+    AutoModelForMaskedLM.register(_config, _class, exist_ok=True)
+    AutoModelForCausalLM.register(_config, _class, exist_ok=True)  # under which text is generated
 
 _TOKENIZER_FILE = "tokenizer.json"
 _BPE_FILES = ("vocab.json", "merges.txt")
 _LARGE = 2**30  # bytes of weights from which loading and saving show progress
+
+
+def model_class_of(fields: Mapping[str, Any], file: str | Path = CONFIG_FILE) -> type[PreTrainedModel]:
+    """The class of the model that a config.json describes: by its model_type, and by the architecture that it names.
+
+    ValueError, with the name of the `file`: it is not among `MODEL_CLASSES`.
+    """
+    model_type, architectures = fields.get("model_type"), fields.get("architectures")
+    alike = [one for config, one in MODEL_CLASSES.items() if config.model_type == model_type]
+    if not alike:
+        known = sorted({config.model_type for config in MODEL_CLASSES})
+        raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(known)}")
+    for one in alike:
+        if not architectures or architectures in [[name] for name in (one.__name__, *one.also_called)]:
+            return one
+    raise ValueError(
+        f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
+        f"model_type is {' or '.join(one.__name__ for one in alike)}"
+    )
 
 
 def load_config(path: str | Path) -> PreTrainedConfig:
@@ -73,17 +107,8 @@ def load_config(path: str | Path) -> PreTrainedConfig:
     not supported or out of range (named).
     """
     path = checkpoint_folder(path)
-    fields, file = read_config(path), path / CONFIG_FILE
-    model_type, architectures = fields.get("model_type"), fields.get("architectures")
-    model_class = MODEL_CLASSES.get(model_type) if isinstance(model_type, str) else None  # it may be a list
-    if model_class is None:
-        raise ValueError(f"{file} names model_type {model_type!r}; supported are {', '.join(sorted(MODEL_CLASSES))}")
-    # Other families share a model_type: LLaDA-MoE calls itself llada.
-    if architectures and architectures != [model_class.__name__]:
-        raise ValueError(
-            f"{file} names model_type {model_type!r} with architectures {architectures!r}; supported with this "
-            f"model_type is {model_class.__name__}"
-        )
+    file = path / CONFIG_FILE
+    model_class = model_class_of(read_config(path), file)
     try:
         return model_class.config_class.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers checks types by exceptions of its own
@@ -106,7 +131,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             f"got path {str(path)!r}"
         )
     try:
-        tokenizer_class = MODEL_CLASSES[config.model_type].tokenizer_class
+        tokenizer_class = MODEL_CLASSES[type(config)].tokenizer_class
         tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
         raise ValueError(f"the tokenizer files in {str(path)!r} are damaged: {error}") from error
@@ -141,7 +166,7 @@ def load_model(
         nameless = ids_without_token(load_tokenizer(path), config.vocab_size)
         config.suppress_token_ids = sorted({*(config.suppress_token_ids or []), *nameless})
     # 2. What the model would save, on the meta device, hence without memory, against what is stored.
-    model_class = MODEL_CLASSES[config.model_type]
+    model_class = MODEL_CLASSES[type(config)]
     with torch.device("meta"):
         empty = model_class(config)
     tied = empty._tied_weights_keys if config.tie_word_embeddings else {}

@@ -1,4 +1,4 @@
-"""Families that attend block-causally, from original checkpoints: an independent formula, decoding, saving back."""
+"""Families beside LLaDA and Dream, from original checkpoints: an independent formula, decoding, saving back."""
 
 import json
 from collections.abc import Callable
@@ -10,10 +10,18 @@ import pytest
 import torch
 from every_family import edit_json
 from safetensors.torch import load_file
-from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_llada2, write_sdar, write_sdar_moe
+from tiny_checkpoints import TinyCheckpoint, write_fast_dllm, write_llada2, write_llada_moe, write_sdar, write_sdar_moe
 from tiny_models import tiny_model
 from torch import Tensor
-from transformer_formula import fast_dllm_logits, llada2_logits, sdar_logits, sdar_moe_logits, stored_weights
+from transformer_formula import (
+    block_causal,
+    fast_dllm_logits,
+    llada2_logits,
+    llada_moe_logits,
+    sdar_logits,
+    sdar_moe_logits,
+    stored_weights,
+)
 
 from tad_ext.decoding import BlockCache, ConfidenceThreshold, DecodeConfig, decode
 from tad_ext.models import add_lora, load_config, load_model, load_tokenizer, save_adapter
@@ -21,17 +29,25 @@ from tad_ext.models.identity import model_identity
 from tad_ext.models.loading import save_model
 from tad_ext.models.lora import load_merged
 
-FAMILIES = {
+BLOCK_CAUSAL = {
     "sdar": (write_sdar, sdar_logits, "block_size"),
     "fast_dllm": (write_fast_dllm, fast_dllm_logits, "bd_size"),
     "sdar_moe": (write_sdar_moe, sdar_moe_logits, "block_size"),
     "llada2": (write_llada2, llada2_logits, "causal_block_length"),
 }
-Family = tuple[Callable[..., TinyCheckpoint], Callable[..., Tensor], str]
+FAMILIES = {**BLOCK_CAUSAL, "llada_moe": (write_llada_moe, llada_moe_logits, None)}
+Family = tuple[Callable[..., TinyCheckpoint], Callable[..., Tensor], Any]
+
+
+@pytest.fixture(params=BLOCK_CAUSAL)
+def family(request: pytest.FixtureRequest) -> Family:
+    """With the field of config.json that says how long blocks are."""
+    return BLOCK_CAUSAL[request.param]
 
 
 @pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
+def any_family(request: pytest.FixtureRequest) -> Family:
+    """Also those of full attention, which have no such field: None."""
     return FAMILIES[request.param]
 
 
@@ -43,12 +59,12 @@ def random_ids(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("options", [{}, {"kv_heads": 4, "block": 3}, {"tied": True}, {"shards": 3, "layers": 3}])
 def test_logits_are_those_of_the_formula(
-    family: Family, tmp_path: Path, implementation: str, options: dict[str, Any]
+    any_family: Family, tmp_path: Path, implementation: str, options: dict[str, Any]
 ) -> None:
-    writer, formula, _ = family
-    written = writer(tmp_path, **options)
+    writer, formula, name = any_family
+    written = writer(tmp_path, **{key: value for key, value in options.items() if key != "block" or name})
     model = load_model(tmp_path, dtype="float64")
-    assert type(model).__name__ == written.config["architectures"][0]
+    assert written.config["architectures"][0] in (type(model).__name__, *model.also_called)
     model.set_attn_implementation(implementation)
     ids, lengths = random_ids(2, 41), [41, 23]
     logits = model(ids, lengths=torch.tensor(lengths)).logits
@@ -56,8 +72,8 @@ def test_logits_are_those_of_the_formula(
     for row, length in enumerate(lengths):
         wanted = formula(stored_weights(tmp_path), written.config, ids[row, :length], **exact)
         torch.testing.assert_close(logits[row, :length], wanted, rtol=0, atol=1e-4)
-        everywhere = torch.ones(length, length, dtype=torch.bool)
-        other = formula(stored_weights(tmp_path), written.config, ids[row, :length], attends=everywhere, **exact)
+        otherwise = block_causal(length, length if name else 4)
+        other = formula(stored_weights(tmp_path), written.config, ids[row, :length], attends=otherwise, **exact)
         assert (wanted - other).abs().max() > 1e-2  # the comparison sees the attention
     positions = torch.tensor([[0, 40, 7], [41 + 22, 41, 41 + 9]])
     chosen = model(ids, lengths=torch.tensor(lengths), positions=positions).logits
@@ -110,22 +126,22 @@ def test_it_is_decoded_with_the_exact_cache(family: Family, tmp_path: Path, batc
     assert found.mean_tokens_per_forward() > 1
 
 
-def test_it_is_saved_as_it_was_published(family: Family, tmp_path: Path) -> None:
-    writer, _, name = family
+def test_it_is_saved_as_it_was_published(any_family: Family, tmp_path: Path) -> None:
+    writer, _, name = any_family
     written = writer(tmp_path / "first")
     save_model(load_model(tmp_path / "first"), load_tokenizer(tmp_path / "first"), tmp_path / "second")
     weights = load_file(tmp_path / "second" / "model.safetensors")
     assert weights.keys() == written.weights.keys()
     assert all(torch.equal(weights[key], written.weights[key]) for key in weights)
     fields = json.loads((tmp_path / "second" / "config.json").read_text())
-    assert fields[name] == written.config[name]
-    assert fields["model_type"] == written.config["model_type"]
-    assert load_config(tmp_path / "second").causal_block_length == written.config[name]
+    published = {key: value for key, value in written.config.items() if key != "layer_types"}  # which says nothing
+    assert {**fields, **published, "transformers_version": fields["transformers_version"]} == fields
+    assert load_config(tmp_path / "second").causal_block_length == written.config.get(name)
 
 
-def test_it_takes_an_adapter(family: Family, tmp_path: Path) -> None:
+def test_it_takes_an_adapter(any_family: Family, tmp_path: Path) -> None:
     """On all layers that it names; trained, stored, loaded and merged under its original names."""
-    writer, _, _ = family
+    writer, _, _ = any_family
     written = writer(tmp_path / "base")
     adapted = add_lora(load_model(tmp_path / "base"), rank=2, alpha=4.0)
     ids = random_ids(2, 12)
@@ -197,6 +213,7 @@ def test_heads_of_their_own_size(tmp_path: Path) -> None:
     [
         (write_sdar_moe, {"num_experts_per_tok": 2}),
         (write_sdar_moe, {"norm_topk_prob": False}),
+        (write_llada_moe, {"num_experts_per_tok": 2}),
         (write_llada2, {"routed_scaling_factor": 1.0}),
         (write_llada2, {"partial_rotary_factor": 1.0}),
         (write_llada2, {"topk_group": 3}),
