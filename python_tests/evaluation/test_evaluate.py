@@ -18,15 +18,18 @@ from tad_ext.settings import made
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
+    return made_checkpoint(tmp_path_factory.mktemp("checkpoints") / "base")
+
+
+def made_checkpoint(path, **changes):
     """A tiny model with random weights that speaks the arithmetic task's tokens."""
     tokenizer = arithmetic_tokenizer()
     torch.manual_seed(0)
     config = TinyDiffusionConfig(
         vocab_size=len(tokenizer), hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=3,
         max_position_embeddings=48, mask_token_id=tokenizer.mask_token_id, eos_token_ids=[tokenizer.eos_token_id],
-        suppress_token_ids=[tokenizer.pad_token_id],
+        suppress_token_ids=[tokenizer.pad_token_id], **changes,
     )  # fmt: skip
-    path = tmp_path_factory.mktemp("checkpoints") / "base"
     save_model(TinyDiffusionLM(config), tokenizer, path)
     return path
 
@@ -123,6 +126,30 @@ def test_policies_and_presets_are_runs_of_their_own(checkpoint, tmp_path):
     assert [row["forwards"] for row in rows[-3:]] == published.forwards.tolist()
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in published.responses()]
     assert [row["response"] for row in rows[-3:]] == texts
+
+
+@pytest.mark.parametrize(
+    ("block", "some", "none"),
+    [
+        (None, {"tad", "fast-dllm-dream-dual", "d2f", "d3llm-llada-gsm8k", "saber"}, {"sdar", "llada2.1", "dmax"}),
+        (6, {"tad", "sdar", "llada2.1", "dmax", "fast-dllm-v2"}, {"d2f", "fast-dllm-dream-dual", "d3llm-llada-gsm8k"}),
+    ],
+)
+def test_a_suite_is_all_presets_that_the_model_allows(tmp_path, block, some, none):
+    """In the task's lengths, or those of a model with blocks of its own: 28 positions are 5 blocks of 6."""
+    path = made_checkpoint(tmp_path / "model", causal_block_length=block)
+    report = evaluate(settings(path, tmp_path, policy=None, thresholds=None, suite=True, limit=2))
+    runs = report["identity"]["runs"]
+    names = {name.removeprefix("preset:") for name in runs}
+    assert names >= some
+    assert not names & none
+    assert "one-per-step" not in names  # which is topk:1
+    assert {(run["gen_length"], run["block_length"]) for run in runs.values()} == {
+        (28, 14) if block is None else (30, 6)
+    }
+    assert len({json.dumps(run) for run in runs.values()}) == len(runs)
+    with pytest.raises(ValueError, match=r"^suite is true and presets is \['tad'\]; expected none"):
+        evaluate(settings(path, tmp_path, suite=True, presets=["tad"]))
 
 
 def test_without_a_sweep_there_is_no_area_at_the_top(checkpoint, tmp_path):

@@ -67,8 +67,10 @@ class TaskSettings(JobSettings):
     unprotected: bool = setting(
         False, help="run the code of responses even where not all protections from it can be had; tad doctor names them"
     )
-    gen_length: Count | None = setting(None, help="positions to generate; none: the task's own")
-    block_length: Count | None = setting(None, help="positions per block; none: the task's own")
+    gen_length: Count | None = setting(None, help="positions to generate; none: the task's own, in whole blocks")
+    block_length: Count | None = setting(
+        None, help="positions per block; none: those of a model that attends block-causally, or the task's own"
+    )
 
     def problems(self, seed: int) -> tuple[Task, list[Problem], dict[str, Any]]:
         """The task, the problems that the settings name, and the lengths of canvas and block for a `DecodeConfig`.
@@ -84,14 +86,24 @@ class TaskSettings(JobSettings):
         problems = task.problems(self.split, limit=self.limit, seed=seed)
         if not problems:
             raise ValueError(f"task {self.task!r} has no problems in split {self.split!r}")
-        lengths = {name: getattr(self, name) or getattr(task, name) for name in ("gen_length", "block_length")}
-        return task, problems, lengths
+        return task, problems, self.lengths(task)
 
-    def lengths_of_preset(self, decoding: DecodeConfig) -> dict[str, int]:
-        """Those that the settings name, or else the preset's own; no block is longer than the canvas."""
-        gen_length = self.gen_length or decoding.gen_length
-        block_length = self.block_length or min(decoding.block_length, gen_length)
-        return {"gen_length": gen_length, "block_length": block_length}
+    def lengths(self, otherwise: Task | DecodeConfig) -> dict[str, int]:
+        """Of canvas and block: those that are named, else the model's own block, else those of a task or a preset.
+
+        No block is longer than a canvas. A canvas that is not named is whole blocks of a model that has its own.
+        """
+        gen_length = self.gen_length or otherwise.gen_length
+        if own := None if self.block_length else self._own_blocks():
+            whole = gen_length if self.gen_length else -(-gen_length // own) * own
+            return {"gen_length": whole, "block_length": own}
+        return {"gen_length": gen_length, "block_length": self.block_length or min(otherwise.block_length, gen_length)}
+
+    def _own_blocks(self) -> int | None:
+        """Positions of a block of the model, None where it attends to all."""
+        from tad_ext.models.loading import load_config
+
+        return load_config(self.model).causal_block_length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ class CollectionPlan:
         place, device = place_of_process(config.device)
         task, problems, lengths = config.problems(config.seed)
         if "preset" in config.given:
-            lengths = config.lengths_of_preset(config.decoding)
+            lengths = config.lengths(config.decoding)
         decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos, seed=0)
         if revises(decoding.policy):
             raise ValueError(

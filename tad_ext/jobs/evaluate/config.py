@@ -45,6 +45,11 @@ class EvaluateConfig(TaskSettings, ModelSettings):
         help="published settings by their name, a run each; of other options only lengths change them; tad policies "
         "lists them",
     )
+    suite: bool = setting(
+        False,
+        help="also every preset that the model allows, with the task's lengths, a run each: a table of them all; those "
+        "that decode as another one does are left out",
+    )
     stop_strings: tuple[Text, ...] | None = setting(
         None,
         help="texts that end a response, which is cut before them; none: the task's own for --prompt-format text",

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tad_ext.data.tasks.task import Problem, Task
-from tad_ext.decoding import DecodeConfig, parse_policy
+from tad_ext.decoding import PRESETS, DecodeConfig, parse_policy
 from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device, check_prompts
 from tad_ext.evaluation.measure import prompts_of
 from tad_ext.evaluation.results import ONE_PER_STEP, method_of, problems_digest
@@ -63,7 +63,9 @@ class EvaluationPlan:
             policy_runs(config.policies, config.decoding)  # of which none is named twice
         further = [str(parse_policy(policy)) for policy in config.policies]
         policies = list(dict.fromkeys([ONE_PER_STEP] * config.one_per_step + swept + further))
-        if not policies and not config.presets:
+        if config.suite and config.presets:
+            raise ValueError(f"suite is true and presets is {list(config.presets)}; expected none, they are among it")
+        if not policies and not config.presets and not config.suite:
             raise ValueError(
                 "thresholds and policies are empty, there are no presets and one_per_step is false; expected at least "
                 "one decoding run"
@@ -75,12 +77,13 @@ class EvaluationPlan:
         decoding = replace(config.decoding, **lengths, stop_strings=stops)
         runs = policy_runs(policies, decoding) if policies else {}
         runs |= _preset_runs(config, decoding)
+        model_config = load_config(config.model)
+        runs |= suite_runs(model_config, device, decoding, runs) if config.suite else {}
         if (Path(config.output) / "config.json").exists():
             raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
 
         # 2. Whether the model takes them.
         dtype = resolve_dtype(config.dtype)
-        model_config = load_config(config.model)
         identity = model_identity(config.model)
         adapter = None if config.adapter is None else adapter_fingerprint(config.adapter)
         tokenizer = load_tokenizer(config.model)
@@ -135,9 +138,28 @@ def _preset_runs(config: EvaluateConfig, decoding: DecodeConfig) -> dict[str, De
         raise ValueError(f"presets is {list(config.presets)}; expected none twice")
     runs = {}
     for name in config.presets:
-        lengths: dict[str, Any] = config.lengths_of_preset(preset_run(name, config.decoding)[1])
+        lengths: dict[str, Any] = config.lengths(preset_run(name, config.decoding)[1])
         run, chosen = preset_run(name, replace(decoding, **lengths), kept=lengths)
         runs[run] = chosen
+    return runs
+
+
+def suite_runs(
+    model_config: Any, device: str, decoding: DecodeConfig, others: Mapping[str, DecodeConfig]
+) -> dict[str, DecodeConfig]:
+    """A run of every preset that a model of this configuration can decode by, in the lengths of `decoding`.
+
+    Left out are those that come to the same settings as one before, or as one of `others`.
+    """
+    runs: dict[str, DecodeConfig] = {}
+    for name in PRESETS:
+        try:
+            run, chosen = preset_run(name, decoding, kept=("gen_length", "block_length"))
+            _check(run, chosen, [], model_config, device)
+        except (ValueError, TypeError):
+            continue
+        if values_of(chosen) not in map(values_of, [*others.values(), *runs.values()]):
+            runs[run] = chosen
     return runs
 
 
