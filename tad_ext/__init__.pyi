@@ -4,6 +4,7 @@ from . import models as models
 from . import ops as ops
 from .decoding import KLASS as KLASS
 from .decoding import PRESETS as PRESETS
+from .decoding import AdaBlock as AdaBlock
 from .decoding import BlockCache as BlockCache
 from .decoding import BlockEditing as BlockEditing
 from .decoding import BlockSteps as BlockSteps

@@ -9,6 +9,7 @@ from policy_cases import EVERY_POLICY, named_policies
 
 from tad_ext.decoding import (
     KLASS,
+    AdaBlock,
     ConfidenceThreshold,
     EntropyThreshold,
     LocalLeap,
@@ -64,6 +65,8 @@ def test_parse_policy_refuses(text, message):
         ("klass:0.6,divergence=0.015", KLASS(0.6, 0.015)),
         ("localleap:radius=8", LocalLeap(radius=8)),
         ("sched:schedule=linear", SchED(schedule="linear")),
+        ("adablock:delimiters=198+13", AdaBlock(delimiters=(198, 13))),
+        ("adablock:delimiters=", AdaBlock(delimiters=())),
     ],
 )
 def test_parameters_by_name_and_defaults(text, policy):
@@ -95,6 +98,10 @@ def test_what_a_policy_is_written_as(policy, text):
         ("klass:forwards=0", r"KLASS.forwards must be an integer in \[1, 2147483647\], got 0"),
         ("klass:forwards=two", "KLASS.forwards must be an integer in .*, got 'two'"),
         ("sched:schedule=square", "SchED.schedule must be one of cosine, linear, exp, got 'square'"),
+        (
+            "adablock:delimiters=13+dot",
+            r"AdaBlock.delimiters must be a list, each entry an integer in .*, got '13\+dot'",
+        ),
         ("sched:rate=-1", r"SchED.rate must be a finite number in \[0, 1000000\], got -1.0"),
     ],
 )

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, saber, sched
+from published import adablock, block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, saber, sched
 from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
 from tad_ext.decoding import (
     KLASS,
+    AdaBlock,
     ConfidenceAdaptive,
     ConfidenceThreshold,
     DecodeConfig,
@@ -150,6 +151,24 @@ CASES: dict[str, list[Case]] = {
         for steps in (5, 16, 23)
     ],
     "saber": [one_block(Saber(least), saber.loop, least=least) for least in (1, 2, 3, 4, 5)],
+    "adablock": [
+        one_block(
+            AdaBlock(p, bound, delimiters, block, window),
+            adablock.loop,
+            threshold=p,
+            delimiter_threshold=bound,
+            delimiters=delimiters,
+            block=block,
+            window=window,
+        )
+        for p in CONFIDENCES
+        for bound, delimiters in ((0.2, (1, 5)), (0.4, tuple(range(MASK))))
+        for block, window in ((3, 0.25), (6, 0.7))
+    ]
+    + [
+        one_block(AdaBlock(p, delimiters=(), block=BLOCK), fast_dllm.threshold, block_length=BLOCK, threshold=p)
+        for p in CONFIDENCES
+    ],
     "sched": [
         one_block(
             SchED(high, low, schedule, steps=steps, order=order),

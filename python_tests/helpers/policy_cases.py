@@ -1,5 +1,6 @@
 """Rows of statistics for the tests of policies, every named policy, and values for their parameters."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tad_ext.settings import Kind, kinds_of
 
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
+    "adablock:threshold=0.5,delimiter_threshold=0.4,delimiters=1+3,block=3,window=0.5",
     "block-edit:threshold=0.5,editing_threshold=0.4",
     "block-steps:strategy=dynamic,threshold=0.5,steps=3",
     "block-steps:strategy=sequential,steps=3",
@@ -92,6 +94,8 @@ def answer(policy, statistics, state):
 
 
 def _values(kind: Kind) -> st.SearchStrategy[Any]:
+    if kind.is_list:
+        return st.lists(_values(replace(kind, is_list=False)), max_size=3).map(tuple)
     low, high = kind.bounds.at_least, kind.bounds.at_most
     if kind.words:
         return st.sampled_from(kind.words)
