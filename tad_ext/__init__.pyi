@@ -25,6 +25,7 @@ from .decoding import EntropyThreshold as EntropyThreshold
 from .decoding import FastDLLMDream as FastDLLMDream
 from .decoding import FastDLLMv2 as FastDLLMv2
 from .decoding import Hierarchical as Hierarchical
+from .decoding import LearnedFilter as LearnedFilter
 from .decoding import LLaDASteps as LLaDASteps
 from .decoding import LocalLeap as LocalLeap
 from .decoding import MarginThreshold as MarginThreshold

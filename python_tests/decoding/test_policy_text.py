@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 from hypothesis import given
-from policy_cases import EVERY_POLICY, named_policies
+from policy_cases import EVERY_POLICY, FILTER, named_policies
 
 from tad_ext.decoding import (
     KLASS,
@@ -131,7 +131,7 @@ def test_every_policy_is_described():
 @pytest.mark.parametrize("name", sorted(policies_by_name))
 def test_the_text_form_is_understood(name):
     text = text_form(policies_by_name[name])
-    assert parse_policy(text.replace("THRESHOLD", "0.25")).name == name
+    assert parse_policy(text.replace("THRESHOLD", "0.25").replace("FILTER", FILTER)).name == name
 
 
 def test_defining_a_policy_is_enough(registry):

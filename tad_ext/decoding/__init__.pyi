@@ -30,6 +30,7 @@ from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
 from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet
 from .policies.early_commit import SchED as SchED
+from .policies.learned import LearnedFilter as LearnedFilter
 from .policies.neighbours import Hierarchical as Hierarchical
 from .policies.neighbours import LocalLeap as LocalLeap
 from .policies.remembering import KLASS as KLASS

@@ -48,6 +48,7 @@ delimiters.py     confidence, within a block that ends where the model is about 
 by_block.py       the same within the first unfinished block, for models with block-causal attention
 neighbours.py     what stands beside a position
 remembering.py    earlier forwards
+learned.py        what a trained network says of the confidences of a block
 early_commit.py   all positions together: everything is revealed once the model is sure enough
 """
 
