@@ -4,6 +4,7 @@ from . import models as models
 from . import ops as ops
 from .decoding import KLASS as KLASS
 from .decoding import PRESETS as PRESETS
+from .decoding import AdaBlock as AdaBlock
 from .decoding import BlockCache as BlockCache
 from .decoding import BlockEditing as BlockEditing
 from .decoding import BlockSteps as BlockSteps
@@ -24,6 +25,7 @@ from .decoding import EntropyThreshold as EntropyThreshold
 from .decoding import FastDLLMDream as FastDLLMDream
 from .decoding import FastDLLMv2 as FastDLLMv2
 from .decoding import Hierarchical as Hierarchical
+from .decoding import LearnedFilter as LearnedFilter
 from .decoding import LLaDASteps as LLaDASteps
 from .decoding import LocalLeap as LocalLeap
 from .decoding import MarginThreshold as MarginThreshold

@@ -5,10 +5,11 @@ from typing import Literal
 
 import pytest
 from hypothesis import given
-from policy_cases import EVERY_POLICY, named_policies
+from policy_cases import EVERY_POLICY, FILTER, named_policies
 
 from tad_ext.decoding import (
     KLASS,
+    AdaBlock,
     ConfidenceThreshold,
     EntropyThreshold,
     LocalLeap,
@@ -64,6 +65,8 @@ def test_parse_policy_refuses(text, message):
         ("klass:0.6,divergence=0.015", KLASS(0.6, 0.015)),
         ("localleap:radius=8", LocalLeap(radius=8)),
         ("sched:schedule=linear", SchED(schedule="linear")),
+        ("adablock:delimiters=198+13", AdaBlock(delimiters=(198, 13))),
+        ("adablock:delimiters=", AdaBlock(delimiters=())),
     ],
 )
 def test_parameters_by_name_and_defaults(text, policy):
@@ -95,6 +98,10 @@ def test_what_a_policy_is_written_as(policy, text):
         ("klass:forwards=0", r"KLASS.forwards must be an integer in \[1, 2147483647\], got 0"),
         ("klass:forwards=two", "KLASS.forwards must be an integer in .*, got 'two'"),
         ("sched:schedule=square", "SchED.schedule must be one of cosine, linear, exp, got 'square'"),
+        (
+            "adablock:delimiters=13+dot",
+            r"AdaBlock.delimiters must be a list, each entry an integer in .*, got '13\+dot'",
+        ),
         ("sched:rate=-1", r"SchED.rate must be a finite number in \[0, 1000000\], got -1.0"),
     ],
 )
@@ -124,7 +131,7 @@ def test_every_policy_is_described():
 @pytest.mark.parametrize("name", sorted(policies_by_name))
 def test_the_text_form_is_understood(name):
     text = text_form(policies_by_name[name])
-    assert parse_policy(text.replace("THRESHOLD", "0.25")).name == name
+    assert parse_policy(text.replace("THRESHOLD", "0.25").replace("FILTER", FILTER)).name == name
 
 
 def test_defining_a_policy_is_enough(registry):

@@ -39,8 +39,10 @@ def test_published_values(name, policy, add, decoded, forced, cache):
     assert PRESETS[name].source
 
 
-@pytest.mark.parametrize(("name", "policy", "length"), [("llada", "llada", 128), ("dream", "dream", 512)])
-def test_published_step_schedules(name, policy, length):
+@pytest.mark.parametrize(
+    ("name", "policy", "length"), [("llada", "llada", 128), ("dream", "dream", 512), ("adablock", "adablock", 512)]
+)
+def test_published_settings_of_one_block(name, policy, length):
     config = preset(name)
     assert config.policy == parse_policy(policy)
     assert config.gen_length == config.block_length == length

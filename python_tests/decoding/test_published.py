@@ -6,13 +6,28 @@ from typing import Any
 
 import pytest
 import torch
-from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, saber, sched
+from published import (
+    adablock,
+    block_schedule,
+    cad,
+    d3llm_cache,
+    dream,
+    fast_dllm,
+    klass,
+    learn2pd,
+    llada,
+    prophet,
+    saber,
+    sched,
+)
 from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
+from safetensors.torch import save_file
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
 from tad_ext.decoding import (
     KLASS,
+    AdaBlock,
     ConfidenceAdaptive,
     ConfidenceThreshold,
     DecodeConfig,
@@ -20,6 +35,7 @@ from tad_ext.decoding import (
     DualCache,
     EntropyThreshold,
     FastDLLMDream,
+    LearnedFilter,
     LLaDASteps,
     PrefixCache,
     Prophet,
@@ -150,6 +166,24 @@ CASES: dict[str, list[Case]] = {
         for steps in (5, 16, 23)
     ],
     "saber": [one_block(Saber(least), saber.loop, least=least) for least in (1, 2, 3, 4, 5)],
+    "adablock": [
+        one_block(
+            AdaBlock(p, bound, delimiters, block, window),
+            adablock.loop,
+            threshold=p,
+            delimiter_threshold=bound,
+            delimiters=delimiters,
+            block=block,
+            window=window,
+        )
+        for p in CONFIDENCES
+        for bound, delimiters in ((0.2, (1, 5)), (0.4, tuple(range(MASK))))
+        for block, window in ((3, 0.25), (6, 0.7))
+    ]
+    + [
+        one_block(AdaBlock(p, delimiters=(), block=BLOCK), fast_dllm.threshold, block_length=BLOCK, threshold=p)
+        for p in CONFIDENCES
+    ],
     "sched": [
         one_block(
             SchED(high, low, schedule, steps=steps, order=order),
@@ -290,6 +324,28 @@ def test_what_is_decoded_with_a_cache_is_what_is_published(device, name):
     forwards = check(CACHED[name], lambda seed: random_transformer(family, seed, device), windows)
     assert len(set(forwards)) > 1
     assert min(forwards) < LENGTH
+
+
+def test_learn2pd(mixing_model, tmp_path):
+    torch.manual_seed(0)
+    cases = []
+    for depth in (1, 2, 4):
+        weights = {
+            f"linear{number}.{name}": 4 * torch.rand(shape) - 2
+            for number in range(1, depth + 1)
+            for name, shape in (("weight", (BLOCK, BLOCK)), ("bias", (BLOCK,)))
+        }
+        save_file(weights, tmp_path / f"{depth}")
+        layers = [
+            (weights[f"linear{number}.weight"].tolist(), weights[f"linear{number}.bias"].tolist())
+            for number in range(1, depth + 1)
+        ]
+        cases += [
+            in_blocks(LearnedFilter(str(tmp_path / f"{depth}"), p), learn2pd.loop, layers=layers, threshold=p)
+            for p in (0.3, 0.6)
+        ]
+    forwards = check(cases, mixing_model, lambda _, seed, __: lambda prompt: MixingModel(seed).row_logits)
+    assert len(set(forwards)) > 3
 
 
 def seeds_state(number, positions):

@@ -7,6 +7,7 @@ from tad_ext.decoding.policies import policies_by_name
 from tad_ext.evaluation.runs import sweep
 
 WITHOUT_DEFAULTS = {"factor", "entropy-budget", "prophet", "sched"}
+WITHOUT_NUMBER = {"block-steps", "dream", "learn2pd"}  # as their main parameter
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_a_run_for_each_threshold(policy, thresholds, runs):
     assert sweep(policy, thresholds) == runs
 
 
-@pytest.mark.parametrize("policy", sorted(set(policies_by_name) - WITHOUT_DEFAULTS - {"dream", "block-steps"}))
+@pytest.mark.parametrize("policy", sorted(set(policies_by_name) - WITHOUT_DEFAULTS - WITHOUT_NUMBER))
 def test_the_values_of_every_policy_fit_it(policy):
     runs = sweep(policy, None)
     assert len(set(runs)) == 6

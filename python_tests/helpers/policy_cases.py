@@ -1,5 +1,7 @@
 """Rows of statistics for the tests of policies, every named policy, and values for their parameters."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +12,12 @@ from tad_ext.decoding.policies import policies_by_name
 from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Kind, kinds_of
 
+# Of blocks of 4 positions: two layers of random weights, drawn once.
+FILTER = str(Path(__file__).with_name("filter_of_4.safetensors"))
+
 # Every policy once, with values at which random rows reveal some positions and not others.
 EVERY_POLICY = [
+    "adablock:threshold=0.5,delimiter_threshold=0.4,delimiters=1+3,block=3,window=0.5",
     "block-edit:threshold=0.5,editing_threshold=0.4",
     "block-steps:strategy=dynamic,threshold=0.5,steps=3",
     "block-steps:strategy=sequential,steps=3",
@@ -33,6 +39,7 @@ EVERY_POLICY = [
     "fast-dllm-v2:threshold=0.5,part=2",
     "hierarchical:threshold=0.8,low=0.3",
     "klass:threshold=0.3,divergence=0.5,forwards=1",
+    f"learn2pd:filter={FILTER},threshold=0.5",
     "llada:steps=7",
     "llada:steps=9,remasking=random",
     "llada:steps=11,ends=last",
@@ -92,6 +99,10 @@ def answer(policy, statistics, state):
 
 
 def _values(kind: Kind) -> st.SearchStrategy[Any]:
+    if kind.is_list:
+        return st.lists(_values(replace(kind, is_list=False)), max_size=3).map(tuple)
+    if kind.form:
+        return st.just(FILTER)  # the only policy with a text is of one
     low, high = kind.bounds.at_least, kind.bounds.at_most
     if kind.words:
         return st.sampled_from(kind.words)

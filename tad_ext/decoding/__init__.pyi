@@ -27,8 +27,10 @@ from .policies.by_step import DreamOrder as DreamOrder
 from .policies.by_step import FastDLLMDream as FastDLLMDream
 from .policies.by_step import LLaDASteps as LLaDASteps
 from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
+from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet
 from .policies.early_commit import SchED as SchED
+from .policies.learned import LearnedFilter as LearnedFilter
 from .policies.neighbours import Hierarchical as Hierarchical
 from .policies.neighbours import LocalLeap as LocalLeap
 from .policies.remembering import KLASS as KLASS

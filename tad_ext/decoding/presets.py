@@ -41,6 +41,11 @@ class Preset(Settings):
 _D3LLM = "d3LLM, its code for LLaDA"
 _FAST_DLLM_DREAM = "Fast-dLLM, its code for Dream with a cache"
 
+_ADABLOCK = "AdaBlock-dLLM, arXiv 2509.26432, its code"
+_DREAM_LINE_ENDS = (  # the tokens of Dream's vocabulary with a line's end, as listed there
+    "198+271+280+319+340+382+401+532+624+630+692+698+921+1248+1837+1939+2219+2533+3276+3876+4894+5267+14750+68327"
+)
+
 
 def _of_blocks(policy: str, source: str, block_length: int, stop_when: StopWhen = "block") -> Preset:
     """Of a model that attends block-causally: block by block, with finished blocks kept."""
@@ -87,6 +92,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
         "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
         "saber": Preset("saber:2", "Saber, arXiv 2510.18165, its code", block_length=256),
+        "adablock": Preset("adablock", f"{_ADABLOCK} for LLaDA", gen_length=512, block_length=512),
+        "adablock-dream": Preset(
+            f"adablock:0.9,delimiter_threshold=0.5,delimiters={_DREAM_LINE_ENDS}",
+            f"{_ADABLOCK} for Dream",
+            gen_length=512,
+            block_length=512,
+        ),
         "sdar": _of_blocks("block-steps:dynamic", "SDAR, the defaults of its code", 4),
         "sdar-static": _of_blocks("block-steps:static", "SDAR, its code", 4),
         "sdar-sequential": _of_blocks("block-steps:sequential", "SDAR, its code", 4),

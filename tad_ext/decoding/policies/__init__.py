@@ -44,9 +44,11 @@ by_selection.py   confidence, margin or entropy of each position: rules that a k
 by_step.py        the number of the step
 taking_back.py    the same, and what was revealed may be masked again
 capped.py         confidence, up to a number of positions
+delimiters.py     confidence, within a block that ends where the model is about to end a line
 by_block.py       the same within the first unfinished block, for models with block-causal attention
 neighbours.py     what stands beside a position
 remembering.py    earlier forwards
+learned.py        what a trained network says of the confidences of a block
 early_commit.py   all positions together: everything is revealed once the model is sure enough
 """
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from tad_ext.ops import DecodeState, Policy, TokenStatistics
-from tad_ext.settings import Between, Settings, kinds_of
+from tad_ext.settings import Between, Kind, Settings, kinds_of
 
 Sees = Literal["eligible", "masks", "canvas", "block"]
 MASKED_AGAIN = -1  #: in place of a token that a policy takes back
@@ -20,7 +20,8 @@ class NamedPolicy(Settings, ABC):
     It is a frozen dataclass, and names itself in its class statement (docs/extending.md has an example). Its fields are
     settings (see `tad_ext.settings`), checked when a policy is made: numbers with bounds, such as `Count`,
     `Probability`, `NonNegative`, or a `Literal` of words. The first one is the main parameter, which "name:value" sets;
-    "name:field=value,field=value" sets any. A field without a default must be given.
+    "name:field=value,field=value" sets any, a tuple's entries being joined by +. A field without a default must be
+    given.
     """
 
     named_by_class = True
@@ -117,7 +118,7 @@ def _arguments(policy: type[NamedPolicy], items: list[str]) -> dict[str, Any]:
         if key in arguments:
             raise ValueError(f"{policy.__name__}.{key} is given twice")
         try:
-            arguments[key] = kinds[key].from_text(value)
+            arguments[key] = _value(kinds[key], value)
         except ValueError:
             raise ValueError(f"{policy.__name__}.{key} must be {kinds[key].expected}, got {value!r}") from None
     for key, default in _defaults(policy).items():
@@ -126,14 +127,22 @@ def _arguments(policy: type[NamedPolicy], items: list[str]) -> dict[str, Any]:
     return arguments
 
 
+def _value(kind: Kind, text: str) -> Any:
+    """What a parameter's text stands for. ValueError as `Kind.from_text`."""
+    if not kind.is_list:
+        return kind.from_text(text)
+    return [kind.from_text(entry) for entry in text.split("+")] if text else []
+
+
 def _defaults(policy: type[NamedPolicy]) -> dict[str, Any]:
     """The parameters, the main one first, with their defaults; MISSING where there is none."""
     return {field.name: field.default for field in dataclasses.fields(policy)}  # type: ignore[arg-type]
 
 
 def _text(name: str, values: dict[str, Any], *, main_alone: bool) -> str:
-    if not values:
+    texts = {key: "+".join(map(str, one)) if isinstance(one, tuple) else str(one) for key, one in values.items()}
+    if not texts:
         return name
     if main_alone:
-        return f"{name}:{next(iter(values.values()))}"
-    return f"{name}:" + ",".join(f"{key}={value}" for key, value in values.items())
+        return f"{name}:{next(iter(texts.values()))}"
+    return f"{name}:" + ",".join(f"{key}={text}" for key, text in texts.items())

@@ -29,10 +29,14 @@ def noise(state: DecodeState, step: Tensor | int) -> Tensor:
     return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
 
 
+def first_position(state: DecodeState) -> Tensor:
+    """(B, 1) int64: the first eligible position, the canvas's length where there is none."""
+    return torch.where(state.eligible, state.positions, state.reveal_step.shape[1]).amin(dim=-1, keepdim=True)
+
+
 def first_block(state: DecodeState) -> Tensor:
     """(B, 1) int64: the first block with an eligible position."""
-    position = torch.where(state.eligible, state.positions, state.reveal_step.shape[1]).amin(dim=-1, keepdim=True)
-    return position // state.block_length
+    return first_position(state) // state.block_length
 
 
 def in_first_block(state: DecodeState) -> Tensor:

@@ -1,0 +1,1 @@
+"""`tad train-filter`."""
