@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, klass, llada, prophet, saber, sched
+from published import block_schedule, cad, d3llm_cache, dream, fast_dllm, freedave, klass, llada, prophet, saber, sched
 from published.block_schedule import confidence_above, confidence_from, entropy_below
 from published.models import BlockWindows, PackageModel
 
@@ -126,6 +126,14 @@ CASES: dict[str, list[Case]] = {
             forbidden=[EOS],
         )
         for p, most, share in ((0.3, 4, 0.5), (0.45, 2, 0.3), (0.3, 3, 0.0))
+    ],
+    "freedave": [
+        Case(
+            preset("freedave", **lengths(block), drafts=drafts),
+            freedave.loop,
+            {"block_length": block, "drafts": drafts},
+        )
+        for drafts, block in ((2, BLOCK), (4, BLOCK), (4, 8), (8, 8))
     ],
     "klass": [
         in_blocks(
