@@ -19,7 +19,7 @@ class DecodedSequence:
     number: int  # which prompt it answers
     prompt: list[int]  # its tokens
     canvas: list[int]  # the generation region, gen_length tokens; with infill, the prompt from its first mask on
-    reveal_step: list[int]  # the 1-based forward that revealed each of them; 0 for what was given (infill)
+    reveal_step: list[int]  # the 1-based step that revealed each of them; 0 for what was given (infill)
     forwards: int  # during which the sequence was unfinished
     response_length: int  # up to and including the first end of sequence or stop string; the canvas's if there is none
     eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
@@ -39,8 +39,9 @@ class DecodedSequence:
 class DecodeResult:
     """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
 
-    The canvas is the generation region of a sequence. The state after forward s is `where(reveal_step <= s, canvas,
-    MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept.
+    The canvas is the generation region of a sequence. The state after step s is `where(reveal_step <= s, canvas,
+    MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept. A step is a forward;
+    with `drafts` a forward may take several.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.

@@ -17,6 +17,7 @@ class SequenceProgress:
     created: int = 1  # blocks
     unfinished: int = 0  # the first block that is not finished, from 0
     open: bool = False  # whether the policy goes on with a block that has no mask left
+    guesses: int = 0  # drafts that its next forward verifies
     forwards: int = 0  # so far
     history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
@@ -40,7 +41,9 @@ class SequenceProgress:
         """Whether nothing is left to do."""
         return self.masks == 0 and not self.open
 
-    def advance(self, broken: int, created: int, unfinished: int, eligible: int, masks: int, open: int = 0) -> None:
+    def advance(
+        self, broken: int, created: int, unfinished: int, eligible: int, masks: int, open: int = 0, guesses: int = 0
+    ) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
         self.forwards += 1
@@ -51,4 +54,4 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open = bool(open)
+        self.open, self.guesses = bool(open), guesses

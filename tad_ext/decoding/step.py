@@ -42,6 +42,10 @@ class Step:
 
     def __call__(self, plan: Plan) -> Tensor:
         """(B, 5) int64, or (B, 6), for the host to read: the arguments of `SequenceProgress.advance`."""
+        return self.run(plan)[0]
+
+    def run(self, plan: Plan) -> tuple[Tensor, TokenStatistics, Tensor]:
+        """The same; and the statistics that the policy was shown, and of which positions, (B, W) each."""
         batch, mask = self.batch, self.batch.tokens.mask
         state, canvas = batch.view(plan), batch.canvas[: plan.sequences]
         # 1. Logits, without end-of-sequence tokens before `min_length`.
@@ -71,7 +75,8 @@ class Step:
         broken = (state.present & ~statistics.valid).any(dim=1)
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
         # All of one dtype, which torch stacks in one launch.
-        return torch.stack(report if open is None else [*report, open.long()], dim=1)
+        told = torch.stack(report if open is None else [*report, open.long()], dim=1)
+        return told, statistics, state.positions
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
         """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
