@@ -11,7 +11,7 @@ from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS
 
 from python_tests.decoding.conftest import random_transformer
 from tad_ext.decoding import DecodeConfig, decode, parse_policy
-from tad_ext.decoding.policies.base import softens
+from tad_ext.decoding.policies.base import softens, verifies
 from tad_ext.ops import DecodeState, TokenStatistics, token_statistics
 
 COLUMNS, BLOCK, VOCABULARY = 12, 4, 5
@@ -106,7 +106,7 @@ def test_no_value_is_read_on_the_host(text):
     policy = parse_policy(text)
     state = DecodeState.start(2, COLUMNS, block_length=BLOCK, device="meta")
     state.seeds = torch.zeros(2, dtype=torch.int64, device="meta")
-    real = token_statistics(torch.zeros(2, BLOCK, VOCABULARY))
+    real = token_statistics(torch.zeros(2, BLOCK, VOCABULARY), query_tokens=torch.zeros(2, BLOCK, 1, dtype=torch.int64))
     statistics = TokenStatistics(*(part.to("meta") for part in real))
     logits = torch.zeros(2 * BLOCK, VOCABULARY, device="meta")
     with HostSyncs() as syncs:
@@ -127,7 +127,8 @@ def test_decoding_with_every_policy(mixing_model, text, device):
     add = 0.5 if text in SEVERAL_BLOCKS else 1.0
     config = DecodeConfig(gen_length=12, block_length=4, policy=parse_policy(text), block_add_threshold=add)
     prompts = [[1], [2, 3], [4, 5, 6], [7], [8, 1]]
-    model = random_transformer("llada", 1, device) if softens(config.policy) else mixing_model()
+    own_model = softens(config.policy) or verifies(config.policy)
+    model = random_transformer("llada", 1, device) if own_model else mixing_model()
     alone = decode(model, prompts, replace(config, batch_size=1))
     for batch_size in (2, 5):  # with 2, prompts take the places of finished ones
         together = decode(model, prompts, replace(config, batch_size=batch_size))

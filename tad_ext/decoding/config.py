@@ -143,6 +143,14 @@ class DecodeConfig(Settings):
                 f"policy {self.policy} sees one block, and block_add_threshold is {self.block_add_threshold}: "
                 f"expected 1"
             )
+        if getattr(self.policy, "verifies", False):
+            if getattr(self.policy, "sees", None) != "block":
+                raise ValueError(f'policy {self.policy} verifies tokens: expected sees = "block"')
+            for name, expected in (("cache", None), ("guidance", 0.0), ("block_causal", False)):
+                if (given := getattr(self, name)) != expected:
+                    raise ValueError(
+                        f"policy {self.policy} verifies tokens, and {name} is {given}: expected {expected}"
+                    )
         if self.infill and (self.stop_at_eos or self.stop_strings):
             name = "stop_strings" if self.stop_strings else "stop_at_eos"
             raise ValueError(

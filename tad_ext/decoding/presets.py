@@ -94,6 +94,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
         "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
         "saber": Preset("saber:2", "Saber, arXiv 2510.18165, its code", block_length=256),
+        "wino": Preset("wino", "WINO, arXiv 2507.18578, the defaults of its code", block_length=128),
         "adablock": Preset("adablock", f"{_ADABLOCK} for LLaDA", gen_length=512, block_length=512),
         "adablock-dream": Preset(
             f"adablock:0.9,delimiter_threshold=0.5,delimiters={_DREAM_LINE_ENDS}",

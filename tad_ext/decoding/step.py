@@ -20,7 +20,7 @@ from tad_ext.ops import (
 )
 
 from .batch import DecodingBatch, Plan
-from .policies.base import MASKED_AGAIN
+from .policies.base import MASKED_AGAIN, verifies
 from .policies.by_selection import selection_of
 from .policies.checking import checked
 from .stopping import stop_at_ends
@@ -38,7 +38,9 @@ class Step:
         self.policy = checked(self.config.policy)
         self.prepare: Any = getattr(self.policy, "prepare", None)
         self.revise: Any = getattr(self.policy, "revise", None)
-        self.selection = selection_of(self.config.policy) if self.plain and self.prepare is None else None
+        self.verifies = verifies(self.config.policy)
+        by_kernel = self.plain and self.prepare is None and not self.verifies
+        self.selection = selection_of(self.config.policy) if by_kernel else None
 
     def __call__(self, plan: Plan) -> Tensor:
         """(B, 5) int64, or (B, 6), for the host to read: the arguments of `SequenceProgress.advance`."""
@@ -97,12 +99,17 @@ class Step:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
         batch, config, rows = self.batch, self.config, slice(plan.sequences)
         ids, starts = batch.input_ids[rows, : plan.length], batch.starts[rows]
-        first = torch.arange(0, plan.sequences * plan.length, plan.length, device=batch.device) + starts
-        positions = torch.where(state.present, first[:, None] + state.positions, -1)
+        columns, length, shadow = starts[:, None] + state.positions, plan.length, {}
+        if self.verifies:  # what holds a token is predicted by the mask behind the row that stands for it
+            behind = length + torch.arange(plan.width, device=batch.device)
+            shadow = {"shadow": torch.where(state.present, columns, -1)}
+            columns, length = torch.where(state.eligible, columns, behind), length + plan.width
+        first = torch.arange(0, plan.sequences * length, length, device=batch.device)
+        positions = torch.where(state.present, first[:, None] + columns, -1)
         lengths = batch.ends[rows] if plan.padded else None  # columns of each sequence that it is to see
         if lengths is not None and batch.hides_future:
             lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
-        seen = {"lengths": lengths, **self._blocks(plan, starts)}
+        seen = {"lengths": lengths, **shadow, **self._blocks(plan, starts)}
         if batch.shares is not None:
             seen["shares"] = batch.shares[rows, : plan.length]
         if batch.cache is not None:
@@ -161,10 +168,11 @@ class Step:
         """Statistics of the entries `state.positions`, (B, W) each, and their tokens."""
         entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
         rows = entries.masked_fill(~state.present, -1)
+        queries = state.tokens[..., None] if self.verifies and state.tokens is not None else None
         if self.plain:
-            return token_statistics(logits, rows=rows, **self._sampling(state))
+            return token_statistics(logits, rows=rows, query_tokens=queries, **self._sampling(state))
         config = self.config
-        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed)
+        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed, query_tokens=queries)
         allowed = logits.index_fill(1, self.suppressed, -torch.inf)
         likely = truncate_logits(allowed, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         token = token_statistics(likely, rows=rows, **self._sampling(state)).token

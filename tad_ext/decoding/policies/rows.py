@@ -73,6 +73,11 @@ def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
     return rows[:, None], torch.where(state.present, state.positions, state.reveal_step.shape[1])
 
 
+def written(state: DecodeState) -> Tensor:
+    """(B, W) bool: entries that hold a token which a forward has revealed, this one included."""
+    return state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
+
+
 def tokens_of(state: DecodeState, policy: object) -> Tensor:
     """`state.tokens`, (B, W). ValueError if they are not there."""
     if state.tokens is None:
