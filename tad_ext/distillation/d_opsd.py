@@ -8,8 +8,9 @@ tokens. In the current block, at the `confident_positions` masks where the teach
     d = S log(S / T) - S + T,
 
 where v runs over the teacher's `teacher_top_k` most probable tokens, among which both distributions, the student's S
-and the teacher's T, are normalized. So the d add up to KL(S || T), and none is below 0. States of the last block with something to learn have no hindsight, and are no
-states here. The teacher is the model without its adapter, or another one.
+and the teacher's T, are normalized. So the d add up to KL(S || T), and none is below 0. States of the last block with
+something to learn have no hindsight, and are no states here. The teacher is the model without its adapter, or another
+one.
 
 What the published code does otherwise, and is not repeated: it clips S log(S / T), which may be below 0, from above
 alone; that has its least value where S = T / e for as many tokens as possible, and trained towards it a model forgets
