@@ -1,0 +1,1 @@
+"""All presets, and DMax's and d-OPSD's training, on the embedded task."""
