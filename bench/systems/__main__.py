@@ -2,7 +2,7 @@
 
     python -m bench.systems                # about an hour of one CPU core; goes on where it was stopped
     python -m bench.systems --quick        # the machinery in seconds: nothing is learnt
-    python -m bench.systems report         # the tables in docs/decoding.md and docs/training.md
+    python -m bench.systems report         # the tables in docs/decoding.md and docs/distillation.md
 
 Models have 0.3 million parameters and know nothing but sums: what comes out says which rule does what, and nothing of
 LLaDA. The setting and the steps are bench/systems/work.py.
@@ -19,7 +19,7 @@ from ..results import read_json, write_json
 from .tables import write_tables
 from .work import QUICK, STUDY, Systems
 
-COMMITTED = ROOT / "bench" / "results" / "systems.json"
+COMMITTED = ROOT / "bench" / "results" / "systems" / "systems.json"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ def write_tables(results: Mapping[str, Any], docs: Path) -> None:
             "blocks": _suite({name: found[f"suite-{name}"] for name in ("blocks", "blocks-oput")}),
             "dmax": _sweep({name: found[f"sweep-{name}"] for name in ("blocks", "blocks-oput")}),
         },
-        "training.md": {"opsd": _opsd(results["opsd"])},
+        "distillation.md": {"opsd": _opsd(results["opsd"])},
     }
     for page, parts in tables.items():
         path = docs / page

@@ -48,8 +48,19 @@ def one(model, pair, **settings):
 @every_family
 def test_with_no_more_masks_than_are_drawn_it_is_the_expectation(family, tmp_path):
     model = load_model(write(family, tmp_path / "model"), device="cpu")
-    for pair in (([4, 3], [5, 3, 4]), ([3], [4])):
+    for pair in (([4], [5, 3, 4]), ([3], [4])):  # of one block
         assert one(model, pair, mc_num=7) == pytest.approx(bound(model, *pair), rel=1e-5)
+
+
+def test_of_a_block_causal_model_it_is_the_sum_of_blocks_behind_finished_ones():
+    """Answers of 5 tokens behind prompts of 2 and 3, in blocks of 4: the last 3, or 4, are of another block."""
+    model = tiny_model(initializer_range=0.5, causal_block_length=4)
+    for prompt in ([1, 2], [1, 2, 9]):
+        answer, own = [5, 3, 5, 8, 7], 4 - len(prompt)
+        blocks = ((prompt, answer[:own]), ([*prompt, *answer[:own]], answer[own:]))
+        expected = sum(bound(model, *block) for block in blocks)
+        assert one(model, (prompt, answer), mc_num=31) == pytest.approx(expected, rel=1e-5)
+        assert bound(model, prompt, answer) != pytest.approx(expected, rel=1e-3)  # behind masked ones
 
 
 def test_the_mean_over_seeds_is_the_expectation(model):

@@ -14,7 +14,7 @@ one.
 
 What the published code does otherwise, and is not repeated: it clips S log(S / T), which may be below 0, from above
 alone; that has its least value where S = T / e for as many tokens as possible, and trained towards it a model forgets
-(docs/training.md has the figures). It takes positions by the largest logit, which is not the
+(docs/distillation.md). It takes positions by the largest logit, which is not the
 largest probability; it steps eight times on states of one rollout, and drops those that do not divide evenly; an answer
 that is wrong is computed and multiplied by 0. Its rollouts are by the student as it is before these eight steps: here
 `tad collect` makes them, with `--teacher-prompt none`, as often as they are to be fresh. An `eos_tail` of "none" ends

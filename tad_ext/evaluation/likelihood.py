@@ -6,6 +6,8 @@ every choice of them as likely as any other. Then (Nie et al., arXiv 2502.09992,
     log P(r | p)  >=  E over t and r_t of  (L / t) * sum over the masked i of log p(r[i] | p, r_t).
 
 The expectation is a mean over drawn masks, or, where there are no more masks than would be drawn, the sum over all.
+Of a model that attends block-causally the blocks before r[i]'s stand finished in r_t: masks of the whole answer order
+each block's tokens at random, as those of a block alone would, so it is the sum of the blocks' bounds.
 """
 
 import hashlib
@@ -26,6 +28,7 @@ from tad_ext.settings import Between, Kind, kinds_of
 
 _ROWS = 1024  # of logits at a time: 0.5 GB in float32 at LLaDA's vocabulary
 
+Ids = list[int]
 Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of an answer to it
 
 
@@ -164,18 +167,20 @@ def _masked(number: int, pair: Pair, mc_num: int, seed: int) -> Iterator[_Masked
 def _log_probabilities(model: Any, pairs: Sequence[Pair], batch: Sequence[_Masked], guidance: float) -> Tensor:
     """(N,) float32 on the CPU, nats: of the masked tokens of all sequences, one after the other."""
     mask = int(model.config.mask_token_id)
-    sequences, without, columns, tokens = [], [], [], []
+    prompts, finished, answers, columns, tokens = [], [], [], [], []
     for one in batch:
         prompt, answer = (list(map(int, part)) for part in pairs[one.pair])
+        prompts.append(prompt)
+        finished.append(answer)
+        answers.append([mask if column in one.columns else token for column, token in enumerate(answer)])
         tokens += [answer[column] for column in one.columns]
-        for column in one.columns:
-            answer[column] = mask
-        sequences.append([*prompt, *answer])
-        without.append([mask] * len(prompt) + answer)
         columns.append([len(prompt) + column for column in one.columns])
     # Logits are made of the masked tokens' states alone, and of so many at a time.
-    states = _states(model, ragged(sequences, columns)).split(_ROWS)
-    unprompted = _states(model, ragged(without, columns)).split(_ROWS) if guidance else states
+    states = _states(model, prompts, answers, finished, columns).split(_ROWS)
+    unprompted = states
+    if guidance:
+        hidden = [[mask] * len(prompt) for prompt in prompts]
+        unprompted = _states(model, hidden, answers, finished, columns).split(_ROWS)
     labels = torch.tensor(tokens, device=model.device).split(_ROWS)
     found = []
     for own, other, label in zip(states, unprompted, labels, strict=True):
@@ -188,5 +193,11 @@ def _log_probabilities(model: Any, pairs: Sequence[Pair], batch: Sequence[_Maske
     return torch.cat(found).cpu()
 
 
-def _states(model: Any, batch: Ragged) -> Tensor:
-    return model.hidden_rows(**batch.to(model.device)._asdict())
+def _states(
+    model: Any, prompts: Sequence[Ids], answers: Sequence[Ids], finished: Sequence[Ids], columns: Sequence[Ids]
+) -> Tensor:
+    def together(those: Sequence[Ids]) -> Ragged:
+        return ragged([prompt + one for prompt, one in zip(prompts, those, strict=True)], columns).to(model.device)
+
+    behind = {} if model.config.causal_block_length is None else {"clean": together(finished).input_ids}
+    return model.hidden_rows(**together(answers)._asdict(), **behind)
