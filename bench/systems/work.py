@@ -31,7 +31,7 @@ class Setting:
 
     pretrain_steps: int = 2000
     hidden_size: int = 96
-    block_length: int = 7  # of "blocks"; half of the task's own, four on a canvas
+    block_length: int = 14  # of "blocks": the task's own
     problems: int = 1200
     keep: str = "correct"
     steps: int = 300

@@ -9,6 +9,7 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
+from word_checkpoints import write_words_model
 
 from tad_ext import DecodeConfig, decode, decode_stream, load_model, load_tokenizer
 from tad_ext.evaluation import log_likelihoods
@@ -140,6 +141,17 @@ def test_the_beginning_of_a_prompt_that_is_too_long_is_left_out(lm, caplog):
     assert found == lm().loglikelihood([rated(" ".join(text.split()[-23:]), " three")])[0]
     assert ours.truncated == 2
     assert caplog.messages.count("a prompt of 32 tokens is too long for the model, its beginning is left out") == 1
+
+
+def test_of_a_model_with_blocks_of_its_own_a_prompt_has_room_in_whole_ones(tmp_path):
+    """24 positions are 4 blocks of 5, of which a canvas of 10 takes two."""
+    folder = write_words_model(tmp_path / "words", causal_block_length=5)
+    decoding = DecodeConfig(gen_length=10, block_length=5)
+    ours = TadLM(load_model(folder), load_tokenizer(folder), HarnessSettings(decoding=decoding))
+    text = ["one", "two", "three", "two"] * 8
+    long, cut = ours.generate_until([generation(" ".join(text)), generation(" ".join(text[-10:]))])
+    assert long == cut
+    assert ours.truncated == 1
 
 
 def test_the_harness_caches_responses_as_they_come(lm, tmp_path):

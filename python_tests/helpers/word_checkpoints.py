@@ -1,6 +1,7 @@
 """A tiny model with random weights whose tokens are words, with or without a chat template."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,12 +17,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_words_model(folder: str | Path, *, chat_template: str | None = None, max_positions: int = 24) -> Path:
-    """A complete checkpoint folder."""
+def write_words_model(
+    folder: str | Path, *, chat_template: str | None = None, max_positions: int = 24, **changes: Any
+) -> Path:
+    """A complete checkpoint folder; `changes` are of its configuration."""
     torch.manual_seed(0)
     config = TinyDiffusionConfig(
         vocab_size=len(WORDS), hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=3,
-        max_position_embeddings=max_positions, mask_token_id=0, eos_token_ids=[1], suppress_token_ids=[2],
+        max_position_embeddings=max_positions, mask_token_id=0, eos_token_ids=[1], suppress_token_ids=[2], **changes,
     )  # fmt: skip
     backend = Tokenizer(models.WordLevel({word: token for token, word in enumerate(WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from tad_ext.data.tasks.prompts import text_ids
 from tad_ext.decoding import DecodeConfig, decode_stream
+from tad_ext.decoding.inputs import longest_prompt
 from tad_ext.decoding.stopping import cut_at
 from tad_ext.evaluation.likelihood import Pair, are_greedy, log_likelihoods
 from tad_ext.evaluation.settings import HarnessSettings
@@ -124,7 +125,7 @@ class TadLM(TemplateLM):
         for config, most, indices in plans:
             asked = _samples([requests[index] for index in indices])
             prompts = [
-                self._prompt(requests[indices[first]].args[0], config.gen_length) for first, *_ in asked.values()
+                self._prompt(requests[indices[first]].args[0], config) for first, *_ in asked.values()
             ]
             for response in decode_stream(
                 self.model, prompts, config, tokenizer=self.tokenizer, numbers=list(asked),
@@ -164,9 +165,8 @@ class TadLM(TemplateLM):
             changes |= {name: asked[name] for name in ("temperature", "top_k", "top_p") if name in asked}
         return replace(decoding, **changes), most
 
-    def _prompt(self, text: str, gen_length: int) -> list[int]:
-        ids = self.tok_encode(text)
-        return self._end_of(ids, max(self.max_length - gen_length, 1))
+    def _prompt(self, text: str, decoding: DecodeConfig) -> list[int]:
+        return self._end_of(self.tok_encode(text), max(longest_prompt(self.model.config, decoding), 1))
 
     # Likelihoods.
 
