@@ -5,6 +5,7 @@ import torch
 from word_checkpoints import CHAT_TEMPLATE, write_words_model
 
 from tad_ext.decoding import DecodeConfig, DelayedCache, TopK, decode_stream, preset
+from tad_ext.jobs.common import decoding_of
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.jobs.generate.run import generate, read_prompts
 from tad_ext.jobs.merge.run import MergeConfig, merge
@@ -44,6 +45,21 @@ def test_one_prompt(checkpoint, capsys):
     assert 1 <= one["tokens"] <= 8
     assert 1 <= one["forwards"] <= 8
     assert capsys.readouterr().out == one["response"] + "\n"
+
+
+def test_a_model_with_blocks_of_its_own_is_asked_in_these(tmp_path):
+    model = str(write_words_model(tmp_path / "words", max_positions=300, causal_block_length=5))
+    for preset_name, gen_length in (("tad", 260), ("llada2", 2050)):  # 256 and 2,048 positions in whole blocks
+        asked = made(GenerateConfig, {"model": model, "prompt": "one two", "preset": preset_name})
+        decoding = decoding_of(asked)
+        assert (decoding.block_length, decoding.gen_length) == (5, gen_length)
+        assert decoding.policy == asked.decoding.policy
+    (one,) = generate(made(GenerateConfig, {"model": model, "prompt": "one two", "policy": "topk:5"}))
+    assert one["forwards"] <= 52 + 1
+    with pytest.raises(ValueError, match="block_length is 4, and the model attends to blocks of 5"):
+        generate(made(GenerateConfig, {"model": model, "prompt": "one", "gen_length": 8, "block_length": 4}))
+    with pytest.raises(ValueError, match="gen_length must be a multiple of block_length, got gen_length=32 and .*=5"):
+        generate(made(GenerateConfig, {"model": model, "prompt": "one", "gen_length": 32}))
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,7 @@ class TadLM(TemplateLM):
         texts = [""] * len(requests)
         for config, most, indices in plans:
             asked = _samples([requests[index] for index in indices])
-            prompts = [
-                self._prompt(requests[indices[first]].args[0], config) for first, *_ in asked.values()
-            ]
+            prompts = [self._prompt(requests[indices[first]].args[0], config) for first, *_ in asked.values()]
             for response in decode_stream(
                 self.model, prompts, config, tokenizer=self.tokenizer, numbers=list(asked),
                 progress=self._shows(disable_tqdm),

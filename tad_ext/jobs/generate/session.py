@@ -11,6 +11,7 @@ from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device
 from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.stopping import check_stop_strings, cut_at
 from tad_ext.decoding.traces import Trace
+from tad_ext.jobs.common import decoding_of
 from tad_ext.jobs.generate.config import GenerateConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.loading import load_config, load_tokenizer
@@ -22,7 +23,7 @@ class Session:
     """
 
     def __init__(self, config: GenerateConfig) -> None:
-        self.config, self.decoding = config, config.decoding
+        self.config, self.decoding = config, decoding_of(config)
         resolve_dtype(config.dtype)
         check_device(resolve_device(config.device), self.decoding)
         self.tokenizer: Any = load_tokenizer(config.model)

@@ -23,6 +23,7 @@ from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
 from tad_ext.decoding.inputs import check_device
 from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
+from tad_ext.jobs.common import decoding_of
 from tad_ext.jobs.lm_eval.config import LmEvalConfig
 from tad_ext.models.device import device_of_process
 from tad_ext.models.hub import hub_note
@@ -43,7 +44,7 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
     SandboxError where programs are not run, before the model is loaded; what `load_merged` raises.
     """
     # 1. Everything that can be wrong, before the model is loaded.
-    config = replace(config, device=str(device_of_process(config.device)))
+    config = replace(config, device=str(device_of_process(config.device)), decoding=decoding_of(config))
     tokenizer = _checked(config)
     tracker = EvaluationTracker(output_path=config.output)
     source = {"pretrained": config.model} | ({} if config.adapter is None else {"peft": config.adapter})

@@ -7,6 +7,7 @@ from transformers.utils.import_utils import is_serve_available
 
 from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device
 from tad_ext.decoding.stopping import check_stop_strings
+from tad_ext.jobs.common import decoding_of
 from tad_ext.jobs.serve.config import ServeConfig
 from tad_ext.models.device import resolve_device, resolve_dtype
 from tad_ext.models.loading import load_config, load_tokenizer
@@ -24,21 +25,22 @@ def serve(config: ServeConfig) -> None:
 
     # 1. What can be wrong.
     resolve_dtype(config.dtype)
-    check_device(resolve_device(config.device), config.decoding)
+    decoding = decoding_of(config)
+    check_device(resolve_device(config.device), decoding)
     tokenizer = load_tokenizer(config.model)
-    model_config, length = load_config(config.model), config.decoding.gen_length
+    model_config, length = load_config(config.model), decoding.gen_length
     if length >= model_config.max_position_embeddings:
         raise ValueError(
             f"gen_length is {length}: expected less than the model's max_position_embeddings of "
             f"{model_config.max_position_embeddings}"
         )
-    check_attention(model_config, config.decoding)
-    tokens = SpecialTokens.of(SimpleNamespace(config=model_config), config.decoding)
-    check_stop_strings(config.decoding, tokens, tokenizer)
+    check_attention(model_config, decoding)
+    tokens = SpecialTokens.of(SimpleNamespace(config=model_config), decoding)
+    check_stop_strings(decoding, tokens, tokenizer)
     listener = _bound(config.host, config.port)
     # 2. The model, and its server.
     name = config.name or config.model
-    server = Server(config.load(), tokenizer, name, config.decoding)
+    server = Server(config.load(), tokenizer, name, decoding)
     print(f"serving {name} at http://{config.host}:{listener.getsockname()[1]}/v1", flush=True)
     server.run(sockets=[listener])
 
