@@ -58,7 +58,7 @@ def test_a_model_with_blocks_of_its_own_is_asked_in_these(tmp_path):
     assert one["forwards"] <= 52 + 1
     with pytest.raises(ValueError, match="block_length is 4, and the model attends to blocks of 5"):
         generate(made(GenerateConfig, {"model": model, "prompt": "one", "gen_length": 8, "block_length": 4}))
-    with pytest.raises(ValueError, match="gen_length must be a multiple of block_length, got gen_length=32 and .*=5"):
+    with pytest.raises(ValueError, match=r"gen_length must be a multiple of block_length, got gen_length=32 and .*=5"):
         generate(made(GenerateConfig, {"model": model, "prompt": "one", "gen_length": 32}))
 
 
