@@ -109,6 +109,10 @@ def test_shares_of_tokens(family: str, tmp_path: Path) -> None:
     masked[:, 3] = mask
     wanted = model.hidden_rows(masked, lengths=LENGTHS)
     torch.testing.assert_close(model.hidden_rows(ids, lengths=LENGTHS, shares=shares), wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^shares must have input_ids' shape, \(2, 13\), got \(2, 12\)"):
+        model.hidden_rows(ids, shares=shares[:, 1:])
+    with pytest.raises(TypeError, match=r"^shares must be a float32 tensor, got torch.float64"):
+        model.hidden_rows(ids, shares=shares.double())
     shares[:, 3] = 0.5
     between = model.hidden_rows(ids, lengths=LENGTHS, shares=shares)
     assert not torch.allclose(between, wanted, atol=1e-4)

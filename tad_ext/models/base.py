@@ -4,7 +4,7 @@ The models are transformers' autoregressive classes, made bidirectional by ``is_
 """
 
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -106,7 +106,8 @@ class MaskedDiffusionMixin:
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
-        _check_inputs(input_ids, lengths, positions, blocks, clean, shadow, self.config.max_position_embeddings)
+        of_tokens = {"blocks": blocks, "clean": clean, "shadow": shadow, "shares": shares}
+        _check_inputs(self.config.max_position_embeddings, input_ids, lengths=lengths, positions=positions, **of_tokens)
         if columns is not None and (positions is None or cache is None or cache_rows is not None):
             raise ValueError("columns needs positions and a cache, and no cache_rows")
         batch, length = input_ids.shape
@@ -306,34 +307,36 @@ def _by_sequence(places: Tensor, batch: int, length: int) -> tuple[Tensor, Tenso
     return own, row * width + number
 
 
-def _check_inputs(
-    input_ids: Tensor,
-    lengths: Tensor | None,
-    positions: Tensor | None,
-    blocks: Tensor | None,
-    clean: Tensor | None,
-    shadow: Tensor | None,
-    max_positions: int,
-) -> None:
+#: dtype and numbers of dimensions of what `hidden_rows` takes
+_INPUTS: Mapping[str, tuple[torch.dtype, tuple[int, ...]]] = {
+    "input_ids": (torch.int64, (2,)),
+    "lengths": (torch.int64, (1,)),
+    "positions": (torch.int64, (1, 2)),
+    "blocks": (torch.int64, (2,)),
+    "clean": (torch.int64, (2,)),
+    "shadow": (torch.int64, (2,)),
+    "shares": (torch.float32, (2,)),
+}
+_OF_EACH_TOKEN = ("blocks", "clean", "shares")
+
+
+def _check_inputs(max_positions: int, input_ids: Tensor, **others: Tensor | None) -> None:
     """Checks dtypes and shapes; values would cost a device sync in every forward."""
-    of_dims = (
-        ("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)),
-        ("blocks", blocks, (2,)), ("clean", clean, (2,)), ("shadow", shadow, (2,)),
-    )  # fmt: skip
-    for name, tensor, dims in of_dims:
+    for name, tensor in {"input_ids": input_ids, **others}.items():
         if tensor is None:
             continue
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
-            raise TypeError(f"{name} must be an int64 tensor, got {getattr(tensor, 'dtype', type(tensor).__name__)}")
+        dtype, dims = _INPUTS[name]
+        if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
+            found, expected = getattr(tensor, "dtype", type(tensor).__name__), str(dtype).removeprefix("torch.")
+            raise TypeError(f"{name} must be {'an' if expected[0] == 'i' else 'a'} {expected} tensor, got {found}")
         if tensor.dim() not in dims:
-            expected = " or ".join(map(str, dims))
-            raise ValueError(f"{name} must have {expected} dimension(s), got shape {tuple(tensor.shape)}")
+            counts = " or ".join(map(str, dims))
+            raise ValueError(f"{name} must have {counts} dimension(s), got shape {tuple(tensor.shape)}")
         if tensor.dim() == 2 and len(tensor) != len(input_ids):
             raise ValueError(f"{name} must have one row per row of input_ids, {len(input_ids)}, got {len(tensor)}")
-    if lengths is not None and len(lengths) != len(input_ids):
-        raise ValueError(f"lengths must have one entry per row of input_ids, {len(input_ids)}, got {len(lengths)}")
-    for name, tensor in (("blocks", blocks), ("clean", clean)):
-        if tensor is not None and tensor.shape != input_ids.shape:
+        if name == "lengths" and len(tensor) != len(input_ids):
+            raise ValueError(f"lengths must have one entry per row of input_ids, {len(input_ids)}, got {len(tensor)}")
+        if name in _OF_EACH_TOKEN and tensor.shape != input_ids.shape:
             raise ValueError(f"{name} must have input_ids' shape, {tuple(input_ids.shape)}, got {tuple(tensor.shape)}")
     if input_ids.shape[1] > max_positions:
         raise ValueError(f"input_ids has {input_ids.shape[1]} positions, more than the model's {max_positions}")
