@@ -33,6 +33,7 @@ from .decoding import NamedPolicy as NamedPolicy
 from .decoding import PrefixCache as PrefixCache
 from .decoding import PrefixCacheAtBlock as PrefixCacheAtBlock
 from .decoding import Prophet as Prophet
+from .decoding import RhoEOS as RhoEOS
 from .decoding import Saber as Saber
 from .decoding import SchED as SchED
 from .decoding import SoftParallel as SoftParallel

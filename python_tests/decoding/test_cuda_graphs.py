@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS
+from policy_cases import OF_ONE_LENGTH, SEVERAL_BLOCKS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -174,7 +174,7 @@ CACHES = [None, PrefixCache(), DualCache(), DelayedCache(), D3LLMCache()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", EVERY_POLICY)
+@pytest.mark.parametrize("text", OF_ONE_LENGTH)
 def test_by_default_every_policy_decodes_the_same_with_every_cache(device, recorder, text):
     model, policy = random_transformer("dream", 1, device), parse_policy(text)
     at_block = [PrefixCacheAtBlock(), DualCacheAtBlock()] if isinstance(policy, FastDLLMDream) else []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tad_ext.decoding import NamedPolicy, parse_policy
 from tad_ext.decoding.policies import policies_by_name
+from tad_ext.decoding.policies.base import resizes
 from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Kind, kinds_of
 
@@ -47,11 +48,13 @@ EVERY_POLICY = [
     "margin:0.25",
     "prophet:early=1.0,mid=0.8,late=0.6",
     "prophet:early=1.0,mid=0.8,late=0.6,start=2,length=3,steps=9",
+    "rho-eos:threshold=0.5,low=0.3,high=0.5,unit=1,block=5,initial=6",
     "saber:2",
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
 ]
 SEVERAL_BLOCKS = [text for text in EVERY_POLICY if parse_policy(text).sees != "block"]
+OF_ONE_LENGTH = [text for text in EVERY_POLICY if not resizes(parse_policy(text))]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
 
 

@@ -10,7 +10,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, Probability
 
 from .base import NamedPolicy, Steps
-from .rows import block_clock, candidates, in_first_block, leading, remembered, tokens_of
+from .rows import block_clock, candidates, in_first_block, leading, remembered, tokens_of, written
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class BlockEditing(
     def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
         """(B, W) int64: what entries are to hold; (B,) bool: blocks that are not finished."""
         current = tokens_of(state, self)
-        step = state.reveal_step.gather(1, state.positions.clamp(min=0))
-        revealed = state.present & ~state.eligible & (step > 0)  # neither a mask nor a part of the prompt
+        revealed = written(state) & ~state.eligible  # neither a mask nor a part of the prompt
         other = statistics.valid & (statistics.token != current)
         replaced = revealed & other & (statistics.confidence > self.editing_threshold)
         # Forwards that found no mask in this block.
@@ -127,20 +126,20 @@ class SoftParallel(
     def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor, Tensor]:
         """(B, W) int64: what entries are to hold; (B,) bool: blocks that are not finished; (B, W): shares of tokens."""
         current = tokens_of(state, self)
-        written = state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
-        earlier = written & ~state.eligible  # revealed by another forward than this one
+        known = written(state)
+        earlier = known & ~state.eligible  # revealed by another forward than this one
         changed = earlier & statistics.valid & (statistics.token != current)
-        unsure = (written | state.eligible) & (statistics.confidence < self.sure)
+        unsure = (known | state.eligible) & (statistics.confidence < self.sure)
         # Forwards of this block so far.
         block = state.positions[:, :1] // state.block_length + 1
         memory = remembered(state, "dmax.forwards", 2)
         forwards = torch.where(memory[:, :1] == block, memory[:, 1:] + 1, 1)
         memory.copy_(torch.cat([block, forwards], dim=1))
         moves = (state.eligible | changed).any(dim=-1)
-        masks_left = (state.eligible & ~written).any(dim=-1)
+        masks_left = (state.eligible & ~known).any(dim=-1)
         open = masks_left | (moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length))
         tokens = torch.where(changed, statistics.token, current)
-        return tokens, open, torch.where(written & statistics.valid, statistics.confidence.float(), 1.0)
+        return tokens, open, torch.where(known & statistics.valid, statistics.confidence.float(), 1.0)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count
 
 from .base import MASKED_AGAIN, NamedPolicy
-from .rows import candidates, columns_of, leading, remembered_columns, tokens_of
+from .rows import candidates, columns_of, leading, remembered_columns, tokens_of, written
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Saber(
         last = remembered_columns(state, "saber.last")
         growth = statistics.confidence - last[entries]
         last[entries] = statistics.confidence
-        written = state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
-        now = written & state.eligible
+        known = written(state)
+        now = known & state.eligible
         count = now.sum(dim=-1, keepdim=True)
         again = torch.maximum(torch.full_like(count, self.least // 2), (count + 7) // 8)
         again = torch.minimum(again, (count - 1).clamp(min=0))
         goes_on = (state.eligible & ~now).any(dim=-1, keepdim=True)
-        taken = leading(-growth, written & statistics.valid, again.where(goes_on, 0))
+        taken = leading(-growth, known & statistics.valid, again.where(goes_on, 0))
         return torch.where(taken, MASKED_AGAIN, current), torch.zeros_like(goes_on[:, 0])
