@@ -2,6 +2,7 @@ from . import decoding as decoding
 from . import evaluation as evaluation
 from . import models as models
 from . import ops as ops
+from .decoding import DAEDAL as DAEDAL
 from .decoding import KLASS as KLASS
 from .decoding import PRESETS as PRESETS
 from .decoding import AdaBlock as AdaBlock

@@ -1,15 +1,17 @@
 """Policies that choose the canvas's length: rows worked by hand, what moves, and what is refused."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, VOCABULARY, FakeModel, random_transformer
-from tad_ext.decoding import DecodeConfig, RhoEOS, decode
+from tad_ext.decoding import DAEDAL, DecodeConfig, RhoEOS, decode
 from tad_ext.decoding.generation import generate
 
 RHO = DecodeConfig(gen_length=16, block_length=16, policy=RhoEOS(initial=4, block=4, unit=1), stop_at_eos=False)
+DAEDALUS = DecodeConfig(gen_length=24, block_length=4, policy=DAEDAL(initial=2, masks=2, watched=2), stop_at_eos=False)
 
 
 class ByLength(FakeModel):
@@ -74,6 +76,22 @@ def test_a_canvas_that_is_cut_to_nothing_is_an_empty_response(by_length):
     assert streamer.tokens == [1]
 
 
+def test_daedal(by_length):
+    def says(length):
+        ends = [(EOS, 0.6 if length == 7 else 0.95)] * 2 if length > 5 else []
+        said = [(1 + i, 0.95) for i in range(length - len(ends))] + ends
+        if length == 7:
+            said[1], said[2] = (2, 0.05), (3, 0.04)
+        return said
+
+    # Forwards 1 to 3 measure 2, 4 and 6 columns. Of the end there is one more. Column 2 becomes two.
+    result = decode(by_length(says), [[1]], DAEDALUS)
+    assert result.forwards.tolist() == [6]
+    assert result.reveal_step[0, :8].tolist() == [4, 5, 5, 5, 4, 6, 6, 0]
+    assert result.canvases() == [[1, 2, 3, 4, 4, 6, EOS, EOS]]
+    assert result.tokens_per_forward.tolist() == [pytest.approx(7 / 6)]
+
+
 class Streamer:
     def __init__(self):
         self.tokens = []
@@ -96,9 +114,27 @@ def test_a_streamer_is_given_what_is_left_at_the_end(mixing_model, text):
         assert streamer.tokens == found[0].tolist()
 
 
+def test_tokens_that_move_keep_their_reveal_step(mixing_model):
+    policy = DAEDAL(0.4, low=0.3, enough=0.15, full=0.9, watched=4, masks=2, initial=4)
+    seen, moved = [], 0
+
+    def watch(_, canvas, steps):
+        seen.append([(token, step) for token, step in zip(canvas[0].tolist(), steps[0].tolist(), strict=True) if step])
+
+    for prompt in RAGGED:
+        seen.clear()
+        config = replace(DAEDALUS, gen_length=48, policy=policy)
+        result = decode(mixing_model(), [prompt], config, watch=watch)
+        assert len(seen) == result.forwards[0]
+        for number, (before, after) in enumerate(pairwise(seen), start=1):
+            assert [one for one in after if one[1] <= number] == before
+        moved += result.reveal_step[0].tolist() != sorted(result.reveal_step[0].tolist())
+    assert moved
+
+
 @pytest.mark.parametrize(
     "text",
-    ["rho-eos:threshold=0.4,initial=6,unit=1"],
+    ["rho-eos:threshold=0.4,initial=6,unit=1", "daedal:threshold=0.4,low=0.3,enough=0.1,watched=4,masks=2,initial=3"],
 )
 def test_samples_do_not_depend_on_the_batch(mixing_model, device, text):
     config = DecodeConfig(
@@ -124,15 +160,16 @@ def test_samples_do_not_depend_on_the_batch(mixing_model, device, text):
         ({"cuda_graphs": True}, "cuda_graphs is True, and policy .* expected auto or false"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(changes, message):
+@pytest.mark.parametrize("config", [RHO, DAEDALUS], ids=["rho-eos", "daedal"])
+def test_what_does_not_go_with_it_is_refused(config, changes, message):
     with pytest.raises(ValueError, match=message):
-        replace(RHO, **changes)
+        replace(config, **changes)
 
 
 def test_models_and_prompts_are_checked_before_any_work(mixing_model):
     model = mixing_model()
-    with pytest.raises(ValueError, match=r"policy rho-eos.* predicted ends .* eos_token_ids is empty"):
-        decode(model, [[1]], replace(RHO, eos_token_ids=()))
+    with pytest.raises(ValueError, match=r"policy daedal.* predicted ends .* eos_token_ids is empty"):
+        decode(model, [[1]], replace(DAEDALUS, eos_token_ids=()))
     with pytest.raises(ValueError, match="50 tokens and gen_length is 16: together 66"):
         decode(model, [[1] * 50], RHO)
     model.config.causal_block_length = 4

@@ -51,9 +51,10 @@ def test_published_settings_of_one_block(name, policy, length):
 
 
 def test_a_canvas_of_published_length_at_most():
-    config = preset("rho-eos")
-    assert (config.gen_length, config.policy.initial, config.policy.threshold) == (2048, 64, 0.9)
-    assert RhoEOS().block == 32
+    for name in ("rho-eos", "daedal"):
+        config = preset(name)
+        assert (config.gen_length, config.policy.initial, config.policy.threshold) == (2048, 64, 0.9)
+    assert config.block_length == RhoEOS().block == 32
 
 
 def test_changes_override_and_add():

@@ -11,6 +11,7 @@ from published import (
     block_schedule,
     cad,
     d3llm_cache,
+    daedal,
     dream,
     fast_dllm,
     klass,
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
 from tad_ext.decoding import (
+    DAEDAL,
     KLASS,
     AdaBlock,
     ConfidenceAdaptive,
@@ -217,6 +219,15 @@ CASES: dict[str, list[Case]] = {
             (0.3, 0.5, 2, "const", 5, 6),
             (0.3, 0.4, 1, "linear", 12, 9),
             (0.5, 0.8, 2, "exp", 9, 5),
+        )
+    ],
+    "daedal": [
+        resizing(DAEDAL(0.4, low, enough, full, watched, masks, initial), daedal.loop, block_length=BLOCK)
+        for low, enough, full, watched, masks, initial in (
+            (0.3, 0.15, 0.3, 4, 3, 5),
+            (0.25, 0.3, 0.5, 6, 4, 8),
+            (0.35, 0.05, 0.2, 3, 2, 4),
+            (0.35, 0.1, 0.9, 2, 2, 3),
         )
     ],
     "prophet": [

@@ -27,6 +27,7 @@ EVERY_POLICY = [
     "confidence:0.5",
     "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",
+    "daedal:threshold=0.5,low=0.4,enough=0.1,full=0.5,watched=3,masks=3,initial=4",
     "dmax:threshold=0.5,sure=0.6",
     "dream:entropy",
     "dream:order=maskgit_plus,steps=9",

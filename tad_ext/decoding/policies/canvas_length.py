@@ -10,7 +10,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, Index, Probability
 
 from .base import NamedPolicy
-from .rows import candidates, is_one_of, remembered, written
+from .rows import candidates, in_first_block, is_one_of, leading, remembered, written
 
 INTERVAL, LARGEST = 0.1, 8  # of a density beyond its bound: the width of a class, and the largest multiple of `unit`
 
@@ -34,7 +34,7 @@ class RhoEOS(
     it has `gen_length`, or after `adjustments` forwards, it stays as long as it is.
 
     rho-EOS, arXiv 2601.22527, with the defaults of its code. The schedule's block is to be the whole canvas, as in the
-    preset. The code as first released takes DAEDAL's measure of the end for the density, and puts all masks behind;
+    preset. The code as first released takes DAEDAL's measure (`DAEDAL`) for the density, and puts all masks behind;
     this is the later one. There masks that come in before the current block are never revealed, here they are the next
     block; there a canvas that a cut leaves without masks grows by 8 `unit`, here it is finished. As there, a canvas
     may be cut to nothing, which leaves a short response empty: `initial` should suit the task.
@@ -84,3 +84,76 @@ class RhoEOS(
         classes = (gap / INTERVAL - 1e-9).ceil().clamp(min=1).to(torch.int64)  # 1e-9: a gap of 0.1 is in the first
         multiples = {"exp": 2 ** (classes - 1), "linear": classes, "const": torch.ones_like(classes)}[self.schedule]
         return self.unit * multiples.clamp(max=LARGEST)
+
+
+@dataclass(frozen=True)
+class DAEDAL(
+    NamedPolicy,
+    name="daedal",
+    rule="the canvas grows until its end is sure; confidence > threshold, and the least confident mask becomes several",
+    source="DAEDAL, arXiv 2508.00819, its code",
+):
+    """Make the canvas as long as the model wants it, and longer where it is unsure while it is revealed.
+
+    How sure the model is of the canvas's end: the probabilities of the last `watched` positions that predict an end of
+    sequence, masked or not, their sum divided by `watched`.
+
+    At first forwards reveal nothing. The canvas begins with `initial` positions, and each forward that is less sure
+    than `enough` puts `masks` masks behind it. The first one that is surer, or finds `gen_length` positions, puts
+    `watched` / 2 ends of sequence behind it, which have no reveal step.
+
+    From then on every forward reveals the positions of confidence > `threshold` in the first block that has masks, or
+    the most confident one if there is none. If it is less sure of the end than `full`, the least confident of the
+    block's masks that are left, if its confidence < `low`, becomes `masks` masks, and what stands behind moves. What
+    comes to stand behind `gen_length` positions is lost; a canvas that has so many grows no more.
+
+    DAEDAL, arXiv 2508.00819, with the defaults of its code. That was first released without the ends of sequence behind
+    the canvas.
+    """
+
+    threshold: Probability = 0.9
+    low: Probability = 0.1
+    enough: Probability = 0.5
+    full: Probability = 0.9
+    watched: Count = 32
+    masks: Count = 8
+    initial: Count = 64
+    sees = "canvas"
+
+    def waits(self, state: DecodeState) -> Tensor:
+        """(B,) bool: canvases that are not long enough yet."""
+        return ~remembered(state, "daedal.decodes", dtype=torch.bool)
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """Score by log-odds, within the block alone; accept from above the threshold."""
+        inside = candidates(statistics, state) & in_first_block(state)
+        score = statistics.log_odds.masked_fill(~inside, -torch.inf)
+        return score, inside & (statistics.confidence > self.threshold)
+
+    def resize(
+        self, statistics: TokenStatistics, state: DecodeState, canvas: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,) int64: the new length; where masks come in; how many."""
+        decodes, sure, room = (
+            remembered(state, "daedal.decodes", dtype=torch.bool),
+            self._sure(statistics, state),
+            lengths < canvas.shape[1],
+        )
+        # 1. Before anything is revealed.
+        grows = ~decodes & room & (sure < self.enough)
+        ends = torch.where(decodes | grows, 0, self.watched // 2)
+        # 2. While it is: one mask of the block as it was, among those that are left.
+        unsure = in_first_block(state) & ~written(state) & statistics.valid & (statistics.confidence < self.low)
+        least = leading(-statistics.log_odds, unsure, torch.ones_like(lengths)[:, None])
+        splits = decodes & room & (sure < self.full) & least.any(dim=-1)
+        count = torch.where(grows, self.masks, torch.where(splits, self.masks - 1, 0))
+        place = torch.where(splits, state.positions.where(least, 0).amax(dim=-1), lengths)
+        decodes.copy_(~grows)
+        return (lengths + count + ends).clamp(max=canvas.shape[1]), place, count
+
+    def _sure(self, statistics: TokenStatistics, state: DecodeState) -> Tensor:
+        """(B,) float64: of the canvas's end."""
+        ends = state.present & is_one_of(statistics.top_token, state.end_token_ids)
+        last = ends & (ends.flip(-1).cumsum(dim=-1).flip(-1) <= self.watched)
+        probability = statistics.query_probabilities.amax(dim=-1).double()  # of an end, where one is the best token
+        return probability.where(last, 0).sum(dim=-1) / self.watched
