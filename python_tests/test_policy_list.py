@@ -46,6 +46,7 @@ def test_as_json(capsys):
         "hide_future_blocks": "False",
         "block_causal": "False",
         "stop_when": "revealed",
+        "drafts": "1",
         "temperature": "0.0",
         "top_p": "1.0",
         "source": "TAD, arXiv 2605.09536",

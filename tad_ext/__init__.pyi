@@ -39,6 +39,7 @@ from .decoding import Saber as Saber
 from .decoding import SchED as SchED
 from .decoding import SoftParallel as SoftParallel
 from .decoding import TopK as TopK
+from .decoding import Wino as Wino
 from .decoding import decode as decode
 from .decoding import decode_stream as decode_stream
 from .decoding import parse_cache as parse_cache

@@ -6,7 +6,8 @@
 Models have random weights, made on the device. Random logits are never confident, so the number of tokens that each
 forward reveals is replayed from bench/decode/schedule.json; the model chooses which. The published loop (LLaDA's own
 arithmetic: logits of all positions, float64 softmax, host syncs) reveals the same numbers, one sequence at a time.
-Lines with "topk:5" decode by that policy: all that tad_ext does behind the head is one operator there.
+Lines with "topk:5" decode by that policy: all that tad_ext does behind the head is one operator there. --policy adds a
+line for any other one, without a cache; "all" stands for those of all presets.
 
 Times are of whole steps and of their parts. "layers": the model without its head; "neither": everything but layers and
 head. On a GPU, one row at a time is also decoded with CUDA graphs: steps without parts, and the rate of the median one.
@@ -20,6 +21,8 @@ from typing import Any
 
 import torch
 import transformers
+
+from tad_ext.decoding import PRESETS
 
 from .. import command_line
 from ..machine import describe_run, gpu_status
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES, **several)
     parser.add_argument("--cache", metavar="SCHEME", **several)
     parser.add_argument("--batch", type=int, **several)
+    parser.add_argument("--policy", metavar="TEXT", **several, default=[])
     parser.add_argument("--threads", type=int, default=2, help="on a CPU; default 2")
     parser.add_argument("--seconds", type=float, help="of a model: rounds until so long; default 20 on a GPU, else 90")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write machine, sizes and results as JSON")
@@ -61,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         bench = DecodeBench(random_model(SHAPES[shape], options.device, dtype), sizes, schedule)
         group = {"shape": shape, **bench.description}
         document["decoding"].append(group)
-        for lines in bench.measure(cases(options.batch, options.cache, gpu), seconds=seconds):
+        chosen = [*cases(options.batch, options.cache, gpu), *policy_cases(options.policy, options.batch)]
+        for lines in bench.measure(chosen, seconds=seconds):
             group |= {"lines": lines, **({"gpu_after": gpu_status()} if gpu else {})}
             if options.result:
                 write_json(options.result, document)
@@ -69,6 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
         del bench  # and with it the model, before the next one
         gc.collect()
     return 1 if failed_lines(document) else 0
+
+
+def policy_cases(policies: list[str], batches: list[int] | None) -> list[DecodeCase]:
+    """Each policy without a cache, at every batch size."""
+    if "all" in policies:
+        policies = list(dict.fromkeys(str(preset.policy) for preset in PRESETS.values()))
+    return [DecodeCase("none", batch, policy=policy) for policy in policies for batch in batches or [1]]
 
 
 def cases(batches: list[int] | None, caches: list[str] | None, gpu: bool) -> list[DecodeCase]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tad_ext.decoding import DecodeConfig, TopK, decode_stream, parse_cache
+from tad_ext.decoding import DecodeConfig, TopK, decode_stream, parse_cache, parse_policy
 
 from ..results import Line, Turns
 from ..stopwatch import Implementation, Stopwatch
@@ -47,12 +47,14 @@ class DecodeCase:
     rows: int = 1  # decoded at a time
     graphs: bool = False  # steps are recorded and replayed; else none is, whatever the default
     top_k: int | None = None  # tokens revealed at a time, by one operator; None: replayed numbers, a policy in PyTorch
+    policy: str | None = None  # a policy's text: what its step costs; what random weights let it reveal says nothing
 
     @property
     def path(self) -> str:
         """What tables call it."""
         who = self.cache if self.cache == PUBLISHED else f"tad_ext, {self.cache.replace('none', 'no')} cache"
-        return f"{who}, batch {self.rows}" + (f", topk:{self.top_k}" if self.top_k else "") + ", graphs" * self.graphs
+        chosen = self.policy or (f"topk:{self.top_k}" if self.top_k else None)
+        return f"{who}, batch {self.rows}" + (f", {chosen}" if chosen else "") + ", graphs" * self.graphs
 
     @property
     def has_cache(self) -> bool:
@@ -121,11 +123,13 @@ class DecodeBench:
             loop = published_loop(self.model, prompts.to(device), self.schedule.blocks, block_length=sizes.block_length)
             decode: Iterator[object] = map(after_forward, loop)
         else:
+            # One operator that chooses and reveals is no part of a step by itself.
             top_k = TopK(case.top_k) if case.top_k else None
+            policy = parse_policy(case.policy) if case.policy else ReplayedCounts(self.schedule, case.rows, device)
             config = DecodeConfig(
                 gen_length=sizes.gen_length,
                 block_length=sizes.block_length,
-                policy=top_k or self.clock.policy(ReplayedCounts(self.schedule, case.rows, device)),
+                policy=top_k or (policy if case.policy else self.clock.policy(policy)),
                 cuda_graphs=case.graphs,
                 stop_at_eos=False,
                 cache=parse_cache(case.cache),
@@ -157,6 +161,7 @@ class DecodeBench:
         parts_ms = {part: fmean(median(step[part] for step in steps) for steps in same_steps) for part in PARTS}
         steps_ms = [sum(step.values()) for steps in same_steps for step in steps]
         rate = median(len(steps) / seconds for seconds, steps in samples)
+        tokens = self.sizes.gen_length
         if case.graphs:  # of a replay: every run records its graphs anew, which a long one would hardly notice
             rate, parts_ms = 1e3 / median(steps_ms), {}
         return {
@@ -166,7 +171,7 @@ class DecodeBench:
             "forwards": len(same_steps),
             "rounds": len(samples),
             "forwards_per_second": rate,
-            "tokens_per_second": rate * case.rows * self.sizes.gen_length / self._whole_canvas(case),
+            **({} if case.policy else {"tokens_per_second": rate * case.rows * tokens / self._whole_canvas(case)}),
             "parts_ms": parts_ms,
             "cache_bytes": self._cache_bytes(case),
             "peak_bytes": peak_bytes,

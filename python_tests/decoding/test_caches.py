@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_cases import OF_ONE_LENGTH, SEVERAL_BLOCKS
+from policy_cases import SEVERAL_BLOCKS, WITH_CACHES
 
 from python_tests.decoding.conftest import RAGGED
 from tad_ext.decoding import (
@@ -58,7 +58,7 @@ def test_the_batch_size_changes_nothing(transformer, scheme, hide_future_blocks)
 
 
 @pytest.mark.parametrize("transformer", ["dream"], indirect=True)
-@pytest.mark.parametrize("text", OF_ONE_LENGTH)
+@pytest.mark.parametrize("text", WITH_CACHES)
 def test_the_batch_size_changes_nothing_for_any_policy(transformer, text):
     policy = parse_policy(text)
     schemes = [None, PrefixCache(), DualCache(), DelayedCache(), D3LLMCache()]

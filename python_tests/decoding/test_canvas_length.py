@@ -157,6 +157,7 @@ def test_samples_do_not_depend_on_the_batch(mixing_model, device, text):
         ({"guidance": 1.0}, "guidance is 1.0, and policy"),
         ({"min_length": 3}, "min_length is 3, and policy .* expected 0"),
         ({"sync_every": 2}, "sync_every is 2, and policy .* expected 1"),
+        ({"drafts": 4}, "drafts is 4, and policy .* changes the canvas's length: expected 1"),
         ({"cuda_graphs": True}, "cuda_graphs is True, and policy .* expected auto or false"),
     ],
 )
@@ -208,7 +209,9 @@ def test_a_policy_of_ones_own(mixing_model):
         setattr(wrong, name, answer)
         with pytest.raises(TypeError, match=message):
             decode(mixing_model(), [[1]], replace(RHO, policy=wrong))
-    both = Grows()
-    both.sees, both.revise = "block", lambda statistics, state: None
-    with pytest.raises(ValueError, match="both a resize and a revise method"):
-        replace(RHO, policy=both)
+    for name, value in (("revise", lambda statistics, state: None), ("verifies", True)):
+        both = Grows()
+        both.sees = "block"
+        setattr(both, name, value)
+        with pytest.raises(ValueError, match=f"both resize and {name}: expected one of them"):
+            replace(RHO, policy=both)

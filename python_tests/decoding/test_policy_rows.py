@@ -11,7 +11,7 @@ from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS
 
 from python_tests.decoding.conftest import random_transformer
 from tad_ext.decoding import DecodeConfig, decode, parse_policy
-from tad_ext.decoding.policies.base import resizes, softens
+from tad_ext.decoding.policies.base import resizes, softens, verifies
 from tad_ext.ops import DecodeState, TokenStatistics, token_statistics
 
 COLUMNS, BLOCK, VOCABULARY = 12, 4, 5
@@ -131,7 +131,8 @@ def test_decoding_with_every_policy(mixing_model, text, device):
     add = 0.5 if text in SEVERAL_BLOCKS else 1.0
     config = DecodeConfig(gen_length=12, block_length=4, policy=parse_policy(text), block_add_threshold=add)
     prompts = [[1], [2, 3], [4, 5, 6], [7], [8, 1]]
-    model = random_transformer("llada", 1, device) if softens(config.policy) else mixing_model()
+    own_model = softens(config.policy) or verifies(config.policy)
+    model = random_transformer("llada", 1, device) if own_model else mixing_model()
     alone = decode(model, prompts, replace(config, batch_size=1))
     for batch_size in (2, 5):  # with 2, prompts take the places of finished ones
         together = decode(model, prompts, replace(config, batch_size=batch_size))

@@ -14,6 +14,7 @@ from published import (
     daedal,
     dream,
     fast_dllm,
+    freedave,
     klass,
     learn2pd,
     llada,
@@ -154,6 +155,14 @@ CASES: dict[str, list[Case]] = {
             forbidden=[EOS],
         )
         for p, most, share in ((0.3, 4, 0.5), (0.45, 2, 0.3), (0.3, 3, 0.0))
+    ],
+    "freedave": [
+        Case(
+            preset("freedave", **lengths(block), drafts=drafts),
+            freedave.loop,
+            {"block_length": block, "drafts": drafts},
+        )
+        for drafts, block in ((2, BLOCK), (4, BLOCK), (4, 8), (8, 8))
     ],
     "klass": [
         in_blocks(

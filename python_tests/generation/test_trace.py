@@ -95,7 +95,7 @@ def test_what_is_drawn(tmp_path, monkeypatch):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "3"]
     assert [line.get_xdata()[0] for line in axes.lines] == [3.5], "between the two blocks"
     assert len(axes.texts) == 14, "a token in every cell but the grey ones"
-    assert bar.get_ylabel() == "forward that revealed the token"
+    assert bar.get_ylabel() == "step that revealed the token"
     plot_traces([trace()], tmp_path / "one.png")
     assert figures[1].axes[0].images[0].get_array().tolist() == [[1, 8, 7, 6], [5, 4, 3, 2]], "a row per block"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tad_ext.decoding import NamedPolicy, parse_policy
 from tad_ext.decoding.policies import policies_by_name
-from tad_ext.decoding.policies.base import resizes
+from tad_ext.decoding.policies.base import resizes, verifies
 from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Kind, kinds_of
 
@@ -53,9 +53,11 @@ EVERY_POLICY = [
     "saber:2",
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
+    "wino:threshold=0.5,keep=0.6",
 ]
 SEVERAL_BLOCKS = [text for text in EVERY_POLICY if parse_policy(text).sees != "block"]
 OF_ONE_LENGTH = [text for text in EVERY_POLICY if not resizes(parse_policy(text))]
+WITH_CACHES = [text for text in OF_ONE_LENGTH if not verifies(parse_policy(text))]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
 
 

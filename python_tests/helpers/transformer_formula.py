@@ -37,13 +37,17 @@ def stored_weights(folder: Path) -> dict[str, Tensor]:
 
 def llada_logits(
     weights: dict[str, Tensor], config: dict[str, Any], ids: Tensor, *, dtype: torch.dtype, rotation: torch.dtype,
-    attends: Tensor | None = None,
+    attends: Tensor | None = None, places: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """(L,) token ids -> (L, V) logits; row i predicts position i. `config`: the fields of an original config.json."""
+    """(L,) token ids -> (L, V) logits; row i predicts position i. `config`: the fields of an original config.json.
+
+    places: (L,) int64, where the tokens stand; None: 0, 1, ...
+    """
     sizes = (config["n_layers"], config["n_heads"], config["n_kv_heads"])
     hidden = _trunk(
-        weights, LLADA_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends
-    )
+        weights, LLADA_NAMES, ids, sizes, config["rope_theta"], config["rms_norm_eps"], dtype, rotation, attends,
+        places=places,
+    )  # fmt: skip
     head = "embedding" if config["weight_tying"] else "head"
     return hidden @ weights[LLADA_NAMES[head] + ".weight"].to(dtype).T
 
@@ -179,7 +183,7 @@ def block_causal(length: int, block: int) -> Tensor:
 def _trunk(
     weights: dict[str, Tensor], names: dict[str, str], ids: Tensor, sizes: tuple[int, int, int], theta: float,
     epsilon: float, dtype: torch.dtype, rotation: torch.dtype, attends: Tensor | None,
-    *, turning: float = 1.0, router: Router | None = None,
+    *, turning: float = 1.0, router: Router | None = None, places: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     layers, heads, kv_heads = sizes
     exact = torch.promote_types(dtype, torch.float32)
@@ -200,7 +204,7 @@ def _trunk(
         whole, x = x, x[..., : int(turning * x.shape[-1])]
         half = x.shape[-1] // 2
         speed = 1 / theta ** (torch.arange(half, dtype=exact) / half)
-        angle = torch.arange(len(ids), dtype=exact)[:, None] * speed
+        angle = (torch.arange(len(ids)) if places is None else places).to(exact)[:, None] * speed
         cosine, sine = angle.cos().to(rotation), angle.sin().to(rotation)
         first, second = x[..., :half].to(rotation), x[..., half:].to(rotation)
         turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(dtype)

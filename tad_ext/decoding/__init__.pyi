@@ -38,6 +38,7 @@ from .policies.neighbours import LocalLeap as LocalLeap
 from .policies.remembering import KLASS as KLASS
 from .policies.remembering import Credit as Credit
 from .policies.taking_back import Saber as Saber
+from .policies.taking_back import Wino as Wino
 from .presets import PRESETS as PRESETS
 from .presets import preset as preset
 from .result import TOKENS_PER_FORWARD_DEFINITION as TOKENS_PER_FORWARD_DEFINITION

@@ -8,6 +8,7 @@ Of a model whose attention is causal in blocks of its own, a canvas is whole blo
 prompt, which is never masked, and behind the response it may have up to a block of tokens that nobody has asked for.
 """
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from .config import DecodeConfig
 from .inputs import SpecialTokens, causal_block_length
 from .policies.base import revises, sees_of, softens
 from .sequence import SequenceProgress
+
+_COUNTERS = ("reveal_step", "forwards", "blocks", "done")  # of a `DecodeState`, what has a row for each sequence
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,18 @@ class DecodingBatch:
         own += [] if self.shares is None else [self.shares]
         return [*own, state.reveal_step, state.forwards, state.blocks, state.done, *state.memory.values()]
 
+    def copies(self, which: Tensor) -> "DecodingBatch":
+        """Sequences of this batch, (R,) int64, any of them several times, in a batch of their own, for a step.
+
+        It has no memory and no cache, and knows nothing of the host's sequences.
+        """
+        batch = copy(self)
+        for name in ("input_ids", "canvas", "positions", "columns", "ends", "seeds", "prompts", "unfinished"):
+            setattr(batch, name, getattr(self, name)[which])
+        batch.starts, batch.sequences = batch.columns[:, 0], []
+        batch.state = replace(self.state, memory={}, **{name: getattr(self.state, name)[which] for name in _COUNTERS})
+        return batch
+
     def update_positions(self, sequences: int) -> Tensor:
         """Brings `positions` of the first sequences up to date; (B, 3), see `tad_ext.ops.eligible_positions`."""
         return eligible_positions(
@@ -209,7 +224,7 @@ class DecodingBatch:
         state, sequences = self.state, slice(plan.sequences)
         positions, among = self._seen(plan)
         tokens = self.canvas[sequences].gather(1, positions.clamp(min=0)) if self.sees == "block" else None
-        counters = {name: getattr(state, name)[sequences] for name in ("reveal_step", "forwards", "blocks", "done")}
+        counters = {name: getattr(state, name)[sequences] for name in _COUNTERS}
         memory = {name: tensor[sequences] for name, tensor in state.memory.items()}
         seeds = self.seeds[sequences]
         return replace(state, **counters, positions=positions, among=among, tokens=tokens, seeds=seeds, memory=memory)

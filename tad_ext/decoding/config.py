@@ -89,6 +89,11 @@ class DecodeConfig(Settings):
         1.0, help="sample from the fewest tokens that together have this probability (at the temperature)"
     )
     seed: Seed = setting(0, help="of sampling; prompt number i samples with seed + i")
+    drafts: Count = setting(
+        1,
+        help="canvases of a prompt that a forward computes: its own, and guesses of its next steps, which count as far "
+        "as they come true (FreeDave): fewer forwards, and no result changes; with a policy such as topk:1 or entropy",
+    )
     guidance: NonNegative = setting(0.0, help="scale of classifier-free guidance, two passes per forward; 0: off")
     cache: CacheText = setting(
         "none",
@@ -112,7 +117,7 @@ class DecodeConfig(Settings):
     sync_every: Count = setting(
         1,
         help="forwards between two looks of the host at the sequences, when finished ones leave; more spares a GPU the "
-        "waiting, and no result changes; 1 with a cache or stop strings",
+        "waiting, and no result changes; 1 with a cache, stop strings or drafts",
     )
     batch_size: Count = setting(32, help="prompts decoded at a time; one that finishes makes room for the next")
 
@@ -142,6 +147,14 @@ class DecodeConfig(Settings):
             )
         if hasattr(self.policy, "resize"):
             self._check_resizing()
+        if getattr(self.policy, "verifies", False):
+            if getattr(self.policy, "sees", None) != "block":
+                raise ValueError(f'policy {self.policy} verifies tokens: expected sees = "block"')
+            for name, expected in (("cache", None), ("guidance", 0.0), ("block_causal", False)):
+                if (given := getattr(self, name)) != expected:
+                    raise ValueError(
+                        f"policy {self.policy} verifies tokens, and {name} is {given}: expected {expected}"
+                    )
         if self.infill and (self.stop_at_eos or self.stop_strings):
             name = "stop_strings" if self.stop_strings else "stop_at_eos"
             raise ValueError(
@@ -153,9 +166,19 @@ class DecodeConfig(Settings):
                 raise ValueError(f"infill and {name} are True: what is given behind would not be seen")
         if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
-        if self.sync_every > 1 and (self.cache is not None or self.stop_strings):
-            other = f"stop_strings are {self.stop_strings!r}" if self.cache is None else f"cache is {self.cache}"
+        if self.sync_every > 1 and (self.cache is not None or self.stop_strings or self.drafts > 1):
+            other = f"stop_strings are {self.stop_strings!r}" if self.stop_strings else f"drafts is {self.drafts}"
+            other = other if self.cache is None else f"cache is {self.cache}"
             raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")
+        if self.drafts > 1:
+            if not hasattr(self.policy, "selection") or hasattr(self.policy, "revise"):
+                raise ValueError(
+                    f"drafts is {self.drafts} and policy is {self.policy}: expected one that goes by this forward's "
+                    f"confidence, margin or entropy alone, such as topk:1"
+                )
+            if self.cache is not None or self.cuda_graphs is True:
+                other = "cuda_graphs is True" if self.cache is None else f"cache is {self.cache}"
+                raise ValueError(f"drafts is {self.drafts} and {other}: expected 1 with these")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
         one_block_opened_at_once = getattr(self.policy, "opens_blocks", False) and self.block_add_threshold == 1
@@ -169,7 +192,7 @@ class DecodeConfig(Settings):
         """ValueError for what a policy that changes the canvas's length does not go with."""
         expected: dict[str, Any] = {
             "cache": None, "block_causal": False, "hide_future_blocks": False, "infill": False, "guidance": 0.0,
-            "min_length": 0, "sync_every": 1,
+            "min_length": 0, "sync_every": 1, "drafts": 1,
         }  # fmt: skip
         found = {name: getattr(self, name) for name in expected}
         if self.cuda_graphs is True:
@@ -180,5 +203,6 @@ class DecodeConfig(Settings):
                     f"{name} is {value}, and policy {self.policy} changes the canvas's length: expected "
                     f"{expected[name]}"
                 )
-        if hasattr(self.policy, "revise"):
-            raise ValueError(f"policy {self.policy} has both a resize and a revise method: expected one of them")
+        for other in ("revise", "verifies"):
+            if getattr(self.policy, other, False):
+                raise ValueError(f"policy {self.policy} has both resize and {other}: expected one of them")

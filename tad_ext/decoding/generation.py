@@ -33,7 +33,7 @@ class MaskedDiffusionGenerationOutput(ModelOutput):
             of sequence or stop string, padded to the longest.
         tokens_per_forward: (B,) float32: tokens of the response / `forwards`.
         forwards: (B,) int64: those during which the row was unfinished.
-        reveal_step: (B, new) int64: the 1-based forward that revealed each token of the response; 0: padding.
+        reveal_step: (B, new) int64: the 1-based step that revealed each token of the response; 0: padding.
     """
 
     sequences: Tensor | None = None

@@ -13,7 +13,7 @@ from tad_ext.settings import Between, Kind
 
 from .caches import BlockCache
 from .config import DecodeConfig
-from .policies.base import resizes, softens
+from .policies.base import resizes, softens, verifies
 from .sequence import SequenceProgress
 
 GRAPH_DEVICES = ("cuda",)
@@ -42,21 +42,36 @@ def check_model(model: Any, config: DecodeConfig) -> None:
         raise TypeError(
             f"block_causal is True, and {type(model).__name__} takes no blocks: expected a model of tad_ext.models"
         )
-    if softens(config.policy) and not hasattr(model, "hidden_rows"):
-        raise TypeError(
-            f"policy {config.policy} mixes tokens with the mask, and {type(model).__name__} takes no shares: expected "
-            f"a model of tad_ext.models"
-        )
+    for asked, does, takes in (
+        (softens(config.policy), "mixes tokens with the mask", "shares"),
+        (verifies(config.policy), "verifies tokens", "shadow"),
+    ):
+        if asked and not hasattr(model, "hidden_rows"):
+            raise TypeError(
+                f"policy {config.policy} {does}, and {type(model).__name__} takes no {takes}: expected a model of "
+                f"tad_ext.models"
+            )
     check_attention(model.config, config)
 
 
 def check_attention(model_config: Any, config: DecodeConfig) -> None:
-    """ValueError if settings do not go with whether the model attends block-causally, which its configuration says."""
-    own = getattr(model_config, "causal_block_length", None)
+    """ValueError if settings do not go with what a model attends to and predicts, which its configuration says.
+
+    A policy that changes the canvas's length is for attention in both directions. So is one that verifies tokens, and
+    only where each token is predicted at its own position. A model's own blocks fix some settings, and a cache is of
+    one kind of attention.
+    """
+    own, shift = getattr(model_config, "causal_block_length", None), getattr(model_config, "shift", 0)
     if own is not None and resizes(config.policy):
         raise ValueError(
             f"policy {config.policy} changes the canvas's length, and the model attends to blocks of {own}: expected "
             f"another policy, or a model that attends in both directions"
+        )
+    if verifies(config.policy) and (own is not None or shift):
+        does = "predicts each token one position earlier" if own is None else f"attends to blocks of {own}"
+        raise ValueError(
+            f"policy {config.policy} verifies tokens, and the model {does}: expected one that attends in both "
+            f"directions, and predicts each token at its own position"
         )
     if own is not None:
         expected = {"block_length": own, "block_causal": False, "infill": False, "guidance": 0.0}

@@ -14,6 +14,7 @@ from tad_ext.models.base import evaluation_mode
 from .batch import DecodingBatch
 from .config import DecodeConfig
 from .cuda_graphs import CapturedStep
+from .drafts import DraftStep
 from .inputs import SpecialTokens, check_model, check_numbers, check_prompts
 from .plan import plan_step
 from .result import DecodedSequence, DecodeResult, response_length
@@ -98,12 +99,18 @@ def decode_stream(
     for sequence, number in zip(sequences, check_numbers(numbers, len(sequences)), strict=True):
         sequence.number = number
     batch = DecodingBatch(model, sequences, config, tokens)
-    step = CapturedStep(Step(model, batch), model, config)
+    alone = config.drafts == 1
+    step = CapturedStep(Step(model, batch), model, config) if alone else DraftStep(model, batch)
     return _responses(model, batch, step, tokenizer, watch, progress)
 
 
 def _responses(
-    model: Any, batch: DecodingBatch, step: CapturedStep, tokenizer: Any, watch: Watch | None, progress: bool
+    model: Any,
+    batch: DecodingBatch,
+    step: CapturedStep | DraftStep,
+    tokenizer: Any,
+    watch: Watch | None,
+    progress: bool,
 ) -> Iterator[DecodedSequence]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     masks = sum(sequence.masks for sequence in [*batch.sequences, *batch.waiting])
@@ -131,7 +138,7 @@ def _responses(
             yield from finished
 
 
-def _advance(model: Any, batch: DecodingBatch, step: CapturedStep) -> None:
+def _advance(model: Any, batch: DecodingBatch, step: CapturedStep | DraftStep) -> None:
     """`sync_every` steps, and what they say of the sequences."""
     reports = []
     for ahead in range(batch.config.sync_every):

@@ -20,10 +20,17 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     # 1. Sizes, by the largest sequence. A forward adds at most one block, but for policies that may create all at once.
     at_once = getattr(config.policy, "creates_all_blocks", False)
     added = config.gen_length if ahead and at_once else ahead
-    lengths = [_end_column(config, one, _visible_blocks(batch, one) + added) for one in sequences]
-    padded = min(lengths) < max(lengths) or (ahead > 0 and batch.hides_future)
+    further = [_further_blocks(config, one) for one in sequences]
+    lengths = [
+        _end_column(config, one, _visible_blocks(batch, one) + added + more)
+        for one, more in zip(sequences, further, strict=True)
+    ]
+    padded = min(lengths) < max(lengths) or ((ahead > 0 or any(further)) and batch.hides_future)
     if batch.sees == "eligible":
-        entries = max(min(one.eligible + ahead * config.block_length, one.masks) for one in sequences)
+        entries = max(
+            min(one.eligible + (ahead + more) * config.block_length, one.masks)
+            for one, more in zip(sequences, further, strict=True)
+        )
     else:
         entries = max(one.masks if batch.sees == "masks" else one.canvas_length for one in sequences)
         entries = config.block_length if batch.sees == "block" else entries
@@ -71,6 +78,11 @@ def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int
 def _visible_blocks(batch: DecodingBatch, sequence: SequenceProgress) -> int:
     """Blocks of the canvas that are part of the sequence's forward."""
     return sequence.created if batch.hides_future else -(-sequence.canvas_length // batch.config.block_length)
+
+
+def _further_blocks(config: DecodeConfig, sequence: SequenceProgress) -> int:
+    """Blocks that a draft may have created: block by block, at most the one behind a block that it fills."""
+    return sequence.guesses if config.block_add_threshold < 1 else min(sequence.guesses, 1)
 
 
 def _end_column(config: DecodeConfig, sequence: SequenceProgress, blocks: int) -> int:

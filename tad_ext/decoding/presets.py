@@ -27,6 +27,7 @@ class Preset(Settings):
     hide_future_blocks: bool = False
     block_causal: bool = False
     stop_when: StopWhen = "revealed"
+    drafts: int = 1
     gen_length: int = 256
     block_length: int = 32
     temperature: float = 0.0
@@ -75,6 +76,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "fast-dllm-dream-dual": Preset("fast-dllm-dream:0.9", _FAST_DLLM_DREAM, cache="dual-at-block"),
         "dparallel": Preset("entropy:0.5", "dParallel"),
         "cd4lm": Preset("cad:threshold=0.95,most=4,share=0.5", "CD4LM, arXiv 2601.02236, the defaults of its code"),
+        "freedave": Preset("topk:1", "FreeDave, arXiv 2510.00294", drafts=4, note="what one-per-step decodes"),
         "d2f": Preset(
             "confidence:0.9,accept=above",
             "D2F, arXiv 2508.09192",
@@ -92,6 +94,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "d3llm-llada-humaneval": Preset("entropy:0.5", _D3LLM, cache="d3llm:2,4"),
         "d3llm-dream": Preset("entropy:0.4", "d3LLM, its code for Dream", 0.1, 0.95, "block"),
         "saber": Preset("saber:2", "Saber, arXiv 2510.18165, its code", block_length=256),
+        "wino": Preset("wino", "WINO, arXiv 2507.18578, the defaults of its code", block_length=128),
         "adablock": Preset("adablock", f"{_ADABLOCK} for LLaDA", gen_length=512, block_length=512),
         "adablock-dream": Preset(
             f"adablock:0.9,delimiter_threshold=0.5,delimiters={_DREAM_LINE_ENDS}",

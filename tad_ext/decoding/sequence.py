@@ -17,6 +17,7 @@ class SequenceProgress:
     created: int = 1  # blocks
     unfinished: int = 0  # the first block that is not finished, from 0
     open: bool = False  # whether the policy goes on with a block that has no mask left
+    guesses: int = 0  # drafts that its next forward verifies
     forwards: int = 0  # so far
     history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
@@ -49,6 +50,7 @@ class SequenceProgress:
         eligible: int,
         masks: int,
         open: int = 0,
+        guesses: int = 0,
         resized: int | None = None,
     ) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
@@ -61,4 +63,4 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open, self.resized = bool(open), resized
+        self.open, self.guesses, self.resized = bool(open), guesses, resized

@@ -21,7 +21,7 @@ from tad_ext.ops import (
 )
 
 from .batch import DecodingBatch, Plan
-from .policies.base import MASKED_AGAIN
+from .policies.base import MASKED_AGAIN, verifies
 from .policies.by_selection import selection_of
 from .policies.checking import checked
 from .stopping import stop_at_ends
@@ -41,13 +41,18 @@ class Step:
         self.revise: Any = getattr(self.policy, "revise", None)
         self.resize: Any = getattr(self.policy, "resize", None)
         self.waits: Any = getattr(self.policy, "waits", None)
-        by_rule = self.plain and self.prepare is None and self.resize is None
-        self.selection = selection_of(self.config.policy) if by_rule else None
+        self.verifies = verifies(self.config.policy)
+        by_kernel = self.plain and self.prepare is None and self.resize is None and not self.verifies
+        self.selection = selection_of(self.config.policy) if by_kernel else None
         # Policies that change the canvas's length go by the probabilities of ends.
         self.queries = None if self.resize is None else self.ends
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 5) int64, or up to (B, 7), for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 5) int64, or up to (B, 8), for the host to read: the arguments of `SequenceProgress.advance`."""
+        return self.run(plan)[0]
+
+    def run(self, plan: Plan) -> tuple[Tensor, TokenStatistics, Tensor]:
+        """The same; and the statistics that the policy was shown, and of which positions, (B, W) each."""
         batch, mask = self.batch, self.batch.tokens.mask
         state, canvas = batch.view(plan), batch.canvas[: plan.sequences]
         # 1. Logits, without end-of-sequence tokens before `min_length`.
@@ -79,9 +84,9 @@ class Step:
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
         if open is not None:
             report.append(open.long())
-        if lengths is not None:
-            report += [torch.zeros_like(lengths), lengths]
-        return torch.stack(report, dim=1)  # all of one dtype, which torch stacks in one launch
+        if lengths is not None:  # neither open nor drafted
+            report += [torch.zeros_like(lengths), torch.zeros_like(lengths), lengths]
+        return torch.stack(report, dim=1), statistics, state.positions  # all of one dtype: one launch
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
         """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
@@ -124,12 +129,17 @@ class Step:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
         batch, config, rows = self.batch, self.config, slice(plan.sequences)
         ids, starts = batch.input_ids[rows, : plan.length], batch.starts[rows]
-        first = torch.arange(0, plan.sequences * plan.length, plan.length, device=batch.device) + starts
-        positions = torch.where(state.present, first[:, None] + state.positions, -1)
+        columns, length, shadow = starts[:, None] + state.positions, plan.length, {}
+        if self.verifies:  # what holds a token is predicted by the mask behind the row that stands for it
+            behind = length + torch.arange(plan.width, device=batch.device)
+            shadow = {"shadow": torch.where(state.present, columns, -1)}
+            columns, length = torch.where(state.eligible, columns, behind), length + plan.width
+        first = torch.arange(0, plan.sequences * length, length, device=batch.device)
+        positions = torch.where(state.present, first[:, None] + columns, -1)
         lengths = batch.ends[rows] if plan.padded else None  # columns of each sequence that it is to see
         if lengths is not None and batch.hides_future:
             lengths = torch.minimum(starts + state.blocks * config.block_length, lengths)
-        seen = {"lengths": lengths, **self._blocks(plan, starts)}
+        seen = {"lengths": lengths, **shadow, **self._blocks(plan, starts)}
         if batch.shares is not None:
             seen["shares"] = batch.shares[rows, : plan.length]
         if batch.cache is not None:
@@ -188,10 +198,11 @@ class Step:
         """Statistics of the entries `state.positions`, (B, W) each, and their tokens."""
         entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
         rows = entries.masked_fill(~state.present, -1)
+        queries = state.tokens[..., None] if self.verifies and state.tokens is not None else self.queries
         if self.plain:
-            return token_statistics(logits, rows=rows, query_tokens=self.queries, **self._sampling(state))
+            return token_statistics(logits, rows=rows, query_tokens=queries, **self._sampling(state))
         config = self.config
-        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed, query_tokens=self.queries)
+        statistics = token_statistics(logits, rows=rows, suppress_tokens=self.suppressed, query_tokens=queries)
         allowed = logits.index_fill(1, self.suppressed, -torch.inf)
         likely = truncate_logits(allowed, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         token = token_statistics(likely, rows=rows, **self._sampling(state)).token

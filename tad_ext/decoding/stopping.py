@@ -30,8 +30,8 @@ def cut_at(text: str, stop_strings: Sequence[str]) -> str:
 def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
     """Ends the sequences whose response, as far as it is revealed without a gap and settled, contains one of the texts.
 
-    What stands behind the first of them becomes end-of-sequence tokens, revealed by the forward that completed it. The
-    search is on the host, which waits for the device once more in every step.
+    What stands behind the first of them becomes end-of-sequence tokens, revealed by the last step of the forward that
+    completed it. The search is on the host, which waits for the device once more in every step.
     """
 
     def stops(tokens: list[int]) -> bool:
@@ -49,7 +49,7 @@ def stop_at_strings(batch: DecodingBatch, tokenizer: Any) -> None:
             sequence.length, sequence.masks = length, 0
             behind = slice(sequence.response.start + length, None)
             batch.canvas[index, behind] = batch.tokens.end[0]
-            batch.state.reveal_step[index, behind] = sequence.forwards
+            batch.state.reveal_step[index, behind] = batch.state.forwards[index]
 
 
 def stop_at_ends(

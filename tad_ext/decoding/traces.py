@@ -18,7 +18,7 @@ class Trace(Settings):
     index: Index  # number of the prompt, from 0
     token_ids: tuple[Index, ...]  # of the whole canvas
     token_texts: tuple[str, ...]
-    reveal_step: tuple[Count, ...]  # the 1-based forward that revealed each position
+    reveal_step: tuple[Count, ...]  # the 1-based step, which is a forward but with drafts, that revealed each position
     forwards: Count  # that it took
     block_length: Count  # positions per block
     response_length: Count  # tokens up to and including the response's end; what stands behind it was filled in
@@ -29,8 +29,6 @@ class Trace(Settings):
         whole_blocks = positions > 0 and positions % self.block_length == 0
         if not whole_blocks or {len(self.token_ids), len(self.token_texts)} != {positions}:
             raise ValueError("token_ids, token_texts and reveal_step are not of the same whole blocks")
-        if max(self.reveal_step) > self.forwards:
-            raise ValueError(f"reveal_step is up to {max(self.reveal_step)} and forwards is {self.forwards}")
 
     @classmethod
     def of(cls, sequence: DecodedSequence, block_length: int, tokenizer: Any) -> "Trace":

@@ -4,13 +4,17 @@ Trajectories are the student's own right answers. At a state of one, decoded blo
 prompt and canvas, and hindsight: of the positions behind the current block, a random share `hindsight` holds the final
 tokens. In the current block, at the `confident_positions` masks where the teacher is surest,
 
-    loss = mean over states of  sum over these positions of  sum over v of  min(S(v) log(S(v) / T(v)), `entry_clip`)
+    loss = mean over states of  sum over these positions of  sum over v of  min(d(v), `entry_clip`),
+    d = S log(S / T) - S + T,
 
 where v runs over the teacher's `teacher_top_k` most probable tokens, among which both distributions, the student's S
-and the teacher's T, are normalized. States of the last block with something to learn have no hindsight, and are no
-states here. The teacher is the model without its adapter, or another one.
+and the teacher's T, are normalized. So the d add up to KL(S || T), and none is below 0. States of the last block with
+something to learn have no hindsight, and are no states here. The teacher is the model without its adapter, or another
+one.
 
-What the published code does otherwise, and is not repeated: it takes positions by the largest logit, which is not the
+What the published code does otherwise, and is not repeated: it clips S log(S / T), which may be below 0, from above
+alone; that has its least value where S = T / e for as many tokens as possible, and trained towards it a model forgets
+(docs/training.md has the figures). It takes positions by the largest logit, which is not the
 largest probability; it steps eight times on states of one rollout, and drops those that do not divide evenly; an answer
 that is wrong is computed and multiplied by 0. Its rollouts are by the student as it is before these eight steps: here
 `tad collect` makes them, with `--teacher-prompt none`, as often as they are to be fresh. An `eos_tail` of "none" ends
@@ -129,7 +133,8 @@ class DOPSDObjective(Objective):
             top = logits[chosen].topk(min(settings.teacher_top_k, logits.shape[-1])).indices
             log_t = _log_probabilities(logits[chosen].gather(-1, top))
         log_s = _log_probabilities(model.lm_head(hidden[chosen]).gather(-1, top))
-        kl = (log_s.exp() * (log_s - log_t)).clamp(max=settings.entry_clip).sum(-1)
+        entries = log_s.exp() * (log_s - log_t) - log_s.exp() + log_t.exp()
+        kl = entries.clamp(max=settings.entry_clip).sum(-1)
         loss = (kl * batch.weight[chosen].to(kl.dtype) * exists).sum()
         return loss, {"kl": loss}
 

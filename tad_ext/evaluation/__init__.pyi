@@ -38,3 +38,6 @@ from .settings import DecaySettings as DecaySettings
 from .significance import McNemar as McNemar
 from .significance import mcnemar as mcnemar
 from .significance import mcnemar_p_value as mcnemar_p_value
+from .voting import Ballot as Ballot
+from .voting import VotedEvaluation as VotedEvaluation
+from .voting import vote as vote

@@ -121,13 +121,18 @@ def responses(
             model, [prompts[number] for number in asked], config, tokenizer=tokenizer, progress=progress, numbers=asked
         ):
             seconds = time.perf_counter() - started
-            text = cut_at(tokenizer.decode(sequence.response(), skip_special_tokens=True), config.stop_strings)
+            text = response_text(sequence, tokenizer, config)
             # Here, because a tokenizer is not made for several threads.
             texts[sequence.number] = text, len(tokenizer.encode(text, add_special_tokens=False))
             yield sequence, seconds
             started = time.perf_counter()
 
     return judged(decoded(), judge, threads=threads) if threads else map(judge, decoded())
+
+
+def response_text(sequence: DecodedSequence, tokenizer: Any, config: DecodeConfig) -> str:
+    """A response as it is judged: without special tokens, and up to a stop string."""
+    return cut_at(tokenizer.decode(sequence.response(), skip_special_tokens=True), config.stop_strings)
 
 
 def evaluation_of(

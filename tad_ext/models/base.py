@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 
 from tad_ext.models.cache import CacheView, KeyValueCache
 from tad_ext.models.last_layer import AttentionOfSome, LastLayer, LlamaAttentionOfSome, LlamaLastLayer
-from tad_ext.models.masks import added_to_scores, attention_mask, mask_of_twins
+from tad_ext.models.masks import added_to_scores, attention_mask, mask_of_shadow, mask_of_twins
 
 
 @dataclass
@@ -46,7 +46,6 @@ class MaskedDiffusionMixin:
     #: part of a weight's name here -> in an original checkpoint, where its authors call it otherwise
     weight_names: ClassVar[dict[str, str]] = {}
     also_called: ClassVar[tuple[str, ...]] = ()  #: further names of its architecture in config.json
-    shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
     # The trainers of transformers scale a loss by themselves when a forward takes **kwargs; ours is final.
     accepts_loss_kwargs = False
@@ -71,6 +70,7 @@ class MaskedDiffusionMixin:
         blocks: Tensor | None = None,
         shares: Tensor | None = None,
         clean: Tensor | None = None,
+        shadow: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states that predict the token at each position, (B, L, D), or at chosen ones.
 
@@ -97,11 +97,16 @@ class MaskedDiffusionMixin:
                 ``input_ids`` are its own block only. So all blocks of a finished text are learnt at once, each as it
                 stands while it is decoded: the trunk sees [input_ids ; clean], whose attention is block diffusion's
                 (arXiv 2503.09573). None: they are ``input_ids``, too. Not with a cache or shares.
+            shadow: (B, S) int64 columns, -1 for padding, where attention goes in both directions and nothing is
+                shifted: each has a mask behind the row, in its position, which sees all of the row but that column, and
+                the other masks; the row sees none of them. So what stands there is predicted from all else (WINO, arXiv
+                2507.18578), though what is seen of the others has seen it. Rows are L + S long then, also for
+                `positions`, and mask s is entry L + s. Not with a cache, blocks, shares or clean.
 
         Raises:
             ValueError: wrong shapes, or more positions than the model was made for. TypeError: wrong dtypes.
         """
-        _check_inputs(input_ids, lengths, positions, blocks, clean, self.config.max_position_embeddings)
+        _check_inputs(input_ids, lengths, positions, blocks, clean, shadow, self.config.max_position_embeddings)
         if columns is not None and (positions is None or cache is None or cache_rows is not None):
             raise ValueError("columns needs positions and a cache, and no cache_rows")
         batch, length = input_ids.shape
@@ -109,9 +114,13 @@ class MaskedDiffusionMixin:
             of_one = torch.arange(length, device=input_ids.device) // self.config.causal_block_length
             blocks = of_one.expand(batch, length)
         if clean is not None:
-            if blocks is None or cache is not None or shares is not None:
-                raise ValueError("clean needs blocks, or a model of blocks, and no cache and no shares")
+            if blocks is None or cache is not None or shares is not None or shadow is not None:
+                raise ValueError("clean needs blocks, or a model of blocks, and no cache, no shares and no shadow")
             return self._rows_of_twins(input_ids, clean, lengths, positions, blocks)
+        if shadow is not None:
+            if blocks is not None or self.config.shift or cache is not None or shares is not None:
+                raise ValueError("shadow needs attention in both directions, and no shift, no cache and no shares")
+            return self._rows_with_shadow(input_ids, shadow, lengths, positions)
         # What the trunk sees: tokens, or mixtures of their embeddings with the mask's.
         ids = input_ids if columns is None else input_ids.gather(1, columns)
         seen = {"ids": ids}
@@ -126,7 +135,7 @@ class MaskedDiffusionMixin:
         if positions is not None:
             return self._states(mask, columns, stored, self._places(positions, length, columns), **seen)
         hidden = self._states(mask, columns, stored, **seen)
-        return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.shift else hidden
+        return torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1) if self.config.shift else hidden
 
     def _states(
         self,
@@ -165,7 +174,7 @@ class MaskedDiffusionMixin:
     def _places(self, positions: Tensor, length: int, columns: Tensor | None) -> Tensor:
         """Where the states stand that predict `positions`, among those of all computed columns of all rows."""
         wanted = positions.clamp(min=0)
-        if self.shift:
+        if self.config.shift:
             wanted = wanted - (wanted % length != 0).long()  # the first position of a row has none before it
         if columns is None:
             return wanted
@@ -188,6 +197,17 @@ class MaskedDiffusionMixin:
         twins = torch.cat((input_ids, clean), dim=1)
         return self._states(mask_of_twins(lengths, blocks), columns, None, wanted, ids=twins)
 
+    def _rows_with_shadow(
+        self, input_ids: Tensor, shadow: Tensor, lengths: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """See `hidden_rows` with `shadow`: one sequence of both, the masks in the positions that they stand for."""
+        batch, length = input_ids.shape
+        columns = torch.arange(length, device=input_ids.device).expand(batch, length)
+        columns = torch.cat((columns, shadow.clamp(min=0)), dim=1)
+        ids = torch.cat((input_ids, torch.full_like(shadow, self.config.mask_token_id)), dim=1)
+        wanted = None if positions is None else positions.clamp(min=0)
+        return self._states(mask_of_shadow(lengths, shadow, length), columns, None, wanted, ids=ids)
+
     def _mixed(self, ids: Tensor, shares: Tensor) -> Tensor:
         """(B, L, D): the tokens' embeddings, mixed with the mask token's."""
         embed = self.model.embed_tokens
@@ -196,7 +216,7 @@ class MaskedDiffusionMixin:
 
     def prediction_columns(self, first: int) -> int:
         """The first column to compute for predictions of the columns from `first` on."""
-        return max(first - self.shift, 0)
+        return max(first - self.config.shift, 0)
 
     def forward(
         self,
@@ -207,10 +227,17 @@ class MaskedDiffusionMixin:
         blocks: Tensor | None = None,
         shares: Tensor | None = None,
         clean: Tensor | None = None,
+        shadow: Tensor | None = None,
     ) -> MaskedDiffusionOutput:
         """Logits for every position, (B, L, V), or for ``positions`` only, (N, V) or (B, W, V); as `hidden_rows`."""
         hidden = self.hidden_rows(
-            input_ids, lengths=lengths, positions=positions, blocks=blocks, shares=shares, clean=clean
+            input_ids,
+            lengths=lengths,
+            positions=positions,
+            blocks=blocks,
+            shares=shares,
+            clean=clean,
+            shadow=shadow,
         )
         return MaskedDiffusionOutput(logits=self.lm_head(hidden))
 
@@ -285,12 +312,13 @@ def _check_inputs(
     positions: Tensor | None,
     blocks: Tensor | None,
     clean: Tensor | None,
+    shadow: Tensor | None,
     max_positions: int,
 ) -> None:
     """Checks dtypes and shapes; values would cost a device sync in every forward."""
     of_dims = (
         ("input_ids", input_ids, (2,)), ("lengths", lengths, (1,)), ("positions", positions, (1, 2)),
-        ("blocks", blocks, (2,)), ("clean", clean, (2,)),
+        ("blocks", blocks, (2,)), ("clean", clean, (2,)), ("shadow", shadow, (2,)),
     )  # fmt: skip
     for name, tensor, dims in of_dims:
         if tensor is None:

@@ -105,6 +105,7 @@ class DiffusionConfig(PreTrainedConfig):
     eos_token_ids: list[int] | None = None  #: ids that end a response
     suppress_token_ids: list[int] | None = None  #: ids that must never be chosen; the mask id need not be among them
     causal_block_length: int | None = None  #: attention is causal in blocks of so many; None: it is not
+    shift: ClassVar[int] = 0  #: how many positions before its own a token's prediction stands: 0 or 1
 
 
 class OriginalConfig(DiffusionConfig):

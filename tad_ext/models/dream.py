@@ -17,6 +17,7 @@ class DreamConfig(QwenConfig, Qwen2Config):
 
     model_type = "Dream"
     mask_token = "<|mask|>"
+    shift = 1
 
     DEFAULTS: ClassVar[dict[str, Any]] = {**QwenConfig.DEFAULTS, "use_mrope": False}
     SUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {**QwenConfig.SUPPORTED, "use_mrope": (False,)}
@@ -28,5 +29,4 @@ class DreamModel(MaskedDiffusionMixin, Qwen2ForCausalLM):
     config_class = DreamConfig
     tokenizer_class = Qwen2Tokenizer
     layer_classes = (Qwen2AttentionOfSome, Qwen2LastLayer)
-    shift = 1
     config: DreamConfig

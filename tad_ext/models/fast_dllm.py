@@ -17,6 +17,7 @@ class FastDLLMConfig(QwenConfig, Qwen2Config):
 
     model_type = "Fast_dLLM_Qwen"
     mask_token = "|<MASK>|"
+    shift = 1
 
     NAMES: ClassVar[dict[str, str]] = {**QwenConfig.NAMES, "bd_size": "causal_block_length"}
     DEFAULTS: ClassVar[dict[str, Any]] = {**QwenConfig.DEFAULTS, "bd_size": 32, "mask_token_id": 151665}
@@ -28,5 +29,4 @@ class Fast_dLLM_QwenForCausalLM(MaskedDiffusionMixin, Qwen2ForCausalLM):
     config_class = FastDLLMConfig
     tokenizer_class = Qwen2Tokenizer
     layer_classes = (Qwen2AttentionOfSome, Qwen2LastLayer)
-    shift = 1
     config: FastDLLMConfig

@@ -43,6 +43,21 @@ def mask_of_twins(lengths: Tensor | None, blocks: Tensor) -> Tensor:
     return mask[:, None]
 
 
+def mask_of_shadow(lengths: Tensor | None, shadow: Tensor, length: int) -> Tensor:
+    """(B, 1, L + S, L + S) of [row ; masks], which stand for the row's columns `shadow`, (B, S) int64, -1 for padding.
+
+    Both see the row, but a mask does not see the column that it stands for, and masks see all masks (WINO, arXiv
+    2507.18578).
+    """
+    stands_for = torch.cat((shadow.new_full((len(shadow), length), -1), shadow), dim=1)
+    key = torch.arange(length, device=shadow.device)
+    of_row = key != stands_for[..., None]
+    if lengths is not None:
+        of_row = of_row & _real(lengths, length)[:, None]
+    of_masks = (stands_for >= 0)[..., None] & (shadow >= 0)[:, None]
+    return torch.cat((of_row, of_masks), dim=2)[:, None]
+
+
 def added_to_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """The same mask as numbers, 0 and the dtype's least, as transformers' eager attention takes it."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)

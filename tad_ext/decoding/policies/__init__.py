@@ -39,6 +39,10 @@ Policies that need more have:
   response that has ended is left alone. What is remembered per column does not move. An attribute `initial` says how
   many columns there are at first. A method `waits(state)`, asked before the reveals, names the rows, (B,) bool, in
   which this forward reveals nothing.
+* `verifies = True`, for policies that see the "block": an entry that holds a token is predicted by a mask behind the
+  canvas, which stands at its position and sees everything but that token (`tad_ext.models.base`, `shadow`). And
+  `statistics.query_probabilities`, (B, W, 1), is what its token has there. Models of this package alone do it, those
+  that attend in both directions and predict each token at its own position, without a cache or guidance.
 * `state.seeds`, (B,), the rows' own seeds, for random numbers that do not depend on the batch.
 
 A policy runs on the model's device at every step, so it should not wait for the host (no `.item()`, no `if tensor`, no
@@ -50,7 +54,7 @@ kernel applies. By what they go:
 
 by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
 by_step.py        the number of the step
-taking_back.py    the same, and what was revealed may be masked again
+taking_back.py    confidence, and what was revealed may be masked again
 canvas_length.py  confidence, on a canvas whose length follows the ends of sequence that are predicted
 capped.py         confidence, up to a number of positions
 delimiters.py     confidence, within a block that ends where the model is about to end a line

@@ -69,6 +69,11 @@ def softens(policy: Policy) -> bool:
     return bool(getattr(policy, "softens", False))
 
 
+def verifies(policy: Policy) -> bool:
+    """Whether a policy asks what the model says of a token without seeing it, by its attribute `verifies`."""
+    return bool(getattr(policy, "verifies", False))
+
+
 def revises(policy: Policy) -> bool:
     """Whether a policy changes tokens that it has set, until their block is finished, by its method `revise`."""
     return hasattr(policy, "revise")

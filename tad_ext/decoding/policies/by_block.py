@@ -125,21 +125,20 @@ class SoftParallel(
 
     def revise(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor, Tensor]:
         """(B, W) int64: what entries are to hold; (B,) bool: blocks that are not finished; (B, W): shares of tokens."""
-        current = tokens_of(state, self)
-        known = written(state)
-        earlier = known & ~state.eligible  # revealed by another forward than this one
+        current, holds_token = tokens_of(state, self), written(state)
+        earlier = holds_token & ~state.eligible  # revealed by another forward than this one
         changed = earlier & statistics.valid & (statistics.token != current)
-        unsure = (known | state.eligible) & (statistics.confidence < self.sure)
+        unsure = (holds_token | state.eligible) & (statistics.confidence < self.sure)
         # Forwards of this block so far.
         block = state.positions[:, :1] // state.block_length + 1
         memory = remembered(state, "dmax.forwards", 2)
         forwards = torch.where(memory[:, :1] == block, memory[:, 1:] + 1, 1)
         memory.copy_(torch.cat([block, forwards], dim=1))
         moves = (state.eligible | changed).any(dim=-1)
-        masks_left = (state.eligible & ~known).any(dim=-1)
+        masks_left = (state.eligible & ~holds_token).any(dim=-1)
         open = masks_left | (moves & unsure.any(dim=-1) & (forwards[:, 0] < state.block_length))
         tokens = torch.where(changed, statistics.token, current)
-        return tokens, open, torch.where(known & statistics.valid, statistics.confidence.float(), 1.0)
+        return tokens, open, torch.where(holds_token & statistics.valid, statistics.confidence.float(), 1.0)
 
 
 @dataclass(frozen=True)

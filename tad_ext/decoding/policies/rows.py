@@ -40,7 +40,7 @@ def is_one_of(tokens: Tensor, ids: Collection[int]) -> Tensor:
 
 
 def written(state: DecodeState) -> Tensor:
-    """(B, W) bool: entries with a token that a forward has revealed, the last reveals included."""
+    """(B, W) bool: entries that hold a token which a forward has revealed, this one included."""
     return state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
 
 

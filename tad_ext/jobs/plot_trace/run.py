@@ -51,7 +51,7 @@ def plot_traces(traces: Sequence[Trace], path: str | Path) -> None:
     axes = figure.add_subplot()
     colours = colormaps["viridis"].with_extremes(bad="#e5e7eb")
     image = axes.imshow(cells, aspect="auto", interpolation="nearest", cmap=colours, vmin=1, vmax=max(cells.max(), 2))
-    figure.colorbar(image, label="forward that revealed the token")
+    figure.colorbar(image, label="step that revealed the token")
     for boundary in range(block, width, block):
         axes.axvline(boundary - 0.5, color="white", linewidth=1)
 
