@@ -90,6 +90,8 @@ def test_infill_fills_the_masks_and_gives_the_whole_text(checkpoint, capsys):
         generate(settings(checkpoint, prompt="one two", infill=True, chat=False))
     with pytest.raises(ValueError, match="infill and trace are true"):
         generate(settings(checkpoint, prompt=text, infill=True, chat=False, trace=True, output="anywhere"))
+    with pytest.raises(ValueError, match=r"trace is true, and policy rho-eos.* changes the canvas's length"):
+        generate(settings(checkpoint, prompt=text, policy="rho-eos", trace=True, output="anywhere"))
     with pytest.raises(ValueError, match="infill is true and so is chat"):
         generate(settings(checkpoint, prompt=text, infill=True))
 

@@ -2,6 +2,7 @@ from . import decoding as decoding
 from . import evaluation as evaluation
 from . import models as models
 from . import ops as ops
+from .decoding import DAEDAL as DAEDAL
 from .decoding import KLASS as KLASS
 from .decoding import PRESETS as PRESETS
 from .decoding import AdaBlock as AdaBlock
@@ -33,6 +34,7 @@ from .decoding import NamedPolicy as NamedPolicy
 from .decoding import PrefixCache as PrefixCache
 from .decoding import PrefixCacheAtBlock as PrefixCacheAtBlock
 from .decoding import Prophet as Prophet
+from .decoding import RhoEOS as RhoEOS
 from .decoding import Saber as Saber
 from .decoding import SchED as SchED
 from .decoding import SoftParallel as SoftParallel

@@ -142,6 +142,10 @@ def test_of_a_model_with_blocks_of_its_own(model: str, tmp_path: Path) -> None:
     for changes, message in (
         ({"block_length": 2}, "block_length is 2, and the model attends to blocks of 4"),
         ({"cache": "prefix"}, "cache is prefix, and attention is block-causal"),
+        (
+            {"policy": "rho-eos", "cache": "none"},
+            "policy is rho-eos:.*, which changes tokens that it has set, or moves them",
+        ),
         ({"policy": "block-edit"}, "policy is block-edit:0.95, which changes tokens that it has set"),
     ):
         with pytest.raises(ValueError, match=message):

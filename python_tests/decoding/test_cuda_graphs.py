@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS, WITH_CACHES
+from policy_cases import OF_ONE_LENGTH, SEVERAL_BLOCKS, WITH_CACHES
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -174,7 +174,7 @@ CACHES = [None, PrefixCache(), DualCache(), DelayedCache(), D3LLMCache()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", EVERY_POLICY)
+@pytest.mark.parametrize("text", OF_ONE_LENGTH)
 def test_by_default_every_policy_decodes_the_same_with_every_cache(device, recorder, text):
     any_cache, policy = text in WITH_CACHES, parse_policy(text)
     model = random_transformer("dream" if any_cache else "llada", 1, device)

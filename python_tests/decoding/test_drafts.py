@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED
-from tad_ext.decoding import DecodeConfig, DualCache, decode, preset
+from tad_ext.decoding import DecodeConfig, DualCache, TopK, decode, preset
 
 CONFIG = DecodeConfig(gen_length=16, block_length=8, drafts=4, batch_size=3)
 
@@ -154,6 +154,15 @@ def test_broken_logits_count_where_their_step_does(scripted_model):
         decode(model, [[1]], replace(CONFIG, gen_length=8))
 
 
+class Revising(TopK):
+    """Goes by confidence, and then changes tokens."""
+
+    sees = "block"
+
+    def revise(self, statistics, state):
+        return state.tokens, state.done
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -163,6 +172,7 @@ def test_broken_logits_count_where_their_step_does(scripted_model):
             {"policy": lambda statistics, state: None},
             "drafts is 4 and policy is <function .*: expected one that goes by",
         ),
+        ({"policy": Revising()}, "drafts is 4 and policy is topk:1: expected one that goes by"),
         ({"cache": DualCache()}, "drafts is 4 and cache is dual: expected 1 with these"),
         ({"cuda_graphs": True}, "drafts is 4 and cuda_graphs is True: expected 1 with these"),
         ({"sync_every": 2}, "sync_every is 2 and drafts is 4: expected 1 with these"),

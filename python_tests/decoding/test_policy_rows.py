@@ -11,7 +11,7 @@ from policy_cases import EVERY_POLICY, SEVERAL_BLOCKS
 
 from python_tests.decoding.conftest import random_transformer
 from tad_ext.decoding import DecodeConfig, decode, parse_policy
-from tad_ext.decoding.policies.base import softens, verifies
+from tad_ext.decoding.policies.base import resizes, softens, verifies
 from tad_ext.ops import DecodeState, TokenStatistics, token_statistics
 
 COLUMNS, BLOCK, VOCABULARY = 12, 4, 5
@@ -105,8 +105,8 @@ def test_no_value_is_read_on_the_host(text):
     """Tensors on the meta device have no values: whatever needs one there is an error."""
     policy = parse_policy(text)
     state = DecodeState.start(2, COLUMNS, block_length=BLOCK, device="meta")
-    state.seeds = torch.zeros(2, dtype=torch.int64, device="meta")
-    real = token_statistics(torch.zeros(2, BLOCK, VOCABULARY), query_tokens=torch.zeros(2, BLOCK, 1, dtype=torch.int64))
+    state.seeds, state.end_token_ids = torch.zeros(2, dtype=torch.int64, device="meta"), (0,)
+    real = token_statistics(torch.zeros(2, BLOCK, VOCABULARY), query_tokens=torch.tensor([0]))
     statistics = TokenStatistics(*(part.to("meta") for part in real))
     logits = torch.zeros(2 * BLOCK, VOCABULARY, device="meta")
     with HostSyncs() as syncs:
@@ -118,6 +118,10 @@ def test_no_value_is_read_on_the_host(text):
                 state.tokens = torch.zeros(2, BLOCK, dtype=torch.int64, device="meta")
                 tokens, open, *_ = policy.revise(statistics, state)
                 assert (tokens.shape, open.shape) == ((2, BLOCK), (2,))
+            if resizes(policy):
+                lengths = torch.zeros(2, dtype=torch.int64, device="meta")
+                answer = policy.resize(statistics, state, torch.zeros_like(state.reveal_step), lengths)
+                assert [part.shape for part in answer] == [(2,)] * 3
     assert score.shape == accept.shape == (2, BLOCK)
     assert not syncs.calls
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tad_ext.decoding import PRESETS, DecodeConfig, EntropyThreshold, TopK, decode, parse_policy, preset
+from tad_ext.decoding import PRESETS, DecodeConfig, EntropyThreshold, RhoEOS, TopK, decode, parse_policy, preset
+from tad_ext.decoding.policies.base import resizes
 
 
 @pytest.mark.parametrize(
@@ -40,12 +41,20 @@ def test_published_values(name, policy, add, decoded, forced, cache):
 
 
 @pytest.mark.parametrize(
-    ("name", "policy", "length"), [("llada", "llada", 128), ("dream", "dream", 512), ("adablock", "adablock", 512)]
+    ("name", "policy", "length"),
+    [("llada", "llada", 128), ("dream", "dream", 512), ("adablock", "adablock", 512), ("rho-eos", "rho-eos", 2048)],
 )
 def test_published_settings_of_one_block(name, policy, length):
     config = preset(name)
     assert config.policy == parse_policy(policy)
     assert config.gen_length == config.block_length == length
+
+
+def test_a_canvas_of_published_length_at_most():
+    for name in ("rho-eos", "daedal"):
+        config = preset(name)
+        assert (config.gen_length, config.policy.initial, config.policy.threshold) == (2048, 64, 0.9)
+    assert config.block_length == RhoEOS().block == 32
 
 
 def test_changes_override_and_add():
@@ -85,4 +94,4 @@ def test_every_preset_decodes(transformer, name):
     if str(PRESETS[name].cache) == "block" and not PRESETS[name].block_causal:
         transformer.config.causal_block_length = 4
     result = decode(transformer, [[1], [2, 3]], preset(name, gen_length=8, block_length=4))
-    assert (result.reveal_step > 0).all()
+    assert (result.reveal_step > 0).all() or resizes(preset(name).policy)

@@ -1,6 +1,6 @@
 """What carries a published name decodes as published: tokens, reveal steps and forwards of the loops in `published`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from published import (
     block_schedule,
     cad,
     d3llm_cache,
+    daedal,
     dream,
     fast_dllm,
     freedave,
@@ -18,6 +19,7 @@ from published import (
     learn2pd,
     llada,
     prophet,
+    rho_eos,
     saber,
     sched,
 )
@@ -27,6 +29,7 @@ from safetensors.torch import save_file
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingModel, random_transformer
 from tad_ext.decoding import (
+    DAEDAL,
     KLASS,
     AdaBlock,
     ConfidenceAdaptive,
@@ -40,6 +43,7 @@ from tad_ext.decoding import (
     LLaDASteps,
     PrefixCache,
     Prophet,
+    RhoEOS,
     Saber,
     SchED,
     decode,
@@ -101,6 +105,14 @@ def in_blocks(policy, loop, **settings):
     return Case(DecodeConfig(**lengths(), policy=policy), loop, {"block_length": BLOCK, **settings})
 
 
+def resizing(policy, loop, **changes):
+    """A policy that changes the canvas's length, with several ends of sequence: one is predicted too rarely."""
+    settings = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    config = DecodeConfig(**lengths(LENGTH) | changes, policy=policy, eos_token_ids=SEVERAL_ENDS)
+    return Case(config, loop, settings | {"ends": SEVERAL_ENDS} | changes)
+
+
+SEVERAL_ENDS = (EOS, 1, 3, 5)
 SCHEDULES = [(None, None), (0.5, 0.5), (0.25, 0.75)]
 ENTROPIES, CONFIDENCES = (1.2, 1.7), (0.35, 0.55)
 
@@ -209,6 +221,24 @@ CASES: dict[str, list[Case]] = {
             ("exp", sched.exponential, "entropy"),
         )
     ],
+    "rho-eos": [
+        resizing(RhoEOS(0.4, low, high, unit, schedule, 3, initial, adjustments), rho_eos.loop)
+        for low, high, unit, schedule, initial, adjustments in (
+            (0.4, 0.6, 1, "exp", 8, 64),
+            (0.3, 0.5, 2, "const", 5, 6),
+            (0.3, 0.4, 1, "linear", 12, 9),
+            (0.5, 0.8, 2, "exp", 9, 5),
+        )
+    ],
+    "daedal": [
+        resizing(DAEDAL(0.4, low, enough, full, watched, masks, initial), daedal.loop, block_length=BLOCK)
+        for low, enough, full, watched, masks, initial in (
+            (0.3, 0.15, 0.3, 4, 3, 5),
+            (0.25, 0.3, 0.5, 6, 4, 8),
+            (0.35, 0.05, 0.2, 3, 2, 4),
+            (0.35, 0.1, 0.9, 2, 2, 3),
+        )
+    ],
     "prophet": [
         in_blocks(
             Prophet(1.0, 0.7, 0.4, start, count, steps),
@@ -289,11 +319,13 @@ def compare(model, ask, case, *, stops):
     """Decodes ragged prompts in a batch, and each by itself with the loop. Returns the forwards of each."""
     config = replace(case.config, stop_at_eos=stops, batch_size=3)
     result = decode(model, RAGGED, config)
-    special = {"mask_id": MASK, "suppress": [UNUSED], "eos_ids": [EOS] if stops else ()}
+    ends = case.config.eos_token_ids or (EOS,)
+    special = {"mask_id": MASK, "suppress": [UNUSED], "eos_ids": ends if stops else ()}
     for number, prompt in enumerate(RAGGED):
         expected = case.loop(ask(prompt), prompt, gen_length=LENGTH, **special, **case.settings)
         assert result.canvases()[number] == expected.tokens, (config, number)
-        assert result.reveal_step[number].tolist() == expected.reveal_step, (config, number)
+        behind = [0] * (LENGTH - len(expected.tokens))
+        assert result.reveal_step[number].tolist() == expected.reveal_step + behind, (config, number)
         assert result.forwards[number] == expected.forwards
     return result.forwards.tolist()
 

@@ -91,16 +91,17 @@ def test_nobody_answers(election):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "problems", "message"),
+    ("lengths", "problems", "policy", "message"),
     [
-        ([], None, "block_lengths is .*expected at least one"),
-        ([4, 2, 4], None, "block_lengths is .4, 2, 4.; expected at least one, and none twice"),
-        ([4, 3], None, "gen_length must be a multiple of block_length"),
-        ([4, 2], [], "problems is empty"),
+        ([], None, "topk:1", "block_lengths is .*expected at least one"),
+        ([4, 2, 4], None, "topk:1", "block_lengths is .4, 2, 4.; expected at least one, and none twice"),
+        ([4, 3], None, "topk:1", "gen_length must be a multiple of block_length"),
+        ([4, 2], [], "topk:1", "problems is empty"),
+        ([4, 2], None, "daedal", "policy daedal:0.9 changes the canvas's length: expected another one"),
     ],
 )
-def test_refusals(words, lengths, problems, message):
+def test_refusals(words, lengths, problems, policy, message):
     words.problems = words.problems if problems is None else problems
     with pytest.raises(ValueError, match=message):
-        run(words, lengths, replace(DECODING, gen_length=4, block_length=4))
+        run(words, lengths, replace(DECODING, gen_length=4, block_length=4, policy=policy))
     assert not words.model.inputs

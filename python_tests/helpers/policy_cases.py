@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tad_ext.decoding import NamedPolicy, parse_policy
 from tad_ext.decoding.policies import policies_by_name
-from tad_ext.decoding.policies.base import verifies
+from tad_ext.decoding.policies.base import resizes, verifies
 from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Kind, kinds_of
 
@@ -27,6 +27,7 @@ EVERY_POLICY = [
     "confidence:0.5",
     "confidence:threshold=0.5,accept=above",
     "credit:threshold=0.6",
+    "daedal:threshold=0.5,low=0.4,enough=0.1,full=0.5,watched=3,masks=3,initial=4",
     "dmax:threshold=0.5,sure=0.6",
     "dream:entropy",
     "dream:order=maskgit_plus,steps=9",
@@ -48,13 +49,15 @@ EVERY_POLICY = [
     "margin:0.25",
     "prophet:early=1.0,mid=0.8,late=0.6",
     "prophet:early=1.0,mid=0.8,late=0.6,start=2,length=3,steps=9",
+    "rho-eos:threshold=0.5,low=0.3,high=0.5,unit=1,block=5,initial=6",
     "saber:2",
     "sched:high=1.0,low=0.5,schedule=exp",
     "topk:2",
     "wino:threshold=0.5,keep=0.6",
 ]
 SEVERAL_BLOCKS = [text for text in EVERY_POLICY if parse_policy(text).sees != "block"]
-WITH_CACHES = [text for text in EVERY_POLICY if not verifies(parse_policy(text))]
+OF_ONE_LENGTH = [text for text in EVERY_POLICY if not resizes(parse_policy(text))]
+WITH_CACHES = [text for text in OF_ONE_LENGTH if not verifies(parse_policy(text))]
 WITH_PREPARE = [text for text in EVERY_POLICY if hasattr(parse_policy(text), "prepare")]
 
 

@@ -26,6 +26,8 @@ from .policies.by_selection import TopK as TopK
 from .policies.by_step import DreamOrder as DreamOrder
 from .policies.by_step import FastDLLMDream as FastDLLMDream
 from .policies.by_step import LLaDASteps as LLaDASteps
+from .policies.canvas_length import DAEDAL as DAEDAL
+from .policies.canvas_length import RhoEOS as RhoEOS
 from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
 from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet

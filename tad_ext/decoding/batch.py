@@ -192,6 +192,28 @@ class DecodingBatch:
         state.blocks[sequences] = torch.where(open, self.unfinished[sequences] + 1, state.blocks[sequences])
         state.done[sequences] &= ~open
 
+    def lengths(self, sequences: int) -> Tensor:
+        """(B,) int64: the columns of the first canvases."""
+        return (self.ends - self.starts)[:sequences]
+
+    def resize(self, length: Tensor, place: Tensor, count: Tensor) -> None:
+        """Gives the first canvases other lengths, (B,) int64 each. Reveal steps move with their tokens.
+
+        `count` masks come in before column `place`; of what there is then, the first `length` columns stay. Where there
+        are fewer, ends of sequence come behind, which no forward has revealed.
+        """
+        sequences, last = slice(len(length)), self.canvas.shape[1] - 1
+        columns = torch.arange(last + 1, device=self.device).expand(len(length), -1)
+        place, behind = place[:, None], (place + count)[:, None]
+        new = (columns >= place) & (columns < behind)
+        source = torch.where(columns < behind, columns, columns - count[:, None])
+        none = (~new & (source >= self.lengths(len(length))[:, None])) | (columns >= length[:, None])
+        contents = ((self.canvas, self.tokens.mask, self.tokens.end[0]), (self.state.reveal_step, 0, 0))
+        for tensor, of_new, of_none in contents:
+            moved = tensor[sequences].gather(1, source)
+            tensor[sequences] = moved.masked_fill(new, of_new).masked_fill(none, of_none)
+        self.ends[sequences] = self.starts[sequences] + length
+
     def columns_of_open(self, open: Tensor) -> Tensor:
         """(B,) int64: the column of the canvas from which tokens may change, behind the last where none may."""
         first = self.unfinished[: len(open)] * self.config.block_length
@@ -216,10 +238,10 @@ class DecodingBatch:
         if self.sees == "block":
             length = self.config.block_length
             positions = self.unfinished[sequences, None] * length + torch.arange(length, device=self.device)
-            positions = positions.masked_fill(positions >= (self.ends - self.starts)[sequences, None], -1)
+            positions = positions.masked_fill(positions >= self.lengths(plan.sequences)[:, None], -1)
             return positions, (positions >= 0) & (canvas.gather(1, positions.clamp(min=0)) == self.tokens.mask)
         columns = torch.arange(canvas.shape[1], device=self.device).expand_as(canvas)
-        block, inside = columns // self.config.block_length, columns < (self.ends - self.starts)[sequences, None]
+        block, inside = columns // self.config.block_length, columns < self.lengths(plan.sequences)[:, None]
         if plan.bounds is not None:
             inside = inside & (block >= plan.bounds[:, 2, None]) & (block < plan.bounds[:, 3, None])
         elif self.hides_future:

@@ -28,9 +28,9 @@ CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 class DecodeConfig(Settings):
     """Settings of `decode`. A wrong one is a TypeError or ValueError that names it, its value and what was expected.
 
-    The canvas has `gen_length` positions, all masked at first. `tad_ext.commit_reveal` says when blocks of
-    `block_length` are created and fully active, and what `forced_progress` reveals. With both thresholds at 1.0 this is
-    block-by-block decoding.
+    The canvas has `gen_length` positions, all masked at first; or up to so many, where the policy changes its length.
+    `tad_ext.commit_reveal` says when blocks of `block_length` are created and fully active, and what `forced_progress`
+    reveals. With both thresholds at 1.0 this is block-by-block decoding.
 
     Prompt number i samples with the seed `seed + i`, whatever its batch is. Policies see confidences at temperature 1,
     of the whole vocabulary. With `guidance` w, logits are u + (w + 1) * (c - u), with c as they are and u with the
@@ -38,7 +38,9 @@ class DecodeConfig(Settings):
     """
 
     gen_length: Count = setting(
-        256, help="positions to generate, a multiple of block_length; infilling: at most so many from the first mask on"
+        256,
+        help="positions to generate, a multiple of block_length; infilling: at most so many from the first mask on; at "
+        "most so many as well with a policy that chooses their number",
     )
     block_length: Count = setting(32, help="positions per block")
     policy: PolicyText = setting(
@@ -143,6 +145,8 @@ class DecodeConfig(Settings):
                 f"policy {self.policy} sees one block, and block_add_threshold is {self.block_add_threshold}: "
                 f"expected 1"
             )
+        if hasattr(self.policy, "resize"):
+            self._check_resizing()
         if getattr(self.policy, "verifies", False):
             if getattr(self.policy, "sees", None) != "block":
                 raise ValueError(f'policy {self.policy} verifies tokens: expected sees = "block"')
@@ -167,7 +171,7 @@ class DecodeConfig(Settings):
             other = other if self.cache is None else f"cache is {self.cache}"
             raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")
         if self.drafts > 1:
-            if not hasattr(self.policy, "selection"):
+            if not hasattr(self.policy, "selection") or hasattr(self.policy, "revise"):
                 raise ValueError(
                     f"drafts is {self.drafts} and policy is {self.policy}: expected one that goes by this forward's "
                     f"confidence, margin or entropy alone, such as topk:1"
@@ -183,3 +187,22 @@ class DecodeConfig(Settings):
                 f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: "
                 f"expected a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
             )
+
+    def _check_resizing(self) -> None:
+        """ValueError for what a policy that changes the canvas's length does not go with."""
+        expected: dict[str, Any] = {
+            "cache": None, "block_causal": False, "hide_future_blocks": False, "infill": False, "guidance": 0.0,
+            "min_length": 0, "sync_every": 1, "drafts": 1,
+        }  # fmt: skip
+        found = {name: getattr(self, name) for name in expected}
+        if self.cuda_graphs is True:
+            expected["cuda_graphs"], found["cuda_graphs"] = "auto or false", True
+        for name, value in found.items():
+            if value != expected[name]:
+                raise ValueError(
+                    f"{name} is {value}, and policy {self.policy} changes the canvas's length: expected "
+                    f"{expected[name]}"
+                )
+        for other in ("revise", "verifies"):
+            if getattr(self.policy, other, False):
+                raise ValueError(f"policy {self.policy} has both resize and {other}: expected one of them")

@@ -22,6 +22,7 @@ from tad_ext.settings import MAX_COUNT
 from .batch import Plan
 from .config import DecodeConfig
 from .inputs import has_graphs
+from .policies.base import resizes
 from .policies.checking import is_built_in
 
 Replay = Callable[[], Tensor]
@@ -35,11 +36,13 @@ def most_recorded(model: Any, config: DecodeConfig) -> int:
     launch them, 24 ms. With more, a graph would save nothing, and the sizes that are rounded up for it would cost.
 
     Nothing is recorded where a step may look at values, which fails, or do more than launch kernels, which a replay
-    would not: with a user's policy, or a model that is not this package's, has hooks or is on several devices.
+    would not: with a user's policy, or a model that is not this package's, has hooks or is on several devices. Nor is
+    it with a policy that changes the canvas's length, whose steps are of many sizes.
     """
     if config.cuda_graphs != "auto":
         return MAX_COUNT if config.cuda_graphs else 0
-    safe = has_graphs(model.device) and not operators_wait() and is_built_in(config.policy) and _only_launches(model)
+    policy_is_safe = is_built_in(config.policy) and not resizes(config.policy)
+    safe = has_graphs(model.device) and not operators_wait() and policy_is_safe and _only_launches(model)
     return MOST_COLUMNS if safe else 0
 
 

@@ -18,7 +18,7 @@ from .config import DecodeConfig
 from .generation_options import asked_for, changes_of, longest_response, prompts_in
 from .inputs import SpecialTokens, check_model, check_prompts
 from .loop import decode_stream
-from .policies.base import revises
+from .policies.base import resizes, revises
 from .presets import preset as preset_named
 from .result import DecodedSequence
 from .stopping import check_stop_strings
@@ -148,7 +148,8 @@ class GenerationRequest:
         if streamer is not None:
             streamer.put(self.input_ids.cpu())
             stops = torch.tensor([self.tokens.mask, *self.tokens.end])
-            stream = _Stream(streamer, self.longest, stops, changing=revises(self.decoding.policy))
+            changing = revises(self.decoding.policy) or resizes(self.decoding.policy)
+            stream = _Stream(streamer, self.longest, stops, changing=changing)
         watch = None if stream is None else stream.watch
         found = decode_stream(self.model, self.prompts, self.decoding, tokenizer=self.tokenizer, watch=watch)
         rows = sorted(found, key=lambda one: one.number)

@@ -13,7 +13,7 @@ from tad_ext.settings import Between, Kind
 
 from .caches import BlockCache
 from .config import DecodeConfig
-from .policies.base import softens, verifies
+from .policies.base import resizes, softens, verifies
 from .sequence import SequenceProgress
 
 GRAPH_DEVICES = ("cuda",)
@@ -55,8 +55,18 @@ def check_model(model: Any, config: DecodeConfig) -> None:
 
 
 def check_attention(model_config: Any, config: DecodeConfig) -> None:
-    """ValueError if settings do not go with what a model attends to and predicts, which its configuration says."""
+    """ValueError if settings do not go with what a model attends to and predicts, which its configuration says.
+
+    A policy that changes the canvas's length is for attention in both directions. So is one that verifies tokens, and
+    only where each token is predicted at its own position. A model's own blocks fix some settings, and a cache is of
+    one kind of attention.
+    """
     own, shift = getattr(model_config, "causal_block_length", None), getattr(model_config, "shift", 0)
+    if own is not None and resizes(config.policy):
+        raise ValueError(
+            f"policy {config.policy} changes the canvas's length, and the model attends to blocks of {own}: expected "
+            f"another policy, or a model that attends in both directions"
+        )
     if verifies(config.policy) and (own is not None or shift):
         does = "predicts each token one position earlier" if own is None else f"attends to blocks of {own}"
         raise ValueError(
@@ -122,6 +132,11 @@ class SpecialTokens:
                 f"stop_at_eos is True and {eos_name} is empty: name eos_token_ids in the DecodeConfig, or set "
                 f"stop_at_eos=False"
             )
+        if resizes(config.policy) and not end:
+            raise ValueError(
+                f"policy {config.policy} goes by predicted ends of sequence, and {eos_name} is empty: name "
+                f"eos_token_ids in the DecodeConfig"
+            )
         return cls(mask, end, suppressed)
 
 
@@ -152,7 +167,7 @@ def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: 
             f"{name} contains the mask id {mask} at position {start}: masks belong to the generation only, "
             f"unless infill is True"
         )
-    canvas = ids[start:] if config.infill else [mask] * config.gen_length
+    canvas = ids[start:] if config.infill else [mask] * _initial_length(config)
     if not canvas:
         raise ValueError(f"{name} contains no mask id, and infill is True: expected something to fill in")
     if start == 0:
@@ -166,14 +181,21 @@ def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: 
     if (block := causal_block_length(model)) is not None:
         tokens += [mask] * (-len(tokens) % block)
         begin -= begin % block
-    if len(tokens) > longest:
+    most = start + config.gen_length if resizes(config.policy) else len(tokens)
+    if most > longest:
         raise ValueError(
-            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {len(tokens)}"
+            f"{name} has {len(ids)} tokens and gen_length is {config.gen_length}: together {most}"
             f"{'' if block is None else f' in whole blocks of {block}'}, more than "
             f"the model's max_position_embeddings of {longest}"
         )
     eligible = tokens[begin : begin + config.block_length].count(mask)
     return SequenceProgress(number, tokens, start, begin, limit, masks=tokens[begin:].count(mask), eligible=eligible)
+
+
+def _initial_length(config: DecodeConfig) -> int:
+    """Positions of the canvas at first."""
+    wanted: int = getattr(config.policy, "initial", config.gen_length) if resizes(config.policy) else config.gen_length
+    return min(wanted, config.gen_length)
 
 
 def check_numbers(numbers: Sequence[int] | None, count: int) -> Sequence[int]:

@@ -130,7 +130,9 @@ def _responses(
                 if watch is not None:
                     numbers = [sequence.number for sequence in batch.sequences]
                     watch(numbers, *(tensor.to("cpu", copy=True) for tensor in batch.responses()))
-                bar.update(masks - sum(sequence.masks for sequence in batch.sequences))
+                fewer = masks - sum(sequence.masks for sequence in batch.sequences)
+                bar.total = (bar.total or 0) + max(-fewer, 0)  # of a canvas that has grown
+                bar.update(max(fewer, 0))
                 finished = _take_finished(batch, spent + time.perf_counter() - started)
             spent += time.perf_counter() - started
             yield from finished

@@ -102,6 +102,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             gen_length=512,
             block_length=512,
         ),
+        "rho-eos": Preset(
+            "rho-eos", "rho-EOS, arXiv 2601.22527, its code", gen_length=2048, block_length=2048, note="64 at first"
+        ),
+        "daedal": Preset("daedal", "DAEDAL, arXiv 2508.00819, its code", gen_length=2048, note="64 at first"),
         "sdar": _of_blocks("block-steps:dynamic", "SDAR, the defaults of its code", 4),
         "sdar-static": _of_blocks("block-steps:static", "SDAR, its code", 4),
         "sdar-sequential": _of_blocks("block-steps:sequential", "SDAR, its code", 4),

@@ -18,8 +18,9 @@ class DecodedSequence:
 
     number: int  # which prompt it answers
     prompt: list[int]  # its tokens
-    canvas: list[int]  # the generation region, gen_length tokens; with infill, the prompt from its first mask on
-    reveal_step: list[int]  # the 1-based step that revealed each of them; 0 for what was given (infill)
+    canvas: list[int]  # the generation region; with infill, the prompt from its first mask on. gen_length tokens, but
+    # fewer where that is shorter, or where the policy has chosen so
+    reveal_step: list[int]  # the 1-based step that revealed each of them; 0 for what was given (infill, the policy)
     forwards: int  # during which the sequence was unfinished
     response_length: int  # up to and including the first end of sequence or stop string; the canvas's if there is none
     eos_token_ids: tuple[int, ...]  # the ids that counted as end of sequence
@@ -40,8 +41,9 @@ class DecodeResult:
     """Result of `decode` for P prompts, in the order of the prompts; all tensors are int64 on the CPU.
 
     The canvas is the generation region of a sequence. The state after step s is `where(reveal_step <= s, canvas,
-    MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept. A step is a forward;
-    with `drafts` a forward may take several.
+    MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept. Nor is the length that
+    the canvas had, where the policy changes it: tokens that have moved keep their step, those cut off are gone. A step
+    is a forward; with `drafts` a forward may take several.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.
@@ -97,4 +99,4 @@ def response_length(canvas: Sequence[int], eos_token_ids: tuple[int, ...]) -> in
 
 def _before_end(canvas: list[int], length: int, eos_token_ids: tuple[int, ...]) -> list[int]:
     response = canvas[:length]
-    return response[:-1] if response[-1] in eos_token_ids else response
+    return response[:-1] if response and response[-1] in eos_token_ids else response

@@ -23,18 +23,19 @@ class SequenceProgress:
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
     refreshed: int | None = None  # the last forward, from 0, that computed the whole sequence; None: none with a cache
     length: int | None = None  # response tokens, where a stop string has ended it
+    resized: int | None = None  # columns of its canvas, where the policy has a say in them
     entered: float | None = None  # seconds of decoding before its first forward
 
     @property
     def canvas_length(self) -> int:
         """Columns of its canvas."""
-        return len(self.tokens) - self.start
+        return len(self.tokens) - self.start if self.resized is None else self.resized
 
     @property
     def response(self) -> slice:
         """Where the response stands on the canvas, behind what belongs to the prompt, if anything does."""
         head = self.prompt_length - self.start
-        return slice(head, head + self.response_limit)
+        return slice(head, head + (self.response_limit if self.resized is None else self.resized))
 
     @property
     def done(self) -> bool:
@@ -42,7 +43,15 @@ class SequenceProgress:
         return self.masks == 0 and not self.open
 
     def advance(
-        self, broken: int, created: int, unfinished: int, eligible: int, masks: int, open: int = 0, guesses: int = 0
+        self,
+        broken: int,
+        created: int,
+        unfinished: int,
+        eligible: int,
+        masks: int,
+        open: int = 0,
+        guesses: int = 0,
+        resized: int | None = None,
     ) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
@@ -54,4 +63,4 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open, self.guesses = bool(open), guesses
+        self.open, self.guesses, self.resized = bool(open), guesses, resized

@@ -4,6 +4,7 @@ Nothing here looks at a value, and the tensors that a step reads and writes stay
 recorded once and replayed (`tad_ext.decoding.cuda_graphs`).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,12 +39,16 @@ class Step:
         self.policy = checked(self.config.policy)
         self.prepare: Any = getattr(self.policy, "prepare", None)
         self.revise: Any = getattr(self.policy, "revise", None)
+        self.resize: Any = getattr(self.policy, "resize", None)
+        self.waits: Any = getattr(self.policy, "waits", None)
         self.verifies = verifies(self.config.policy)
-        by_kernel = self.plain and self.prepare is None and not self.verifies
+        by_kernel = self.plain and self.prepare is None and self.resize is None and not self.verifies
         self.selection = selection_of(self.config.policy) if by_kernel else None
+        # Policies that change the canvas's length go by the probabilities of ends.
+        self.queries = None if self.resize is None else self.ends
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 5) int64, or (B, 6), for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 5) int64, or up to (B, 8), for the host to read: the arguments of `SequenceProgress.advance`."""
         return self.run(plan)[0]
 
     def run(self, plan: Plan) -> tuple[Tensor, TokenStatistics, Tensor]:
@@ -65,20 +70,23 @@ class Step:
             statistics, _ = select_reveal(canvas, logits, state, self.selection, mask_token_id=mask, **options)
         else:
             statistics = self._statistics(logits, state)
-            unmask_step(canvas, statistics, state, self.policy, mask_token_id=mask)
+            unmask_step(canvas, statistics, self._without_waiting(state), self.policy, mask_token_id=mask)
         open = None if done is None else self._revise(canvas, statistics, state, done)
         if self.config.stop_at_eos and (open is not None or self.config.stop_when != "revealed"):
             blocks = open is not None or self.config.stop_when == "block"
             may_change = None if open is None else batch.columns_of_open(open)
             stop_at_ends(canvas, state, self.ends, mask, blocks=blocks, may_change=may_change)
+        lengths = None if self.resize is None else self._resize(canvas, statistics, state)
         # 3. What the next step starts from, and what the host is told.
         batch.keep_memory(state)
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
-        # All of one dtype, which torch stacks in one launch.
-        told = torch.stack(report if open is None else [*report, open.long()], dim=1)
-        return told, statistics, state.positions
+        if open is not None:
+            report.append(open.long())
+        if lengths is not None:  # neither open nor drafted
+            report += [torch.zeros_like(lengths), torch.zeros_like(lengths), lengths]
+        return torch.stack(report, dim=1), statistics, state.positions  # all of one dtype: one launch
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:
         """Changes tokens as the policy says, but of sequences that were done; (B,) bool, those whose block is open."""
@@ -94,6 +102,28 @@ class Step:
             _put(seen, columns, *shares, where=state.present & open[:, None])
         self.batch.hold(open)
         return open
+
+    def _without_waiting(self, state: DecodeState) -> DecodeState:
+        """The state, without the entries of rows that are to reveal nothing."""
+        if self.waits is None:
+            return state
+        waits = self.waits(state)[:, None]
+        among = None if state.among is None else state.among & ~waits
+        return replace(state, positions=state.positions.masked_fill(waits, -1), among=among)
+
+    def _resize(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState) -> Tensor:
+        """Gives canvases the lengths that the policy says, but of responses that have ended; (B,) int64, the lengths.
+
+        A canvas that has no mask left goes on where it gains some.
+        """
+        batch, now = self.batch, self.batch.lengths(len(canvas))
+        ended = state.done & (torch.isin(canvas, self.ends) & (state.reveal_step > 0)).any(dim=1)
+        ended = ended if self.config.stop_at_eos else torch.zeros_like(ended)
+        length, place, count = self.resize(statistics, state, canvas, now)
+        length, count = length.where(~ended, now), count.where(~ended, 0)
+        batch.resize(length, place, count)
+        state.done.copy_((canvas != batch.tokens.mask).all(dim=1))
+        return length
 
     def _logits(self, plan: Plan, state: DecodeState) -> Tensor:
         """(B * W, V): row b * W + w belongs to entry `state.positions[b, w]`."""
@@ -168,7 +198,7 @@ class Step:
         """Statistics of the entries `state.positions`, (B, W) each, and their tokens."""
         entries = torch.arange(state.positions.numel(), device=logits.device).view_as(state.positions)
         rows = entries.masked_fill(~state.present, -1)
-        queries = state.tokens[..., None] if self.verifies and state.tokens is not None else None
+        queries = state.tokens[..., None] if self.verifies and state.tokens is not None else self.queries
         if self.plain:
             return token_statistics(logits, rows=rows, query_tokens=queries, **self._sampling(state))
         config = self.config

@@ -14,6 +14,7 @@ from torch import nn
 
 from tad_ext.data.tasks.task import Problem, Task
 from tad_ext.decoding import DecodeConfig, DecodedSequence, decode_stream
+from tad_ext.decoding.policies.base import resizes
 from tad_ext.evaluation.measure import prompts_of, response_text
 from tad_ext.evaluation.metrics import accuracy_percent
 from tad_ext.models.base import evaluation_mode
@@ -97,10 +98,15 @@ def vote(
 
     Raises:
         ValueError, TypeError: before any decoding: no problems, no block lengths or one named twice, one that does not
-            divide the canvas; as `decode`.
+            divide the canvas; a policy that changes the canvas's length; as `decode`.
     """
     if not problems:
         raise ValueError("problems is empty; expected at least one")
+    if resizes(decoding.policy):
+        raise ValueError(
+            f"policy {decoding.policy} changes the canvas's length: expected another one, as ties are decided by one "
+            f"empty canvas"
+        )
     configs = {length: replace(decoding, block_length=length) for length in block_lengths}
     if not configs or len(configs) < len(block_lengths):
         raise ValueError(f"block_lengths is {list(block_lengths)}; expected at least one, and none twice")

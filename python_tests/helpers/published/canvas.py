@@ -45,6 +45,19 @@ class Canvas:
             for position in range(min(ends) + 1, self.length):
                 self._write(position, tokens[min(ends)], forward)
 
+    def put_in(self, place: int, tokens: list[int]) -> None:
+        """Tokens that no forward has revealed, before a position; what stands there and behind moves."""
+        at = self.start + place
+        self.ids = torch.cat([self.ids[:at], torch.tensor(tokens, dtype=torch.int64), self.ids[at:]])
+        self.reveal_step[place:place] = [0] * len(tokens)
+        self.length += len(tokens)
+
+    def cut(self, length: int) -> None:
+        """What stands behind so many positions goes."""
+        self.ids = self.ids[: self.start + length]
+        del self.reveal_step[length:]
+        self.length = min(self.length, length)
+
     def _write(self, position: int, token: int, forward: int) -> None:
         self.ids[self.start + position] = token
         self.reveal_step[position] = forward

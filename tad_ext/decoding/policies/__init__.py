@@ -31,6 +31,14 @@ Policies that need more have:
   Blocks are decoded one by one then. With `softens = True` it gives a third: (B, W) float32, the share that each
   entry's token has in what the next forward sees there, if the block is still open; the rest is the mask's. 1 is the
   token as it is.
+* `resize(statistics, state, canvas, lengths) -> (length, place, count)`, a method that is asked after the reveals, for
+  policies that change how long the canvas is. Given are the canvas (B, G), `gen_length` columns of tokens, of which
+  the first `lengths`, (B,), count, and `statistics.query_probabilities` of the ids that end a sequence. The answer is
+  int64, (B,) each: `count` masks come in before column `place`, what stands there and behind moves, and the canvas has
+  the first `length` columns of that, at most G, from then on. Where there are fewer, ends of sequence are put behind. A
+  response that has ended is left alone. What is remembered per column does not move. An attribute `initial` says how
+  many columns there are at first. A method `waits(state)`, asked before the reveals, names the rows, (B,) bool, in
+  which this forward reveals nothing.
 * `verifies = True`, for policies that see the "block": an entry that holds a token is predicted by a mask behind the
   canvas, which stands at its position and sees everything but that token (`tad_ext.models.base`, `shadow`). And
   `statistics.query_probabilities`, (B, W, 1), is what its token has there. Models of this package alone do it, those
@@ -47,6 +55,7 @@ kernel applies. By what they go:
 by_selection.py   confidence, margin or entropy of each position: rules that a kernel knows
 by_step.py        the number of the step
 taking_back.py    confidence, and what was revealed may be masked again
+canvas_length.py  confidence, on a canvas whose length follows the ends of sequence that are predicted
 capped.py         confidence, up to a number of positions
 delimiters.py     confidence, within a block that ends where the model is about to end a line
 by_block.py       the same within the first unfinished block, for models with block-causal attention

@@ -79,6 +79,11 @@ def revises(policy: Policy) -> bool:
     return hasattr(policy, "revise")
 
 
+def resizes(policy: Policy) -> bool:
+    """Whether a policy changes how long the canvas is, by its method `resize`."""
+    return hasattr(policy, "resize")
+
+
 def text_form(policy: type[NamedPolicy]) -> str:
     """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
     defaults = _defaults(policy)

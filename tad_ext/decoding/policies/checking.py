@@ -23,7 +23,7 @@ def checked(policy: Policy) -> Policy:
 class _Checked:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
-        for name in ("prepare", "revise"):
+        for name in ("prepare", "revise", "resize", "waits"):
             if hasattr(policy, name):
                 setattr(self, name, getattr(self, f"_{name}"))
 
@@ -57,6 +57,25 @@ class _Checked:
                     f"{tuple(part.shape)}"
                 )
         return answer
+
+    def _resize(
+        self, statistics: TokenStatistics, state: DecodeState, canvas: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        answer = self.policy.resize(statistics, state, canvas, lengths)
+        if not isinstance(answer, tuple) or len(answer) != 3:
+            raise TypeError(f"policy {self.policy!r}: resize must return (length, place, count), got {answer!r}")
+        length, place, count = (self._per_row("resize", part, lengths) for part in answer)
+        return length, place, count
+
+    def _waits(self, state: DecodeState) -> Tensor:
+        return self._per_row("waits", self.policy.waits(state), state.done)
+
+    def _per_row(self, name: str, part: Any, like: Tensor) -> Tensor:
+        if not isinstance(part, Tensor) or (part.shape, part.dtype) != (like.shape, like.dtype):
+            raise TypeError(
+                f"policy {self.policy!r}: {name} must return {like.dtype} of shape {tuple(like.shape)}, got {part!r}"
+            )
+        return part
 
     def _prepare(self, logits: Tensor, state: DecodeState) -> Tensor:
         answer = self.policy.prepare(logits, state)

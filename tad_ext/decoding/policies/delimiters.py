@@ -9,7 +9,7 @@ from tad_ext.ops import DecodeState, TokenStatistics
 from tad_ext.settings import Count, Index, Probability
 
 from .base import NamedPolicy
-from .rows import candidates, first_position, leading, remembered
+from .rows import candidates, first_position, is_one_of, leading, remembered
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class AdaBlock(
         """(B, 1) int64: the position behind each row's block, which is a new one where the last has no mask left."""
         start, end = first_position(state), remembered(state, "adablock.end", 1)
         ahead = state.positions < start + int(self.window * state.reveal_step.shape[1])
-        is_delimiter = torch.zeros_like(ahead)
-        for delimiter in self.delimiters:
-            is_delimiter = is_delimiter | (statistics.token == delimiter)
+        is_delimiter = is_one_of(statistics.token, self.delimiters)
         known = candidates(statistics, state) & ahead & (statistics.confidence >= self.delimiter_threshold)
         best = leading(statistics.log_odds, known & is_delimiter, torch.ones_like(start))
         last = state.positions.masked_fill(~best, -1).amax(dim=-1, keepdim=True)

@@ -4,6 +4,8 @@ Nothing here reads a value on the host. No row touches another: sums are in floa
 depend on the width W, which neighbours in a batch decide.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,19 @@ def noise(state: DecodeState, step: Tensor | int) -> Tensor:
     if state.seeds is None:
         raise ValueError("state.seeds is None: expected (B,) int64, the rows' seeds, for a random order")
     return uniform_noise(state.seeds[:, None], pack_offsets(step, state.positions.clamp(min=0)))
+
+
+def is_one_of(tokens: Tensor, ids: Collection[int]) -> Tensor:
+    """bool, in the shape of `tokens`: which of them are among some ids."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for one in ids:
+        found = found | (tokens == one)
+    return found
+
+
+def written(state: DecodeState) -> Tensor:
+    """(B, W) bool: entries that hold a token which a forward has revealed, this one included."""
+    return state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
 
 
 def first_position(state: DecodeState) -> Tensor:
@@ -71,11 +86,6 @@ def columns_of(state: DecodeState) -> tuple[Tensor, Tensor]:
     """The index of the entries in what is remembered: `memory[columns_of(state)]` is (B, W, *shape)."""
     rows = torch.arange(state.positions.shape[0], device=state.positions.device)
     return rows[:, None], torch.where(state.present, state.positions, state.reveal_step.shape[1])
-
-
-def written(state: DecodeState) -> Tensor:
-    """(B, W) bool: entries that hold a token which a forward has revealed, this one included."""
-    return state.present & (state.reveal_step.gather(1, state.positions.clamp(min=0)) > 0)
 
 
 def tokens_of(state: DecodeState, policy: object) -> Tensor:

@@ -17,7 +17,7 @@ from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.decoding.inputs import check_attention, longest_prompt
-from tad_ext.decoding.policies.base import revises
+from tad_ext.decoding.policies.base import resizes, revises
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.common import is_another_model, place_of_process
@@ -70,10 +70,10 @@ class CollectionPlan:
         if "preset" in config.given:
             lengths = config.lengths(config.decoding)
         decoding = replace(config.decoding, **lengths, stop_at_eos=config.stop_at_eos, seed=0)
-        if revises(decoding.policy):
+        if revises(decoding.policy) or resizes(decoding.policy):
             raise ValueError(
-                f"policy is {decoding.policy}, which changes tokens that it has set: expected one whose states can be "
-                f"told from the forward that revealed each token"
+                f"policy is {decoding.policy}, which changes tokens that it has set, or moves them: expected one whose "
+                f"states can be told from the forward that revealed each token"
             )
         dtype = resolve_dtype(config.dtype)
 

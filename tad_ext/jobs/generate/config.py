@@ -44,5 +44,10 @@ class GenerateConfig(ModelSettings):
             raise ValueError("infill is true and so is chat: expected --no-chat, a text is filled in as it stands")
         if self.decoding.infill and self.trace:
             raise ValueError("infill and trace are true: expected one of them, a trace shows whole canvases")
+        if self.trace and hasattr(self.decoding.policy, "resize"):
+            raise ValueError(
+                f"trace is true, and policy {self.decoding.policy} changes the canvas's length: expected false, as a "
+                f"trace shows whole canvases"
+            )
         if self.trace and self.output is None:
             raise ValueError("trace is true and output is none: expected the folder to write trace.jsonl to")
