@@ -19,7 +19,13 @@ CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o 
 TESTS := test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
 CHECKS := lint check-cpp check-python
 UNCHANGED := $(PYTHON) tools/unchanged.py
-KERNELS := 'csrc/**/*.[ch]*' 'csrc/**/*.inl' CMakeLists.txt
+# What CMake builds: all of csrc but the bindings.
+KERNELS := 'csrc/[!b]*/**/*.[ch]*' 'csrc/[!b]*/**/*.inl' CMakeLists.txt
+# Of python_tests/helpers, what the operators' tests and conftest.py import (python_tests/test_unchanged.py compares).
+OP_HELPERS := awkward_sizes every_operator op_checks operator_calls out_of_range wrong_calls
+# Another processor runs other CPU kernels, and another compiler makes others: x86_64-12.2.0-AVX2-AVX512F.
+MACHINE = $(shell $(CXX) -march=native -dM -E -x c++ /dev/null \
+	| sed -nE 's/.* __(AVX2|AVX512F)__ .*/\1/p; s/.* __VERSION__ "(.*)"/\1/p' | sort | (uname -m; cat) | xargs | tr ' ' -)
 NINJA := CMAKE_GENERATOR=Ninja PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # Makes the targets $(1) one after the other as far as they succeed, and says how long each of them took.
@@ -31,7 +37,7 @@ define in-turn
 	done; printf "\n$$table"; exit $$status
 endef
 
-.PHONY: demo test check $(TESTS) $(CHECKS) races like-a-gpu cuda-on-host paper bench report format clean
+.PHONY: demo test check $(TESTS) $(CHECKS) sanitized races like-a-gpu cuda-on-host paper bench report format clean
 
 demo: $(VENV)/installed
 	$(BIN)/tad demo --output demo_output
@@ -43,16 +49,15 @@ check: $(VENV)/test-tools $(VENV)/lint-tools
 	$(call in-turn,$(CHECKS))
 
 test-cpp: $(VENV)/test-tools
-	$(NINJA) cmake -S . -B build/sanitized -DTAD_SANITIZE=address,undefined
-	$(NINJA) cmake --build build/sanitized --parallel 2
-	$(BIN)/ctest --test-dir build/sanitized --parallel 2 --output-on-failure
+	$(UNCHANGED) $@-on-$(MACHINE) $(KERNELS) -- $(MAKE) sanitized
 
 test-races: $(VENV)/test-tools
 	$(UNCHANGED) $@ $(KERNELS) -- $(MAKE) races like-a-gpu
 
+sanitized: OPTION := -DTAD_SANITIZE=address,undefined
 races: OPTION := -DTAD_SANITIZE=thread
 like-a-gpu: OPTION := -DTAD_LIKE_A_GPU=ON
-races like-a-gpu:
+sanitized races like-a-gpu:
 	$(NINJA) cmake -S . -B build/$@ $(OPTION)
 	$(NINJA) cmake --build build/$@ --parallel 2
 	$(BIN)/ctest --test-dir build/$@ --parallel 2 --output-on-failure
@@ -67,8 +72,9 @@ test-python: $(VENV)/test-tools
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-cuda-on-host: $(VENV)/test-tools
-	$(UNCHANGED) $@ $(KERNELS) 'tad_ext/ops/*' 'python_tests/ops/*' 'python_tests/helpers/*' python_tests/conftest.py \
-		tools/build_cuda_on_host.py -- $(MAKE) cuda-on-host
+	$(UNCHANGED) $@ $(KERNELS) 'csrc/bindings/*' 'tad_ext/ops/*' 'python_tests/ops/*' \
+		$(OP_HELPERS:%=python_tests/helpers/%.py) python_tests/conftest.py tools/build_cuda_on_host.py -- \
+		$(MAKE) cuda-on-host
 
 # In a shuffled order of threads, in which a missing barrier shows most often.
 cuda-on-host:

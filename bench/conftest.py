@@ -27,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     words = f"vocabulary; default {LLADA_VOCABULARY} (LLaDA)"
     group.addoption("--bench-vocabulary", type=int, default=LLADA_VOCABULARY, help=words)
     group.addoption("--bench-threads", type=int, default=2, help="CPU threads; default 2")
+    words = "MiB read before each run with cold caches; default 256"
+    group.addoption("--bench-evicted", type=int, default=256, help=words)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +46,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="session")
-def stopwatch() -> Stopwatch:
-    return Stopwatch("cpu", evict_bytes=2**28)
+def stopwatch(pytestconfig: pytest.Config) -> Stopwatch:
+    return Stopwatch("cpu", evict_bytes=2**20 * pytestconfig.getoption("--bench-evicted"))
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:

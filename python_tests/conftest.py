@@ -17,6 +17,7 @@ from op_checks import CUDA_ON_HOST
 from tad_ext.ops import backend_info
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 settings.register_profile("tad", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("tad")
 

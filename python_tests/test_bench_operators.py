@@ -278,7 +278,8 @@ def test_pytest_benchmark_times_saves_and_compares(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     file = tmp_path / "result.json"
     command = [sys.executable, "-m", "pytest", "bench", "--bench-rows=16", "--bench-vocabulary=256"]
-    command += ["--bench-threads=1", "--benchmark-max-time=0.01", f"--benchmark-storage={tmp_path}"]
+    command += ["--bench-threads=1", "--bench-evicted=1", "--benchmark-max-time=0.01"]
+    command += [f"--benchmark-storage={tmp_path}", "-p", "no:hypothesispytest"]
     for more in (
         [f"--benchmark-json={file}", "--benchmark-save=one", "-k", "copy or (linear and 1:1)"],
         ["--benchmark-compare", "-k", "copy"],

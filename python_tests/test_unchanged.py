@@ -1,5 +1,6 @@
 """tools/unchanged.py: what has passed is not run again while its sources are the same."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -57,3 +58,18 @@ def test_what_fails_is_run_again(run):
     assert run(3) == (3, True)
     assert run(0) == (0, True)
     assert run(3) == (0, False)
+
+
+def test_the_makefile_names_the_helpers_of_the_operators_tests():
+    """A helper that is missing there could change what they test, and they would not be run again."""
+    root = Path(__file__).resolve().parents[1]
+    tests = root / "python_tests"
+    (listed,) = re.findall(r"^OP_HELPERS := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    helpers = {path.stem: path for path in (tests / "helpers").iterdir()}
+    imported, unread = set(), [tests / "conftest.py", *(tests / "ops").glob("*.py")]
+    while unread:
+        imports = re.findall(r"\b(?:from|import) .*", unread.pop().read_text())  # in the text of programs, too
+        new = set(re.findall(r"\w+", " ".join(imports))) & helpers.keys() - imported
+        imported |= new
+        unread += [helpers[name] for name in new]
+    assert sorted(imported) == listed.split()

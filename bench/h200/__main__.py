@@ -91,6 +91,7 @@ def reason_to_skip(step: Step, document: dict[str, Any], options: Namespace) -> 
 def steps(output: Path, options: Namespace) -> list[Step]:
     """All steps in their order, the machine's description first."""
     where = ["--quick", "--device", "cpu"] if options.rehearse else ["--device", "cuda"]
+    alone = ["--threads", "1"] if options.rehearse else []  # a second thread would wait where a test runs beside it
 
     def module(name: str, words: str, *arguments: str, limit: float, least: float = 0.0) -> Step:
         result = output / f"{name}.json"
@@ -104,7 +105,7 @@ def steps(output: Path, options: Namespace) -> list[Step]:
         gpu_tests("first-tests", output, FIRST_TESTS, "gpu and not large", limit=80),
         module("operators", operators, "--without-compiled", *where, limit=130, least=70),
         module("counters", "bench.h200.counters", limit=60, least=30),
-        module("decode", "bench.decode", "--shape", "llada-8b", "--seconds", "15", *where, limit=80, least=50),
+        module("decode", "bench.decode", "--shape", "llada-8b", "--seconds", "15", *where, *alone, limit=80, least=50),
         module("train", "bench.train", "--shape", "llada-8b", "--steps", "3", *where, limit=60, least=30),
         gpu_tests("tests", output, ["python_tests"], "gpu", limit=200, least=60),
         module("compiled", operators, "--match", HEADLINES, *where, limit=240, least=60),

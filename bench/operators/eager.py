@@ -1,8 +1,18 @@
 """The pure-PyTorch paths that the operators replace, as one would write them: the baselines of every ratio."""
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch.compile makes of one of these, at its first call: who never calls it need not import the compiler."""
+    made = cache(lambda: torch.compile(function))
+    return lambda *arguments, **options: made()(*arguments, **options)
 
 
 def tad_loss(near: Tensor, distant: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

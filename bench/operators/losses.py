@@ -102,7 +102,7 @@ def _row_passes(rows: int, near_rows: int) -> int:
 def _eager_and_compiled(
     words: str, loss: Callable[..., Tensor], leaves: list[Tensor], *others: Any
 ) -> dict[str, Implementation]:
-    functions = {"eager": loss, "torch.compile": torch.compile(loss)}
+    functions = {"eager": loss, "torch.compile": eager.compiled(loss)}
     return {path + words: training_step(function, leaves, *others) for path, function in functions.items()}
 
 

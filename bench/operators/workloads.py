@@ -35,7 +35,7 @@ def statistics(
         return _unprepared({"tad_ext": lambda: ops.token_statistics(logits, suppress_tokens=last)}, logits.nbytes)
     seeds = torch.arange(rows)
     offsets = ops.pack_offsets(1, seeds)
-    compiled = torch.compile(eager.statistics_float32)
+    compiled = eager.compiled(eager.statistics_float32)
     paths = {
         "tad_ext": lambda: ops.token_statistics(logits, temperature=temperature, seeds=seeds, offsets=offsets),
         "float64 softmax": lambda: eager.statistics_float64(logits, temperature),
@@ -48,7 +48,7 @@ def statistics(
 def truncation(rows: int, vocabulary: int, dtype: torch.dtype, *, top_p: float) -> Workload:
     """What a nucleus of random logits leaves of each row: most of a large vocabulary goes, thousands of tokens stay."""
     logits = torch.randn(rows, vocabulary).to(dtype)
-    compiled = torch.compile(ops.reference.truncate_logits)
+    compiled = eager.compiled(ops.reference.truncate_logits)
     paths = {
         "tad_ext": lambda: ops.truncate_logits(logits, temperature=1.0, top_p=top_p),
         "by sorting": lambda: ops.reference.truncate_logits(logits, temperature=1.0, top_p=top_p),
@@ -62,7 +62,7 @@ def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, 
     logits, upstream = torch.randn(positions, vocabulary).to(dtype), torch.randn(rows, vocabulary).to(dtype)
     logits.requires_grad_()
     chosen = torch.arange(rows) * (positions // rows)
-    compiled = torch.compile(eager.log_softmax_rows)
+    compiled = eager.compiled(eager.log_softmax_rows)
 
     def implementation(function: Callable[[Tensor], Tensor], leaf: Tensor = logits) -> Implementation:
         if part == "forward":
@@ -136,7 +136,7 @@ def unmask(
     paths = {
         "tad_ext": fused_step if from_logits else fused_reveal,
         "eager": eager_step(*functions),
-        "torch.compile": eager_step(*map(torch.compile, functions)),
+        "torch.compile": eager_step(*map(eager.compiled, functions)),
     }
     # 3. Canvas and step read and written; the four inputs.
     reveal_bytes = batch * block_length * (2 * (8 + 8) + 8 + 8 + 4 + 1)

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    yield from _worker()
-
-
-@pytest.fixture(scope="module")
-def second() -> Iterator[Worker]:
-    yield from _worker()
-
-
-def _worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    assert worker.process.stdin
-    worker.process.stdin.close()
-    worker.process.wait(timeout=30)
+def worker() -> Worker:
+    return Worker()
 
 
 def test_killed_at_random_moments_and_started_again(model: str, tmp_path: Path, worker: Worker) -> None:
@@ -57,7 +43,7 @@ def test_killed_at_random_moments_and_started_again(model: str, tmp_path: Path, 
     assert files(tmp_path / "killed") == files(tmp_path / "plain")  # byte for byte, and no temporary file
 
 
-def test_two_processes_killed_at_random_moments(model: str, tmp_path: Path, worker: Worker, second: Worker) -> None:
+def test_two_processes_killed_at_random_moments(model: str, tmp_path: Path, worker: Worker) -> None:
     settings = config(model, tmp_path / "killed", limit=48, unit_size=4)
     undisturbed = dataclasses.replace(settings, output=str(tmp_path / "plain"))
     started = time.perf_counter()
@@ -65,9 +51,9 @@ def test_two_processes_killed_at_random_moments(model: str, tmp_path: Path, work
     duration = time.perf_counter() - started
     draw = random.Random(1)
     for _ in range(int(os.environ.get("TAD_KILLS", "4"))):
-        with second.running(settings, rank=1, world_size=2, kill_after=draw.uniform(0, 0.4 * duration)):
+        with worker.running(settings, rank=1, world_size=2, kill_after=draw.uniform(0, 0.4 * duration)):
             worker.run(settings, rank=0, world_size=2, kill_after=draw.uniform(0, 0.4 * duration))
-    with second.running(settings, rank=1, world_size=2):
+    with worker.running(settings, rank=1, world_size=2):
         assert worker.run(settings, rank=0, world_size=2) == 0
     assert files(tmp_path / "killed") == files(tmp_path / "plain")
 

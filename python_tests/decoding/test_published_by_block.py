@@ -1,6 +1,7 @@
 """What is published for models that attend block-causally: tokens, reveal steps and forwards of the loops."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -22,13 +23,32 @@ LENGTH = 24
 SPECIAL = {"mask_id": MASK, "suppress": [UNUSED]}
 
 
+@cache
+def model_of(family, block, seed, device):
+    model = random_transformer(family, seed, device)
+    model.config.causal_block_length, model.config.max_position_embeddings = block, 64
+    return model
+
+
+def remembered(function):
+    """The same, of each tensor once: with other settings a loop asks for much of the same."""
+    known = {}
+
+    def ask(tensor):
+        key = tensor.numpy().tobytes()
+        if key not in known:
+            known[key] = function(tensor)
+        return known[key]
+
+    return torch.no_grad()(ask)
+
+
+@cache
 def predicts(model):
-    def predict(ids):
-        return model(ids[None].to(model.device)).logits[0].cpu()
-
-    return torch.no_grad()(predict)
+    return remembered(lambda ids: model(ids[None].to(model.device)).logits[0].cpu())
 
 
+@cache
 def from_embeddings(model):
     """(embed, predict) of a model's own trunk, with an attention mask that is written out."""
     block = model.config.causal_block_length
@@ -42,15 +62,14 @@ def from_embeddings(model):
         trunk = model.model(None, mask, None, None, embeddings[None].to(model.device), use_cache=False)
         return model.lm_head(trunk.last_hidden_state)[0].cpu()
 
-    return torch.no_grad()(embed), torch.no_grad()(predict)
+    return remembered(embed), remembered(predict)
 
 
 def check(family, block, config, loop, device, asked=predicts, **settings):
     """Ragged prompts in one batch, with and without an end, against the loop for each by itself: at least 100 rows."""
     forwards = []
     for seed in range(8):
-        model = random_transformer(family, seed, device)
-        model.config.causal_block_length, model.config.max_position_embeddings = block, 64
+        model = model_of(family, block, seed, device)
         for stops in (True, False):
             stop_when = config.stop_when if stops else "revealed"
             result = decode(model, RAGGED, replace(config, stop_at_eos=stops, stop_when=stop_when, batch_size=3))

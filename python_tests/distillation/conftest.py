@@ -28,7 +28,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., TinyDiffusionLM]:
     def make(seed: int = 0, **changes: object) -> TinyDiffusionLM:
         sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -58,7 +58,7 @@ def make_adapted(make_model: Callable[..., TinyDiffusionLM]) -> Callable[..., Pe
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trajectories() -> Callable[..., list[Trajectory]]:
     def make(count: int = 4, *, length: int = 8, seed: int = 0, correct: bool = True) -> list[Trajectory]:
         random = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def make_trajectories() -> Callable[..., list[Trajectory]]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_metadata() -> Callable[[str], TrajectoryMetadata]:
     """What trajectory files say of themselves, of a tokenizer of this hash."""
 
@@ -97,36 +97,45 @@ def make_metadata() -> Callable[[str], TrajectoryMetadata]:
     return make
 
 
-@pytest.fixture
-def job(
-    tmp_path: Path,
+@pytest.fixture(scope="session")
+def make_job(
     make_model: Callable[..., Any],
     make_trajectories: Callable[..., Any],
     make_metadata: Callable[[str], TrajectoryMetadata],
-) -> Callable[..., DistillConfig]:
-    """Settings of a job whose model and trajectories (32 states) are on disk."""
+) -> Callable[[Path], Callable[..., DistillConfig]]:
+    """make_job(folder): settings of jobs whose model and trajectories (32 states) are in this folder."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({str(i): i for i in range(24)}, "0")),
         eos_token="22",
         mask_token="23",
     )
-    make_model().save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
     metadata = make_metadata(tokenizer_hash(tokenizer))
 
-    def make(recorded: Any = None, **changes: Any) -> DistillConfig:
-        folder = tmp_path / "trajectories"
-        folder.mkdir(exist_ok=True)
-        write_part(folder / PART, metadata, recorded or make_trajectories())
-        paths = {"model": str(tmp_path / "model"), "trajectories": (str(folder),), "output": str(tmp_path / "output")}
-        quick = {
-            **({"delta": 3} if "objective" not in changes else {}),
-            **({"rank": 4, "alpha": 8.0} if "adapter" not in changes else {}),
-            "learning_rate": 1e-2,
-            "batch_size": 4,
-            "accumulation": 2,
-            "device": "cpu",
-        }
-        return made(DistillConfig, paths | quick | changes)
+    def job_in(folder: Path) -> Callable[..., DistillConfig]:
+        make_model().save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
 
-    return make
+        def make(recorded: Any = None, **changes: Any) -> DistillConfig:
+            data = folder / "trajectories"
+            data.mkdir(exist_ok=True)
+            write_part(data / PART, metadata, recorded or make_trajectories())
+            paths = {"model": str(folder / "model"), "trajectories": (str(data),), "output": str(folder / "output")}
+            quick = {
+                **({"delta": 3} if "objective" not in changes else {}),
+                **({"rank": 4, "alpha": 8.0} if "adapter" not in changes else {}),
+                "learning_rate": 1e-2,
+                "batch_size": 4,
+                "accumulation": 2,
+                "device": "cpu",
+            }
+            return made(DistillConfig, paths | quick | changes)
+
+        return make
+
+    return job_in
+
+
+@pytest.fixture
+def job(tmp_path: Path, make_job: Callable[[Path], Callable[..., DistillConfig]]) -> Callable[..., DistillConfig]:
+    """Settings of a job whose model and trajectories (32 states) are on disk."""
+    return make_job(tmp_path)

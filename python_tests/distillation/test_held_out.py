@@ -1,7 +1,7 @@
 """Evaluation in the course of a training: what it finds, that it changes nothing, and that the best adapter is kept."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,10 +243,8 @@ def test_a_best_adapter_that_a_kill_has_cut_short_is_written_again(
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    worker.close()
+def worker() -> Worker:
+    return Worker()
 
 
 def test_two_ranks_share_the_problems(asked: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:

@@ -88,23 +88,19 @@ def test_it_goes_on_with_the_same_teacher_wherever_it_lies_and_in_two_halves(
 ) -> None:
     settings = job(max_steps=6, batch_size=2, accumulation=1, teacher=teacher())
     worker = Worker()
-    try:
-        whole = dataclasses.replace(settings, output=str(tmp_path / "whole"))
-        assert worker.run(whole, ranks=2) == [0, 0]
-        stopped = dataclasses.replace(settings, output=str(tmp_path / "stopped"), shard_model=True)
-        assert 0 not in worker.run(stopped, ranks=2, stop_at=3)
-        with pytest.raises(
-            ValueError, match=r"-000003 of another run: another teacher: other weights in model\.safetensors;"
-        ):
-            distill(
-                dataclasses.replace(
-                    stopped,
-                    teacher=teacher("other", seed=2),
-                    training=dataclasses.replace(stopped.training, accumulation=2),
-                )
-            )
-        assert worker.run(dataclasses.replace(stopped, teacher=teacher("moved")), ranks=2) == [0, 0]
-    finally:
-        worker.close()
+    whole = dataclasses.replace(settings, output=str(tmp_path / "whole"))
+    assert worker.run(whole, ranks=2) == [0, 0]
+    stopped = dataclasses.replace(settings, output=str(tmp_path / "stopped"), shard_model=True)
+    assert 0 not in worker.run(stopped, ranks=2, stop_at=3)
+    changed = dataclasses.replace(
+        stopped,
+        teacher=teacher("other", seed=2),
+        training=dataclasses.replace(stopped.training, accumulation=2),
+    )
+    with pytest.raises(
+        ValueError, match=r"-000003 of another run: another teacher: other weights in model\.safetensors;"
+    ):
+        distill(changed)
+    assert worker.run(dataclasses.replace(stopped, teacher=teacher("moved")), ranks=2) == [0, 0]
     one, other = (tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "stopped"))
     assert one.read_bytes() == other.read_bytes()

@@ -32,10 +32,45 @@ LONG = {"epochs": 3, "dropout": 0.2, "batch_size": 2, "accumulation": 2, "save_e
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    worker.close()
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture(scope="module")
+def long(
+    make_job: Callable[[Path], Callable[..., DistillConfig]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], DistillConfig]:
+    """long(output): a training that LONG says, of one model and one set of trajectories."""
+    job = make_job(tmp_path_factory.mktemp("long"))
+    return lambda output: job(**LONG, output=str(output))
+
+
+@pytest.fixture(scope="module")
+def whole(long: Callable[[Path], DistillConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What it leaves."""
+    folder = tmp_path_factory.mktemp("whole") / "output"
+    distill(long(folder))
+    return results(folder)
+
+
+@pytest.fixture(scope="module")
+def stopped_once(long: Callable[[Path], DistillConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped") / "output"
+    stopped_after(4, long(folder))
+    return folder
+
+
+@pytest.fixture
+def stopped(long: Callable[[Path], DistillConfig], stopped_once: Path, tmp_path: Path) -> DistillConfig:
+    """One that was stopped behind its fourth step."""
+    shutil.copytree(stopped_once, tmp_path / "output")
+    return long(tmp_path / "output")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take a quarter of the time, and are no part of what is compared."""
+    monkeypatch.setattr(run, "write_curve", lambda *_: None)
 
 
 def results(folder: Path | str) -> dict[str, bytes]:
@@ -114,17 +149,18 @@ def test_it_goes_on_from_an_adapter(job: Callable[..., DistillConfig], tmp_path:
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
-def test_stopped_behind_its_last_step(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+def test_stopped_behind_its_last_step(
+    long: Callable[[Path], DistillConfig], whole: dict[str, bytes], tmp_path: Path
+) -> None:
     """When the adapter stands already, and a kill has cut short another that was to take its place."""
-    distill(job(**LONG, output=str(tmp_path / "whole")))
-    config = job(**LONG, output=str(tmp_path / "stopped"))
+    config = long(tmp_path / "stopped")
     with mock.patch.object(run, "write_curve", side_effect=StoppedError), pytest.raises(StoppedError):
         distill(config)
     adapter = tmp_path / "stopped" / "adapter"
     (adapter / ".tmp-01234567-adapter").mkdir()
     (adapter / "adapter_model.safetensors").unlink()
     distill(config)
-    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert results(tmp_path / "stopped") == whole
 
 
 def test_killed_at_random_moments(job: Callable[..., DistillConfig], tmp_path: Path, worker: Worker) -> None:
@@ -196,10 +232,8 @@ def test_two_ranks_that_are_killed_and_one_that_goes_on(
 
 
 def test_a_run_of_other_settings_or_data_is_refused(
-    job: Callable[..., DistillConfig], make_trajectories: Any, monkeypatch: pytest.MonkeyPatch
+    stopped: DistillConfig, job: Callable[..., DistillConfig], make_trajectories: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = job(**LONG)
-    stopped_after(4, config)
     monkeypatch.setattr(run, "load_model", None)
     for changes, message in (
         ({"learning_rate": 0.5}, "learning_rate was 0.01, this run has 0.5"),
@@ -211,12 +245,8 @@ def test_a_run_of_other_settings_or_data_is_refused(
             distill(job(**LONG | changes))
 
 
-def test_processes_that_see_other_files_are_refused(
-    job: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_see_other_files_are_refused(stopped: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where every machine has a disk of its own: only the first one's has checkpoints."""
-    config = job(**LONG)
-    stopped_after(4, config)
     monkeypatch.setattr(run, "load_model", None)
     for theirs, message in (
         ({"the last checkpoint": None}, "the last checkpoint is checkpoint-000004 for process 0, and None for process"),
@@ -224,17 +254,16 @@ def test_processes_that_see_other_files_are_refused(
     ):
         monkeypatch.setattr(checkpoints, "gather_object", lambda own, theirs=theirs: [*own, own[0] | theirs])
         with pytest.raises(ValueError, match=rf"^{message}.*; expected a model, data and an output that all .* see"):
-            distill(config)
+            distill(stopped)
 
 
+@pytest.mark.usefixtures("stopped")
 def test_of_another_model_it_is_told_what_differs(
     job: Callable[..., DistillConfig], make_model: Any, tmp_path: Path
 ) -> None:
-    config = job(**LONG)
-    stopped_after(4, config)
     make_model(seed=1).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"another run: another model: other weights in model\.safetensors; choose"):
-        distill(config)
+        distill(job(**LONG))
 
 
 @pytest.mark.parametrize(
@@ -247,46 +276,47 @@ def test_of_another_model_it_is_told_what_differs(
         ("optimizer.safetensors", "gone"),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_may_be_removed(
-    job: Callable[..., DistillConfig], tmp_path: Path, file: str, damage: str
-) -> None:
-    config = job(**LONG)
-    stopped_after(4, config)
-    first, last = checkpoints.checkpoints(Path(config.output))
+def test_a_damaged_checkpoint_is_named(stopped: DistillConfig, file: str, damage: str) -> None:
+    """And nothing is changed."""
+    first, last = checkpoints.checkpoints(Path(stopped.output))
     size, other = (last / file).stat().st_size, b"[1]" if file == "run.json" else save({"a": torch.zeros(1)})
     (last / file).write_bytes({"empty": b"", "short": (last / file).read_bytes()[: size // 2]}.get(damage, other))
     if damage == "gone":
         (last / file).unlink()
+    before = everything(Path(stopped.output))
     with pytest.raises(ValueError, match=f"{last} is damaged: .*; remove this folder to go on from {first.name}"):
-        distill(config)
-    shutil.rmtree(last)
-    distill(config)
-    distill(job(**LONG, output=str(tmp_path / "whole")))
-    assert results(config.output) == results(tmp_path / "whole")
+        distill(stopped)
+    assert everything(Path(stopped.output)) == before
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_checkpoint_may_be_removed(stopped: DistillConfig, whole: dict[str, bytes]) -> None:
+    """The training goes on from the one before it."""
+    shutil.rmtree(checkpoints.checkpoints(Path(stopped.output))[-1])
+    distill(stopped)
+    assert results(stopped.output) == whole
 
 
 @pytest.mark.parametrize("line", [b"\xff\x00", b"garbage", b"[1]", b"5", b'{"a": 1}', b'{"step": 2}', b'{"step": "2"}'])
 def test_damaged_records_are_told_and_the_training_goes_on(
-    job: Callable[..., DistillConfig], tmp_path: Path, line: bytes, capsys: pytest.CaptureFixture[str]
+    stopped: DistillConfig, whole: dict[str, bytes], line: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = job(**LONG)
-    stopped_after(4, config)
-    file = Path(config.output, "steps.jsonl")
+    file = Path(stopped.output, "steps.jsonl")
     lines = file.read_bytes().splitlines()
     file.write_bytes(b"\n".join([lines[0], line, *lines[2:]]) + b"\n")
-    assert [record.step for record in distill(config).history] == [1, *range(3, 25)]
+    assert [record.step for record in distill(stopped).history] == [1, *range(3, 25)]
     assert f"note: {file} lacks the records of 1 of 4 steps" in capsys.readouterr().out
-    distill(job(**LONG, output=str(tmp_path / "whole")))
-    assert weights(Path(config.output)) == weights(tmp_path / "whole")
+    assert weights(Path(stopped.output)) == whole["adapter_model.safetensors"]
 
 
-def test_without_records_the_training_goes_on(job: Callable[..., DistillConfig]) -> None:
-    config = job(**LONG)
-    stopped_after(4, config)
-    Path(config.output, "steps.jsonl").unlink()
-    assert [record.step for record in distill(config).history] == list(range(5, 25))
+def test_without_records_the_training_goes_on(stopped: DistillConfig) -> None:
+    Path(stopped.output, "steps.jsonl").unlink()
+    assert [record.step for record in distill(stopped).history] == list(range(5, 25))
     with pytest.raises(FileExistsError, match="holds adapter already"):
-        distill(config)
+        distill(stopped)
 
 
 def test_two_runs_do_not_write_into_one_folder(
@@ -328,8 +358,8 @@ def test_what_stops_says_how_to_go_on(job: Callable[..., DistillConfig], tmp_pat
         assert len(distill(config).history) == 24
 
 
+@pytest.mark.usefixtures("stopped")
 def test_batches_may_be_cut_otherwise(job: Callable[..., DistillConfig]) -> None:
-    stopped_after(4, job(**LONG))
     assert len(distill(job(**LONG | {"batch_size": 1, "accumulation": 4, "save_every": 0})).history) == 24
 
 
@@ -341,8 +371,10 @@ def test_the_latest_checkpoints_stay(job: Callable[..., DistillConfig], keep: in
     assert found == [f"checkpoint-{step:06d}" for step in left]
 
 
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
-    config, real = job(**LONG, output=str(tmp_path / "full")), Trainer.save
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
+    long: Callable[[Path], DistillConfig], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    config, real = long(tmp_path / "full"), Trainer.save
 
     def save(trainer: Trainer, folder: Path) -> None:
         real(trainer, folder)
@@ -353,8 +385,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(job: Callable[..., Dist
         distill(config)
     assert [path.name for path in (tmp_path / "full").glob("*checkpoint*")] == ["checkpoint-000003"]
     distill(config)
-    distill(job(**LONG, output=str(tmp_path / "whole")))
-    assert results(tmp_path / "full") == results(tmp_path / "whole")
+    assert results(tmp_path / "full") == whole
 
 
 def test_an_optimizer_that_fails_within_a_step_is_not_saved(job: Callable[..., DistillConfig]) -> None:
@@ -382,10 +413,11 @@ def terminated(config: DistillConfig) -> None:
         distill(config)
 
 
-def test_a_signal_within_an_optimizer_step(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
+def test_a_signal_within_an_optimizer_step(
+    long: Callable[[Path], DistillConfig], whole: dict[str, bytes], tmp_path: Path
+) -> None:
     """It is raised between the step and its record; both are kept."""
-    distill(job(**LONG, output=str(tmp_path / "whole")))
-    config, real, calls = job(**LONG, output=str(tmp_path / "stopped")), torch.optim.AdamW.step, iter(range(99))
+    config, real, calls = long(tmp_path / "stopped"), torch.optim.AdamW.step, iter(range(99))
 
     def step(optimizer: torch.optim.AdamW, *arguments: Any) -> None:
         real(optimizer, *arguments)
@@ -396,7 +428,7 @@ def test_a_signal_within_an_optimizer_step(job: Callable[..., DistillConfig], tm
         terminated(config)
     assert [path.name for path in checkpoints.checkpoints(Path(config.output))][-1] == "checkpoint-000005"
     distill(config)
-    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert results(tmp_path / "stopped") == whole
 
 
 def test_a_signal_within_a_checkpoint_waits_for_it(job: Callable[..., DistillConfig]) -> None:

@@ -1,7 +1,7 @@
 """Two processes that hold half of every layer each train as two do that hold the whole model."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    worker.close()
+def worker() -> Worker:
+    return Worker()
 
 
 def weights(folder: Path) -> bytes:

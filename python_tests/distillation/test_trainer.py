@@ -1,12 +1,6 @@
 """Training end to end on a tiny random model: it learns, leaves base and teacher alone, and repeats itself exactly."""
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distillation_worker import Worker
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -23,7 +18,6 @@ from tad_ext.data.trajectories.files import read_parts, read_trajectories, write
 from tad_ext.data.trajectories.states import TrajectoryStates
 from tad_ext.distillation import TADObjective
 from tad_ext.distillation import adapter_run as trainer_module
-from tad_ext.distillation.adapter_run import used_settings
 from tad_ext.distillation.order import Order
 from tad_ext.distillation.samples import MicroBatch
 from tad_ext.distillation.trainer import StepRecord
@@ -323,45 +317,13 @@ def test_an_exploding_loss_stops_the_run_and_keeps_the_last_checkpoint(job: Call
     assert "checkpoint-000001" in names
 
 
-# Forked after the imports, which cost more than the training.
-TWO_RANKS = """
-import json, os, sys
-from tad_ext.jobs.distill.config import DistillConfig
-from tad_ext.jobs.distill.run import distill
-from tad_ext.settings import made
-
-child = os.fork()
-os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
-distill(made(DistillConfig, json.loads(sys.argv[1])))
-if child:
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
 def test_two_ranks_learn_what_one_does(job: Callable[..., DistillConfig], tmp_path: Path) -> None:
     """Global batches of 12 states as 4 micro-batches on one rank, and as 2 on each of two; an epoch's last has three
     micro-batches, so that one rank runs out."""
     shared = {"batch_size": 3, "dropout": 0.2, "normalization": "tokens"}
     alone = distill(job(**shared, accumulation=4, output=str(tmp_path / "one")))
     together = job(**shared, accumulation=2, output=str(tmp_path / "two"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    process = subprocess.Popen(
-        [sys.executable, "-c", TWO_RANKS, json.dumps(used_settings(together))],
-        env={**os.environ, **ranks, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        text, _ = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # a rank that waits for one that failed
-    assert process.returncode == 0, text
+    assert Worker().run(together, ranks=2) == [0, 0]
     found = json.loads((tmp_path / "two" / "training.json").read_text())["steps"]
     expected = [asdict(record) for record in alone.history]
     assert [step["totals"] for step in found] == [step["totals"] for step in expected]

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +41,8 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[EvaluationWorker]:
-    yield from _worker()
-
-
-@pytest.fixture(scope="module")
-def second() -> Iterator[EvaluationWorker]:
-    yield from _worker()
-
-
-def _worker() -> Iterator[EvaluationWorker]:
-    worker = EvaluationWorker()
-    yield worker
-    assert worker.process.stdin
-    worker.process.stdin.close()
-    worker.process.wait(timeout=30)
+def worker() -> EvaluationWorker:
+    return EvaluationWorker()
 
 
 def config(model: str, output: Path, **changes: Any) -> EvaluateConfig:
@@ -112,15 +98,15 @@ def test_killed_at_random_moments_and_started_again(
 
 @pytest.mark.slow
 def test_two_processes_killed_at_random_moments(
-    model: str, tmp_path: Path, worker: EvaluationWorker, second: EvaluationWorker, undisturbed: Any
+    model: str, tmp_path: Path, worker: EvaluationWorker, undisturbed: Any
 ) -> None:
     expected, duration = undisturbed
     settings = config(model, tmp_path / "out")
     draw = random.Random(1)
     for _ in range(int(os.environ.get("TAD_KILLS", "3"))):
-        with second.running(settings, rank=1, world_size=2, kill_after=draw.uniform(0, 0.4 * duration)):
+        with worker.running(settings, rank=1, world_size=2, kill_after=draw.uniform(0, 0.4 * duration)):
             worker.run(settings, rank=0, world_size=2, kill_after=draw.uniform(0, 0.4 * duration))
-    with second.running(settings, rank=1, world_size=2):
+    with worker.running(settings, rank=1, world_size=2):
         assert worker.run(settings, rank=0, world_size=2) == 0
     assert found(tmp_path / "out") == expected
 

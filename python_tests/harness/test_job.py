@@ -4,16 +4,14 @@ import contextlib
 import functools
 import importlib
 import json
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 
 import pytest
 
 pytest.importorskip("lm_eval")
+
+from forks import forks
 
 from tad_ext import DecodeConfig, decode, load_model, load_tokenizer
 from tad_ext.cli import main
@@ -177,48 +175,19 @@ def test_a_missing_harness_is_told(monkeypatch):
         importlib.import_module("tad_ext.evaluation.harness")
 
 
-TWO_RANKS = """
-import functools, json, os, sys
-from tad_ext.jobs.lm_eval import run
-run.TaskManager = functools.partial(run.TaskManager, include_defaults=False)
-from tad_ext.cli import main
-child = os.fork()
-os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
-code = main(["lm-eval", *json.loads(sys.argv[1])])
-if child:
-    code = code or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-sys.stdout.flush()
-os._exit(code)
-"""
+def one_rank(arguments):
+    """In a fork."""
+    run.TaskManager = functools.partial(run.TaskManager, include_defaults=False)
+    sys.exit(main(["lm-eval", *arguments]))
 
 
 def test_two_processes_find_what_one_does(arguments, tmp_path):
     """Five problems: one process has three of them, the other two."""
     chosen = {"tasks": ",".join(TASKS), "output": tmp_path / "one"}
     assert main(["lm-eval", *arguments(**chosen), "--log-samples"]) == 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            TWO_RANKS,
-            json.dumps([*arguments(**chosen | {"output": tmp_path / "two"}), "--log-samples"]),
-        ],
-        env={**os.environ, **ranks, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        text, _ = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, text
+    given = [*arguments(**chosen | {"output": tmp_path / "two"}), "--log-samples"]
+    ranks = forks().start_ranks(2, f"{__name__}:one_rank", given)
+    assert forks().end(*ranks, together=True) == [0, 0]
     (one, samples), (two, shared) = results(tmp_path / "one"), results(tmp_path / "two")
     assert two["tad_ext"]["generation"] == one["tad_ext"]["generation"]
     for task, found in one["results"].items():

@@ -1,51 +1,44 @@
-"""Runs `collect` in forks of one process that has imported everything: a run can be killed at any moment.
-
-Run as a script this is that process.
-"""
+"""Runs `collect` in forks, which can be killed at any moment."""
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from collection_runs import LenientTask
+from forks import forks
 
 from tad_ext.jobs import common
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.config import CollectConfig
-from tad_ext.jobs.collect.run import collect
 from tad_ext.settings import made, values_of
+
+with contextlib.suppress(ImportError):  # which pyarrow imports when it first writes
+    import pandas  # noqa: F401
 
 
 class Worker:
-    """The process, from outside."""
+    """Runs one thing after the other, or two beside each other."""
+
+    function = "collection_worker:in_fork"
 
     def __init__(self) -> None:
-        command = [sys.executable, __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        assert self.process.stdout
-        assert self.process.stdout.readline() == "ready\n"
+        forks().prepare(self.function)
 
-    def run(self, settings: CollectConfig, *, kill_after: float | None = None, **options: Any) -> int:
-        """Exit status of one run as waitpid gives it: 0, or the signal. ``options``: of `main`."""
+    def run(self, settings: Any, *, kill_after: float | None = None, **options: Any) -> int:
+        """Exit status of one run as waitpid gives it: 0, or the signal. ``options``: of `in_fork`."""
         pid = self._start(settings, **options)
         if kill_after is not None:
             time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)  # a zombie at worst: the worker waits for "reap" before it forgets the child
-        return self._end()
+            os.kill(pid, signal.SIGKILL)
+        return forks().end(pid)[0]
 
     @contextlib.contextmanager
-    def running(self, settings: CollectConfig, *, kill_after: float | None = None, **options: Any) -> Iterator[None]:
+    def running(self, settings: Any, *, kill_after: float | None = None, **options: Any) -> Iterator[None]:
         """A run beside the block."""
         pid = self._start(settings, **options)
         killer = threading.Timer(kill_after or 0, os.kill, (pid, signal.SIGKILL))
@@ -54,64 +47,42 @@ class Worker:
         yield
         if kill_after is not None:
             killer.join()
-        self._end()
+        forks().end(pid)
 
-    def _start(self, settings: CollectConfig, **options: Any) -> int:
-        assert self.process.stdin
-        assert self.process.stdout
-        print(json.dumps({"settings": values_of(settings), **options}), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
-
-    def _end(self) -> int:
-        assert self.process.stdin
-        assert self.process.stdout
-        print("reap", file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
+    def _start(self, settings: Any, *, rank: int = 0, world_size: int = 1, **options: Any) -> int:
+        ranks = {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        return forks().start(self.function, values_of(settings), options, **ranks)
 
 
-def main() -> None:
-    """The worker: one JSON line per run on stdin; prints the fork's process id and, after a line "reap", its exit
-    status.
-
-    ``rank`` and ``world_size``; ``die_at = (moment, n)`` makes the run kill itself before or after its rename number n
-    (from 0) of a finished file; ``expect_decoded`` makes it fail if it decodes another number of answers.
+def in_fork(settings: dict[str, Any], options: dict[str, Any]) -> None:
+    """One run. ``die_at = (moment, n)`` makes it kill itself before or after its rename number n (from 0) of a finished
+    file; ``expect_decoded`` makes it fail if it decodes another number of answers.
     """
-    torch.set_num_threads(1)
+    with expected(collection, **options):
+        collection.collect(made(CollectConfig, settings))
+
+
+@contextlib.contextmanager
+def expected(decodes: Any, die_at: tuple[str, int] | None = None, expect_decoded: int | None = None) -> Iterator[None]:
+    """The same of a run in the block, whose module `decodes` calls `decode_stream`."""
     common.get_task = lambda name, **_: LenientTask()  # type: ignore[assignment]
-    print("ready", flush=True)
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(2, 1)
-            os.environ |= {"RANK": str(job.get("rank", 0)), "WORLD_SIZE": str(job.get("world_size", 1))}
-            if "die_at" in job:
-                os.replace = _deadly(os.replace, *job["die_at"])  # type: ignore[assignment]
-            status = 1
-            try:
-                decoded = _counted()
-                collect(made(CollectConfig, job["settings"]))
-                assert job.get("expect_decoded", len(decoded)) == len(decoded), decoded
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        print(pid, flush=True)
-        assert sys.stdin.readline() == "reap\n"
-        print(os.waitpid(pid, 0)[1], flush=True)
+    if die_at:
+        os.replace = _deadly(os.replace, *die_at)  # type: ignore[assignment]
+    decoded = _counted(decodes)
+    yield
+    assert expect_decoded in (None, len(decoded)), decoded
 
 
-def _counted() -> list[int]:
-    """The numbers of all prompts that are decoded from now on."""
+def _counted(module: Any) -> list[int]:
+    """The numbers of all prompts that are decoded from now on, in every run."""
     numbers: list[int] = []
-    real = collection.decode_stream
+    real = module.decode_stream
 
     def counted(*arguments: Any, **options: Any) -> Any:
         numbers.extend(options["numbers"])
         return real(*arguments, **options)
 
-    collection.decode_stream = counted
+    module.decode_stream = counted
     return numbers
 
 
@@ -126,7 +97,3 @@ def _deadly(replace: Any, moment: str, number: int) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return replace_or_die
-
-
-if __name__ == "__main__":
-    main()

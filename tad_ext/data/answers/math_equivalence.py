@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 _WORKER = Path(__file__).with_name("math_equivalence_worker.py")
+_CPU_SECONDS = 5.0  # for one pair; not of the clock, so that it does not matter what else the machine does
 
 
 class _Comparer:
@@ -43,7 +44,8 @@ class _Comparer:
             return self._process
         self._end()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER)],  # without its own folder among the importable ones
+            # -P: without its own folder among the importable ones
+            [sys.executable, "-P", str(_WORKER), str(_CPU_SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

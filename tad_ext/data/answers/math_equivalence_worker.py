@@ -1,6 +1,7 @@
 """The child process of `math_equivalence`: a pair of answers comes in, whether they are equal goes out.
 
-Lines of JSON on the standard streams: first ``null``, or why nothing can be compared; then a boolean for each pair.
+Its argument is how many seconds of CPU time it may take for a pair. Lines of JSON on the standard streams: first
+``null``, or why nothing can be compared; then a boolean for each pair.
 It is a script of its own, which imports neither torch nor the rest of tad_ext, so that it starts in a second.
 
 Sympy may take for ever, or all memory, for a line of text. So the process bounds itself, in a way that also holds
@@ -17,7 +18,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-CPU_SECONDS = 5  # for one pair; not of the clock, so that it does not matter what else the machine does
 WALL_SECONDS = 60  # for one pair, and for the start
 MEMORY_BYTES = 2**30
 
@@ -27,6 +27,7 @@ _PRECISION = 15  # digits to which decimals count: 1.414214 is not the square ro
 def main() -> None:
     """Answers until there is nobody to answer."""
     replies, sys.stdout = sys.stdout, sys.stderr  # the parser's runtime prints
+    cpu_seconds = float(sys.argv[1])
     signal.alarm(WALL_SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
@@ -37,7 +38,7 @@ def main() -> None:
     print(json.dumps(problem), file=replies, flush=True)
     for line in sys.stdin if problem is None else ():
         signal.alarm(WALL_SECONDS)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # what it sends ends the process, also within C code
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # what it sends ends the process, also within C code
         try:
             equal = bool(equivalent(*json.loads(line)))
         except MemoryError:
