@@ -96,3 +96,13 @@ def test_it_is_trained_by_its_name(job: Callable[..., DistillConfig]) -> None:
     assert [step.totals for step in steps] == [{"states": 4, "entries": 32}] * 4
     assert all(step.parts == {"ce": step.loss} and step.loss > 0 for step in steps)
     assert steps[0].watched["entries"]["confidence"] > 0
+
+
+def test_a_batch_in_which_nothing_becomes_the_models_own(make_adapted: Any, make_trajectories: Any) -> None:
+    objective, states = OPUTObjective(make_adapted(), OPUTSettings()), states_of(make_trajectories())
+    samples = objective.samples([states.at(0, 0.0), states.at(1, 0.0)], 0.0)
+    batch = objective.micro_batch(samples[:1])
+    assert torch.equal(objective.student_inputs(batch)["input_ids"], batch.student.input_ids)
+    loss, _ = objective(objective.micro_batch(samples[1:]).without_entries())
+    loss.backward()
+    assert loss == 0
