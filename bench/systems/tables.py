@@ -76,8 +76,8 @@ def _cells(models: Mapping[str, Rows], policy: str) -> list[str]:
 def _sweep(models: Mapping[str, Rows]) -> str:
     least, plain, by_threshold, trained = dmax_ratio(models["blocks"], models["blocks-oput"])
     said = (
-        f"At an accuracy of {least:.1f} % or more (the base by LLaDA2.0's own threshold, less a standard error) the base "
-        f"reaches {plain:.2f} tokens per forward by a threshold. After DMax's training its own rule reaches "
+        f"At an accuracy of {least:.1f} % or more (the base by LLaDA2.0's own threshold, less a standard error) the "
+        f"base reaches {plain:.2f} tokens per forward by a threshold. After DMax's training its own rule reaches "
         f"{trained:.2f}, {trained / plain:.2f} times as many; a threshold there {by_threshold:.2f}."
     )
     return f"{_suite(models)}\n\n{said}"
