@@ -27,6 +27,7 @@ from .policies.by_step import DreamOrder as DreamOrder
 from .policies.by_step import FastDLLMDream as FastDLLMDream
 from .policies.by_step import LLaDASteps as LLaDASteps
 from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
+from .policies.by_selection import ConfidenceByEntropy as ConfidenceByEntropy
 from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet
 from .policies.early_commit import SchED as SchED
