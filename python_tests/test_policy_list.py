@@ -47,6 +47,7 @@ def test_as_json(capsys):
         "block_causal": "False",
         "stop_when": "revealed",
         "drafts": "1",
+        "branches": "1",
         "temperature": "0.0",
         "top_p": "1.0",
         "source": "TAD, arXiv 2605.09536",

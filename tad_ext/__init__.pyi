@@ -10,6 +10,7 @@ from .decoding import BlockCache as BlockCache
 from .decoding import BlockEditing as BlockEditing
 from .decoding import BlockSteps as BlockSteps
 from .decoding import ConfidenceAdaptive as ConfidenceAdaptive
+from .decoding import ConfidenceByEntropy as ConfidenceByEntropy
 from .decoding import ConfidenceFactor as ConfidenceFactor
 from .decoding import ConfidenceThreshold as ConfidenceThreshold
 from .decoding import Credit as Credit

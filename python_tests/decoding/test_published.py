@@ -18,6 +18,7 @@ from published import (
     klass,
     learn2pd,
     llada,
+    lopa,
     prophet,
     rho_eos,
     saber,
@@ -33,6 +34,7 @@ from tad_ext.decoding import (
     KLASS,
     AdaBlock,
     ConfidenceAdaptive,
+    ConfidenceByEntropy,
     ConfidenceThreshold,
     DecodeConfig,
     DreamOrder,
@@ -163,6 +165,36 @@ CASES: dict[str, list[Case]] = {
             {"block_length": block, "drafts": drafts},
         )
         for drafts, block in ((2, BLOCK), (4, BLOCK), (4, 8), (8, 8))
+    ],
+    "lopa": [
+        Case(
+            config := replace(
+                preset("lopa", **lengths(), policy=ConfidenceByEntropy(p), branches=branches),
+                block_add_threshold=add,
+                decoded_token_threshold=decoded,
+                hide_future_blocks=hides,
+            ),
+            lopa.loop,
+            {
+                "threshold": p,
+                **{
+                    name: getattr(config, name)
+                    for name in (
+                        "branches",
+                        "block_length",
+                        "block_add_threshold",
+                        "decoded_token_threshold",
+                        "hide_future_blocks",
+                    )
+                },
+            },
+        )
+        for p, branches, add, decoded, hides in (
+            (0.35, 4, 0.1, 0.95, True),
+            (0.55, 2, 0.5, 0.5, True),
+            (0.55, 3, 1.0, 1.0, False),
+            (0.9, 12, 0.3, 0.95, False),
+        )
     ],
     "klass": [
         in_blocks(

@@ -46,6 +46,7 @@ EVERY_POLICY = [
     "llada:steps=9,remasking=random",
     "llada:steps=11,ends=last",
     "localleap:threshold=0.8,relaxed=0.4,radius=2",
+    "lopa:0.5",
     "margin:0.25",
     "prophet:early=1.0,mid=0.8,late=0.6",
     "prophet:early=1.0,mid=0.8,late=0.6,start=2,length=3,steps=9",

@@ -29,6 +29,7 @@ from .policies.by_step import LLaDASteps as LLaDASteps
 from .policies.canvas_length import DAEDAL as DAEDAL
 from .policies.canvas_length import RhoEOS as RhoEOS
 from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
+from .policies.by_selection import ConfidenceByEntropy as ConfidenceByEntropy
 from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet
 from .policies.early_commit import SchED as SchED

@@ -94,6 +94,12 @@ class DecodeConfig(Settings):
         help="canvases of a prompt that a forward computes: its own, and guesses of its next steps, which count as far "
         "as they come true (FreeDave): fewer forwards, and no result changes; with a policy such as topk:1 or entropy",
     )
+    branches: Count = setting(
+        1,
+        help="canvases of a prompt that a forward computes: its own, and copies with one more mask revealed, of those "
+        "that it was most certain of; the one whose masks are the most certain goes on (LoPA): fewer forwards, and "
+        "results change; with a policy such as lopa, topk:1 or entropy",
+    )
     guidance: NonNegative = setting(0.0, help="scale of classifier-free guidance, two passes per forward; 0: off")
     cache: CacheText = setting(
         "none",
@@ -117,7 +123,7 @@ class DecodeConfig(Settings):
     sync_every: Count = setting(
         1,
         help="forwards between two looks of the host at the sequences, when finished ones leave; more spares a GPU the "
-        "waiting, and no result changes; 1 with a cache, stop strings or drafts",
+        "waiting, and no result changes; 1 with a cache, stop strings, drafts or branches",
     )
     batch_size: Count = setting(32, help="prompts decoded at a time; one that finishes makes room for the next")
 
@@ -166,19 +172,22 @@ class DecodeConfig(Settings):
                 raise ValueError(f"infill and {name} are True: what is given behind would not be seen")
         if self.cache is not None and (isinstance(self.cache, type) or not hasattr(self.cache, "window")):
             raise TypeError(f"cache must be None or a scheme such as DualCache(), got {self.cache!r}")
-        if self.sync_every > 1 and (self.cache is not None or self.stop_strings or self.drafts > 1):
-            other = f"stop_strings are {self.stop_strings!r}" if self.stop_strings else f"drafts is {self.drafts}"
+        several = [f"{name} is {getattr(self, name)}" for name in ("drafts", "branches") if getattr(self, name) > 1]
+        if self.sync_every > 1 and (self.cache is not None or self.stop_strings or several):
+            other = f"stop_strings are {self.stop_strings!r}" if self.stop_strings else " and ".join(several)
             other = other if self.cache is None else f"cache is {self.cache}"
             raise ValueError(f"sync_every is {self.sync_every} and {other}: expected 1 with these")
-        if self.drafts > 1:
+        if several:
+            if len(several) > 1:
+                raise ValueError(f"{' and '.join(several)}: expected one of them to be 1")
             if not hasattr(self.policy, "selection") or hasattr(self.policy, "revise"):
                 raise ValueError(
-                    f"drafts is {self.drafts} and policy is {self.policy}: expected one that goes by this forward's "
-                    f"confidence, margin or entropy alone, such as topk:1"
+                    f"{several[0]} and policy is {self.policy}: expected one that goes by this forward's confidence, "
+                    f"margin or entropy alone, such as topk:1"
                 )
             if self.cache is not None or self.cuda_graphs is True:
                 other = "cuda_graphs is True" if self.cache is None else f"cache is {self.cache}"
-                raise ValueError(f"drafts is {self.drafts} and {other}: expected 1 with these")
+                raise ValueError(f"{several[0]} and {other}: expected 1 with these")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
         one_block_opened_at_once = getattr(self.policy, "opens_blocks", False) and self.block_add_threshold == 1
@@ -192,7 +201,7 @@ class DecodeConfig(Settings):
         """ValueError for what a policy that changes the canvas's length does not go with."""
         expected: dict[str, Any] = {
             "cache": None, "block_causal": False, "hide_future_blocks": False, "infill": False, "guidance": 0.0,
-            "min_length": 0, "sync_every": 1, "drafts": 1,
+            "min_length": 0, "sync_every": 1, "drafts": 1, "branches": 1,
         }  # fmt: skip
         found = {name: getattr(self, name) for name in expected}
         if self.cuda_graphs is True:

@@ -12,6 +12,8 @@ from tad_ext.data.ragged import to_device
 from tad_ext.models.base import evaluation_mode
 
 from .batch import DecodingBatch
+from .branches import BranchStep
+from .canvases import SeveralCanvases
 from .config import DecodeConfig
 from .cuda_graphs import CapturedStep
 from .drafts import DraftStep
@@ -99,15 +101,22 @@ def decode_stream(
     for sequence, number in zip(sequences, check_numbers(numbers, len(sequences)), strict=True):
         sequence.number = number
     batch = DecodingBatch(model, sequences, config, tokens)
-    alone = config.drafts == 1
-    step = CapturedStep(Step(model, batch), model, config) if alone else DraftStep(model, batch)
-    return _responses(model, batch, step, tokenizer, watch, progress)
+    return _responses(model, batch, _step(model, batch), tokenizer, watch, progress)
+
+
+def _step(model: Any, batch: DecodingBatch) -> CapturedStep | SeveralCanvases:
+    config = batch.config
+    if config.drafts > 1:
+        return DraftStep(model, batch, config.drafts - 1)
+    if config.branches > 1:
+        return BranchStep(model, batch, config.branches - 1)
+    return CapturedStep(Step(model, batch), model, config)
 
 
 def _responses(
     model: Any,
     batch: DecodingBatch,
-    step: CapturedStep | DraftStep,
+    step: CapturedStep | SeveralCanvases,
     tokenizer: Any,
     watch: Watch | None,
     progress: bool,
@@ -138,7 +147,7 @@ def _responses(
             yield from finished
 
 
-def _advance(model: Any, batch: DecodingBatch, step: CapturedStep | DraftStep) -> None:
+def _advance(model: Any, batch: DecodingBatch, step: CapturedStep | SeveralCanvases) -> None:
     """`sync_every` steps, and what they say of the sequences."""
     reports = []
     for ahead in range(batch.config.sync_every):

@@ -20,7 +20,7 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     # 1. Sizes, by the largest sequence. A forward adds at most one block, but for policies that may create all at once.
     at_once = getattr(config.policy, "creates_all_blocks", False)
     added = config.gen_length if ahead and at_once else ahead
-    further = [_further_blocks(config, one) for one in sequences]
+    further = [one.further_blocks for one in sequences]
     lengths = [
         _end_column(config, one, _visible_blocks(batch, one) + added + more)
         for one, more in zip(sequences, further, strict=True)
@@ -78,11 +78,6 @@ def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int
 def _visible_blocks(batch: DecodingBatch, sequence: SequenceProgress) -> int:
     """Blocks of the canvas that are part of the sequence's forward."""
     return sequence.created if batch.hides_future else -(-sequence.canvas_length // batch.config.block_length)
-
-
-def _further_blocks(config: DecodeConfig, sequence: SequenceProgress) -> int:
-    """Blocks that a draft may have created: block by block, at most the one behind a block that it fills."""
-    return sequence.guesses if config.block_add_threshold < 1 else min(sequence.guesses, 1)
 
 
 def _end_column(config: DecodeConfig, sequence: SequenceProgress, blocks: int) -> int:

@@ -28,6 +28,7 @@ class Preset(Settings):
     block_causal: bool = False
     stop_when: StopWhen = "revealed"
     drafts: int = 1
+    branches: int = 1
     gen_length: int = 256
     block_length: int = 32
     temperature: float = 0.0
@@ -86,6 +87,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             cache="block",
             block_causal=True,
             note="for a model that D2F has trained, which it does in blocks of 16",
+        ),
+        "lopa": Preset(
+            "lopa:0.9",
+            "LoPA, arXiv 2512.16229, its code for Dream on GSM8K",
+            0.1,
+            0.95,
+            "blocks",
+            hide_future_blocks=True,
+            branches=4,
+            gen_length=512,
+            note="without its cache; for a model that D2F has trained",
         ),
         "d3llm-llada": Preset("entropy:0.5", _D3LLM, 0.1, 0.95),
         "d3llm-llada-gsm8k": Preset("entropy:0.5", _D3LLM, 0.1, 0.95, cache="d3llm:2,3"),

@@ -43,7 +43,8 @@ class DecodeResult:
     The canvas is the generation region of a sequence. The state after step s is `where(reveal_step <= s, canvas,
     MASK)`; of the tail that the end-of-sequence rule fills, what stood there before is not kept. Nor is the length that
     the canvas had, where the policy changes it: tokens that have moved keep their step, those cut off are gone. A step
-    is a forward; with `drafts` a forward may take several.
+    is a forward; with `drafts` a forward may take several. With `branches` a further token has the step that predicted
+    it.
 
     Attributes:
         sequences: prompt followed by the whole canvas, per prompt.

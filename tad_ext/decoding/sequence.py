@@ -17,7 +17,8 @@ class SequenceProgress:
     created: int = 1  # blocks
     unfinished: int = 0  # the first block that is not finished, from 0
     open: bool = False  # whether the policy goes on with a block that has no mask left
-    guesses: int = 0  # drafts that its next forward verifies
+    further: int = 0  # drafts or branches that its next forward computes besides its canvas
+    further_blocks: int = 0  # that one of these has created and the canvas has not, at most
     forwards: int = 0  # so far
     history: list[int] = field(default_factory=list)  # `unfinished` before each forward so far
     notes: dict[str, int] = field(default_factory=dict)  # what a cache scheme remembers of the sequence
@@ -50,7 +51,8 @@ class SequenceProgress:
         eligible: int,
         masks: int,
         open: int = 0,
-        guesses: int = 0,
+        further: int = 0,
+        further_blocks: int = 0,
         resized: int | None = None,
     ) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
@@ -63,4 +65,5 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open, self.guesses, self.resized = bool(open), guesses, resized
+        self.open, self.further, self.further_blocks = bool(open), further, further_blocks
+        self.resized = resized

@@ -84,8 +84,8 @@ class Step:
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
         if open is not None:
             report.append(open.long())
-        if lengths is not None:  # neither open nor drafted
-            report += [torch.zeros_like(lengths), torch.zeros_like(lengths), lengths]
+        if lengths is not None:  # neither open nor with further canvases
+            report += [*[torch.zeros_like(lengths)] * 3, lengths]
         return torch.stack(report, dim=1), statistics, state.positions  # all of one dtype: one launch
 
     def _revise(self, canvas: Tensor, statistics: TokenStatistics, state: DecodeState, done: Tensor) -> Tensor:

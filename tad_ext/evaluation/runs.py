@@ -16,8 +16,8 @@ COUNTS = (1, 2, 3, 4, 6, 8)
 
 
 def policy_runs(policies: Sequence[str], decoding: DecodeConfig) -> dict[str, DecodeConfig]:
-    """A run for each policy, named by its text form. "topk:1" decodes block by block, and without drafts, whatever
-    `decoding` says.
+    """A run for each policy, named by its text form. "topk:1" decodes block by block, and without drafts or branches,
+    whatever `decoding` says.
 
     ValueError: no policies, one named twice, or one that does not parse.
     """
@@ -25,7 +25,7 @@ def policy_runs(policies: Sequence[str], decoding: DecodeConfig) -> dict[str, De
     if not runs or len(runs) != len(policies):
         raise ValueError(f"policies is {list(policies)}; expected at least one, and none twice")
     if ONE_PER_STEP in runs:
-        whole: dict[str, Any] = {"block_add_threshold": 1.0, "decoded_token_threshold": 1.0, "drafts": 1}
+        whole: dict[str, Any] = {"block_add_threshold": 1.0, "decoded_token_threshold": 1.0, "drafts": 1, "branches": 1}
         runs[ONE_PER_STEP] = dataclasses.replace(runs[ONE_PER_STEP], **whole)
     return runs
 

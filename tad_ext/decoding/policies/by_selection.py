@@ -68,6 +68,30 @@ class ConfidenceThreshold(
 
 
 @dataclass(frozen=True)
+class ConfidenceByEntropy(
+    BySelection,
+    name="lopa",
+    rule="confidence > threshold; the lowest entropy where nothing is",
+    source="LoPA, arXiv 2512.16229, its code",
+):
+    """Reveal every eligible position whose token has probability > `threshold`; otherwise the one of lowest entropy.
+
+    The step of each branch in LoPA's code (arXiv 2512.16229), whose scripts have 0.9 and 0.95. The branches are
+    `DecodeConfig.branches`.
+    """
+
+    threshold: Probability = 0.9
+
+    @property
+    def selection(self) -> Selection:
+        """Which entries are accepted; the score is another."""
+        return ConfidenceThreshold(self.threshold, "above").selection
+
+    def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        return -statistics.entropy, select(statistics, state, self.selection)[1]
+
+
+@dataclass(frozen=True)
 class ConfidenceFactor(
     BySelection,
     name="factor",
