@@ -7,6 +7,7 @@ from .decoding import PRESETS as PRESETS
 from .decoding import AdaBlock as AdaBlock
 from .decoding import BlockCache as BlockCache
 from .decoding import BlockEditing as BlockEditing
+from .decoding import BlockPartsCache as BlockPartsCache
 from .decoding import BlockSteps as BlockSteps
 from .decoding import ConfidenceAdaptive as ConfidenceAdaptive
 from .decoding import ConfidenceFactor as ConfidenceFactor

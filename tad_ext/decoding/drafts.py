@@ -34,7 +34,7 @@ class DraftStep:
             batch.state.memory[name] = tensor.new_zeros(len(tensor), self.count, *tensor.shape[1:])
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 7) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 8) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
         batch, sequences = self.batch, slice(plan.sequences)
         # 1. A row for each canvas, and behind it its drafts.
         places = [(index, draft) for index, one in enumerate(batch.sequences) for draft in range(1 + one.guesses)]

@@ -14,6 +14,7 @@ class SequenceProgress:
     response_limit: int  # tokens of the response at most
     masks: int  # all of the canvas
     eligible: int  # masks in created blocks
+    first_mask: int  # the first masked column of its canvas; -1: there is none
     created: int = 1  # blocks
     unfinished: int = 0  # the first block that is not finished, from 0
     open: bool = False  # whether the policy goes on with a block that has no mask left
@@ -42,7 +43,15 @@ class SequenceProgress:
         return self.masks == 0 and not self.open
 
     def advance(
-        self, broken: int, created: int, unfinished: int, eligible: int, masks: int, open: int = 0, guesses: int = 0
+        self,
+        broken: int,
+        created: int,
+        unfinished: int,
+        eligible: int,
+        masks: int,
+        first_mask: int,
+        open: int = 0,
+        guesses: int = 0,
     ) -> None:
         """Takes in what a forward has said. RuntimeError for broken logits, naming prompt and forward."""
         self.history.append(self.unfinished)
@@ -54,4 +63,4 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open, self.guesses = bool(open), guesses
+        self.first_mask, self.open, self.guesses = first_mask, bool(open), guesses

@@ -43,7 +43,7 @@ class Step:
         self.selection = selection_of(self.config.policy) if by_kernel else None
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 5) int64, or (B, 6), for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 6) int64, or (B, 7), for the host to read: the arguments of `SequenceProgress.advance`."""
         return self.run(plan)[0]
 
     def run(self, plan: Plan) -> tuple[Tensor, TokenStatistics, Tensor]:
@@ -76,6 +76,7 @@ class Step:
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
+        report.append(batch.positions[: plan.sequences, 0])
         # All of one dtype, which torch stacks in one launch.
         told = torch.stack(report if open is None else [*report, open.long()], dim=1)
         return told, statistics, state.positions
