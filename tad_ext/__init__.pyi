@@ -8,6 +8,7 @@ from .decoding import PRESETS as PRESETS
 from .decoding import AdaBlock as AdaBlock
 from .decoding import BlockCache as BlockCache
 from .decoding import BlockEditing as BlockEditing
+from .decoding import BlockPartsCache as BlockPartsCache
 from .decoding import BlockSteps as BlockSteps
 from .decoding import ConfidenceAdaptive as ConfidenceAdaptive
 from .decoding import ConfidenceByEntropy as ConfidenceByEntropy

@@ -9,15 +9,18 @@ from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, MixingMode
 from tad_ext.decoding import (
     BlockCache,
     BlockEditing,
+    BlockPartsCache,
     ConfidenceThreshold,
     DecodeConfig,
     DualCache,
     EntropyThreshold,
+    FastDLLMv2,
     SoftParallel,
     TopK,
     decode,
     parse_cache,
 )
+from tad_ext.decoding.sequence import SequenceProgress
 
 BLOCK = 4
 CONFIG = DecodeConfig(gen_length=16, block_length=BLOCK, policy=ConfidenceThreshold(0.6))
@@ -56,6 +59,34 @@ def test_the_cache_is_exact_at_every_batch_size(transformer, own, config):
     assert [ids[: len(prompt)] for ids, prompt in zip(results[0].sequences, RAGGED, strict=True)] == RAGGED
     whole = decode(transformer, RAGGED, replace(config, block_causal=False)) if not own else None
     assert whole is None or whole.sequences != results[0].sequences  # there is something to see
+
+
+@pytest.mark.parametrize("transformer", ["llada", "dream"], indirect=True)
+def test_a_cache_within_the_block_changes_results_but_not_by_the_batch(own_blocks):
+    """Each row has its own part; in parts as long as the block the cache is exact."""
+    own_blocks.config.causal_block_length = 8
+    config = replace(CONFIG, block_length=8, policy=FastDLLMv2(0.6, 4), stop_at_eos=False)
+    exact, *cached = (
+        decode(own_blocks, RAGGED, replace(config, cache=cache, batch_size=size))
+        for cache, size in ((BlockCache(), 16), (BlockPartsCache(4), 1), (BlockPartsCache(4), 3))
+    )
+    assert_same(cached)
+    assert cached[0].sequences != exact.sequences
+    config = replace(config, policy=FastDLLMv2(0.6, 8))
+    assert_same([decode(own_blocks, RAGGED, replace(config, cache=one)) for one in (None, BlockPartsCache(8))])
+
+
+def test_windows_of_parts():
+    """Blocks of 6 in parts of 2, of a prompt that ends with the first column of its block."""
+    scheme = BlockPartsCache(2)
+    row = SequenceProgress(0, [0] * 12, 1, 0, 11, masks=11, eligible=5, first_mask=1)
+    whole = None
+    for first_mask, columns in (
+        (1, whole), (1, (0, 2)), (2, whole), (3, (2, 4)), (5, (4, 6)), (6, whole), (7, whole), (7, (6, 8)), (10, whole),
+    ):  # fmt: skip
+        row.first_mask = first_mask
+        assert scheme.columns(row, 6) == columns, first_mask
+    assert BlockPartsCache(4).columns(replace(row, first_mask=11), 6) == (10, 12), "the last part is shorter"
 
 
 @pytest.mark.slow
@@ -135,7 +166,7 @@ def test_what_does_not_fit_is_named(own_blocks):
         ({"block_causal": True}, "block_causal is True, and the model attends to blocks of 4"),
         ({"infill": True, "stop_at_eos": False}, "infill is True, and the model"),
         ({"guidance": 1.0}, "guidance is 1.0, and the model"),
-        ({"cache": DualCache()}, "cache is dual, and attention is block-causal: expected none or block"),
+        ({"cache": DualCache()}, "cache is dual, and attention is block-causal: expected none, block or block-parts"),
     ):
         with pytest.raises(ValueError, match=message):
             decode(own_blocks, RAGGED, replace(CONFIG, **changes))
@@ -147,6 +178,18 @@ def test_what_does_not_fit_is_named(own_blocks):
     with pytest.raises(TypeError, match="block_causal is True, and MixingModel takes no blocks"):
         decode(MixingModel(), RAGGED, replace(CONFIG, block_causal=True))
     assert parse_cache(str(BlockCache())) == BlockCache()
+    in_parts = {"policy": FastDLLMv2(0.9, 2), "cache": BlockPartsCache(2)}
+    with pytest.raises(ValueError, match="cache is block-parts:2, and attention is in both directions: expected anoth"):
+        decode(own_blocks, RAGGED, replace(CONFIG, **in_parts))
+    for changes in (
+        {"policy": TopK(1)},
+        {"policy": BlockEditing()},
+        {"cache": "block-parts"},
+        {"block_add_threshold": 0.5},
+    ):
+        with pytest.raises(ValueError, match=r"cache is block-parts:.*expected a policy that goes through a block in"):
+            replace(CONFIG, **(in_parts | changes))
+    assert parse_cache("block-parts") == parse_cache(str(BlockPartsCache())) == BlockPartsCache(8)
 
 
 @pytest.mark.parametrize("transformer", ["llada"], indirect=True)

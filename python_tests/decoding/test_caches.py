@@ -107,8 +107,8 @@ def test_a_window_attends_to_what_is_kept(transformer, device):
 
 def progress(unfinished, created, history, refreshed):
     return SequenceProgress(
-        0, [0] * 21, 5, 5, 16, masks=1, eligible=1, created=created, unfinished=unfinished, forwards=len(history),
-        history=history, refreshed=refreshed,
+        0, [0] * 21, 5, 5, 16, masks=1, eligible=1, first_mask=0, created=created, unfinished=unfinished,
+        forwards=len(history), history=history, refreshed=refreshed,
     )  # fmt: skip
 
 

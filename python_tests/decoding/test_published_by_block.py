@@ -6,11 +6,13 @@ from functools import cache
 import pytest
 import torch
 from published import dmax, fast_dllm_v2, llada21, sdar
+from published.models import PackageModel
 
 from python_tests.decoding.conftest import EOS, MASK, RAGGED, UNUSED, random_transformer
 from tad_ext.decoding import (
     BlockCache,
     BlockEditing,
+    BlockPartsCache,
     BlockSteps,
     FastDLLMv2,
     SoftParallel,
@@ -65,10 +67,10 @@ def from_embeddings(model):
     return remembered(embed), remembered(predict)
 
 
-def check(family, block, config, loop, device, asked=predicts, **settings):
-    """Ragged prompts in one batch, with and without an end, against the loop for each by itself: at least 100 rows."""
+def check(family, block, config, loop, device, asked=predicts, seeds=8, **settings):
+    """Ragged prompts in one batch, with and without an end, against the loop for each by itself: 14 rows a seed."""
     forwards = []
-    for seed in range(8):
+    for seed in range(seeds):
         model = model_of(family, block, seed, device)
         for stops in (True, False):
             stop_when = config.stop_when if stops else "revealed"
@@ -84,7 +86,7 @@ def check(family, block, config, loop, device, asked=predicts, **settings):
                 if stops:
                     assert result.response_lengths[number] == length
                 forwards.append(expected.forwards)
-    assert len(forwards) >= 100
+    assert len(forwards) == 14 * seeds >= 70
     assert len(set(forwards)) > 1
     return forwards
 
@@ -106,6 +108,15 @@ def test_sdar(device, block, strategy, threshold, steps):
 def test_fast_dllm_v2(device, part, threshold):
     config = preset("fast-dllm-v2", gen_length=LENGTH, block_length=8, policy=FastDLLMv2(threshold, part))
     check("dream", 8, config, fast_dllm_v2.loop, device, part=part, threshold=threshold)
+
+
+@pytest.mark.slow
+def test_fast_dllm_v2_with_its_cache_within_a_block(device):
+    """In parts of 3 and, at the end of a block, 2."""
+    cache, policy = BlockPartsCache(3), FastDLLMv2(0.25, 3)
+    config = preset("fast-dllm-v2-dual", gen_length=LENGTH, block_length=8, policy=policy, cache=cache)
+    loop = fast_dllm_v2.cached
+    check("dream", 8, config, loop, device, asked=PackageModel, seeds=5, part=3, threshold=0.25)
 
 
 @pytest.mark.slow
@@ -138,3 +149,4 @@ def test_published_values():
         assert config.policy == parse_policy(policy)
         assert (config.block_length, config.stop_when, config.cache) == (block, stop_when, BlockCache())
         assert (config.block_add_threshold, config.decoded_token_threshold) == (1.0, 1.0)
+    assert preset("fast-dllm-v2-dual") == preset("fast-dllm-v2", cache=BlockPartsCache(8))

@@ -1,5 +1,6 @@
 from . import policies as policies
 from .caches import BlockCache as BlockCache
+from .caches import BlockPartsCache as BlockPartsCache
 from .caches import CacheScheme as CacheScheme
 from .caches import D3LLMCache as D3LLMCache
 from .caches import DelayedCache as DelayedCache

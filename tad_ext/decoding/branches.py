@@ -53,7 +53,9 @@ class BranchStep(SeveralCanvases):
         finished = copies.state.done.view(len(last), count)[:, 0] & ~batch.state.done[sequences]
         for name, tensor in parts(batch).items():
             copied = batch.state.memory[name][sequences, 0]
-            tensor[sequences] = torch.where(finished if tensor.dim() == 1 else finished[:, None], copied, tensor[sequences])
+            tensor[sequences] = torch.where(
+                finished if tensor.dim() == 1 else finished[:, None], copied, tensor[sequences]
+            )
         batch.state.done[sequences] |= finished
         return left.sum(dim=1).clamp(max=count) * ~batch.state.done[sequences]
 

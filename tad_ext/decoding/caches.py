@@ -21,6 +21,9 @@ class CacheScheme(Protocol):
 
         All blocks with eligible masks must be among them. None: the whole sequence, prompt included. A scheme may keep
         numbers for the next forward in `sequence.notes`.
+
+        A scheme may also have columns(sequence, block_length), asked before every forward: the columns of the canvas
+        [first, end) to compute instead. Masks outside of these get logits that mean nothing. None: the blocks.
         """
 
 
@@ -135,6 +138,33 @@ class BlockCache(NamedScheme):
         return (sequence.history[-1], blocks) if sequence.history else None
 
 
+@dataclass(frozen=True)
+class BlockPartsCache(BlockCache):
+    """A `BlockCache` that also keeps, within the block being decoded, all but the current part, which changes results.
+
+    A part is `part` positions. The whole block is computed while the first position of its first part with masks is a
+    mask, and in the first forward that has the block's first token: until then none of the block is kept. Otherwise a
+    forward computes that part alone. It has no logits for the part's first position, where the model predicts shifted
+    by one, and needs none.
+
+    Fast-dLLM v2, arXiv 2509.26328, `use_block_cache` of its code, where any row of a batch makes all compute the block.
+    """
+
+    part: Count = 8
+    name = "block-parts"
+
+    def columns(self, sequence: SequenceProgress, block_length: int) -> tuple[int, int] | None:
+        """The current part, or None, for what `window` says."""
+        block, place = divmod(sequence.first_mask, block_length)
+        kept = sequence.notes.get("kept") == block
+        if place > 0:  # the block's first token is there: this forward's keys and values, or earlier ones, are kept
+            sequence.notes["kept"] = block
+        if not kept or place % self.part == 0:
+            return None
+        first = place - place % self.part
+        return block * block_length + first, block * block_length + min(first + self.part, block_length)
+
+
 class PrefixCacheAtBlock(PrefixCache):
     """A `PrefixCache` whose windows begin at the block itself, even for a model that predicts shifted by one.
 
@@ -161,6 +191,7 @@ SCHEMES: dict[str, type[NamedScheme]] = {
         DelayedCache,
         D3LLMCache,
         BlockCache,
+        BlockPartsCache,
         PrefixCacheAtBlock,
         DualCacheAtBlock,
     )

@@ -51,7 +51,7 @@ class SeveralCanvases(ABC):
         """Makes further canvases of the sequences, in the memory, after step `last`; (B,) int64: how many of each."""
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 8) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 9) int64, for the host to read: the arguments of `SequenceProgress.advance`."""
         batch, sequences = self.batch, slice(plan.sequences)
         # 1. A row for each canvas.
         places = [(index, number) for index, one in enumerate(batch.sequences) for number in range(1 + one.further)]
@@ -80,7 +80,8 @@ class SeveralCanvases(ABC):
         more = batch.state.memory["blocks"][sequences] - blocks[:, None]
         more = more.where(torch.arange(self.further, device=batch.device) < further[:, None], 0).amax(dim=1)
         counts = batch.update_positions(plan.sequences).unbind(dim=1)
-        return torch.stack([broken, blocks, *counts, none, further, more], dim=1)
+        first_mask = batch.positions[sequences, 0]
+        return torch.stack([broken, blocks, *counts, first_mask, none, further, more], dim=1)
 
 
 def parts(batch: DecodingBatch) -> Parts:

@@ -105,7 +105,7 @@ class DecodeConfig(Settings):
         "none",
         help="keys and values kept between forwards, which is faster and changes results: none, prefix, dual, delayed "
         "(each also with the forwards between refreshes, dual:8) or d3llm:DELAY,REFRESH; with block-causal attention "
-        "block, which changes none",
+        "block, which changes none, or block-parts:PART, with the policy fast-dllm-v2",
     )
     hide_future_blocks: bool = setting(
         False, help="leave blocks that are not created yet out of the forward: faster, and results change"
@@ -190,6 +190,13 @@ class DecodeConfig(Settings):
                 raise ValueError(f"{several[0]} and {other}: expected 1 with these")
         if self.cache is not None and self.guidance:
             raise ValueError(f"guidance is {self.guidance} and cache is {self.cache}: expected no cache with guidance")
+        part = getattr(self.cache, "part", None)
+        if part is not None and (getattr(self.policy, "part", None) != part or self.block_add_threshold != 1):
+            raise ValueError(
+                f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: "
+                f"expected a policy that goes through a block in parts of {part}, such as fast-dllm-v2:part={part}, "
+                f"and 1"
+            )
         one_block_opened_at_once = getattr(self.policy, "opens_blocks", False) and self.block_add_threshold == 1
         if getattr(self.cache, "starts_at_block", False) and not one_block_opened_at_once:
             raise ValueError(

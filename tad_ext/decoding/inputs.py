@@ -83,7 +83,9 @@ def check_attention(model_config: Any, config: DecodeConfig) -> None:
                 )
     causal = config.block_causal or own is not None
     if config.cache is not None and causal != isinstance(config.cache, BlockCache):
-        found, expected_ones = ("block-causal", "none or block") if causal else ("in both directions", "another one")
+        found, expected_ones = (
+            ("block-causal", "none, block or block-parts") if causal else ("in both directions", "another one")
+        )
         raise ValueError(f"cache is {config.cache}, and attention is {found}: expected {expected_ones}")
 
 
@@ -188,8 +190,8 @@ def _sequence(number: int, prompt: Any, model: Any, config: DecodeConfig, mask: 
             f"{'' if block is None else f' in whole blocks of {block}'}, more than "
             f"the model's max_position_embeddings of {longest}"
         )
-    eligible = tokens[begin : begin + config.block_length].count(mask)
-    return SequenceProgress(number, tokens, start, begin, limit, masks=tokens[begin:].count(mask), eligible=eligible)
+    masks, eligible = tokens[begin:].count(mask), tokens[begin : begin + config.block_length].count(mask)
+    return SequenceProgress(number, tokens, start, begin, limit, masks, eligible, first_mask=start - begin)
 
 
 def _initial_length(config: DecodeConfig) -> int:

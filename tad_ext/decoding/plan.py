@@ -59,19 +59,24 @@ def _windows(model: Any, batch: DecodingBatch) -> tuple[list[tuple[int, int, int
     if config.cache is None:
         return [], []
     windows = [config.cache.window(one, _visible_blocks(batch, one)) for one in sequences]
+    narrower = getattr(config.cache, "columns", None)
+    parts = [narrower and narrower(one, config.block_length) for one in sequences]
     whole = [index for index, window in enumerate(windows) if window is None]
     for index in whole:
         sequences[index].refreshed = sequences[index].forwards
     if len(whole) == len(windows):
         return [], whole
     bounds = []
-    for one, window in zip(sequences, windows, strict=True):
+    for one, window, part in zip(sequences, windows, parts, strict=True):
         # A sequence that is computed as a whole takes part with one column, whatever becomes of it.
         first, end = window or (0, 0)
         column = one.start + first * config.block_length
         before = column if getattr(config.cache, "starts_at_block", False) else model.prediction_columns(column)
+        last = max(_end_column(config, one, end) - 1, column)
+        if part is not None:  # no other column may change, not even the one that predicts the part's first
+            before, last = one.start + part[0], one.start + part[1] - 1
         visible = window or (0, _visible_blocks(batch, one))
-        bounds.append((before, max(_end_column(config, one, end) - 1, column), *visible))
+        bounds.append((before, last, *visible))
     return bounds, whole
 
 

@@ -49,9 +49,11 @@ _DREAM_LINE_ENDS = (  # the tokens of Dream's vocabulary with a line's end, as l
 )
 
 
-def _of_blocks(policy: str, source: str, block_length: int, stop_when: StopWhen = "block") -> Preset:
+def _of_blocks(
+    policy: str, source: str, block_length: int, stop_when: StopWhen = "block", cache: str = "block"
+) -> Preset:
     """Of a model that attends block-causally: block by block, with finished blocks kept."""
-    return Preset(policy, source, cache="block", gen_length=2048, block_length=block_length, stop_when=stop_when)
+    return Preset(policy, source, cache=cache, gen_length=2048, block_length=block_length, stop_when=stop_when)
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -125,6 +127,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "llada2.1": _of_blocks("block-edit", "LLaDA2.1, arXiv 2602.08676, the defaults of its code", 32),
         "dmax": _of_blocks("dmax:0.5", "DMax, its code for mathematics", 32),
         "fast-dllm-v2": _of_blocks("fast-dllm-v2", "Fast-dLLM v2, its code and README", 32, "reached"),
+        "fast-dllm-v2-dual": _of_blocks(
+            "fast-dllm-v2", "Fast-dLLM v2, its code with use_block_cache", 32, "reached", "block-parts:8"
+        ),
         "llada": Preset(
             "llada:0", "LLaDA, the defaults of its code", gen_length=128, block_length=128, note="128 steps"
         ),

@@ -14,6 +14,7 @@ class SequenceProgress:
     response_limit: int  # tokens of the response at most
     masks: int  # all of the canvas
     eligible: int  # masks in created blocks
+    first_mask: int  # the first masked column of its canvas; -1: there is none
     created: int = 1  # blocks
     unfinished: int = 0  # the first block that is not finished, from 0
     open: bool = False  # whether the policy goes on with a block that has no mask left
@@ -50,6 +51,7 @@ class SequenceProgress:
         unfinished: int,
         eligible: int,
         masks: int,
+        first_mask: int,
         open: int = 0,
         further: int = 0,
         further_blocks: int = 0,
@@ -65,5 +67,5 @@ class SequenceProgress:
                 f"`prepare`, does that make them?"
             )
         self.created, self.unfinished, self.eligible, self.masks = created, unfinished, eligible, masks
-        self.open, self.further, self.further_blocks = bool(open), further, further_blocks
-        self.resized = resized
+        self.first_mask, self.open = first_mask, bool(open)
+        self.further, self.further_blocks, self.resized = further, further_blocks, resized

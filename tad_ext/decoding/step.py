@@ -48,7 +48,7 @@ class Step:
         self.queries = None if self.resize is None else self.ends
 
     def __call__(self, plan: Plan) -> Tensor:
-        """(B, 5) int64, or up to (B, 8), for the host to read: the arguments of `SequenceProgress.advance`."""
+        """(B, 6) int64, or up to (B, 10), for the host to read: the arguments of `SequenceProgress.advance`."""
         return self.run(plan)[0]
 
     def run(self, plan: Plan) -> tuple[Tensor, TokenStatistics, Tensor]:
@@ -82,6 +82,7 @@ class Step:
         batch.input_ids[: plan.sequences].scatter_(1, batch.columns[: plan.sequences], canvas)
         broken = (state.present & ~statistics.valid).any(dim=1)
         report = [broken.long(), state.blocks, *batch.go_on(plan.sequences, open).unbind(dim=1)]
+        report.append(batch.positions[: plan.sequences, 0])
         if open is not None:
             report.append(open.long())
         if lengths is not None:  # neither open nor with further canvases

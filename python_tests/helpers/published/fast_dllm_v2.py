@@ -1,15 +1,24 @@
-"""Fast-dLLM v2's decoding without its cache within a block, greedily, in whole blocks from the first token on.
+"""Fast-dLLM v2's decoding, greedily, in whole blocks from the first token on.
 
 A block's first token is the best one after the block before, as in autoregressive decoding. Then its parts, from left
 to right: until a part has no mask, forwards of the whole block reveal the part's masks of confidence > `threshold`, and
 its most confident one in any case. Decoding stops when an end of sequence stands there with no mask before it. A
 forward that stores a finished block, and gives the next one's first token, counts; storing the prompt does not, unless
 it gives that token.
+
+With its cache within a block (`cached`), keys and values of the block are kept besides. There are none when a block
+begins. A forward computes the whole block, and keeps it, when there are none, or when the first position of the part is
+a mask. Otherwise it computes the part alone, whose new keys and values are kept in place of the old ones; it says
+nothing of the part's first position.
 """
 
 from collections.abc import Collection
+from typing import Any
+
+from torch import Tensor
 
 from .canvas import Canvas, Decoded, Predict, Prediction, best
+from .models import Model
 
 
 def loop(
@@ -55,3 +64,42 @@ def loop(
                 if ended():
                     return decoded()
     return decoded()
+
+
+class PartWindows:
+    """A `predict` for `loop` with both caches; `windows` are the columns [first, end) that the forwards computed."""
+
+    def __init__(self, model: Model, *, length: int, block_length: int, part: int, mask_id: int) -> None:
+        self.model, self.block_length, self.part, self.mask_id = model, block_length, part, mask_id
+        self.windows: list[tuple[int, int]] = []
+        self._cache = model.cache(length)
+        self._stored = 0  # columns of finished blocks
+        self._block: int | None = None  # the first column of the block of which there are keys and values
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        block = (len(ids) - 1) // self.block_length * self.block_length
+        if self._stored < block:
+            said = self._forward(ids[: block + 1], self._stored, block)
+            self._stored = block
+            if len(ids) == block + 1:
+                return said
+        start = int((ids == self.mask_id).nonzero()[0])
+        start -= (start - block) % self.part
+        if self._block != block or ids[start] == self.mask_id:
+            self._block = block
+            return self._forward(ids, block, len(ids))
+        return self._forward(ids, start, min(start + self.part, len(ids)))
+
+    def _forward(self, ids: Tensor, first: int, end: int) -> Tensor:
+        self.windows.append((first, end))
+        return self.model.forward(ids, list(range(first, end)), self._cache)
+
+
+def cached(
+    model: Model, prompt: list[int], *, gen_length: int, block_length: int, part: int, mask_id: int, **rule: Any
+) -> Decoded:
+    """`loop` with the cache within a block."""
+    length = -(-(len(prompt) + gen_length) // block_length) * block_length
+    predict = PartWindows(model, length=length, block_length=block_length, part=part, mask_id=mask_id)
+    lengths = {"gen_length": gen_length, "block_length": block_length, "part": part}
+    return loop(predict, prompt, mask_id=mask_id, **lengths, **rule)

@@ -153,8 +153,8 @@ class FastDLLMv2(
     A part is `part` positions. Of the first one that has masks, positions of confidence > `threshold` are revealed, and
     the most confident one if there is none. The first position is predicted from the block before, autoregressively.
 
-    Fast-dLLM v2, arXiv 2509.26328, whose code calls a part a small block, without its cache within a block; the
-    threshold is its README's.
+    Fast-dLLM v2, arXiv 2509.26328, whose code calls a part a small block; the threshold is its README's. Its cache
+    within a block is `BlockPartsCache`, of as large parts.
     """
 
     threshold: Probability = 0.9
