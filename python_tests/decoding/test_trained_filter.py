@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from python_tests.decoding.conftest import MASK, RAGGED, UNUSED, MixingModel
 from tad_ext.cli import main
 from tad_ext.decoding import DecodeConfig, LearnedFilter, decode, parse_policy
+from tad_ext.decoding.policies.base import fingerprint_of
 from tad_ext.decoding.policies.learned import FilterNetwork, read_filter
 from tad_ext.jobs.train_filter.run import measures
 from tad_ext.jobs.train_filter.states import BlockStates, block_states
@@ -130,9 +131,21 @@ def test_other_files(tmp_path):
         LearnedFilter("a,b")
 
 
-def test_the_filter_is_of_blocks_of_one_length(mixing_model, tmp_path):
+def test_the_filter_is_of_blocks_of_one_length(tmp_path):
     save_file(WEIGHTS, tmp_path / "of_4")
     assert read_filter(tmp_path / "of_4").length == 4
     policy = LearnedFilter(str(tmp_path / "of_4"))
-    with pytest.raises(ValueError, match="of_4 has a filter of blocks of 4, got block_length 6"):
-        decode(mixing_model(), [[1]], DecodeConfig(gen_length=12, block_length=6, policy=policy))
+    with pytest.raises(
+        ValueError, match=r"block_length is 6, and policy learn2pd:.*of_4 decodes blocks of 4: expected"
+    ):
+        DecodeConfig(gen_length=12, block_length=6, policy=policy)
+
+
+def test_a_filter_is_known_by_its_weights(tmp_path):
+    """A path may come to hold another one, whose responses are others."""
+    save_file(WEIGHTS, tmp_path / "one")
+    first, again = (LearnedFilter(str(tmp_path / "one")) for _ in range(2))
+    assert fingerprint_of(first) == fingerprint_of(again) == {"policy_fingerprint": first.fingerprint}
+    save_file({name: weight + 1 for name, weight in WEIGHTS.items()}, tmp_path / "one")
+    assert fingerprint_of(LearnedFilter(str(tmp_path / "one"))) != fingerprint_of(first)
+    assert fingerprint_of(parse_policy("topk:1")) == {}

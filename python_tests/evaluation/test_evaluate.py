@@ -6,7 +6,7 @@ import torch
 from problem_files import GSM8K_SAMPLE
 
 from tad_ext.data.tasks.arithmetic import ArithmeticTask, arithmetic_tokenizer
-from tad_ext.decoding import DelayedCache, decode, decode_stream, preset
+from tad_ext.decoding import PRESETS, DelayedCache, decode, decode_stream, preset
 from tad_ext.evaluation import accuracy_under_parallelism
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.evaluate.config import EvaluateConfig
@@ -135,7 +135,7 @@ def test_policies_and_presets_are_runs_of_their_own(checkpoint, tmp_path):
         (6, {"tad", "sdar", "llada2.1", "dmax", "fast-dllm-v2"}, {"d2f", "fast-dllm-dream-dual", "d3llm-llada-gsm8k"}),
     ],
 )
-def test_a_suite_is_all_presets_that_the_model_allows(tmp_path, block, some, none):
+def test_a_suite_is_all_presets_that_the_model_allows(tmp_path, capsys, block, some, none):
     """In the task's lengths, or those of a model with blocks of its own: 28 positions are 5 blocks of 6."""
     path = made_checkpoint(tmp_path / "model", causal_block_length=block)
     report = evaluate(settings(path, tmp_path, policy=None, thresholds=None, suite=True, limit=2))
@@ -144,9 +144,16 @@ def test_a_suite_is_all_presets_that_the_model_allows(tmp_path, block, some, non
     assert names >= some
     assert not names & none
     assert "one-per-step" not in names  # which is topk:1
-    assert {(run["gen_length"], run["block_length"]) for run in runs.values()} == {
-        (28, 14) if block is None else (30, 6)
-    }
+    for name, run in runs.items():
+        published = PRESETS.get(name.removeprefix("preset:"), PRESETS["tad"])
+        of_one = (
+            block is None and published.block_length == published.gen_length
+        )  # saber, llada, ...: in one, if it can be
+        expected = (28, 28 if of_one else 14) if block is None else (30, 6)
+        assert (run["gen_length"], run["block_length"]) == expected
+    told = capsys.readouterr().out
+    assert "not in the suite: one-per-step: decodes as topk:1; " in told
+    assert "; sdar: run preset:sdar: cache is block, and attention is in both" in told or block is not None
     assert len({json.dumps(run) for run in runs.values()}) == len(runs)
     with pytest.raises(ValueError, match=r"^suite is true and presets is \['tad'\]; expected none"):
         evaluate(settings(path, tmp_path, suite=True, presets=["tad"]))

@@ -119,6 +119,7 @@ class AdapterRun:
         config = self.config
         # 1. What is learnt of them.
         model_config = load_config(config.model)
+        self.objective.check_model(model_config)
         mask, ends = model_config.mask_token_id, model_config.eos_token_ids or ()
         if config.eos_tail != "all" and not ends:
             raise ValueError(
@@ -141,6 +142,7 @@ class AdapterRun:
         if config.teacher is not None:
             values = {**values, "teacher": dict(model_identity(config.teacher))}  # wherever it lies
             _check_teacher(config.teacher, config.model, trajectories)
+            self.objective.check_model(load_config(config.teacher))
         run = run_values(values, trajectories, self.identity, size)
         checkpoint = None if config.overwrite else latest(self.output, run)
         check_same_everywhere(run, checkpoint)

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from tad_ext.data.trajectories.files import Trajectory
@@ -30,7 +29,7 @@ from tad_ext.distillation.responses import RandomState, ResponseStates, unprivil
 from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import D2FSettings
 from tad_ext.distillation.tad import DISTANT, partitioned_loss
-from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.config import DiffusionConfig
 
 
 class RisingMasks(ResponseStates):
@@ -61,9 +60,10 @@ class D2FObjective(Objective):
     parts: ClassVar[dict[str, str]] = {"kl": "KL over p of masked tokens, nats"}
     settings: D2FSettings
 
-    def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
-        super().__init__(model, settings, other_teacher)
-        needs_full_attention("d2f", self.diffusion_model)
+    @classmethod
+    def check_model(cls, config: DiffusionConfig) -> None:
+        """ValueError for one that attends block-causally."""
+        needs_full_attention("d2f", config)
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:

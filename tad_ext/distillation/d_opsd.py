@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from tad_ext.data.trajectories.states import State, States, TrajectoryStates
@@ -35,7 +34,7 @@ from tad_ext.distillation.objective import Objective, needs_full_attention
 from tad_ext.distillation.responses import unprivileged
 from tad_ext.distillation.samples import MicroBatch, Sample
 from tad_ext.distillation.settings import DOPSDSettings
-from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.config import DiffusionConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +98,10 @@ class DOPSDObjective(Objective):
     parts: ClassVar[dict[str, str]] = {"kl": "clipped KL of the surest masks, nats a state"}
     settings: DOPSDSettings
 
-    def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
-        super().__init__(model, settings, other_teacher)
-        needs_full_attention("d_opsd", self.diffusion_model)
+    @classmethod
+    def check_model(cls, config: DiffusionConfig) -> None:
+        """ValueError for one that attends block-causally."""
+        needs_full_attention("d_opsd", config)
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tad_ext.data.trajectories.states import State, States, TrajectoryStates
 from tad_ext.distillation.samples import MicroBatch, Sample, mean_weights
 from tad_ext.models.base import MaskedDiffusionMixin
+from tad_ext.models.config import DiffusionConfig
 from tad_ext.models.lora import base_model, teacher
 
 
@@ -40,11 +41,16 @@ class Objective(nn.Module, ABC):
     def __init__(self, model: PeftModel, settings: Any, other_teacher: MaskedDiffusionMixin | None = None) -> None:
         super().__init__()
         self.model, self.settings, self.other_teacher = model, settings, other_teacher
+        self.check_model(self.diffusion_model.config)
 
     @classmethod
     def setting_names(cls) -> list[str]:
         """Of its `Settings`, those that may be given."""
         return [field.name for field in fields(cls.Settings) if field.init]
+
+    @classmethod
+    def check_model(cls, config: DiffusionConfig) -> None:
+        """ValueError if models of this configuration cannot be trained so, or teach; by default all can."""
 
     @classmethod
     def states(cls, recorded: TrajectoryStates, settings: Any, seed: int) -> States:
@@ -113,9 +119,9 @@ class Objective(nn.Module, ABC):
         """
 
 
-def needs_full_attention(name: str, model: MaskedDiffusionMixin) -> None:
+def needs_full_attention(name: str, config: DiffusionConfig) -> None:
     """ValueError, naming the objective, for a model that attends block-causally."""
-    own = model.config.causal_block_length
+    own = config.causal_block_length
     if own is not None:
         raise ValueError(
             f"objective is {name}, and the model attends block-causally as it is, in blocks of {own}: expected one "

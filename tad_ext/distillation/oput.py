@@ -7,8 +7,8 @@ learned positions are asked about, also those that show the token itself:
 
     loss = mean over canvases of  mean over learned positions of  CE(token).
 
-The published code learns the first 32 positions behind the end besides, which is here `eos_tail`'s choice; it computes
-the model's own tokens for canvases that stay masked, too, and may put the mask token back in: neither is repeated.
+The published code learns the first 32 positions behind the end besides, which is here `eos_tail`'s choice, and may put
+the mask token back in, which is not repeated.
 """
 
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ class HarnessSettings(Settings):
     check_greedy: bool = setting(
         True,
         help="also say whether an answer is the greedy one, which takes a forward per token of it; false: it never is, "
-        "and metrics that ask, such as LAMBADA's accuracy, are 0",
+        "and metrics that ask, such as LAMBADA's accuracy, are 0; so it is for models that attend block-causally",
     )
     decoding: DecodeConfig = group(
         DecodeConfig,

@@ -84,6 +84,12 @@ def resizes(policy: Policy) -> bool:
     return hasattr(policy, "resize")
 
 
+def fingerprint_of(policy: Policy) -> dict[str, str]:
+    """What a policy's text does not say of it, by its attribute `fingerprint`: of a file that it has read."""
+    found = getattr(policy, "fingerprint", None)
+    return {} if found is None else {"policy_fingerprint": str(found)}
+
+
 def text_form(policy: type[NamedPolicy]) -> str:
     """How a policy is written, with its defaults: "topk:1", "entropy:THRESHOLD", "klass:threshold=0.9,..."."""
     defaults = _defaults(policy)

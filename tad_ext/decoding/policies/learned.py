@@ -1,6 +1,7 @@
 """Policies that go by what a small network has learnt."""
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,17 @@ class LearnedFilter(
         masks = candidates(statistics, state) & block
         best = leading(statistics.log_odds, masks, torch.ones_like(place[:, :1]))
         return statistics.log_odds, best | (masks & final.gather(1, place.clamp(max=length - 1)))
+
+    @property
+    def block_length(self) -> int:
+        """Positions of the blocks that it can decode."""
+        return self._network_on(torch.device("cpu")).length
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the network, whatever its file is called."""
+        weights = self._network_on(torch.device("cpu")).state_dict()
+        return hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in weights.values())).hexdigest()[:16]
 
     def _network_on(self, device: torch.device) -> FilterNetwork:
         if device not in self._networks:

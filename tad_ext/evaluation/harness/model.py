@@ -187,7 +187,7 @@ class TadLM(TemplateLM):
             for numbers in _by_length(pairs):
                 together = [pairs[number] for number in numbers]
                 greedy = [False] * len(numbers)
-                if self.settings.check_greedy:
+                if self.settings.check_greedy and self.model.config.causal_block_length is None:
                     greedy = are_greedy(self.model, together, **self._forwards)
                 for place, value in self._log_likelihoods(together):
                     found[numbers[place]] = answer = value, greedy[place]

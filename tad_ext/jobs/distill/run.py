@@ -32,6 +32,9 @@ def distill(config: DistillConfig) -> TrainedAdapter:
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]
     check_fits(", ".join(config.trajectories), runs[0], chosen, model_config, tokenizer)
     notes = [f"{len(chosen)} trajectories, and {len(trajectories) - len(chosen)} wrong ones left out"]
+    asked, decoded = run.values.get("hindsight_block_length"), {one.block_length for one in runs}
+    if asked is not None and decoded != {asked}:
+        notes.append(f"note: hindsight_block_length is {asked}; the trajectories' is {', '.join(map(str, decoded))}")
     for revision, name in {one.model_revision: one.model for one in runs}.items():
         if differing := identity_differences(revision, run.identity, config.model):
             notes.append(f"note: trajectories were collected with another model ({name}): {described(differing)}")

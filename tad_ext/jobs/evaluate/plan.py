@@ -12,8 +12,9 @@ from typing import Any
 from tad_ext.data.tasks.task import Problem, Task
 from tad_ext.decoding import PRESETS, DecodeConfig, parse_policy
 from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device, check_prompts
+from tad_ext.decoding.policies.base import fingerprint_of
 from tad_ext.evaluation.measure import prompts_of
-from tad_ext.evaluation.results import ONE_PER_STEP, method_of, problems_digest
+from tad_ext.evaluation.results import ONE_PER_STEP, PRESET, method_of, problems_digest
 from tad_ext.evaluation.runs import policy_runs, preset_run, sweep
 from tad_ext.files import output_folder
 from tad_ext.jobs.common import place_of_process
@@ -43,6 +44,7 @@ class EvaluationPlan:
     prompts: Sequence[Sequence[int]]
     runs: Mapping[str, DecodeConfig]  #: by name
     method: str | None  #: the sweep's curve
+    left_out: str  #: presets that are not in the suite, and why
     settings: Mapping[str, Any]  #: as the report has them
     identity: Mapping[str, Any]  #: all that the responses depend on, in plain JSON values
     output: Path
@@ -78,7 +80,12 @@ class EvaluationPlan:
         runs = policy_runs(policies, decoding) if policies else {}
         runs |= _preset_runs(config, decoding)
         model_config = load_config(config.model)
-        runs |= suite_runs(model_config, device, decoding, runs) if config.suite else {}
+        left_out: dict[str, str] = {}
+        if config.suite:
+            suite, left_out = suite_runs(model_config, device, decoding, runs)
+            runs |= suite
+        if not runs:
+            raise ValueError(f"suite is true, and no preset goes with the other settings: {_told(left_out)}")
         if (Path(config.output) / "config.json").exists():
             raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
 
@@ -102,6 +109,7 @@ class EvaluationPlan:
             prompts=prompts,
             runs=runs,
             method=method_of(swept[-1]) if swept else None,
+            left_out=_told(left_out),
             settings=values_of(config) | lengths | {"stop_strings": list(stops)},
             identity={
                 "model": identity,
@@ -113,7 +121,7 @@ class EvaluationPlan:
                 "problems": len(problems),
                 "problems_digest": problems_digest(problems),
                 "prompts": _digest([[problem.reference, list(prompt)] for problem, prompt in zip(problems, prompts)]),
-                "runs": {run: values_of(chosen) for run, chosen in runs.items()},
+                "runs": {run: values_of(chosen) | fingerprint_of(chosen.policy) for run, chosen in runs.items()},
             },
             output=output_folder(config.output),
             device=device,
@@ -146,21 +154,33 @@ def _preset_runs(config: EvaluateConfig, decoding: DecodeConfig) -> dict[str, De
 
 def suite_runs(
     model_config: Any, device: str, decoding: DecodeConfig, others: Mapping[str, DecodeConfig]
-) -> dict[str, DecodeConfig]:
-    """A run of every preset that a model of this configuration can decode by, in the lengths of `decoding`.
+) -> tuple[dict[str, DecodeConfig], dict[str, str]]:
+    """A run of every preset that a model of this configuration can decode by; and which are left out, and why.
 
-    Left out are those that come to the same settings as one before, or as one of `others`.
+    They have the lengths of `decoding`, but that a preset whose block is the whole canvas keeps it so, if the model has
+    no blocks of its own. Left out are also those that come to the same settings as one before, or one of `others`.
     """
     runs: dict[str, DecodeConfig] = {}
-    for name in PRESETS:
+    left_out: dict[str, str] = {}
+    for name, published in PRESETS.items():
+        whole = published.block_length == published.gen_length and model_config.causal_block_length is None
+        lengths = replace(decoding, block_length=decoding.gen_length) if whole else decoding
         try:
-            run, chosen = preset_run(name, decoding, kept=("gen_length", "block_length"))
+            run, chosen = preset_run(name, lengths, kept=("gen_length", "block_length"))
             _check(run, chosen, [], model_config, device)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError) as error:
+            left_out[name] = str(error)
             continue
-        if values_of(chosen) not in map(values_of, [*others.values(), *runs.values()]):
+        same = [other for other, known in {**others, **runs}.items() if values_of(known) == values_of(chosen)]
+        if same:
+            left_out[name] = f"decodes as {same[0].removeprefix(PRESET)}"
+        else:
             runs[run] = chosen
-    return runs
+    return runs, left_out
+
+
+def _told(left_out: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
 
 
 def _check(run: str, config: DecodeConfig, prompts: Sequence[Sequence[int]], model_config: Any, device: str) -> None:

@@ -55,6 +55,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     elif shown and folder.answers:
         print(f"continuing in {plan.output}: {len(folder.answers)} answers are there already")
 
+    if shown and plan.left_out:
+        print(f"not in the suite: {plan.left_out}")
+
     # 2. The rest, as far as no other process works on it.
     if report is None:
         model: Any = None

@@ -20,7 +20,8 @@ from lm_eval.utils import make_table
 
 from tad_ext.data.sandbox.run import check_sandbox
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
-from tad_ext.decoding.inputs import check_device
+from tad_ext.decoding.inputs import check_attention, check_device
+from tad_ext.decoding.policies.base import fingerprint_of
 from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
 from tad_ext.jobs.common import decoding_of
@@ -28,7 +29,7 @@ from tad_ext.jobs.lm_eval.config import LmEvalConfig
 from tad_ext.models.device import device_of_process
 from tad_ext.models.hub import hub_note
 from tad_ext.models.identity import identity_fingerprint, model_identity
-from tad_ext.models.loading import load_tokenizer
+from tad_ext.models.loading import load_config, load_tokenizer
 from tad_ext.models.lora import adapter_fingerprint
 from tad_ext.settings import options_of, values_of
 
@@ -100,6 +101,7 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
 def _checked(config: LmEvalConfig) -> Any:
     """The tokenizer; ValueError for settings that do not go together with it, with the device or with the folders."""
     check_device(config.device, config.decoding)
+    check_attention(load_config(config.model), config.decoding)
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
     if config.include_path is not None and not Path(config.include_path).is_dir():
@@ -130,9 +132,8 @@ def _fingerprint(config: LmEvalConfig) -> str:
     """Of what an answer depends on beside the request: the model, its adapter and the settings."""
     values = values_of(config)
     used = [option.name for option in options_of(HarnessSettings) if option.name not in _FREE]
-    digest = hashlib.sha256(
-        json.dumps([model_identity(config.model), config.dtype, {name: values[name] for name in used}]).encode()
-    )
+    chosen = {name: values[name] for name in used} | fingerprint_of(config.decoding.policy)
+    digest = hashlib.sha256(json.dumps([model_identity(config.model), config.dtype, chosen]).encode())
     if config.adapter is not None:
         digest.update(adapter_fingerprint(config.adapter).encode())
     return digest.hexdigest()[:16]
