@@ -83,18 +83,21 @@ class Systems:
             self.evaluate(f"opsd-{seed}", self.opsd(seed), None, **two)
 
     def opsd(self, seed: int) -> str:
-        """Rounds of answers and of a training on these that are right; the name of the last model."""
-        model, numbers = "full", self.setting
+        """Rounds of answers and of a training on these that are right; the name of the last model.
+
+        The adapter goes on from round to round, so the teacher stays the model that it began with.
+        """
+        model, numbers, goes_on = "full", self.setting, dict[str, Any]()
         for number in range(numbers.rounds):
             own, adapter = f"opsd-own-{seed}-{number}", f"opsd-adapter-{seed}-{number}"
             rollout = {"policy": "topk:2", "temperature": 0.9, "seed": 100 * seed + number}
             self.collect(model, own, teacher_prompt="none", **rollout)
             method = {"objective": "d_opsd", "hindsight_block_length": 14, "eos_tail": "none"}
             rate = {"max_steps": numbers.rollout_steps, "lr_schedule": "constant", "learning_rate": 2e-4}
-            self.distill(model, own, adapter, **method, **rate, seed=seed)
-            merged = f"opsd-model-{seed}-{number}"
+            self.distill("full", own, adapter, **method, **rate, **goes_on, seed=seed)
+            merged, goes_on = f"opsd-model-{seed}-{number}", {"adapter": str(self._adapter(adapter))}
             if not self.path(merged).exists():
-                merge(made(MergeConfig, self._of(model, merged) | {"adapter": str(self._adapter(adapter))}))
+                merge(made(MergeConfig, self._of("full", merged) | goes_on))
             model = merged
         return model
 
@@ -113,8 +116,9 @@ class Systems:
         """An adapter."""
         if not self._adapter(name).exists():
             numbers = self.setting
-            own = {
-                "trajectories": (str(self.path(trajectories)),), "rank": 32, "alpha": 32.0, "dropout": 0.0,
+            own = {} if "adapter" in changes else {"rank": 32, "alpha": 32.0, "dropout": 0.0}
+            own |= {
+                "trajectories": (str(self.path(trajectories)),),
                 "learning_rate": numbers.learning_rate, "lr_schedule": "cosine", "max_steps": numbers.steps,
                 "batch_size": numbers.batch_size, "accumulation": 1, "log_every": 0, "device": "cpu",
                 "keep": numbers.keep,
