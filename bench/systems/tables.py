@@ -78,9 +78,9 @@ def _sweep(models: Mapping[str, Rows]) -> str:
     least, *fastest = dmax_ratio(models["blocks"], models["blocks-oput"])
     plain, by_threshold, by_rule = ("none" if isnan(one) else f"{one:.2f}" for one in fastest)
     said = (
-        f"Most tokens per forward of the runs with an accuracy of {least:.1f} % or more, which is the base's by LLaDA2.0's "
-        f"own threshold less a standard error: the base by a threshold {plain}; after DMax's training by a threshold "
-        f"{by_threshold}, by DMax's rule {by_rule}."
+        f"Most tokens per forward of the runs with an accuracy of {least:.1f} % or more, which is the base's by "
+        f"LLaDA2.0's own threshold less a standard error: the base by a threshold {plain}; after DMax's training by a "
+        f"threshold {by_threshold}, by DMax's rule {by_rule}."
     )
     return f"{_suite(models)}\n\n{said}"
 
