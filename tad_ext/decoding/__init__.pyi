@@ -17,6 +17,7 @@ from .policies.by_block import BlockEditing as BlockEditing
 from .policies.by_block import BlockSteps as BlockSteps
 from .policies.by_block import FastDLLMv2 as FastDLLMv2
 from .policies.by_block import SoftParallel as SoftParallel
+from .policies.by_selection import ConfidenceByEntropy as ConfidenceByEntropy
 from .policies.by_selection import ConfidenceFactor as ConfidenceFactor
 from .policies.by_selection import ConfidenceThreshold as ConfidenceThreshold
 from .policies.by_selection import EntropyBudget as EntropyBudget
@@ -27,7 +28,6 @@ from .policies.by_step import DreamOrder as DreamOrder
 from .policies.by_step import FastDLLMDream as FastDLLMDream
 from .policies.by_step import LLaDASteps as LLaDASteps
 from .policies.capped import ConfidenceAdaptive as ConfidenceAdaptive
-from .policies.by_selection import ConfidenceByEntropy as ConfidenceByEntropy
 from .policies.delimiters import AdaBlock as AdaBlock
 from .policies.early_commit import Prophet as Prophet
 from .policies.early_commit import SchED as SchED
