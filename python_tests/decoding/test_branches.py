@@ -20,8 +20,8 @@ class Letters:
 
 def test_fifty_prompts_decode_as_published(mixing_model):
     numbers = random.Random(0)
-    prompts = [[numbers.randrange(9) for _ in range(numbers.randint(1, 12))] for _ in range(50)]
-    config = preset("lopa", gen_length=16, block_length=4, policy=ConfidenceByEntropy(0.5), batch_size=3)
+    prompts = [[numbers.randrange(9) for _ in range(numbers.randint(1, 6))] for _ in range(50)]
+    config = preset("lopa", gen_length=8, block_length=4, policy=ConfidenceByEntropy(0.45), branches=3)
     in_threes, one_by_one = (decode(mixing_model(), prompts, replace(config, batch_size=size)) for size in (3, 1))
     assert in_threes.sequences == one_by_one.sequences
     assert torch.equal(in_threes.reveal_step, one_by_one.reveal_step)
@@ -30,9 +30,8 @@ def test_fifty_prompts_decode_as_published(mixing_model):
     fields = {name: getattr(config, name) for name in (*names, "hide_future_blocks")}
     predict = MixingModel().row_logits
     for number, prompt in enumerate(prompts):
-        expected = lopa.loop(
-            predict, prompt, **fields, threshold=0.5, mask_id=MASK, eos_ids=[EOS], suppress=[UNUSED]
-        )  # fmt: skip
+        special = {"mask_id": MASK, "eos_ids": [EOS], "suppress": [UNUSED]}
+        expected = lopa.loop(predict, prompt, **fields, threshold=0.45, **special)
         assert in_threes.canvases()[number] == expected.tokens
         assert in_threes.reveal_step[number].tolist() == expected.reveal_step
         assert in_threes.forwards[number] == expected.forwards
@@ -68,7 +67,7 @@ def test_a_branch_that_leaves_no_mask_needs_no_forward(scripted_model):
     [
         {"block_add_threshold": 0.25, "temperature": 0.7, "top_p": 0.9, "guidance": 0.5},
         {"policy": "entropy:1.5", "stop_when": "reached", "block_causal": True, "min_length": 5},
-        {"policy": "lopa:0.5", "branches": 12, "stop_when": "block", "stop_strings": ("aa", "bc", "gf")},
+        {"policy": "lopa:0.5", "branches": 6, "stop_when": "block", "stop_strings": ("aa", "bc", "gf")},
         {"hide_future_blocks": True, "block_length": 4, "block_add_threshold": 0.5, "policy": "confidence:0.6"},
     ],
     ids=str,
@@ -80,7 +79,7 @@ def test_whatever_else_is_asked_for_the_batch_changes_nothing(transformer, chang
     assert results[0].sequences == results[1].sequences
     assert torch.equal(results[0].reveal_step, results[1].reveal_step)
     assert torch.equal(results[0].forwards, results[1].forwards)
-    assert MASK not in sum(results[0].canvases(), [])
+    assert not any(MASK in canvas for canvas in results[0].canvases())
 
 
 def test_masks_in_prompts(mixing_model):
@@ -89,7 +88,7 @@ def test_masks_in_prompts(mixing_model):
     result = decode(mixing_model(), prompts, config)
     for prompt, sequence in zip(prompts, result.sequences, strict=True):
         assert all(given in (MASK, token) for given, token in zip(prompt, sequence, strict=True))
-    assert MASK not in sum(result.sequences, [])
+    assert not any(MASK in sequence for sequence in result.sequences)
 
 
 def test_broken_logits_of_any_branch(scripted_model):

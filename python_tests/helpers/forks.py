@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,6 +76,8 @@ def forks() -> Forks:
 def main() -> None:
     """The process: reads what `Forks` asks, a line each, and answers."""
     torch.set_num_threads(1)
+    # Last, so that a tree which is not compiled does not hide the installed package; pytest does likewise.
+    sys.path.append(str(Path(__file__).parents[2]))
     for line in sys.stdin:
         question = json.loads(line)
         if "prepare" in question:

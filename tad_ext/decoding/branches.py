@@ -1,9 +1,9 @@
 """The canvas as a step leaves it, or with one more of its masks revealed: what the model is most certain of goes on.
 
-A sequence's branches are its canvas, and copies of it in each of which one further mask is revealed, with the token that
-the last forward has said of it: a copy for each of the masks that the forward was most certain of, by their entropy,
-among those that its step has left. The next forward computes them all, a row each. The branch whose masks in created
-blocks have the lowest mean entropy then goes on with an ordinary step, and branches are made of it again.
+A sequence's branches are its canvas, and copies of it in each of which one further mask is revealed, with the token
+that the last forward has said of it: a copy for each of the masks that the forward was most certain of, by their
+entropy, among those that its step has left. The next forward computes them all, a row each. The branch whose masks in
+created blocks have the lowest mean entropy then goes on with an ordinary step, and branches are made of it again.
 
 LoPA, arXiv 2512.16229, as its scripts configure it: its code can also look at the worst masks alone, or weigh in how
 certain the further token was. A copy without masks is the most certain one of all, so it has no forward here. With
@@ -22,7 +22,7 @@ class BranchStep(SeveralCanvases):
     """One forward over the branches of sequences."""
 
     def choose(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The row whose masks have the lowest mean entropy, copies before the canvas where some are equal; all count."""
+        """The row whose masks have the lowest mean entropy, copies first where some are equal; all count."""
         seen = rows.positions >= 0
         mean = rows.statistics.entropy.double().where(seen, 0).sum(dim=1) / seen.sum(dim=1)
         place = (rows.number - 1) % (1 + self.further)

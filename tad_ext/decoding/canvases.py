@@ -44,7 +44,7 @@ class SeveralCanvases(ABC):
 
     @abstractmethod
     def choose(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """(B,) int64, the row whose step leaves its sequence where it stands now; (R,) bool, rows that must be whole."""
+        """(B,) int64, the row whose step is where its sequence stands now; (R,) bool, rows that must not be broken."""
 
     @abstractmethod
     def make(self, rows: Rows, last: Tensor) -> Tensor:

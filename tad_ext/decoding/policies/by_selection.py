@@ -88,6 +88,7 @@ class ConfidenceByEntropy(
         return ConfidenceThreshold(self.threshold, "above").selection
 
     def __call__(self, statistics: TokenStatistics, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """By confidence what is accepted, by entropy what is forced."""
         return -statistics.entropy, select(statistics, state, self.selection)[1]
 
 
