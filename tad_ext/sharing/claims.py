@@ -88,8 +88,14 @@ class Claims:
     def _signed(self) -> Iterator[Path]:
         """A file that names this process, made now by the clock of the folder's machine."""
         path = self.folder / f".tmp-{uuid.uuid4().hex[:8]}-claim"
+        signature = json.dumps({**_this_process(), "claims": self.name, "work": self.work}).encode()
         try:
-            path.write_text(json.dumps({**_this_process(), "claims": self.name, "work": self.work}), encoding="utf-8")
+            # At once: of a file that a kill leaves empty nobody knows whose it was, and so it stays until it is stale.
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                os.write(file, signature)
+            finally:
+                os.close(file)
             yield path
         finally:
             path.unlink(missing_ok=True)
