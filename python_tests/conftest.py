@@ -18,6 +18,8 @@ from tad_ext.ops import backend_info
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+real_fsync = os.fsync  # for test_files.py
+os.fsync = lambda descriptor: None  # thousands of times: what tests write need not survive the machine
 settings.register_profile("tad", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("tad")
 
@@ -39,7 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    torch.manual_seed(0)  # the same numbers whatever ran before
+    # The same numbers whatever ran before. Where there is no GPU, torch.manual_seed keeps the stack of every call.
+    seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+    seed(0)
     if item.get_closest_marker("gpu"):
         if not torch.cuda.is_available():
             pytest.skip("no CUDA GPU")

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from safetensors import SafetensorError
 
+from python_tests.conftest import real_fsync
 from tad_ext.files import (
     CompleteError,
     add_json_line,
@@ -29,6 +30,11 @@ from tad_ext.files import (
     write_json,
     write_text,
 )
+
+
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", real_fsync)
 
 
 def names(folder: Path) -> list[str]:
