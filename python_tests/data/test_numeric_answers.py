@@ -221,7 +221,7 @@ def test_no_response_is_too_strange(response: str) -> None:
     assert answer is None or normalize_number(answer) == answer
 
 
-LENGTH = 100_000
+LENGTH = 50_000
 REPEATED = [
     " ", "\t", "\n", " \n", "\u00a0", "1", "1,", "1,000", ",000", "1 ", "1/", "1/2 ", "1 1/", "0.", ".", "-", "- ",
     "$", "$ ", "{", "}", "{}", "\\", "\\boxed{", "\\boxed{1", "\\boxed ", "\\boxed{}", "\\frac", "\\frac{",
@@ -233,7 +233,7 @@ REPEATED = [
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", REPEATED)
 def test_degenerate_responses_are_read_in_linear_time(piece: str) -> None:
-    """Anything worse than linear would take minutes to days here."""
+    """Anything worse than linear would take many seconds to days here."""
     repeated = piece * (LENGTH // len(piece))
     for text in (
         f"1{repeated}!",

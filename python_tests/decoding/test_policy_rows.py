@@ -87,11 +87,12 @@ def test_a_row_has_the_same_answer_alone_and_in_a_batch(text, seeds):
 
 
 @pytest.mark.parametrize("text", EVERY_POLICY)
-@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30, -1e30])
 @given(seed=st.integers(0, 10**6))
-def test_what_cannot_be_revealed_does_not_count(text, poison, seed):
+def test_what_cannot_be_revealed_does_not_count(text, seed):
     policy, rows = parse_policy(text), [Row(seed), Row(seed + 1)]
-    assert_same(answers(policy, rows, padding=2, poison=poison), answers(policy, rows))
+    wanted = answers(policy, rows)
+    for poison in (float("nan"), float("inf"), 1e30, -1e30):
+        assert_same(answers(policy, rows, padding=2, poison=poison), wanted)
 
 
 @pytest.mark.parametrize("text", EVERY_POLICY)

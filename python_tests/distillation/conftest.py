@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tad_ext.data.trajectories.files import Trajectory, write_part
 from tad_ext.data.trajectories.metadata import TrajectoryMetadata
+from tad_ext.distillation import adapter_run
+from tad_ext.files import write_text
 from tad_ext.jobs.distill.config import DistillConfig
 from tad_ext.models.lora import add_lora
 from tad_ext.models.tiny import TinyDiffusionConfig, TinyDiffusionLM
@@ -21,11 +23,19 @@ from tad_ext.models.tokenizers import tokenizer_hash
 from tad_ext.settings import made
 
 MASK, EOS, VOCABULARY = 23, 22, 24
+OF_PICTURES = ("test_card", "test_registry")
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take a quarter of the time of a training, and only some files test them."""
+    if request.path.stem not in OF_PICTURES:
+        monkeypatch.setattr(adapter_run, "write_curve", lambda path, *_: write_text(path, "a picture"))
 
 
 @pytest.fixture(scope="session")

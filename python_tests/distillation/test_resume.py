@@ -67,12 +67,6 @@ def stopped(long: Callable[[Path], DistillConfig], stopped_once: Path, tmp_path:
     return long(tmp_path / "output")
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would take a quarter of the time, and are no part of what is compared."""
-    monkeypatch.setattr(run, "write_curve", lambda *_: None)
-
-
 def results(folder: Path | str) -> dict[str, bytes]:
     """What a training is for; without the picture, and the names of its own folders."""
     report = json.loads(Path(folder, "training.json").read_text())
