@@ -182,8 +182,8 @@ def test_by_default_every_policy_decodes_the_same_with_every_cache(device, recor
     for cache in CACHES + at_block if any_cache else [None]:
         add = 1.0 if cache in at_block or text not in SEVERAL_BLOCKS else 0.5
         config = replace(CONFIG, policy=policy, cache=cache, gen_length=8, block_add_threshold=add, batch_size=2)
-        expected = decode(model, RAGGED, replace(config, cuda_graphs=False))
-        assert_same(decode(model, RAGGED, config), expected)
+        expected = decode(model, RAGGED[:4], replace(config, cuda_graphs=False))
+        assert_same(decode(model, RAGGED[:4], config), expected)
     assert recorder["replayed"] >= recorder["recorded"] > 0
 
 

@@ -74,7 +74,7 @@ def check(family, block, config, loop, device, asked=predicts, seeds=8, **settin
         model = model_of(family, block, seed, device)
         for stops in (True, False):
             stop_when = config.stop_when if stops else "revealed"
-            result = decode(model, RAGGED, replace(config, stop_at_eos=stops, stop_when=stop_when, batch_size=3))
+            result = decode(model, RAGGED, replace(config, stop_at_eos=stops, stop_when=stop_when, batch_size=4))
             for number, prompt in enumerate(RAGGED):
                 special = {**SPECIAL, "eos_ids": [EOS] if stops else ()}
                 expected = loop(asked(model), prompt, gen_length=LENGTH, block_length=block, **settings, **special)
