@@ -17,7 +17,7 @@ TAD_SCHEMAS(m) {
       std::string("linear_tad_loss(Tensor student_hidden, Tensor? teacher_hidden, Tensor lm_head_weight, ") +
       TadEntries::kSchema +
       ", int chunk_rows, bool hidden_grad, bool weight_grad) -> (Tensor loss, Tensor ce, Tensor kl, "
-      "Tensor near_count, Tensor distant_count, Tensor grad_hidden, Tensor grad_weight)";
+      "Tensor near_count, Tensor distant_count, Tensor entry_losses, Tensor grad_hidden, Tensor grad_weight)";
   m.def(loss.c_str());
   // The hidden states and the weight are arguments only so that double backward is noticed.
   m.def(
@@ -107,7 +107,8 @@ TadLossArguments part_of(TadLossArguments a, int64_t begin, int64_t end) {
   return a;
 }
 
-using LinearLossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using LinearLossResult = std::tuple<
+    at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 LinearLossResult linear_loss_of(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
@@ -218,6 +219,7 @@ LinearLossResult linear_loss_of(
       result.kl,
       result.near_count,
       result.distant_count,
+      losses,
       grad_hidden,
       grad_weight.to(lm_head_weight.scalar_type())};
 }
@@ -262,7 +264,7 @@ class LinearTadLossFunction : public torch::autograd::Function<LinearTadLossFunc
     weight_grad |= lm_head_weight.requires_grad();
     *results = below<LinearTadLossFunction>(arguments...);
     ctx->set_materialize_grads(false);
-    save_arguments(ctx, std::get<5>(*results), std::get<6>(*results), student_hidden, lm_head_weight);
+    save_arguments(ctx, std::get<6>(*results), std::get<7>(*results), student_hidden, lm_head_weight);
     ctx->saved_data["hidden_grad"] = hidden_grad;
     ctx->saved_data["weight_grad"] = weight_grad;
     return std::get<0>(*results);

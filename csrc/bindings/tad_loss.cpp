@@ -1,6 +1,8 @@
 // tad_loss, tad_loss_gradient and scale_gradient.
 #include <ATen/TensorSubclassLikeUtils.h>
 
+#include <cmath>
+
 #include "backend.h"
 #include "checks.h"
 #include "derivatives.h"
@@ -15,7 +17,7 @@ TAD_SCHEMAS(m) {
       std::string("Tensor student_logits, Tensor? teacher_logits, Tensor? student_rows, ") + TadEntries::kSchema;
   const std::string loss = "tad_loss(" + arguments +
                            ", bool with_gradient) -> (Tensor loss, Tensor ce, Tensor kl, "
-                           "Tensor near_count, Tensor distant_count, Tensor gradient)";
+                           "Tensor near_count, Tensor distant_count, Tensor entry_losses, Tensor gradient)";
   const std::string gradient = "tad_loss_gradient(Tensor grad_loss, " + arguments + ") -> Tensor";
   m.def(loss.c_str());
   m.def(gradient.c_str());
@@ -81,12 +83,16 @@ at::Tensor visit_with_gradient(
   return gradient;
 }
 
-using LossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using LossResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 LossResult loss_of(const Loss& loss, bool with_gradient) {
   const auto backend = backend_for(loss.student_logits);
   const TadResult result(loss.student);
-  const at::Tensor losses = at::empty({loss.entries.size()}, loss.student.options().dtype(at::kDouble));
+  const auto options = loss.student.options().dtype(at::kDouble);
+  // A visit by rows of the gradient does not come to entries whose row is not there.
+  const bool by_rows = with_gradient && loss.arguments.student_rows;
+  const at::Tensor losses = by_rows ? at::full(loss.entries.shape(), NAN, options)
+                                    : at::empty(loss.entries.shape(), options);
   double* const loss_of_entry = losses.mutable_data_ptr<double>();
   at::Tensor gradient;
   if (with_gradient) {
@@ -96,7 +102,7 @@ LossResult loss_of(const Loss& loss, bool with_gradient) {
     backend->tad_loss(loss.arguments, loss_of_entry, nullptr);
   }
   backend->tad_totals(loss.arguments, loss_of_entry, result.view());
-  return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, gradient};
+  return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, losses, gradient};
 }
 
 at::Tensor gradient_of(const at::Tensor& grad_loss, const Loss& loss) {
@@ -146,8 +152,8 @@ class TadLossFunction : public torch::autograd::Function<TadLossFunction> {
     save_arguments(ctx, arguments...);
     ctx->saved_data["in_forward"] = with_gradient;
     if (with_gradient) {
-      ctx->saved_data["gradient"] = std::get<5>(*results);
-      ctx->saved_data["version"] = int64_t(std::get<5>(*results)._version());
+      ctx->saved_data["gradient"] = std::get<6>(*results);
+      ctx->saved_data["version"] = int64_t(std::get<6>(*results)._version());
     }
     return std::get<0>(*results);
   }

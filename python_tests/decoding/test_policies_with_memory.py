@@ -1,13 +1,15 @@
 """Credit and KLASS: what they remember from one forward to the next."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from policy_cases import WITH_PREPARE, answer, entries
 from torch.testing import assert_close
 
-from tad_ext.decoding import KLASS, Credit, parse_policy
+from python_tests.decoding.conftest import MASK
+from tad_ext.decoding import KLASS, Credit, DecodeConfig, decode, parse_cache, parse_policy
 from tad_ext.ops import DecodeState, unmask_step
 
 NAN = float("nan")
@@ -173,3 +175,44 @@ def test_forgetting_to_prepare_is_an_error(text):
         RuntimeError, match=rf"policy {text.partition(':')[0]}:.*: prepare\(logits, state\) must be called"
     ):
         unmask_step(torch.zeros(1, 2).long(), torch.zeros(1, 2, 3), state, parse_policy(text), mask_token_id=0)
+
+
+class WatchingAll(KLASS):
+    """The same, shown every mask of the canvas in every forward."""
+
+    sees = "masks"
+
+
+def check_that_klass_needs_no_block_but_the_next(model, prompts, **options):
+    config = DecodeConfig(gen_length=16, block_length=4, **options)
+    results = [
+        decode(model, prompts, replace(config, policy=policy(0.02, 0.05, forwards)))
+        for forwards in (1, 2)
+        for policy in (KLASS, WatchingAll)
+    ]
+    for own, all_masks in zip(results[::2], results[1::2], strict=True):
+        assert own.sequences == all_masks.sequences
+        assert torch.equal(own.reveal_step, all_masks.reveal_step)
+    assert (results[0].reveal_step != results[2].reveal_step).any()  # stable forwards matter here
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 2},
+        {"block_add_threshold": 0.25, "decoded_token_threshold": 0.75},
+        {"infill": True, "stop_at_eos": False},
+    ],
+    ids=str,
+)
+def test_klass_needs_no_block_but_the_next(mixing_model, options):
+    prompts = [[1], [2, 3, 4], [5, 5], [3], [1, 2]]
+    if "infill" in options:
+        prompts = [[1, MASK, MASK, 3, 4, MASK, MASK, MASK], [2, *[4] * 9, MASK, MASK], [5, MASK, *[1] * 6, MASK, 2]]
+    check_that_klass_needs_no_block_but_the_next(mixing_model(), prompts, **options)
+
+
+@pytest.mark.parametrize("cache", ["prefix:2", "dual:3", "delayed:2"])
+def test_klass_needs_no_block_but_the_next_with_a_cache(transformer, cache):
+    check_that_klass_needs_no_block_but_the_next(transformer, [[1], [2, 3, 4], [5]], cache=parse_cache(cache))

@@ -38,21 +38,22 @@ def check_loss(device: str) -> None:
     rows = torch.arange(18, device=device)
     others = rows != NEAR
 
-    def call(labels: Tensor, **rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def call(labels: Tensor, wrong: int | None = None, **rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         result, gradient = loss_and_gradient(fused_tad_loss, student, teacher, labels, steps, delta=2, **rows)
+        assert result.entry_losses.isnan().nonzero().flatten().tolist() == ([] if wrong is None else [wrong])
         return result.loss, result.ce, result.kl, gradient
 
     _, ce, kl, gradient = call(labels)
     for outside in OUTSIDE:
-        wrong = call(with_value(labels, NEAR, outside))
+        wrong = call(with_value(labels, NEAR, outside), NEAR)
         assert [part.isnan().item() for part in wrong[:3]] == [True, True, False]
         assert torch.equal(wrong[2], kl)
         assert torch.equal(wrong[3][others], gradient[others])
-        wrong = call(labels, student_rows=with_value(rows, NEAR, outside), teacher_rows=rows)
+        wrong = call(labels, NEAR, student_rows=with_value(rows, NEAR, outside), teacher_rows=rows)
         assert [part.isnan().item() for part in wrong[:3]] == [True, True, False]
         assert torch.equal(wrong[3][others], gradient[others])
         assert (wrong[3][NEAR] == 0).all()  # a row that is not named
-        wrong = call(labels, student_rows=rows, teacher_rows=with_value(rows, DISTANT, outside))
+        wrong = call(labels, DISTANT, student_rows=rows, teacher_rows=with_value(rows, DISTANT, outside))
         assert [part.isnan().item() for part in wrong[:3]] == [True, False, True]
         assert torch.equal(wrong[1], ce)
     # A teacher without rows is still a teacher.

@@ -47,6 +47,7 @@ def test_agrees_with_the_reference(device: str, dtype: torch.dtype, chunk_rows: 
     ours = gradients(fused_linear_tad_loss, *entries, **options, chunk_rows=chunk_rows)
     for mine, theirs, true in zip(ours[0][:3], eager[0][:3], exact[0][:3]):
         assert_no_worse_than_eager(mine, theirs, true, dtype)
+    assert_no_worse_than_eager(*(result[0].entry_losses for result in (ours, eager, exact)), dtype)
     for mine, theirs, true in zip(ours[1:], eager[1:], exact[1:]):
         assert mine.dtype == dtype
         assert_no_worse_than_eager(mine, theirs, true, dtype)

@@ -1,5 +1,6 @@
 """fused_tad_loss: its numbers, against the float64 reference."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,19 @@ def test_student_and_teacher_dtypes_may_differ(device: str, dtype: torch.dtype, 
     )
     torch.testing.assert_close(ours.loss.double(), exact.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(our_grad.double(), exact_grad, rtol=1e-2, atol=1e-4)
+
+
+def test_each_entry_has_a_loss_of_its_own(device: str, dtype: torch.dtype) -> None:
+    """Hand-worked: -log(1/10); KL((1/2, 1/2) || (1/4, 3/4)) = log(4/3) / 2; and 0, whatever weights and T^2 say."""
+    rows = (torch.tensor([[row] * 2] * 2, device=device) for row in ([1, 3], [1, 1]))
+    student, teacher = (of_all.log().mul(2).to(dtype) for of_all in rows)
+    labels, steps = torch.tensor([[0, 1], [0, 0]], device=device), torch.tensor([[1, 3], [0, 3]], device=device)
+    weight = torch.tensor([0.0, 0.5, 1.0, 0.0], device=device)
+    options = {"delta": 2, "ce_weight": 0.3, "kl_weight": 0.0, "temperature": 2.0, "row_weight": weight}
+    found = fused_tad_loss(student, teacher, labels, steps, **options).entry_losses
+    divergence = math.log(4 / 3) / 2
+    expected = torch.tensor([[math.log(10), divergence], [0, divergence]], dtype=torch.float64, device=device)
+    torch.testing.assert_close(found, expected, rtol=3e-2 if dtype == torch.bfloat16 else 2e-3, atol=0)
 
 
 def test_dense_form_adds_rows_named_twice_and_zeroes_the_others(device: str, dtype: torch.dtype) -> None:

@@ -247,8 +247,11 @@ class DecodingBatch:
         elif self.hides_future:
             inside = inside & (block < created)
         masked = canvas == self.tokens.mask
-        if self.sees == "masks":
+        if self.sees != "canvas":
             inside = inside & masked
+        if self.sees == "ahead":
+            behind = block.where(masked & (block >= created), columns.shape[1])
+            inside = inside & (block <= behind.amin(dim=1, keepdim=True))
         place = torch.where(inside, columns, canvas.shape[1]).sort(dim=1).values[:, :width]
         positions = place.masked_fill(place == canvas.shape[1], -1)
         among = (masked & (block < created)).gather(1, positions.clamp(min=0)) & (positions >= 0)

@@ -26,9 +26,10 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
         for one, more in zip(sequences, further, strict=True)
     ]
     padded = min(lengths) < max(lengths) or ((ahead > 0 or any(further)) and batch.hides_future)
-    if batch.sees == "eligible":
+    if batch.sees in ("eligible", "ahead"):
+        most = ahead + (batch.sees == "ahead")
         entries = max(
-            min(one.eligible + (ahead + more) * config.block_length, one.masks)
+            min(one.eligible + (most + more) * config.block_length, one.masks)
             for one, more in zip(sequences, further, strict=True)
         )
     else:

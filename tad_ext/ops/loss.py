@@ -89,13 +89,13 @@ def fused_tad_loss(
         recompute_gradient = student_logits.dtype == torch.float16
     needs_gradient = torch.is_grad_enabled() and student_logits.requires_grad
     in_forward = needs_gradient and not recompute_gradient and not torch.compiler.is_compiling()
-    loss, ce, kl, near, distant, _ = torch.ops.tad_ext.tad_loss(
+    *result, _ = torch.ops.tad_ext.tad_loss(
         student_logits, None if teacher_logits is None else teacher_logits.detach(), student_rows,
         labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
         None if row_weight is None else row_weight.detach(), teacher_rows,
         _count_tensor(near_count, labels), _count_tensor(distant_count, labels), in_forward,
     )  # fmt: skip
-    return TADLoss(loss, ce, kl, near, distant)
+    return TADLoss(*result)
 
 
 def _check_linear_loss(call: Call) -> None:
@@ -168,13 +168,13 @@ def fused_linear_tad_loss(
         chunk_rows = _default_chunk_rows(lm_head_weight)
     # Gradients, the last two, are asked for where the operator is differentiated: under vmap tensors do not show here
     # whether they require one.
-    loss, ce, kl, near, distant, _, _ = torch.ops.tad_ext.linear_tad_loss(
+    *result, _, _ = torch.ops.tad_ext.linear_tad_loss(
         student_hidden, None if teacher_hidden is None else teacher_hidden.detach(), lm_head_weight,
         labels, steps_to_reveal, delta, ce_weight, kl_weight, temperature,
         None if row_weight is None else row_weight.detach(), teacher_rows,
         _count_tensor(near_count, labels), _count_tensor(distant_count, labels), chunk_rows, False, False,
     )  # fmt: skip
-    return TADLoss(loss, ce, kl, near, distant)
+    return TADLoss(*result)
 
 
 def _check_delta(delta: int) -> None:
@@ -256,18 +256,22 @@ def _count_tensor(count: Count, labels: Tensor) -> Tensor | None:
     return torch.full((), float(count), dtype=torch.float64, device=labels.device)
 
 
-def _fake_scalars(like: Tensor) -> list[Tensor]:
-    """loss, ce, kl, near_count, distant_count."""
+def _fake_result(like: Tensor, labels: Tensor) -> list[Tensor]:
+    """The fields of `TADLoss`."""
     real, count = compute_dtype(like), torch.int64
-    return [like.new_empty((), dtype=dtype) for dtype in (real, real, real, count, count)]
+    scalars = [like.new_empty((), dtype=dtype) for dtype in (real, real, real, count, count)]
+    return [*scalars, like.new_empty(labels.shape, dtype=torch.float64)]
 
 
 register_fakes(
-    tad_loss=lambda call: (*_fake_scalars(call.student_logits), empty(call.student_logits, call.with_gradient)),
+    tad_loss=lambda call: (
+        *_fake_result(call.student_logits, call.labels),
+        empty(call.student_logits, call.with_gradient),
+    ),
     tad_loss_gradient=lambda call: empty(call.student_logits),
     scale_gradient=lambda call: None,
     linear_tad_loss=lambda call: (
-        *_fake_scalars(call.student_hidden),
+        *_fake_result(call.student_hidden, call.labels),
         empty(call.student_hidden, call.hidden_grad),
         empty(call.lm_head_weight, call.weight_grad),
     ),

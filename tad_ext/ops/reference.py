@@ -60,26 +60,34 @@ def _partitioned_loss(call: Call, student_logits: Tensor, teacher_logits: Tensor
     if call.row_weight is not None:
         weight = call.row_weight.detach().reshape(-1).to(student.dtype)
     sides = [(steps >= 1) & (steps <= call.delta), steps > call.delta]
-    counts = [side.sum() for side in sides]
-    # What is switched off adds nothing, even where it is infinite or NaN.
-    near, distant = ((side & (weight != 0)).nonzero()[:, 0] for side in sides)
+    near_count, distant_count = (side.sum() for side in sides)
 
-    log_probabilities = student[student_rows[near]].log_softmax(-1)
-    ce_of_entry = -log_probabilities.gather(-1, labels[near, None])[:, 0]
-    ce = (weight[near] * ce_of_entry).sum() / _denominator(call.near_count, counts[0])
-    if teacher_logits is None:
-        kl = ce.new_zeros(())
-    else:
-        teacher = teacher_logits.detach().reshape(-1, teacher_logits.shape[-1])[teacher_rows[distant]]
-        log_q = (student[student_rows[distant]] / temperature).log_softmax(-1)
+    def cross_entropy(entries: Tensor) -> Tensor:
+        log_probabilities = student[student_rows[entries]].log_softmax(-1)
+        return -log_probabilities.gather(-1, labels[entries, None])[:, 0]
+
+    def divergence(entries: Tensor) -> Tensor:
+        if teacher_logits is None:
+            return student.new_zeros(len(entries))
+        teacher = teacher_logits.detach().reshape(-1, teacher_logits.shape[-1])[teacher_rows[entries]]
+        log_q = (student[student_rows[entries]] / temperature).log_softmax(-1)
         log_p = (teacher.to(student.dtype) / temperature).log_softmax(-1)
         p = log_p.exp()
-        kl_of_entry = torch.where(p > 0, p * (log_p - log_q), 0).sum(-1) * temperature**2
+        found = torch.where(p > 0, p * (log_p - log_q), 0).sum(-1)
         # A teacher row that is NaN must not look like a row without probability.
-        kl_of_entry = torch.where(p.isnan().any(-1), torch.nan, kl_of_entry)
-        kl = (weight[distant] * kl_of_entry).sum() / _denominator(call.distant_count, counts[1])
+        return torch.where(p.isnan().any(-1), torch.nan, found)
+
+    # What is switched off adds nothing, even where it is infinite or NaN.
+    near, distant = ((side & (weight != 0)).nonzero()[:, 0] for side in sides)
+    ce = (weight[near] * cross_entropy(near)).sum() / _denominator(call.near_count, near_count)
+    kl = (weight[distant] * divergence(distant)).sum() / _denominator(call.distant_count, distant_count)
+    kl = kl * temperature**2
     loss = sum((w * part for w, part in ((call.ce_weight, ce), (call.kl_weight, kl)) if w != 0), student[:0].sum())
-    return TADLoss(loss, ce.detach(), kl.detach(), *counts)
+    of_entries = torch.zeros(labels.numel(), dtype=torch.float64, device=labels.device)
+    with torch.no_grad():
+        for side, own in zip(sides, (cross_entropy, divergence), strict=True):
+            of_entries[side] = own(side.nonzero()[:, 0]).double()
+    return TADLoss(loss, ce.detach(), kl.detach(), near_count, distant_count, of_entries.view(call.labels.shape))
 
 
 @_meaning_of(loss.fused_linear_tad_loss)

@@ -18,7 +18,7 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 class TADLoss(NamedTuple):
-    """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors.
+    """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors, and what each entry adds to them.
 
     Only `loss` is differentiable. The counts are this call's own entries, whatever denominators were passed in.
     """
@@ -28,6 +28,7 @@ class TADLoss(NamedTuple):
     kl: Tensor  # weighted mean KL(teacher || student) over distant entries, times temperature**2, nats
     near_count: Tensor  # int64
     distant_count: Tensor  # int64
+    entry_losses: Tensor  # float64, in the shape of `labels`: its own CE or KL in nats, without weights and T^2, else 0
 
 
 class TokenStatistics(NamedTuple):

@@ -21,10 +21,11 @@ Policies that need more have:
   row's memory starts with zeros, also when another prompt takes the row, and moves with it. What is remembered per
   canvas column is found through `state.positions`, (B, W), -1 for padding.
 * `sees`, an attribute that says what the policy is shown. "eligible": the positions it may reveal, masks of created
-  blocks. "masks": all masks of the canvas. "canvas": every position, revealed ones included. "block": every position
-  of the first block that is not finished, with what stands there in `state.tokens`. Entries that are
-  `state.present` and not `state.eligible` are never revealed, but the model's head computes logits for them. With a
-  cache, or where future blocks are hidden, those that the forward does not compute are padding.
+  blocks. "ahead": these, and the masks of the first block behind them that has any, which may be the next one created.
+  "masks": all masks of the canvas. "canvas": every position, revealed ones included. "block": every position of the
+  first block that is not finished, with what stands there in `state.tokens`. Entries that are `state.present` and not
+  `state.eligible` are never revealed, but the model's head computes logits for them. With a cache, or where future
+  blocks are hidden, those that the forward does not compute are padding.
 * `revise(statistics, state) -> (tokens, open)`, a method that is asked after the reveals, for policies that see the
   "block": (B, W) int64, what each entry that had a token before is to hold, or for any `MASKED_AGAIN`; and (B,) bool,
   the rows whose block is not finished yet, though it may have no mask left. `state.tokens` is what stood there before.

@@ -9,7 +9,7 @@ from torch import Tensor
 from tad_ext.ops import DecodeState, Policy, TokenStatistics
 from tad_ext.settings import Between, Kind, Settings, kinds_of
 
-Sees = Literal["eligible", "masks", "canvas", "block"]
+Sees = Literal["eligible", "ahead", "masks", "canvas", "block"]
 MASKED_AGAIN = -1  #: in place of a token that a policy takes back
 Steps = Annotated[int, Between(0, 2**20)]  # or positions; 0: as many as the canvas has
 
