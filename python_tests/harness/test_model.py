@@ -152,6 +152,8 @@ def test_of_a_model_with_blocks_of_its_own_a_prompt_has_room_in_whole_ones(tmp_p
     long, cut = ours.generate_until([generation(" ".join(text)), generation(" ".join(text[-10:]))])
     assert long == cut
     assert ours.truncated == 1
+    by_name = TadLM.create_from_arg_obj({"pretrained": str(folder)}, {"batch_size": "auto"}).settings.decoding
+    assert (by_name.block_length, by_name.gen_length) == (5, 260)
 
 
 def test_the_harness_caches_responses_as_they_come(lm, tmp_path):

@@ -1,6 +1,7 @@
 """How to decode: the settings of one `decode` call, and the decoding options of every command that decodes."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tad_ext.settings import (
@@ -208,6 +209,16 @@ class DecodeConfig(Settings):
                 f"cache is {self.cache}, policy {self.policy}, block_add_threshold {self.block_add_threshold}: "
                 f"expected a policy that reveals a block's first position at once, such as fast-dllm-dream, and 1"
             )
+
+    def in_blocks_of(self, own: int | None, given: Collection[str] = ()) -> "DecodeConfig":
+        """The same in the blocks of a model that has its own, `own` positions each, unless block_length is `given`.
+
+        A canvas whose length is not given is whole ones.
+        """
+        if own is None or "block_length" in given:
+            return self
+        whole = self.gen_length if "gen_length" in given else -(-self.gen_length // own) * own
+        return replace(self, block_length=own, gen_length=whole)
 
     def _check_resizing(self) -> None:
         """ValueError for what a policy that changes the canvas's length does not go with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,18 +42,11 @@ class ModelSettings(JobSettings):
 
 
 def decoding_of(config: Any) -> DecodeConfig:
-    """The settings `config.decoding`, in the blocks of a model that has its own, where no others are given.
-
-    A canvas whose length is not given is whole ones. Errors as `load_config`.
-    """
+    """The settings `config.decoding`, in the blocks of a model that has its own. Errors as `load_config`."""
     from tad_ext.models.loading import load_config
 
     decoding: DecodeConfig = config.decoding
-    own = load_config(config.model).causal_block_length
-    if own is None or "block_length" in config.given:
-        return decoding
-    whole = decoding.gen_length if "gen_length" in config.given else -(-decoding.gen_length // own) * own
-    return replace(decoding, block_length=own, gen_length=whole)
+    return decoding.in_blocks_of(load_config(config.model).causal_block_length, config.given)
 
 
 @dataclass(frozen=True, kw_only=True)

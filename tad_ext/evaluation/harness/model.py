@@ -87,7 +87,8 @@ class TadLM(TemplateLM):
         """From --model_args: `pretrained` (a checkpoint folder), `adapter`, `allow_other_model`, `dtype`, `device`, and
         any `HarnessSettings` by its name: preset=tad,gen_length=256,mc_num=32.
 
-        The harness's defaults, device cuda:0 and batch_size auto, mean a GPU if there is one, and the preset's.
+        The harness's defaults, device cuda:0 and batch_size auto, mean a GPU if there is one, and the preset's. A model
+        with blocks of its own is decoded in these.
         Raises ValueError, TypeError, naming the argument; what `load_merged` raises.
         """
         values = {**arg_dict, **{name: value for name, value in (additional_config or {}).items() if value is not None}}
@@ -101,7 +102,9 @@ class TadLM(TemplateLM):
         options = {name: loading[name] for name in ("dtype", "allow_other_model") if name in loading}
         tokenizer = load_tokenizer(path)
         place = device_of_process("auto" if device == "cuda:0" else device)
-        return cls(load_merged(path, loading.get("adapter"), device=str(place), **options), tokenizer, settings)
+        model: Any = load_merged(path, loading.get("adapter"), device=str(place), **options)
+        decoding = settings.decoding.in_blocks_of(model.config.causal_block_length, settings.given)
+        return cls(model, tokenizer, replace(settings, decoding=decoding))
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> "TadLM":
