@@ -5,6 +5,7 @@ import os
 
 import matplotlib.image
 import pytest
+from word_checkpoints import write_words_model
 
 from tad_ext.cli import main
 from tad_ext.decoding import decode
@@ -14,7 +15,7 @@ from tad_ext.jobs.plot_trace.run import plot_traces
 from tad_ext.models.loading import load_model
 
 
-def trace(index=0, positions=8, block_length=4, response_length=None, texts=None):
+def trace(index=0, positions=8, block_length=4, response_length=None, texts=None, prompt_positions=0):
     return Trace(
         index=index,
         token_ids=[3] * positions,
@@ -23,6 +24,7 @@ def trace(index=0, positions=8, block_length=4, response_length=None, texts=None
         forwards=positions,
         block_length=block_length,
         response_length=response_length or positions,
+        prompt_positions=prompt_positions,
     )
 
 
@@ -56,6 +58,16 @@ def test_a_trace_is_what_decoding_did(settings, tmp_path):
         assert one.block_length == 4
 
 
+def test_of_a_model_with_blocks_of_its_own(tmp_path):
+    """A prompt of 7 tokens in blocks of 5 leaves 3 positions of the first one."""
+    folder, out = write_words_model(tmp_path / "words", causal_block_length=5), tmp_path / "out"
+    arguments = ["--prompt", "one two three two two one one", "--no-chat", "--gen-length", "10", "--block-length", "5"]
+    assert main(["generate", "--model", str(folder), "--output", str(out), "--trace", *arguments]) == 0
+    (one,) = read_traces(out)
+    assert (one.prompt_positions, len(one.reveal_step)) == (2, 10)
+    assert main(["plot", "trace", "--input", str(out), "--output", str(tmp_path / "trace.png"), "--prompt", "0"]) == 0
+
+
 def test_the_command_draws_it(settings, tmp_path, capsys):
     generate(settings(prompt="one", output=str(tmp_path / "out"), trace=True))
     capsys.readouterr()
@@ -73,8 +85,10 @@ def test_the_command_draws_it(settings, tmp_path, capsys):
         [trace(response_length=1), trace(1, response_length=3)],
         [trace(index, positions=256, block_length=32) for index in range(40)],
         [trace(positions=64, block_length=32, texts=["$x^", "\n", "\x1b", "漢", "a long token", "", " ", "<eos>"] * 8)],
+        [trace(positions=8, prompt_positions=3)],
+        [trace(index, positions=8, prompt_positions=index) for index in range(4)],
     ],
-    ids=["one", "one block", "one token", "short", "many", "strange texts"],
+    ids=["one", "one block", "one token", "short", "many", "strange texts", "own blocks", "many of them"],
 )
 def test_every_shape_can_be_drawn(tmp_path, traces):
     plot_traces(traces, tmp_path / "trace.png")
@@ -93,11 +107,14 @@ def test_what_is_drawn(tmp_path, monkeypatch):
     drawn = axes.images[0].get_array()
     assert drawn.tolist() == [[1, 8, 7, 6, 5, 4, None, None], [1, 8, 7, 6, 5, 4, 3, 2]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "3"]
-    assert [line.get_xdata()[0] for line in axes.lines] == [3.5], "between the two blocks"
+    assert [line.get_xdata()[0] for line in axes.lines] == [3.5, 3.5], "between the two blocks"
     assert len(axes.texts) == 14, "a token in every cell but the grey ones"
     assert bar.get_ylabel() == "step that revealed the token"
     plot_traces([trace()], tmp_path / "one.png")
     assert figures[1].axes[0].images[0].get_array().tolist() == [[1, 8, 7, 6], [5, 4, 3, 2]], "a row per block"
+    plot_traces([trace(prompt_positions=3)], tmp_path / "own.png")
+    drawn = figures[2].axes[0].images[0].get_array().tolist()
+    assert drawn == [[None, None, None, 1], [8, 7, 6, 5], [4, 3, 2, None]], "the prompt ends in the first one"
 
 
 def test_some_of_the_prompts(tmp_path, capsys):

@@ -22,6 +22,7 @@ class Trace(Settings):
     forwards: Count  # that it took
     block_length: Count  # positions per block
     response_length: Count  # tokens up to and including the response's end; what stands behind it was filled in
+    prompt_positions: Index = 0  # of the first block, which the prompt ends in: of models with blocks of their own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,10 +30,12 @@ class Trace(Settings):
         whole_blocks = positions > 0 and positions % self.block_length == 0
         if not whole_blocks or {len(self.token_ids), len(self.token_texts)} != {positions}:
             raise ValueError("token_ids, token_texts and reveal_step are not of the same whole blocks")
+        if self.prompt_positions >= self.block_length:
+            raise ValueError(f"prompt_positions is {self.prompt_positions}, expected fewer than block_length")
 
     @classmethod
-    def of(cls, sequence: DecodedSequence, block_length: int, tokenizer: Any) -> "Trace":
-        """Of a finished response."""
+    def of(cls, sequence: DecodedSequence, block_length: int, own_block: int | None, tokenizer: Any) -> "Trace":
+        """Of a finished response, by a model whose own blocks, if it has any, are of `own_block` positions."""
         return cls(
             index=sequence.number,
             token_ids=tuple(sequence.canvas),
@@ -41,6 +44,7 @@ class Trace(Settings):
             forwards=sequence.forwards,
             block_length=block_length,
             response_length=sequence.response_length,
+            prompt_positions=len(sequence.prompt) % own_block if own_block else 0,
         )
 
 

@@ -55,7 +55,10 @@ class Session:
 
     def trace(self, sequence: DecodedSequence) -> Trace | None:
         """How its canvas was filled, if that is wanted."""
-        return Trace.of(sequence, self.decoding.block_length, self.tokenizer) if self.config.trace else None
+        if not self.config.trace:
+            return None
+        own_block = self._without_weights.config.causal_block_length
+        return Trace.of(sequence, self.decoding.block_length, own_block, self.tokenizer)
 
     def text(self, sequence: DecodedSequence) -> str:
         """A response as text, cut before the stop string that ended it; with infill, the whole text."""

@@ -38,12 +38,16 @@ def plot_traces(traces: Sequence[Trace], path: str | Path) -> None:
     not decoded, are grey.
     """
     # 1. What every cell holds.
-    block, single = traces[0].block_length, len(traces) == 1
-    width = block if single else len(traces[0].reveal_step)
-    steps = np.array([trace.reveal_step for trace in traces])
-    filled = np.arange(steps.shape[1]) >= np.array([[trace.response_length] for trace in traces])
-    cells = np.ma.masked_array(steps, filled).reshape(-1, width)
-    texts = np.array([trace.token_texts for trace in traces], dtype=object).reshape(-1, width)
+    block, single, positions = traces[0].block_length, len(traces) == 1, len(traces[0].reveal_step)
+    width = block if single else positions
+    before = traces[0].prompt_positions if single else 0  # cells of the first line that hold no response
+    lines = -(-(before + positions) // width) if single else len(traces)
+    cells = np.ma.masked_all((lines, width), dtype=int)
+    texts = np.full((lines, width), "", dtype=object)
+    for line, trace in enumerate(traces):
+        start = before + line * width
+        cells.flat[start : start + trace.response_length] = trace.reveal_step[: trace.response_length]
+        texts.flat[start : start + positions] = trace.token_texts
 
     # 2. The cells, with lines between blocks.
     size = (np.clip(0.42 * width + 2, 6, 16), np.clip(0.3 * len(cells) + 1.5, 3.2, 12))
@@ -52,8 +56,9 @@ def plot_traces(traces: Sequence[Trace], path: str | Path) -> None:
     colours = colormaps["viridis"].with_extremes(bad="#e5e7eb")
     image = axes.imshow(cells, aspect="auto", interpolation="nearest", cmap=colours, vmin=1, vmax=max(cells.max(), 2))
     figure.colorbar(image, label="step that revealed the token")
-    for boundary in range(block, width, block):
-        axes.axvline(boundary - 0.5, color="white", linewidth=1)
+    for line, trace in enumerate(traces):
+        for boundary in range(block - trace.prompt_positions, 0 if single else width, block):
+            axes.plot([boundary - 0.5] * 2, [line - 0.5, line + 0.5], color="white", linewidth=1)
 
     # 3. What stands in and beside them.
     names = [str(line if single else traces[line].index) for line in range(len(cells))]
