@@ -32,6 +32,7 @@ def test_it_is_told_by_either_name_of_its_architecture(tmp_path: Path, architect
         assert json.loads((folder / "config.json").read_text())["architectures"] == [architecture]
         assert type(load_model(folder)) is LLaDAMoEModelLM
         assert type(AutoConfig.from_pretrained(folder)) is LLaDAMoEConfig
+        assert type(AutoConfig.for_model("llada", architectures=[architecture])) is LLaDAMoEConfig
         for automatic in (AutoModelForMaskedLM, AutoModelForCausalLM):
             assert type(automatic.from_pretrained(folder)) is LLaDAMoEModelLM
 

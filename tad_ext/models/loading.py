@@ -64,6 +64,11 @@ MODEL_CLASSES: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
 class _ConfigOfSome:
     """What AutoConfig, which looks at model_type alone, takes for the configuration class of families that share it."""
 
+    model_type: str
+
+    def __new__(cls, **fields: Any) -> Any:
+        return model_class_of({"model_type": cls.model_type, **fields}).config_class(**fields)
+
     @staticmethod
     def from_dict(fields: dict[str, Any], **options: Any) -> Any:
         return model_class_of(fields).config_class.from_dict(fields, **options)
@@ -71,8 +76,9 @@ class _ConfigOfSome:
 
 _types = [config.model_type for config in MODEL_CLASSES]
 for _config, _class in MODEL_CLASSES.items():
+    _by_fields = type("ConfigOfSome", (_ConfigOfSome,), {"model_type": _config.model_type})
     _shared = _types.count(_config.model_type) > 1
-    AutoConfig.register(_config.model_type, _ConfigOfSome if _shared else _config, exist_ok=True)
+    AutoConfig.register(_config.model_type, _by_fields if _shared else _config, exist_ok=True)
     AutoModelForMaskedLM.register(_config, _class, exist_ok=True)
     AutoModelForCausalLM.register(_config, _class, exist_ok=True)  # under which text is generated
 
