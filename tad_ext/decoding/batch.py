@@ -261,7 +261,8 @@ class DecodingBatch:
         """Keeps what the policy has put into the memory of a view."""
         for name, tensor in view.memory.items():
             if name not in self.state.memory:
-                self.state.memory[name] = tensor.new_zeros(len(self.canvas), *tensor.shape[1:])
+                whole = len(tensor) == len(self.canvas)
+                self.state.memory[name] = tensor if whole else tensor.new_zeros(len(self.canvas), *tensor.shape[1:])
             kept = self.state.memory[name]
             if kept.data_ptr() != tensor.data_ptr():
                 kept[: len(tensor)] = tensor
