@@ -104,6 +104,16 @@ CLAIMS = (
           ("confidence",)),
 )  # fmt: skip
 
+#: Of the study where confidence falls with distance, and the paper's rule finds a delta.
+VARIED_CLAIMS = (
+    Claim("rule_4", "5", "The delta of the paper's rule, 22, is better than 4", "delta_22", "tad", (AT_2,)),
+    Claim("rule_16", "5", "... than 16", "delta_22", "delta_16", (AT_2,)),
+    Claim("larger", "5", "Delta 16 is better than 4", "delta_16", "tad", (AT_2,)),
+    Claim("smaller", "5", "Delta 4 is better than 2", "tad", "delta_2", (AT_2,)),
+    Claim("tad_ce_all", "3", "Delta 4 is better than CE everywhere", "tad", "ce_all", (AT_2,)),
+    Claim("base", "1", "Delta 4 is better than its base", "tad", "base", (AT_2,)),
+)
+
 #: LLaDA-8B's rows of Table 1, averages of four tasks: accuracy in percent, tokens per forward, AUP.
 PUBLISHED_ROWS: dict[str, tuple[float, float, float | None]] = {
     "base": (46.2, 1.0, 46.2),

@@ -25,6 +25,7 @@ from .claims import (
     PUBLISHED_ROWS,
     SPEED,
     THERE,
+    VARIED_CLAIMS,
     Claim,
 )  # fmt: skip
 from .compare import Difference, Runs, differences, runs_of
@@ -181,10 +182,12 @@ def _table(table: str, titles: Mapping[str, str], runs: Runs) -> str:
 
 def _varied(results: Sequence[Result]) -> Iterator[str]:
     """The study of delta alone, where the paper's rule finds one."""
-    titles = {name: cell.title for name, cell in cells(_study(results)).items()}
+    titles, runs = {name: cell.title for name, cell in cells(_study(results)).items()}, runs_of(results)
     yield next(_stands_on(results))
     yield from _confidence(results)
-    yield _table("5", {name: titles[name] for name in VARIED_TABLE}, runs_of(results))
+    yield _table("5", {name: titles[name] for name in VARIED_TABLE}, runs)
+    header = ["at 2 tokens per forward", "difference", "answer"]
+    yield _text_table(header, [[claim.says, *_answered(claim, runs)] for claim in VARIED_CLAIMS])
 
 
 def _number(value: float | None, digits: int) -> str:
