@@ -36,18 +36,22 @@ def test_every_table_stands_between_its_marks(tmp_path: Path) -> None:
     def marks(*names: str) -> str:
         return "\n".join(f"before\n{BEGIN.format(name=one)}\nstale\n{END.format(name=one)}\nbehind" for one in names)
 
-    (tmp_path / "decoding.md").write_text(marks("full", "blocks", "dmax"))
-    (tmp_path / "distillation.md").write_text(marks("opsd"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(marks("presets"))
+    (tmp_path / "docs/decoding.md").write_text(marks("full", "blocks", "dmax"))
+    (tmp_path / "docs/distillation.md").write_text(marks("opsd"))
     write_tables(results, tmp_path)
-    once = (tmp_path / "decoding.md").read_text()
+    once = (tmp_path / "docs/decoding.md").read_text()
     assert "| `tad` | 91.3 | 2.35 | 12 | 100 | 91.3 | 2.35 | 12 | 100 |" in once
+    assert "| `tad` | 91.3 at 2.35 | 91.3 at 2.35 |" in (tmp_path / "README.md").read_text()
+    assert "| `sdar` |  |  |  |  |" in (tmp_path / "README.md").read_text()
     assert "| `saber` |  |  |  |  | 92.0 | 1.50 | 8 | 100 |" in once
     assert "89.0 % or more" in once
     assert "the base by a threshold 2.00; after DMax's training by a threshold 9.00, by DMax's rule 3.00." in once
-    assert "| 0 | `topk:2` | 50.0 | 51.5 | 5 | 8 | 0.58 |" in (tmp_path / "distillation.md").read_text()
+    assert "| 0 | `topk:2` | 50.0 | 51.5 | 5 | 8 | 0.58 |" in (tmp_path / "docs/distillation.md").read_text()
     assert (once.count("before"), once.count("behind"), once.count("stale")) == (3, 3, 0)
     write_tables(results, tmp_path)
-    assert (tmp_path / "decoding.md").read_text() == once
-    (tmp_path / "distillation.md").write_text("")
+    assert (tmp_path / "docs/decoding.md").read_text() == once
+    (tmp_path / "docs/distillation.md").write_text("")
     with pytest.raises(ValueError, match=r"distillation.md has no marks <!-- opsd: written"):
         write_tables(results, tmp_path)

@@ -2,7 +2,7 @@
 
     python -m bench.systems                # about an hour of one CPU core; goes on where it was stopped
     python -m bench.systems --quick        # the machinery in seconds: nothing is learnt
-    python -m bench.systems report         # the tables in docs/decoding.md and docs/distillation.md
+    python -m bench.systems report         # the tables in README.md, docs/decoding.md and docs/distillation.md
 
 Models have 0.3 million parameters and know nothing but sums: what comes out says which rule does what, and nothing of
 LLaDA. The setting and the steps are bench/systems/work.py.
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.report:
-            write_tables(read_json(options.result or COMMITTED), ROOT / "docs")
+            write_tables(read_json(options.result or COMMITTED), ROOT)
             return 0
         torch.set_num_threads(1)  # tiny models
         folder = options.output or ROOT / "build" / ("systems-quick" if options.quick else "systems")

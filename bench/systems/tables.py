@@ -11,23 +11,29 @@ TITLES = {
 }  # fmt: skip
 
 PUBLISHED_THRESHOLD = "block-steps:strategy=dynamic,threshold=0.95,steps=0"
+#: What the README shows of the presets: a few of each kind.
+SHOWN = (
+    "topk:1", "tad", "fast-dllm", "fast-dllm-factor", "dparallel", "freedave", "lopa", "adablock", "wino", "sdar",
+    "llada2", "fast-dllm-v2", "dmax",
+)  # fmt: skip
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_tables(results: Mapping[str, Any], docs: Path) -> None:
+def write_tables(results: Mapping[str, Any], root: Path) -> None:
     """Puts every table into its page. ValueError, naming the page, for one without the marks."""
     found = results["evaluations"]
     tables = {
-        "decoding.md": {
+        "README.md": {"presets": _shown({name: found[f"suite-{name}"] for name in TITLES})},
+        "docs/decoding.md": {
             "full": _suite({name: found[f"suite-{name}"] for name in ("full", "full-tad")}),
             "blocks": _suite({name: found[f"suite-{name}"] for name in ("blocks", "blocks-oput")}),
             "dmax": _sweep({name: found[f"sweep-{name}"] for name in ("blocks", "blocks-oput")}),
         },
-        "distillation.md": {"opsd": _opsd(results["opsd"])},
+        "docs/distillation.md": {"opsd": _opsd(results["opsd"])},
     }
     for page, parts in tables.items():
-        path = docs / page
+        path = root / page
         text = path.read_text(encoding="utf-8")
         for name, table in parts.items():
             begin, end = (mark.format(name=name) for mark in (BEGIN, END))
@@ -60,6 +66,17 @@ def _suite(models: Mapping[str, Rows]) -> str:
     policies = dict.fromkeys(row["policy"] for rows in models.values() for row in rows)
     lines = [[f"`{name.removeprefix('preset:')}`", *_cells(models, name)] for name in policies]
     return _table(head, lines)
+
+
+def _shown(models: Mapping[str, Rows]) -> str:
+    """Accuracy and tokens per forward of some presets, a column for each model."""
+    runs = {name: {row["policy"].removeprefix("preset:"): row for row in rows} for name, rows in models.items()}
+    lines = []
+    for preset in SHOWN:
+        rows = [of_model.get(preset) for of_model in runs.values()]
+        cells = [f"{row['accuracy']:.1f} at {row['tokens_per_forward']:.2f}" if row else "" for row in rows]
+        lines.append([f"`{preset}`", *cells])
+    return _table(["accuracy, %, at tokens per forward", *(TITLES[name] for name in models)], lines)
 
 
 def _cells(models: Mapping[str, Rows], policy: str) -> list[str]:
