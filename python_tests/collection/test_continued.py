@@ -8,9 +8,11 @@ import pytest
 from collection_runs import LenientTask, config, files, make_model, rows
 from earlier_versions import bytes_fingerprint
 from every_family import edit_json, with_changes
+from safetensors.torch import save_file
 
 from tad_ext.data.trajectories.files import read_parts, read_trajectories, write_part
 from tad_ext.data.trajectories.journal import Journal, Row
+from tad_ext.decoding.policies.learned import FilterNetwork
 from tad_ext.jobs.collect import run as collection
 from tad_ext.jobs.collect.plan import CollectionPlan
 from tad_ext.jobs.collect.run import collect
@@ -115,6 +117,17 @@ def test_another_model_and_other_problems_are_refused(
     monkeypatch.setattr(LenientTask, "teacher_prompt", lambda _, *given: [*real(*given), 5], raising=False)
     with pytest.raises(ValueError, match=r"part-00000000-.*.parquet was collected from other problems or prompts"):
         collect(config(model, output, limit=2))
+
+
+def test_another_filter_in_the_same_file_is_refused(model: str, tmp_path: Path) -> None:
+    file, given = tmp_path / "filter.safetensors", {"block_length": 4, "limit": 2}
+    policy = {"policy": f"learn2pd:filter={file}"}
+    save_file(FilterNetwork(4, 1).state_dict(), file)
+    collect(config(model, tmp_path / "out", **policy, **given))
+    collect(config(model, tmp_path / "out", **policy, **given))
+    save_file(FilterNetwork(4, 1).state_dict(), file)
+    with pytest.raises(ValueError, match=r"problems or prompts than there are now, or by another filter"):
+        collect(config(model, tmp_path / "out", **policy, **given))
 
 
 def test_a_reformatted_checkpoint_is_the_same_model(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
 from tad_ext.decoding.inputs import check_attention, longest_prompt
-from tad_ext.decoding.policies.base import resizes, revises
+from tad_ext.decoding.policies.base import fingerprint_of, resizes, revises
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
 from tad_ext.jobs.common import is_another_model, place_of_process
@@ -122,8 +122,10 @@ class CollectionPlan:
         return units_of(list(self.attempts), self.config.unit_size)
 
     def digest(self, keys: Iterable[Key]) -> str:
-        """A hash of problems and prompts, which tells whether something was made from the same ones."""
-        content = []
+        """A hash of problems, prompts and what the policy has read, which tells whether something was made from the
+        same ones.
+        """
+        content: list[Any] = [*fingerprint_of(self.decoding.policy).items()]
         for key in sorted(keys):
             attempt = self.attempts[key]
             problem = attempt.problem
@@ -159,7 +161,7 @@ class CollectionPlan:
         else:
             same = all(self._gives(item) for item in part.trajectories if item.key in self.attempts)
         if not same:
-            self._refuse(part.path, "was collected from other problems or prompts than the task gives now")
+            self._refuse(part.path, "was collected from other problems or prompts than there are now, or by another filter")
 
     def _gives(self, item: Trajectory) -> bool:
         """Whether the task gives the problem of a record as it was."""
