@@ -126,7 +126,7 @@ def test_another_filter_in_the_same_file_is_refused(model: str, tmp_path: Path) 
     collect(config(model, tmp_path / "out", **policy, **given))
     collect(config(model, tmp_path / "out", **policy, **given))
     save_file(FilterNetwork(4, 1).state_dict(), file)
-    with pytest.raises(ValueError, match=r"problems or prompts than there are now, or by another filter"):
+    with pytest.raises(ValueError, match=r"problems or prompts, or by another filter"):
         collect(config(model, tmp_path / "out", **policy, **given))
 
 

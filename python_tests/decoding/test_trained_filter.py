@@ -131,14 +131,14 @@ def test_other_files(tmp_path):
         LearnedFilter("a,b")
 
 
-def test_the_filter_is_of_blocks_of_one_length(tmp_path):
+def test_the_filter_is_of_blocks_of_one_length(tmp_path, mixing_model):
     save_file(WEIGHTS, tmp_path / "of_4")
     assert read_filter(tmp_path / "of_4").length == 4
     policy = LearnedFilter(str(tmp_path / "of_4"))
     with pytest.raises(
         ValueError, match=r"block_length is 6, and policy learn2pd:.*of_4 decodes blocks of 4: expected"
     ):
-        DecodeConfig(gen_length=12, block_length=6, policy=policy)
+        decode(mixing_model(), [[1]], DecodeConfig(gen_length=12, block_length=6, policy=policy))
 
 
 def test_a_filter_is_known_by_its_weights(tmp_path):

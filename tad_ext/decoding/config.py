@@ -154,11 +154,6 @@ class DecodeConfig(Settings):
             )
         if hasattr(self.policy, "resize"):
             self._check_resizing()
-        if getattr(self.policy, "block_length", self.block_length) != self.block_length:
-            raise ValueError(
-                f"block_length is {self.block_length}, and policy {self.policy} decodes blocks of "
-                f"{self.policy.block_length}: expected the same"
-            )
         if getattr(self.policy, "verifies", False):
             if getattr(self.policy, "sees", None) != "block":
                 raise ValueError(f'policy {self.policy} verifies tokens: expected sees = "block"')

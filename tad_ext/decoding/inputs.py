@@ -58,9 +58,14 @@ def check_attention(model_config: Any, config: DecodeConfig) -> None:
     """ValueError if settings do not go with what a model attends to and predicts, which its configuration says.
 
     A policy that changes the canvas's length is for attention in both directions. So is one that verifies tokens, and
-    only where each token is predicted at its own position. A model's own blocks fix some settings, and a cache is of
-    one kind of attention.
+    only where each token is predicted at its own position. A model's own blocks fix some settings, as a policy that was
+    trained on blocks fixes their length, and a cache is of one kind of attention.
     """
+    if getattr(config.policy, "block_length", config.block_length) != config.block_length:
+        raise ValueError(
+            f"block_length is {config.block_length}, and policy {config.policy} decodes blocks of "
+            f"{config.policy.block_length}: expected the same"
+        )
     own, shift = getattr(model_config, "causal_block_length", None), getattr(model_config, "shift", 0)
     if own is not None and resizes(config.policy):
         raise ValueError(

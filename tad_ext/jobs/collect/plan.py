@@ -161,7 +161,7 @@ class CollectionPlan:
         else:
             same = all(self._gives(item) for item in part.trajectories if item.key in self.attempts)
         if not same:
-            self._refuse(part.path, "was collected from other problems or prompts than there are now, or by another filter")
+            self._refuse(part.path, "was collected from other problems or prompts, or by another filter, than now")
 
     def _gives(self, item: Trajectory) -> bool:
         """Whether the task gives the problem of a record as it was."""
