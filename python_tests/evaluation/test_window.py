@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def settings(folder, tmp_path):
     def make(*collections, **changes):
-        paths = {"model": str(folder / "base"), "output": str(tmp_path / "out")}
+        paths = {"model": str(folder / "base"), "output": str(tmp_path / "out"), "keep": "all"}
         trajectories = [str(folder / name) for name in collections or ("first",)]
         return made(WindowConfig, {**paths, "trajectories": trajectories, "device": "cpu", **changes})
 
@@ -48,7 +48,18 @@ def changed(folder, path, **metadata):
 
 def test_the_command(folder, tmp_path, capsys):
     source = ["--model", folder / "base", "--trajectories", folder / "first", folder / "second"]
-    numbers = ["--max-distance", 5, "--bootstrap-samples", 100, "--quality-level", 0.3, "--device", "cpu"]
+    numbers = [
+        "--keep",
+        "all",
+        "--max-distance",
+        5,
+        "--bootstrap-samples",
+        100,
+        "--quality-level",
+        0.3,
+        "--device",
+        "cpu",
+    ]
     assert main(["window", *map(str, [*source, *numbers, "--output", tmp_path / "out"])]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"window.json", "confidence_decay.png"}
     assert (tmp_path / "out" / "confidence_decay.png").read_bytes().startswith(b"\x89PNG")
@@ -113,6 +124,17 @@ def test_wrong_settings_are_named_before_the_model_is_loaded(settings, tmp_path,
     with pytest.raises(ValueError, match=message):
         window(settings(**changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_wrong_answers_are_left_out(settings, folder, tmp_path):
+    (run,), trajectories = read_trajectories(folder / "first")
+    (tmp_path / "mixed").mkdir()
+    mixed = [replace(one, correct=index < 3) for index, one in enumerate(trajectories)]
+    write_part(tmp_path / "mixed" / "part-00000-00000000.parquet", run, mixed)
+    assert window(settings(trajectories=[str(tmp_path / "mixed")], keep="correct"))["problems"] == 3
+    assert window(settings(trajectories=[str(tmp_path / "mixed")]))["problems"] == 4
+    with pytest.raises(ValueError, match=r"trajectories in .*first hold no trajectory with a correct answer"):
+        window(settings(keep="correct"))
 
 
 def test_a_folder_twice_would_count_its_trajectories_twice(settings, folder):

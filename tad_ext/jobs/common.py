@@ -128,6 +128,21 @@ class TrajectorySettings(JobSettings):
             raise ValueError(f"trajectories must name different folders, got {', '.join(self.trajectories)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptTrajectorySettings(TrajectorySettings):
+    """Those of one that leaves out wrong answers unless it is told otherwise."""
+
+    keep: Literal["correct", "all"] = setting("correct", help="trajectories to use: correct (as published) or all")
+
+    def kept(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Those to use. ValueError if there is none."""
+        kept = [one for one in trajectories if one.correct or self.keep == "all"]
+        if not kept:
+            wanted = "trajectory" if self.keep == "all" else "trajectory with a correct answer"
+            raise ValueError(f"trajectories in {', '.join(self.trajectories)} hold no {wanted}")
+        return kept
+
+
 def held_out(
     config: AdapterRunSettings, trajectories: Sequence[Trajectory], tokenizer: Any, model_config: Any
 ) -> HeldOut | None:

@@ -14,12 +14,12 @@ from tad_ext.distillation.settings import (
     SFTSettings,
     TADSettings,
 )
-from tad_ext.jobs.common import TrajectorySettings
+from tad_ext.jobs.common import KeptTrajectorySettings
 from tad_ext.settings import PathText, group, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(AdapterRunSettings, TrajectorySettings):
+class DistillConfig(AdapterRunSettings, KeptTrajectorySettings):
     """Step 2 of the method. At random states of the trajectories, tokens that the teacher reveals within the next delta
     steps are learned by cross-entropy, later ones by the divergence from the teacher's own distribution. The teacher is
     the same model with its adapter switched off. A small delta favours accuracy, a large one speed. The defaults are
@@ -31,7 +31,6 @@ class DistillConfig(AdapterRunSettings, TrajectorySettings):
     shared = True
 
     trajectories: tuple[PathText, ...] = setting(help="folders of trajectory files, trained on together")
-    keep: Literal["correct", "all"] = setting("correct", help="trajectories to train on: correct (as published) or all")
     teacher_prompt: Literal["collected", "system", "none"] = setting(
         "collected",
         help="what the teacher sees: collected (the prompt that it decoded from), system (the student's, with the "

@@ -23,10 +23,7 @@ def distill(config: DistillConfig) -> TrainedAdapter:
     """
     run = AdapterRun(config)
     runs, trajectories = read_trajectories(*config.trajectories)
-    chosen = [trajectory for trajectory in trajectories if trajectory.correct or config.keep == "all"]
-    if not chosen:
-        wanted = "trajectory" if config.keep == "all" else "trajectory with a correct answer"
-        raise ValueError(f"trajectories in {', '.join(config.trajectories)} hold no {wanted}")
+    chosen = config.kept(trajectories)
     tokenizer, model_config = load_tokenizer(config.model), load_config(config.model)
     if config.teacher_prompt != "collected":
         chosen = [replace(one, teacher_prompt_ids=_teacher_prompt(one, config, tokenizer)) for one in chosen]

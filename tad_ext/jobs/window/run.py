@@ -61,14 +61,12 @@ def recommendation(decay: ConfidenceDecay) -> str:
 
 
 def _trajectories(config: WindowConfig) -> list[Trajectory]:
-    """Those of all folders, which fit the model."""
+    """Those to use of all folders, which fit the model."""
     runs, found = read_trajectories(*config.trajectories)
-    shown = ", ".join(config.trajectories)
-    if not found:
-        raise ValueError(f"trajectories must hold at least one trajectory, got none in {shown}")
+    kept, shown = config.kept(found), ", ".join(config.trajectories)
     model, tokenizer = load_config(config.model), load_tokenizer(config.model)
-    check_fits(shown, runs[0], found, model, tokenizer, prompts=["prompt_ids"])  # the teacher is not asked
-    return found
+    check_fits(shown, runs[0], kept, model, tokenizer, prompts=["prompt_ids"])  # the teacher is not asked
+    return kept
 
 
 def _print(name: str, decay: ConfidenceDecay) -> None:
