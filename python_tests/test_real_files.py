@@ -176,7 +176,7 @@ def test_the_merged_checkpoint_is_evaluated(chain: Chain, tmp_path: Path, prompt
 def test_the_window_of_the_base_model_and_of_the_adapted_one(chain: Chain, tmp_path: Path, adapted: bool) -> None:
     adapter = ["--adapter", chain.folder / "distill" / "adapter"] if adapted else []
     source = ["--model", chain.checkpoint.folder, *adapter, "--trajectories", chain.folder / "trajectories"]
-    assert chain.tad("window", *source, "--device", "cpu", "--output", tmp_path / "out") == 0
+    assert chain.tad("window", *source, "--keep", "all", "--device", "cpu", "--output", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "window.json").read_text())
     assert report["problems"] == LIMIT
     assert set(report["distances"]) <= set(range(1, GEN_LENGTH + 1))
