@@ -83,6 +83,14 @@ struct Order {
   }
 };
 
+/// Rows of a chunk, at most `most` of so many: chunks of nearly one length, in whole tiles of a GPU's products, so that
+/// no few rows are left over, whose product takes as long as reading the head.
+int64_t even_chunk_rows(int64_t rows, int64_t most) {
+  constexpr int64_t kTile = 128;
+  const int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most), each = (rows + chunks - 1) / chunks;
+  return std::min(most, (each + kTile - 1) / kTile * kTile);
+}
+
 /// The teacher rows that a chunk's first entries name, and each entry's place among them: its own, or -1 where it names
 /// none or is not among the first.
 struct ChunkTeacher {
@@ -107,8 +115,8 @@ TadLossArguments part_of(TadLossArguments a, int64_t begin, int64_t end) {
   return a;
 }
 
-using LinearLossResult = std::tuple<
-    at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using LinearLossResult =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 LinearLossResult linear_loss_of(
     const at::Tensor& student_hidden, const OptionalTensor& teacher_hidden, const at::Tensor& lm_head_weight,
@@ -129,6 +137,7 @@ LinearLossResult linear_loss_of(
 
   const TadResult result(student_hidden);
   const Order order = Order::of(entries, teacher_hidden, backend->host_reads_values());
+  chunk_rows = even_chunk_rows(entries.size() + order.may_be_distant, chunk_rows);
   const auto view_of = [&](const TadEntries& some) {
     TadLossArguments a = some.arguments();
     a.vocabulary = lm_head_weight.size(0);
@@ -213,15 +222,8 @@ LinearLossResult linear_loss_of(
     begin = end;
   }
   backend->tad_totals(all, losses.const_data_ptr<double>(), result.view());
-  return {
-      result.loss,
-      result.ce,
-      result.kl,
-      result.near_count,
-      result.distant_count,
-      losses,
-      grad_hidden,
-      grad_weight.to(lm_head_weight.scalar_type())};
+  return {result.loss,          result.ce, result.kl,   result.near_count,
+          result.distant_count, losses,    grad_hidden, grad_weight.to(lm_head_weight.scalar_type())};
 }
 
 /// It as the dispatcher calls it: what TadEntries::of takes, one by one.

@@ -91,8 +91,8 @@ LossResult loss_of(const Loss& loss, bool with_gradient) {
   const auto options = loss.student.options().dtype(at::kDouble);
   // A visit by rows of the gradient does not come to entries whose row is not there.
   const bool by_rows = with_gradient && loss.arguments.student_rows;
-  const at::Tensor losses = by_rows ? at::full(loss.entries.shape(), NAN, options)
-                                    : at::empty(loss.entries.shape(), options);
+  const at::Tensor losses =
+      by_rows ? at::full(loss.entries.shape(), NAN, options) : at::empty(loss.entries.shape(), options);
   double* const loss_of_entry = losses.mutable_data_ptr<double>();
   at::Tensor gradient;
   if (with_gradient) {

@@ -160,6 +160,23 @@ def test_no_more_than_one_chunk_of_logits_is_alive(device: str) -> None:
     assert peak(rows) > 0.9 * rows * logits  # the measurement sees what a chunk takes
 
 
+def test_no_short_chunk_is_left_over(device: str) -> None:
+    """520 rows, at most 512 at a time, are not 512 and 8 but 384 and 136."""
+    rows, hidden, vocabulary = 520, 8, 5_000
+    student, _, labels, _ = random_entries(rows, hidden, torch.float32, device)
+    head, steps = torch.randn(vocabulary, hidden, device=device), torch.ones_like(labels)
+    student.requires_grad_()
+
+    def peak(chunk_rows: int) -> int:
+        student.grad = None
+        loss = partial(fused_linear_tad_loss, student, None, head, labels, steps, delta=2, kl_weight=0.0)
+        return peak_bytes(lambda: loss(chunk_rows=chunk_rows).loss.backward(), device)
+
+    logits = 4 * vocabulary
+    assert 0.9 * 384 * logits < peak(512) < 1.1 * 384 * logits
+    assert 0.9 * 520 * logits < peak(520)
+
+
 def test_gradcheck_in_float64(device: str) -> None:
     """With respect to the head only for CE: the teacher's logits, a constant for us, move with the head."""
     student, teacher, head, labels, steps = hidden_entries(torch.float64, device)
