@@ -131,7 +131,7 @@ def test_a_setting_of_another_objective_is_refused_by_name(
     assert not Path(config.output).exists()
 
 
-@pytest.mark.parametrize("objective", ["sft", "dparallel", "d3llm", "d2f", "oput"])
+@pytest.mark.parametrize("objective", ["sft", "dparallel", "d3llm", "d2f", "oput", "cd4lm"])
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [("state_ratio", 0.5, 1.0), ("state_sampling", "stratified", "uniform"), ("curriculum", "progress", "none")],

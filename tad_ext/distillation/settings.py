@@ -37,6 +37,7 @@ OBJECTIVES = {
     "d2f": "tad_ext.distillation.d2f:D2FObjective",
     "oput": "tad_ext.distillation.oput:OPUTObjective",
     "d_opsd": "tad_ext.distillation.d_opsd:DOPSDObjective",
+    "cd4lm": "tad_ext.distillation.cd4lm:CD4LMObjective",
 }
 
 
@@ -220,6 +221,37 @@ class DOPSDSettings(Settings):
     entry_clip: Annotated[float, Between(above=0, at_most=MAX_SCALE)] = setting(
         0.05, help="d_opsd: what a token adds to the divergence at most, nats"
     )
+
+
+@dataclass(frozen=True)
+class CD4LMSettings(Settings):
+    """The numbers of CD4LM (arXiv 2601.02236)."""
+
+    min_student_share: Probability = setting(0.4, help="cd4lm: smallest share of a response that is masked")
+    max_student_share: Probability = setting(0.9, help="cd4lm: largest share of a response that is masked")
+    consistency_start: Probability = setting(
+        0.9,
+        help="cd4lm: share of the divergence in the loss, the rest being cross-entropy, in the first tenth of the "
+        "training",
+    )
+    consistency_end: Probability = setting(0.5, help="cd4lm: the same at the end; between them it changes as a cosine")
+    consistency_temperature: Annotated[float, Between(1 / MAX_SCALE, MAX_SCALE)] = setting(
+        2.0, help="cd4lm: temperature of both distributions in the divergence"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_student_share > self.max_student_share:
+            raise ValueError(
+                f"min_student_share is {self.min_student_share}, expected at most max_student_share, "
+                f"{self.max_student_share}"
+            )
+
+    def consistency_at(self, progress: float) -> float:
+        """The divergence's share at a progress of the training from 0 to below 1."""
+        falling = max(progress - 0.1, 0) / 0.9
+        change = (1 - math.cos(math.pi * falling)) / 2
+        return self.consistency_start + (self.consistency_end - self.consistency_start) * change
 
 
 #: Those of `TrainingSettings` that choose among several states of a trajectory.

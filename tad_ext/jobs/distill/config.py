@@ -5,6 +5,7 @@ from typing import Literal
 
 from tad_ext.distillation.run_settings import AdapterRunSettings
 from tad_ext.distillation.settings import (
+    CD4LMSettings,
     CertaintySettings,
     D2FSettings,
     D3LLMSettings,
@@ -44,3 +45,4 @@ class DistillConfig(AdapterRunSettings, KeptTrajectorySettings):
     d2f: D2FSettings = group(D2FSettings)
     oput: OPUTSettings = group(OPUTSettings)
     d_opsd: DOPSDSettings = group(DOPSDSettings)
+    cd4lm: CD4LMSettings = group(CD4LMSettings)
