@@ -104,10 +104,11 @@ def test_loss_and_gradient_are_the_slow_formula(
 
 
 def test_it_is_trained_by_its_name(job: Callable[..., DistillConfig], make_adapted: Any) -> None:
-    given = {"epochs": 2, "batch_size": 2, "accumulation": 1, "dropout": 0.0}
+    given = {"epochs": 2, "batch_size": 2, "accumulation": 1, "dropout": 0.0, "log_every": 1}
     steps = distill(job(objective="cd4lm", **given)).history
     assert all(step.loss == pytest.approx(sum(step.parts.values())) for step in steps)
     assert all(value > 0 for step in steps for value in step.parts.values())
+    assert all(step.watched["entries"]["entropy"] > 0 for step in steps)
     with pytest.raises(ValueError, match=r"^objective is cd4lm, and the model attends block-causally .* blocks of 4"):
         CD4LMObjective(make_adapted(causal_block_length=4), SETTINGS)
 

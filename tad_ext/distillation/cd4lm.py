@@ -100,21 +100,22 @@ class CD4LMObjective(Objective):
         return (0,) if max(settings.consistency_start, settings.consistency_end) > 0 else ()
 
     def micro_batch(self, samples: Sequence[Sample]) -> MicroBatch:
-        """Every entry twice: near, for its token, and distant, for the teacher's distribution."""
-        batch = super().micro_batch(samples)
+        """See `Objective.micro_batch`."""
         shares = [np.full(len(one.weight), cast(NestedState, one.state).consistency) for one in samples]
-        share = torch.from_numpy(np.concatenate(shares))
-        return replace(
+        return replace(super().micro_batch(samples), taught=torch.from_numpy(np.concatenate(shares)))
+
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Objective.forward`. Every entry counts twice: near, and distant."""
+        if batch.taught is None:
+            raise ValueError("batch does not say how much of it is the teacher's: expected one of `micro_batch`")
+        twice = replace(
             batch,
             student=batch.student._replace(positions=batch.student.positions.repeat(2)),
             teacher_rows=torch.cat([torch.full_like(batch.teacher_rows, -1), batch.teacher_rows]),
             labels=batch.labels.repeat(2),
             side=torch.cat([torch.full_like(batch.side, NEAR), torch.full_like(batch.side, DISTANT)]),
-            weight=torch.cat([batch.weight * (1 - share), batch.weight * share]),
+            weight=torch.cat([batch.weight * (1 - batch.taught), batch.weight * batch.taught]),
         )
-
-    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Objective.forward`."""
-        kl_weight = 1.0 if self.asks_teacher else 0.0
-        result = partitioned_loss(self, batch, kl_weight=kl_weight, temperature=self.settings.consistency_temperature)
+        kl_weight, temperature = 1.0 if self.asks_teacher else 0.0, self.settings.consistency_temperature
+        result = partitioned_loss(self, twice, kl_weight=kl_weight, temperature=temperature)
         return result.loss, {"ce": result.ce, "kl": result.kl}

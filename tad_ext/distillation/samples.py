@@ -55,6 +55,7 @@ class MicroBatch:
     weight: Tensor  #: (N,) float64
     blocks: Tensor | None = None  #: (B, L) int64, of a student that attends block-causally
     clean: Tensor | None = None  #: (B, L) int64: the finished responses, see `MaskedDiffusionMixin.hidden_rows`
+    taught: Tensor | None = None  #: (N,) float64: share of an entry's weight that goes to what the teacher says of it
 
     @classmethod
     def of(cls, samples: Sequence[Sample], ask_teacher: Collection[int] = ()) -> "MicroBatch":
@@ -88,7 +89,8 @@ class MicroBatch:
 
     def without_entries(self) -> "MicroBatch":
         """The same ids of the student, of which nothing is asked: loss and gradients are zero."""
-        nothing = {name: getattr(self, name)[:0] for name in ("teacher_rows", "labels", "side", "weight")}
+        names = ["teacher_rows", "labels", "side", "weight", *([] if self.taught is None else ["taught"])]
+        nothing = {name: getattr(self, name)[:0] for name in names}
         return replace(self, student=_unasked(self.student), teacher=None, **nothing)
 
     def with_teacher(self) -> "MicroBatch":
