@@ -14,7 +14,7 @@ import bench.paper.__main__ as script
 from bench.paper import page as pages
 from bench.paper import work
 from bench.paper.cells import CONFIDENCE, cells
-from bench.paper.claims import AT_2, AT_3, CLAIMS, CURVES, ONE, SPEED, Claim
+from bench.paper.claims import AT_2, AT_3, CLAIMS, CURVES, ONE, SPEED, VARIED_CLAIMS, Claim
 from bench.paper.compare import PUBLISHED, difference, differences, runs_of, student_interval
 from bench.paper.measure import Base
 from bench.paper.results import OUTCOMES, Result, file_name, packed, read_results, unpacked
@@ -168,7 +168,7 @@ def test_cells_of_all_bases_come_before_the_next_cell(tmp_path):
 def test_steps_of_varying_length_ask_about_delta_alone(tmp_path):
     names = [piece.name for piece in pieces(VARIED, tmp_path, tmp_path / "results", (0,), (0,))]
     trained = [name for name in names if "seed" in name]
-    of_delta = ("tad", "ce_all", "tad_speed", "delta_2", "delta_16", "delta_22")
+    of_delta = ("tad", "ce_all", "tad_speed", "delta_2", "delta_16", "delta_22", "delta_22_light")
     assert trained == [f"base-0.{name}.seed-0" for name in of_delta]
     assert "base-0.confidence" in names
     assert "base-0.trajectories-own" not in names
@@ -292,10 +292,10 @@ def test_speed_is_tokens_per_forward_at_the_published_threshold():
 
 
 def test_claims_are_of_cells_that_there_are():
-    known = {*cells(STUDY), *CURVES}
-    for claim in CLAIMS:
-        assert {claim.first, claim.second} <= known
-    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
+    for claims, study in ((CLAIMS, STUDY), (VARIED_CLAIMS, VARIED)):
+        for claim in claims:
+            assert {claim.first, claim.second} <= {*cells(study), *CURVES}
+    assert len({claim.name for claim in (*CLAIMS, *VARIED_CLAIMS)}) == len(CLAIMS) + len(VARIED_CLAIMS)
     assert isinstance(CLAIMS[0], Claim)
 
 

@@ -108,10 +108,11 @@ CLAIMS = (
 VARIED_CLAIMS = (
     Claim("rule_4", "5", "The delta of the paper's rule, 22, is better than 4", "delta_22", "tad", (AT_2,)),
     Claim("rule_16", "5", "... than 16", "delta_22", "delta_16", (AT_2,)),
+    Claim("light", "5", "Delta 22 is better with kl_weight 0.05 than with 1", "delta_22_light", "delta_22", (AT_2,)),
     Claim("larger", "5", "Delta 16 is better than 4", "delta_16", "tad", (AT_2,)),
     Claim("smaller", "5", "Delta 4 is better than 2", "tad", "delta_2", (AT_2,)),
-    Claim("tad_ce_all", "3", "Delta 4 is better than CE everywhere", "tad", "ce_all", (AT_2,)),
-    Claim("base", "1", "Delta 4 is better than its base", "tad", "base", (AT_2,)),
+    Claim("varied_ce_all", "3", "Delta 4 is better than CE everywhere", "tad", "ce_all", (AT_2,)),
+    Claim("varied_base", "1", "Delta 4 is better than its base", "tad", "base", (AT_2,)),
 )
 
 #: LLaDA-8B's rows of Table 1, averages of four tasks: accuracy in percent, tokens per forward, AUP.

@@ -43,7 +43,7 @@ TABLES = {
     "5": ("delta_2", "tad", "tad_speed", "delta_16"),
     "6": ("kl_weight_0.3", "tad", "kl_weight_3"),
 }  # fmt: skip
-VARIED_TABLE = ("base", "delta_2", "tad", "tad_speed", "delta_16", "delta_22", "ce_all")
+VARIED_TABLE = ("base", "delta_2", "tad", "tad_speed", "delta_16", "delta_22", "delta_22_light", "ce_all")
 RENAMED = {
     "5": {"tad": "delta 4, TAD quality", "tad_speed": "delta 8, TAD speed", "ce_all": "CE everywhere"},
     "6": {"tad": "kl_weight 1, TAD quality"},
@@ -68,14 +68,14 @@ def page(results: Sequence[Result], varied: Sequence[Result], reasons: Mapping[s
     """The page as Markdown. ValueError if there are no results, or a reason is of no claim."""
     if not results:
         raise ValueError("results: there are none yet; expected the JSON files of python -m bench.paper")
-    if unknown := reasons.keys() - {claim.name for claim in CLAIMS}:
+    if unknown := reasons.keys() - {claim.name for claim in (*CLAIMS, *VARIED_CLAIMS)}:
         raise ValueError(f"{REASONS} names {min(unknown)!r}; expected names of claims")
     runs = runs_of(results)
     return TEMPLATE.read_text(encoding="utf-8").format(
         stands_on="\n\n".join(_stands_on(results)),
         answers="\n\n".join(_answers(runs, reasons)),
         tables="\n\n".join([*_tables(results, runs), f"### {HEADINGS['Figure 3']}", *_confidence(results)]),
-        varied="\n\n".join(_varied(varied)) if varied else "Not measured yet.",
+        varied="\n\n".join(_varied(varied, reasons)) if varied else "Not measured yet.",
         study=results[0].study,
     )
 
@@ -115,8 +115,12 @@ def _answers(runs: Runs, reasons: Mapping[str, str]) -> Iterator[str]:
         if not of_paper:
             yield "Not the paper's, but asked to take apart what it changes together:"
         yield _text_table(header, rows)
+    yield from _refuted(CLAIMS, runs, reasons)
+
+
+def _refuted(claims: Sequence[Claim], runs: Runs, reasons: Mapping[str, str]) -> Iterator[str]:
     refuted = [
-        claim for claim in CLAIMS if any(one and one.answer == "no" for one in differences(claim, runs).values())
+        claim for claim in claims if any(one and one.answer == "no" for one in differences(claim, runs).values())
     ]
     if refuted:
         yield '**Each "no", and a reason that was tested:**'
@@ -180,7 +184,7 @@ def _table(table: str, titles: Mapping[str, str], runs: Runs) -> str:
     return markdown_table(header, rows)
 
 
-def _varied(results: Sequence[Result]) -> Iterator[str]:
+def _varied(results: Sequence[Result], reasons: Mapping[str, str]) -> Iterator[str]:
     """The study of delta alone, where the paper's rule finds one."""
     titles, runs = {name: cell.title for name, cell in cells(_study(results)).items()}, runs_of(results)
     yield next(_stands_on(results))
@@ -188,6 +192,7 @@ def _varied(results: Sequence[Result]) -> Iterator[str]:
     yield _table("5", {name: titles[name] for name in VARIED_TABLE}, runs)
     header = ["at 2 tokens per forward", "difference", "answer"]
     yield _text_table(header, [[claim.says, *_answered(claim, runs)] for claim in VARIED_CLAIMS])
+    yield from _refuted(VARIED_CLAIMS, runs, reasons)
 
 
 def _number(value: float | None, digits: int) -> str:
