@@ -14,11 +14,11 @@ import bench.paper.__main__ as script
 from bench.paper import page as pages
 from bench.paper import work
 from bench.paper.cells import CONFIDENCE, cells
-from bench.paper.claims import AT_2, AT_3, CLAIMS, CURVES, ONE, SPEED, VARIED_CLAIMS, Claim
+from bench.paper.claims import AT_2, AT_3, CLAIMS, CURVES, FEW_CLAIMS, ONE, SPEED, VARIED_CLAIMS, Claim
 from bench.paper.compare import PUBLISHED, difference, differences, runs_of, student_interval
 from bench.paper.measure import Base
 from bench.paper.results import OUTCOMES, Result, file_name, packed, read_results, unpacked
-from bench.paper.study import QUICK, STUDY, VARIED
+from bench.paper.study import FEW, QUICK, STUDY, VARIED
 from bench.paper.work import pieces, work_on
 from tad_ext.data.trajectories.files import read_trajectories
 from tad_ext.evaluation import Evaluation
@@ -265,19 +265,20 @@ def test_answers_are_what_the_numbers_say():
 
 
 def test_a_planted_wrong_ordering_gives_no_with_its_reason():
-    text = pages.page(rows(tad=60, ce_all=80), [], {})
+    text = pages.page({"paper": rows(tad=60, ce_all=80)}, {})
     row = next(line for line in text.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| at 2: -20.0 [-20.0 to -20.0]; at 3: -20.0 [-20.0 to -20.0] | no |")
     assert "- CE near and KL distant are better than CE everywhere: no reason was tested yet." in text
-    assert "because it was planted" in pages.page(rows(tad=60, ce_all=80), [], {"tad_ce_all": "because it was planted"})
-    right = pages.page(rows(tad=80, ce_all=60), [], {"tad_ce_all": "because it was planted"})
+    reason = {"tad_ce_all": "because it was planted"}
+    assert reason["tad_ce_all"] in pages.page({"paper": rows(tad=60, ce_all=80)}, reason)
+    right = pages.page({"paper": rows(tad=80, ce_all=60)}, reason)
     row = next(line for line in right.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| yes |")
     assert "because it was planted" not in right
 
 
 def test_one_base_leans_and_is_no_no():
-    text = pages.page([result("tad", 0, 0, range(30)), result("ce_all", 0, 0, range(60))], [], {})
+    text = pages.page({"paper": [result("tad", 0, 0, range(30)), result("ce_all", 0, 0, range(60))]}, {})
     row = next(line for line in text.splitlines() if "better than CE everywhere" in line)
     assert row.endswith("| undecided, leans no |")
     assert "a reason that was tested" not in text
@@ -292,25 +293,27 @@ def test_speed_is_tokens_per_forward_at_the_published_threshold():
 
 
 def test_claims_are_of_cells_that_there_are():
-    for claims, study in ((CLAIMS, STUDY), (VARIED_CLAIMS, VARIED)):
+    studies = ((CLAIMS, STUDY), (VARIED_CLAIMS, VARIED), (FEW_CLAIMS, FEW))
+    for claims, study in studies:
         for claim in claims:
             assert {claim.first, claim.second} <= {*cells(study), *CURVES}
-    assert len({claim.name for claim in (*CLAIMS, *VARIED_CLAIMS)}) == len(CLAIMS) + len(VARIED_CLAIMS)
+    names = [claim.name for claims, _ in studies for claim in claims]
+    assert len({*names}) == len(names)
     assert isinstance(CLAIMS[0], Claim)
 
 
 def test_a_reason_of_no_claim_is_named():
     with pytest.raises(ValueError, match="names 'nothing'; expected names of claims"):
-        pages.page(rows(tad=1), [], {"nothing": "a reason"})
+        pages.page({"paper": rows(tad=1)}, {"nothing": "a reason"})
 
 
 def test_results_of_varying_steps_have_a_table_of_their_own():
     varied = [replace(result(cell, 0, 0, range(40)), study=VARIED.values()) for cell in ("tad", "delta_22")]
-    text = pages.page(rows(tad=70), varied, {})
+    text = pages.page({"paper": rows(tad=70), "paper-varied": varied}, {})
     section = text.split("## Where confidence falls with distance")[1].split("## How each number")[0]
     assert "| delta 22, by the paper's rule | 40.0 ± " in section
     assert "| delta 2 | - |" in section
-    assert "Not measured yet." in pages.page(rows(tad=70), [], {}).split("## Where confidence falls")[1]
+    assert "Not measured yet." in pages.page({"paper": rows(tad=70)}, {}).split("## Where confidence falls")[1]
 
 
 def test_a_report_of_nothing_is_one_line(tmp_path, capsys):

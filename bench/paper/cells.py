@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .study import Study
+from .study import FEW, Study
 
 Trajectories = Literal["privileged", "own", "given"]
 
@@ -44,6 +44,8 @@ CONFIDENCE = "confidence"
 #: What is asked where steps vary in length (`Study.short_share`): which delta is the best, and the one that the paper's
 #: rule finds there for a base of seed 0, which was measured before anything was trained.
 VARIED_CELLS = ("base", "tad", "tad_speed", "delta_2", "delta_16", "delta_22", "delta_22_light", "ce_all")
+
+FEW_CELLS = ("base", "tad", "ce_near")  #: What is asked where there are few problems.
 
 
 def cells(study: Study) -> dict[str, Cell]:
@@ -90,5 +92,5 @@ def cells(study: Study) -> dict[str, Cell]:
         Cell("kl_weight_0.3", "kl_weight 0.3", "privileged", settings=tad(kl_weight=0.3)),
         Cell("kl_weight_3", "kl_weight 3", "privileged", settings=tad(kl_weight=3.0)),
     ]  # fmt: skip
-    varied = study.short_share > 0
-    return {cell.name: cell for cell in every if (cell.name in VARIED_CELLS if varied else "22" not in cell.name)}
+    asked = VARIED_CELLS if study.short_share > 0 else FEW_CELLS if study == FEW else None
+    return {cell.name: cell for cell in every if (cell.name in asked if asked else "22" not in cell.name)}

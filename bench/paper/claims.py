@@ -115,6 +115,9 @@ VARIED_CLAIMS = (
     Claim("varied_base", "1", "Delta 4 is better than its base", "tad", "base", (AT_2,)),
 )
 
+#: Of the study with few problems.
+FEW_CLAIMS = (Claim("few_near", "3", "CE near and KL distant are better than CE near alone", "tad", "ce_near"),)
+
 #: LLaDA-8B's rows of Table 1, averages of four tasks: accuracy in percent, tokens per forward, AUP.
 PUBLISHED_ROWS: dict[str, tuple[float, float, float | None]] = {
     "base": (46.2, 1.0, 46.2),

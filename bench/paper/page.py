@@ -20,6 +20,7 @@ from .claims import (
     AT_3,
     AUP,
     CLAIMS,
+    FEW_CLAIMS,
     ONE,
     PUBLISHED_OBJECTIVES,
     PUBLISHED_ROWS,
@@ -44,6 +45,7 @@ TABLES = {
     "6": ("kl_weight_0.3", "tad", "kl_weight_3"),
 }  # fmt: skip
 VARIED_TABLE = ("base", "delta_2", "tad", "tad_speed", "delta_16", "delta_22", "delta_22_light", "ce_all")
+FEW_TABLE = ("base", "tad", "ce_near")
 RENAMED = {
     "5": {"tad": "delta 4, TAD quality", "tad_speed": "delta 8, TAD speed", "ce_all": "CE everywhere"},
     "6": {"tad": "kl_weight 1, TAD quality"},
@@ -59,16 +61,17 @@ HEADINGS = {
 }
 
 
-def write_page(results: Sequence[Result], varied: Sequence[Result], path: Path) -> None:
-    """Writes the page of the study and of that with steps of varying length. ValueError if the first has no results."""
-    write_text(path, page(results, varied, yaml.safe_load(REASONS.read_text(encoding="utf-8"))))
+def write_page(results: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """Writes the page of the study's results, "paper", and of the smaller ones beside it. ValueError as `page`."""
+    write_text(path, page(results, yaml.safe_load(REASONS.read_text(encoding="utf-8"))))
 
 
-def page(results: Sequence[Result], varied: Sequence[Result], reasons: Mapping[str, str]) -> str:
-    """The page as Markdown. ValueError if there are no results, or a reason is of no claim."""
+def page(by_study: Mapping[str, Sequence[Result]], reasons: Mapping[str, str]) -> str:
+    """The page as Markdown. ValueError if there are no results of "paper", or a reason is of no claim."""
+    results, varied, few = (by_study.get(name, ()) for name in ("paper", "paper-varied", "paper-few"))
     if not results:
         raise ValueError("results: there are none yet; expected the JSON files of python -m bench.paper")
-    if unknown := reasons.keys() - {claim.name for claim in (*CLAIMS, *VARIED_CLAIMS)}:
+    if unknown := reasons.keys() - {claim.name for claim in (*CLAIMS, *VARIED_CLAIMS, *FEW_CLAIMS)}:
         raise ValueError(f"{REASONS} names {min(unknown)!r}; expected names of claims")
     runs = runs_of(results)
     return TEMPLATE.read_text(encoding="utf-8").format(
@@ -76,6 +79,7 @@ def page(results: Sequence[Result], varied: Sequence[Result], reasons: Mapping[s
         answers="\n\n".join(_answers(runs, reasons)),
         tables="\n\n".join([*_tables(results, runs), f"### {HEADINGS['Figure 3']}", *_confidence(results)]),
         varied="\n\n".join(_varied(varied, reasons)) if varied else "Not measured yet.",
+        few="\n\n".join(_few(few, reasons)) if few else "Not measured yet.",
         study=results[0].study,
     )
 
@@ -186,13 +190,25 @@ def _table(table: str, titles: Mapping[str, str], runs: Runs) -> str:
 
 def _varied(results: Sequence[Result], reasons: Mapping[str, str]) -> Iterator[str]:
     """The study of delta alone, where the paper's rule finds one."""
-    titles, runs = {name: cell.title for name, cell in cells(_study(results)).items()}, runs_of(results)
     yield next(_stands_on(results))
     yield from _confidence(results)
-    yield _table("5", {name: titles[name] for name in VARIED_TABLE}, runs)
-    header = ["at 2 tokens per forward", "difference", "answer"]
-    yield _text_table(header, [[claim.says, *_answered(claim, runs)] for claim in VARIED_CLAIMS])
-    yield from _refuted(VARIED_CLAIMS, runs, reasons)
+    yield from _aside(results, "5", VARIED_TABLE, VARIED_CLAIMS, reasons)
+
+
+def _few(results: Sequence[Result], reasons: Mapping[str, str]) -> Iterator[str]:
+    """The study with few problems."""
+    yield next(_stands_on(results))
+    yield from _aside(results, "few", FEW_TABLE, FEW_CLAIMS, reasons)
+
+
+def _aside(
+    results: Sequence[Result], table: str, names: Sequence[str], claims: Sequence[Claim], reasons: Mapping[str, str]
+) -> Iterator[str]:
+    """A smaller study's table and answers."""
+    titles, runs = {name: cell.title for name, cell in cells(_study(results)).items()}, runs_of(results)
+    yield _table(table, {name: titles[name] for name in names}, runs)
+    yield _text_table(["claim", "here, difference", "answer"], [[one.says, *_answered(one, runs)] for one in claims])
+    yield from _refuted(claims, runs, reasons)
 
 
 def _number(value: float | None, digits: int) -> str:

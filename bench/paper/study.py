@@ -72,6 +72,9 @@ STUDY = Study()
 # delta. Where half of the steps leave out their input, it falls.
 VARIED = replace(STUDY, short_share=0.5)
 
+# With few problems another objective is the best.
+FEW = replace(STUDY, problems=200, steps=250)
+
 FULL_BASES, FULL_SEEDS = (0, 1, 2), (0, 1)
 SHORT_BASES, SHORT_SEEDS = (0,), (0,)
 
