@@ -311,7 +311,7 @@ def test_results_of_varying_steps_have_a_table_of_their_own():
     varied = [replace(result(cell, 0, 0, range(40)), study=VARIED.values()) for cell in ("tad", "delta_22")]
     text = pages.page({"paper": rows(tad=70), "paper-varied": varied}, {})
     section = text.split("## Where confidence falls with distance")[1].split("## How each number")[0]
-    assert "| delta 22, by the paper's rule | 40.0 ± " in section
+    assert "| delta 22, near the paper's rule | 40.0 ± " in section
     assert "| delta 2 | - |" in section
     assert "Not measured yet." in pages.page({"paper": rows(tad=70)}, {}).split("## Where confidence falls")[1]
 

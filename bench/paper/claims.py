@@ -106,7 +106,7 @@ CLAIMS = (
 
 #: Of the study where confidence falls with distance, and the paper's rule finds a delta.
 VARIED_CLAIMS = (
-    Claim("rule_4", "5", "The delta of the paper's rule, 22, is better than 4", "delta_22", "tad", (AT_2,)),
+    Claim("rule_4", "5", "A delta near the paper's rule, 22, is better than 4", "delta_22", "tad", (AT_2,)),
     Claim("rule_16", "5", "... than 16", "delta_22", "delta_16", (AT_2,)),
     Claim("light", "5", "Delta 22 is better with kl_weight 0.05 than with 1", "delta_22_light", "delta_22", (AT_2,)),
     Claim("larger", "5", "Delta 16 is better than 4", "delta_16", "tad", (AT_2,)),

@@ -134,7 +134,7 @@ def _refuted(claims: Sequence[Claim], runs: Runs, reasons: Mapping[str, str]) ->
 def _answered(claim: Claim, runs: Runs) -> tuple[str, str]:
     """The differences of a claim, in words, and its answer."""
     found = differences(claim, runs)
-    several = len(found) > 1
+    several = len(found) > 1 or claim.outcomes == (AT_2,)
     told = [
         (f"{outcome}: " if several else "") + ("not measured" if one is None else _difference(one, outcome))
         for outcome, one in found.items()

@@ -72,7 +72,7 @@ STUDY = Study()
 # delta. Where half of the steps leave out their input, it falls.
 VARIED = replace(STUDY, short_share=0.5)
 
-# With few problems another objective is the best.
+# In a pilot another objective was the best where there were few problems.
 FEW = replace(STUDY, problems=200, steps=250)
 
 FULL_BASES, FULL_SEEDS = (0, 1, 2), (0, 1)

@@ -83,12 +83,14 @@ struct Order {
   }
 };
 
-/// Rows of a chunk, at most `most` of so many: chunks of nearly one length, in whole tiles of a GPU's products, so that
-/// no few rows are left over, whose product takes as long as reading the head.
+/// Rows of a chunk, at most `most` of so many: chunks of nearly one length, so that no few rows are left over, whose
+/// product takes as long as reading the head. In whole tiles of a GPU's products, where half a chunk is left at least.
 int64_t even_chunk_rows(int64_t rows, int64_t most) {
   constexpr int64_t kTile = 128;
-  const int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most), each = (rows + chunks - 1) / chunks;
-  return std::min(most, (each + kTile - 1) / kTile * kTile);
+  if (rows <= most) return most;
+  const int64_t chunks = rows / most + (rows % most != 0), each = (rows + chunks - 1) / chunks;
+  const int64_t whole = std::min(most, (each + kTile - 1) / kTile * kTile);
+  return 2 * (rows - (chunks - 1) * whole) >= whole ? whole : each;
 }
 
 /// The teacher rows that a chunk's first entries name, and each entry's place among them: its own, or -1 where it names
@@ -222,8 +224,9 @@ LinearLossResult linear_loss_of(
     begin = end;
   }
   backend->tad_totals(all, losses.const_data_ptr<double>(), result.view());
-  return {result.loss,          result.ce, result.kl,   result.near_count,
-          result.distant_count, losses,    grad_hidden, grad_weight.to(lm_head_weight.scalar_type())};
+  const at::Tensor of_entries = losses.view(entries.shape());
+  return {result.loss,          result.ce,  result.kl,   result.near_count,
+          result.distant_count, of_entries, grad_hidden, grad_weight.to(lm_head_weight.scalar_type())};
 }
 
 /// It as the dispatcher calls it: what TadEntries::of takes, one by one.

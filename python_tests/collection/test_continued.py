@@ -126,8 +126,8 @@ def test_another_filter_in_the_same_file_is_refused(model: str, tmp_path: Path) 
     collect(config(model, tmp_path / "out", **policy, **given))
     collect(config(model, tmp_path / "out", **policy, **given))
     save_file(FilterNetwork(4, 1).state_dict(), file)
-    with pytest.raises(ValueError, match=r"problems or prompts, or by another filter"):
-        collect(config(model, tmp_path / "out", **policy, **given))
+    with pytest.raises(ValueError, match=r"was collected with policy_fingerprint = '\w+', this run has '\w+'"):
+        collect(config(model, tmp_path / "out", **policy, **given | {"limit": 1}))
 
 
 def test_a_reformatted_checkpoint_is_the_same_model(tmp_path: Path) -> None:

@@ -301,3 +301,18 @@ def test_mistakes_of_a_policy_that_changes_tokens(mixing_model):
         wrong = type("Wrong", (SecondThoughts,), {"revise": lambda self, _, state, answer=answer: answer(state)})
         with pytest.raises((TypeError, ValueError), match=message):
             decode(mixing_model(), [[1]], config(wrong()))
+
+
+def test_what_a_policy_remembers_of_the_state_stays_as_it_was(mixing_model):
+    """Memory that was made of a tensor of the state's, which every forward writes to, is a copy."""
+    seen = []
+
+    def policy(statistics, state):
+        if "before" in state.memory:
+            seen.append(state.memory["before"].tolist())
+        else:
+            state.memory["before"] = state.forwards
+        return statistics.confidence, torch.zeros_like(state.eligible)
+
+    decode(mixing_model(), [[1], [2, 3]], config(policy))
+    assert seen == [[1, 1]] * 5

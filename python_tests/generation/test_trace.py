@@ -59,7 +59,7 @@ def test_a_trace_is_what_decoding_did(settings, tmp_path):
 
 
 def test_of_a_model_with_blocks_of_its_own(tmp_path):
-    """A prompt of 7 tokens in blocks of 5 leaves 3 positions of the first one."""
+    """A prompt of 7 tokens takes a block of 5, and 2 positions of the next, in which the canvas begins."""
     folder, out = write_words_model(tmp_path / "words", causal_block_length=5), tmp_path / "out"
     arguments = ["--prompt", "one two three two two one one", "--no-chat", "--gen-length", "10", "--block-length", "5"]
     assert main(["generate", "--model", str(folder), "--output", str(out), "--trace", *arguments]) == 0

@@ -261,8 +261,8 @@ class DecodingBatch:
         """Keeps what the policy has put into the memory of a view."""
         for name, tensor in view.memory.items():
             if name not in self.state.memory:
-                whole = len(tensor) == len(self.canvas)
-                self.state.memory[name] = tensor if whole else tensor.new_zeros(len(self.canvas), *tensor.shape[1:])
+                may_stay = name in view.own and len(tensor) == len(self.canvas)
+                self.state.memory[name] = tensor if may_stay else tensor.new_zeros(len(self.canvas), *tensor.shape[1:])
             kept = self.state.memory[name]
             if kept.data_ptr() != tensor.data_ptr():
                 kept[: len(tensor)] = tensor

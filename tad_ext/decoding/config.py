@@ -25,6 +25,11 @@ PolicyText = Annotated[Any, Read("tad_ext.decoding.policies:parse_policy")]
 CacheText = Annotated[Any, Read("tad_ext.decoding.caches:parse_cache")]
 
 
+def whole_blocks(positions: int, block_length: int) -> int:
+    """Positions of the fewest blocks that so many take up."""
+    return -(-positions // block_length) * block_length
+
+
 @dataclass(frozen=True)
 class DecodeConfig(Settings):
     """Settings of `decode`. A wrong one is a TypeError or ValueError that names it, its value and what was expected.
@@ -212,7 +217,7 @@ class DecodeConfig(Settings):
         """
         if own is None or "block_length" in given:
             return self
-        whole = self.gen_length if "gen_length" in given else -(-self.gen_length // own) * own
+        whole = self.gen_length if "gen_length" in given else whole_blocks(self.gen_length, own)
         return replace(self, block_length=own, gen_length=whole)
 
     def _check_resizing(self) -> None:

@@ -51,10 +51,10 @@ def check_model(model: Any, config: DecodeConfig) -> None:
                 f"policy {config.policy} {does}, and {type(model).__name__} takes no {takes}: expected a model of "
                 f"tad_ext.models"
             )
-    check_attention(model.config, config)
+    check_compatible(model.config, config)
 
 
-def check_attention(model_config: Any, config: DecodeConfig) -> None:
+def check_compatible(model_config: Any, config: DecodeConfig) -> None:
     """ValueError if settings do not go with what a model attends to and predicts, which its configuration says.
 
     A policy that changes the canvas's length is for attention in both directions. So is one that verifies tokens, and

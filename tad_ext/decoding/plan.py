@@ -27,7 +27,7 @@ def plan_step(model: Any, batch: DecodingBatch, ahead: int = 0, most_recorded: i
     ]
     padded = min(lengths) < max(lengths) or ((ahead > 0 or any(further)) and batch.hides_future)
     if batch.sees in ("eligible", "ahead"):
-        most = ahead + (batch.sees == "ahead")
+        most = ahead + (batch.sees == "ahead" and not batch.hides_future)
         entries = max(
             min(one.eligible + (most + more) * config.block_length, one.masks)
             for one, more in zip(sequences, further, strict=True)

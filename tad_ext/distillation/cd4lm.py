@@ -9,7 +9,8 @@ where s falls as a cosine from `consistency_start` to `consistency_end` once a t
 teacher is the model without its adapter, or another one, and is asked at every entry, whether it sees the token there
 or not.
 
-Of at most ten positions two are masked, one of them for the teacher; of fewer than 20 at most half. What the published
+Of at most ten positions two are masked, one of them for the teacher; of fewer than 20 at most half, and as the
+teacher's share is drawn without that bound, its masks may be the same there. What the published
 code does otherwise: its means are a device's, and it cuts each of them off at 5, beyond which nothing would be learnt.
 """
 

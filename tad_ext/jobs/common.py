@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tad_ext.data.tasks.task import Problem, Split, Task, TaskName, get_task
+from tad_ext.decoding.config import whole_blocks
 from tad_ext.jobs import JobSettings
 from tad_ext.settings import Count, Device, DType, Index, PathText, setting
 
@@ -103,7 +104,7 @@ class TaskSettings(JobSettings):
         """
         gen_length = self.gen_length or otherwise.gen_length
         if own := None if self.block_length else self._own_blocks():
-            whole = gen_length if self.gen_length else -(-gen_length // own) * own
+            whole = gen_length if self.gen_length else whole_blocks(gen_length, own)
             return {"gen_length": whole, "block_length": own}
         return {"gen_length": gen_length, "block_length": self.block_length or min(otherwise.block_length, gen_length)}
 
@@ -151,7 +152,7 @@ def held_out(
     ValueError, FileNotFoundError for settings that cannot be met, prompts that are too long, and problems that are
     among the trajectories.
     """
-    from tad_ext.decoding.inputs import check_prompts
+    from tad_ext.decoding.inputs import check_compatible, check_prompts
     from tad_ext.decoding.presets import preset
     from tad_ext.distillation.held_out import HeldOut
 
@@ -169,6 +170,7 @@ def held_out(
         decoding = preset("tad", **lengths, **changes, **own)
         prompts = [task.student_prompt(problem, tokenizer) for problem in problems]
         only_configured: Any = SimpleNamespace(config=model_config)
+        check_compatible(model_config, decoding)
         check_prompts(prompts, model=only_configured, config=decoding, mask=model_config.mask_token_id)
     except ValueError as error:
         raise ValueError(f"evaluate_task is {chosen.evaluate_task!r}: {error}") from error

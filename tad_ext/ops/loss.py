@@ -77,8 +77,9 @@ def fused_tad_loss(
             could not rescue any more, otherwise False. What torch.compile traces recomputes in any case.
 
     Returns:
-        TADLoss; float32 (float64 for float64 logits). Only `loss` is differentiable, once, in reverse mode and by the
-        student's logits alone. The logits must not be changed before backward.
+        TADLoss; losses in float32 (float64 for float64 logits), those of single entries in float64. Only `loss` is
+        differentiable, once, in reverse mode and by the student's logits alone. The logits must not be changed before
+        backward.
 
     Raises:
         ValueError, TypeError: wrong shapes, dtypes, devices, values or indices, naming the argument.

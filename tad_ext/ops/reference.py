@@ -94,7 +94,7 @@ def _partitioned_loss(call: Call, student_logits: Tensor, teacher_logits: Tensor
 def fused_linear_tad_loss(call: Call) -> TADLoss:
     """The logits exist as a whole: `chunk_rows` means nothing here."""
     hidden, teacher_hidden, head = call.student_hidden, call.teacher_hidden, call.lm_head_weight
-    steps = call.steps_to_reveal
+    steps = call.steps_to_reveal.reshape(-1)
     weight = head if isinstance(head, Tensor) else head.get_parameter("weight")
     teacher_logits = None if teacher_hidden is None else teacher_hidden.detach() @ weight.detach().T
     # Entries without weight have a product of their own, a constant: in its gradient 0 times NaN would be NaN.

@@ -18,9 +18,11 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 class TADLoss(NamedTuple):
-    """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors, and what each entry adds to them.
+    """Result of `fused_tad_loss` and `fused_linear_tad_loss`: 0-d tensors, and what each entry has of its own.
 
-    Only `loss` is differentiable. The counts are this call's own entries, whatever denominators were passed in.
+    Only `loss` is differentiable. The counts are this call's own entries, whatever denominators were passed in. An
+    entry has its CE if it is near and its KL if it is distant, in nats, without weights, denominators and T^2; one that
+    is neither has 0, and on a GPU NaN if its row does not exist.
     """
 
     loss: Tensor  # ce_weight * ce + kl_weight * kl
@@ -28,7 +30,7 @@ class TADLoss(NamedTuple):
     kl: Tensor  # weighted mean KL(teacher || student) over distant entries, times temperature**2, nats
     near_count: Tensor  # int64
     distant_count: Tensor  # int64
-    entry_losses: Tensor  # float64, in the shape of `labels`: its own CE or KL in nats, without weights and T^2, else 0
+    entry_losses: Tensor  # float64, in the shape of `labels`
 
 
 class TokenStatistics(NamedTuple):
@@ -75,6 +77,7 @@ class DecodeState:
     tokens: Tensor | None = None  # (B, W) int64: what the canvas holds there, for a policy that may change it
     seeds: Tensor | None = None  # (B,) int64: the seed of each row's random numbers, where the caller has one
     memory: dict[str, Tensor] = field(default_factory=dict)  # (B, ...) each: what the policy remembers; zeros at first
+    own: set[str] = field(default_factory=set)  # of the memories those whose tensor nobody else holds
 
     @property
     def present(self) -> Tensor:

@@ -48,6 +48,7 @@ class TrajectoryMetadata(Settings):
     # Files of earlier versions do not name these.
     block_causal: bool = False
     stop_when: str = "revealed"
+    policy_fingerprint: str | None = None  #: of a file that the policy has read
 
     def differences(self, other: "TrajectoryMetadata") -> list[tuple[str, Any, Any]]:
         """(field, own value, the other's) of all that must agree and do not; of the model, its settings and files."""

@@ -85,7 +85,8 @@ class KLASS(
     Confident: confidence > `threshold`. Stable: in each of the last `forwards` forwards, the divergence
     KL(p_t || p_(t-1)) from the position's prediction one forward earlier was < `divergence` nats, and its block existed
     in all of them. The block behind the created ones is watched, too, so a block that is created later has something
-    to compare with in its first forward, unless a cache left it out before. A first prediction is not stable.
+    to compare with in its first forward, unless it was hidden or a cache left it out before. A first prediction is not
+    stable.
 
     KLASS, arXiv 2511.05664, with its code's defaults; it tunes them per task (0.6 and 0.015 for LLaDA on GSM8K).
     Predictions are compared at temperature 1 without noise, also when sampling.

@@ -74,6 +74,7 @@ def remembered(state: DecodeState, name: str, *shape: int, dtype: torch.dtype = 
     """The memory `name` of a policy, (B, *shape), zeros at first."""
     if name not in state.memory:
         state.memory[name] = state.forwards.new_zeros(len(state.forwards), *shape, dtype=dtype)
+        state.own.add(name)
     return state.memory[name]
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from tad_ext.data.tasks.prompts import text_ids
 from tad_ext.decoding import DecodeConfig, decode_stream
+from tad_ext.decoding.config import whole_blocks
 from tad_ext.decoding.inputs import longest_prompt
 from tad_ext.decoding.stopping import cut_at
 from tad_ext.evaluation.likelihood import Pair, are_greedy, log_likelihoods
@@ -159,7 +160,7 @@ class TadLM(TemplateLM):
         most = asked["max_gen_toks"]
         length = most if self.settings.task_lengths else min(most, decoding.gen_length)
         changes: dict[str, Any] = {
-            "gen_length": -(-length // decoding.block_length) * decoding.block_length,
+            "gen_length": whole_blocks(length, decoding.block_length),
             "stop_strings": tuple(dict.fromkeys(filter(None, asked["until"]))),
         }
         if asked["do_sample"] and asked.get("temperature", 0.0) > 0:

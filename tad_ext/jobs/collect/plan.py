@@ -16,7 +16,7 @@ from tad_ext.data.trajectories.files import Part, Trajectory, noted_model
 from tad_ext.data.trajectories.journal import read_journals
 from tad_ext.data.trajectories.metadata import Key, TrajectoryMetadata
 from tad_ext.decoding import DecodeConfig
-from tad_ext.decoding.inputs import check_attention, longest_prompt
+from tad_ext.decoding.inputs import check_compatible, longest_prompt
 from tad_ext.decoding.policies.base import fingerprint_of, resizes, revises
 from tad_ext.files import output_folder
 from tad_ext.jobs.collect.config import CollectConfig
@@ -79,7 +79,7 @@ class CollectionPlan:
 
         # 2. What the model's folder says of it, and what the output's says of an earlier run.
         model_config = load_config(config.model)
-        check_attention(model_config, decoding)
+        check_compatible(model_config, decoding)
         tokenizer = load_tokenizer(config.model)
         metadata = TrajectoryMetadata(
             model=hub_note(config.model).get("hub", config.model),
@@ -106,6 +106,7 @@ class CollectionPlan:
             stop_at_eos=decoding.stop_at_eos,
             dtype=str(dtype or model_config.dtype or "auto").removeprefix("torch."),
             keep=config.keep,
+            **fingerprint_of(decoding.policy),
         )
 
         # 3. The prompts, and last of all the folder.
@@ -122,10 +123,8 @@ class CollectionPlan:
         return units_of(list(self.attempts), self.config.unit_size)
 
     def digest(self, keys: Iterable[Key]) -> str:
-        """A hash of problems, prompts and what the policy has read, which tells whether something was made from the
-        same ones.
-        """
-        content: list[Any] = [*fingerprint_of(self.decoding.policy).items()]
+        """A hash of problems and prompts, which tells whether something was made from the same ones."""
+        content = []
         for key in sorted(keys):
             attempt = self.attempts[key]
             problem = attempt.problem
@@ -161,7 +160,7 @@ class CollectionPlan:
         else:
             same = all(self._gives(item) for item in part.trajectories if item.key in self.attempts)
         if not same:
-            self._refuse(part.path, "was collected from other problems or prompts, or by another filter, than now")
+            self._refuse(part.path, "was collected from other problems or prompts than the task gives now")
 
     def _gives(self, item: Trajectory) -> bool:
         """Whether the task gives the problem of a record as it was."""

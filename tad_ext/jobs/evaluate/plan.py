@@ -11,7 +11,7 @@ from typing import Any
 
 from tad_ext.data.tasks.task import Problem, Task
 from tad_ext.decoding import PRESETS, DecodeConfig, parse_policy
-from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device, check_prompts
+from tad_ext.decoding.inputs import SpecialTokens, check_compatible, check_device, check_prompts
 from tad_ext.decoding.policies.base import fingerprint_of
 from tad_ext.evaluation.measure import prompts_of
 from tad_ext.evaluation.results import ONE_PER_STEP, PRESET, method_of, problems_digest
@@ -188,7 +188,7 @@ def _check(run: str, config: DecodeConfig, prompts: Sequence[Sequence[int]], mod
     only_configured: Any = SimpleNamespace(config=model_config)
     try:
         check_device(device, config)
-        check_attention(only_configured.config, config)
+        check_compatible(only_configured.config, config)
         tokens = SpecialTokens.of(only_configured, config)
         check_prompts(prompts, model=only_configured, config=config, mask=tokens.mask)
     except (ValueError, TypeError) as error:

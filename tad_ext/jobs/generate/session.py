@@ -7,7 +7,7 @@ from typing import Any
 
 from tad_ext.data.tasks.prompts import chat_ids, text_ids
 from tad_ext.decoding import DecodedSequence, decode_stream
-from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device, check_prompts
+from tad_ext.decoding.inputs import SpecialTokens, check_compatible, check_device, check_prompts
 from tad_ext.decoding.loop import Watch
 from tad_ext.decoding.stopping import check_stop_strings, cut_at
 from tad_ext.decoding.traces import Trace
@@ -29,7 +29,7 @@ class Session:
         self.tokenizer: Any = load_tokenizer(config.model)
         # Decoding checks its input by `model.config`, which the checkpoint's folder has, too.
         self._without_weights = SimpleNamespace(config=load_config(config.model))
-        check_attention(self._without_weights.config, self.decoding)
+        check_compatible(self._without_weights.config, self.decoding)
         self.tokens = SpecialTokens.of(self._without_weights, self.decoding)
         check_stop_strings(self.decoding, self.tokens, self.tokenizer)
 

@@ -20,7 +20,7 @@ from lm_eval.utils import make_table
 
 from tad_ext.data.sandbox.run import check_sandbox
 from tad_ext.decoding import TOKENS_PER_FORWARD_DEFINITION
-from tad_ext.decoding.inputs import check_attention, check_device
+from tad_ext.decoding.inputs import check_compatible, check_device
 from tad_ext.decoding.policies.base import fingerprint_of
 from tad_ext.evaluation.settings import HarnessSettings
 from tad_ext.files import output_folder, tried_folder
@@ -101,7 +101,7 @@ def lm_eval(config: LmEvalConfig) -> dict[str, Any] | None:
 def _checked(config: LmEvalConfig) -> Any:
     """The tokenizer; ValueError for settings that do not go together with it, with the device or with the folders."""
     check_device(config.device, config.decoding)
-    check_attention(load_config(config.model), config.decoding)
+    check_compatible(load_config(config.model), config.decoding)
     if (Path(config.output) / "config.json").exists():
         raise ValueError(f"output is '{config.output}', a checkpoint's folder; expected another one")
     if config.include_path is not None and not Path(config.include_path).is_dir():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from transformers.utils.import_utils import is_serve_available
 
-from tad_ext.decoding.inputs import SpecialTokens, check_attention, check_device
+from tad_ext.decoding.inputs import SpecialTokens, check_compatible, check_device
 from tad_ext.decoding.stopping import check_stop_strings
 from tad_ext.jobs.common import decoding_of
 from tad_ext.jobs.serve.config import ServeConfig
@@ -34,7 +34,7 @@ def serve(config: ServeConfig) -> None:
             f"gen_length is {length}: expected less than the model's max_position_embeddings of "
             f"{model_config.max_position_embeddings}"
         )
-    check_attention(model_config, decoding)
+    check_compatible(model_config, decoding)
     tokens = SpecialTokens.of(SimpleNamespace(config=model_config), decoding)
     check_stop_strings(decoding, tokens, tokenizer)
     listener = _bound(config.host, config.port)
