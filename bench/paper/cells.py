@@ -45,6 +45,8 @@ CONFIDENCE = "confidence"
 #: rule finds for the study's bases, 23 to 26; it was read off an earlier base, before anything was trained.
 VARIED_CELLS = ("base", "tad", "tad_speed", "delta_2", "delta_16", "delta_22", "delta_22_light", "ce_all")
 
+ONLY_VARIED = ("delta_22", "delta_22_light")  #: Of these, what no other study asks.
+
 FEW_CELLS = ("base", "tad", "ce_near")  #: What is asked where there are few problems.
 
 
@@ -92,5 +94,6 @@ def cells(study: Study) -> dict[str, Cell]:
         Cell("kl_weight_0.3", "kl_weight 0.3", "privileged", settings=tad(kl_weight=0.3)),
         Cell("kl_weight_3", "kl_weight 3", "privileged", settings=tad(kl_weight=3.0)),
     ]  # fmt: skip
-    asked = VARIED_CELLS if study.short_share > 0 else FEW_CELLS if study == FEW else None
-    return {cell.name: cell for cell in every if (cell.name in asked if asked else "22" not in cell.name)}
+    asked = [cell.name for cell in every if cell.name not in ONLY_VARIED]
+    asked = VARIED_CELLS if study.short_share > 0 else FEW_CELLS if study == FEW else asked
+    return {cell.name: cell for cell in every if cell.name in asked}

@@ -14,7 +14,7 @@ from tad_ext.evaluation import percentile_interval
 from tad_ext.files import write_text
 
 from ..report.tables import markdown_table
-from .cells import CONFIDENCE, cells
+from .cells import CONFIDENCE, FEW_CELLS, cells
 from .claims import (
     AT_2,
     AT_3,
@@ -45,7 +45,6 @@ TABLES = {
     "6": ("kl_weight_0.3", "tad", "kl_weight_3"),
 }  # fmt: skip
 VARIED_TABLE = ("base", "delta_2", "tad", "tad_speed", "delta_16", "delta_22", "delta_22_light", "ce_all")
-FEW_TABLE = ("base", "tad", "ce_near")
 RENAMED = {
     "5": {"tad": "delta 4, TAD quality", "tad_speed": "delta 8, TAD speed", "ce_all": "CE everywhere"},
     "6": {"tad": "kl_weight 1, TAD quality"},
@@ -198,7 +197,7 @@ def _varied(results: Sequence[Result], reasons: Mapping[str, str]) -> Iterator[s
 def _few(results: Sequence[Result], reasons: Mapping[str, str]) -> Iterator[str]:
     """The study with few problems."""
     yield next(_stands_on(results))
-    yield from _aside(results, "few", FEW_TABLE, FEW_CLAIMS, reasons)
+    yield from _aside(results, "few", FEW_CELLS, FEW_CLAIMS, reasons)
 
 
 def _aside(
