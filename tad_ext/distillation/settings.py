@@ -71,8 +71,7 @@ class TADSettings(Settings):
         super().__post_init__()
         if self.ce_weight == 0 and self.kl_weight == 0:
             raise ValueError("ce_weight and kl_weight are both 0: there is nothing to learn")
-        if self.delta_start is not None and self.delta_start > self.delta:
-            raise ValueError(f"delta_start is {self.delta_start}, expected at most delta, {self.delta}")
+        self.check_order("delta_start", "delta")
 
     def delta_at(self, progress: float) -> int:
         """Delta at a progress of the training from 0 to below 1."""
@@ -157,10 +156,7 @@ class D3LLMSettings(CertaintySettings):
         super().__post_init__()
         if not self.block_lengths:
             raise ValueError("block_lengths must hold at least one length, got an empty list")
-        if self.mask_ratio_start > self.mask_ratio:
-            raise ValueError(
-                f"mask_ratio_start is {self.mask_ratio_start}, expected at most mask_ratio, {self.mask_ratio}"
-            )
+        self.check_order("mask_ratio_start", "mask_ratio")
 
     def block_length_at(self, progress: float) -> int:
         """The length of blocks at a progress of the training from 0 to below 1."""
@@ -189,10 +185,7 @@ class D2FSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_block_ratio > self.max_block_ratio:
-            raise ValueError(
-                f"min_block_ratio is {self.min_block_ratio}, expected at most max_block_ratio, {self.max_block_ratio}"
-            )
+        self.check_order("min_block_ratio", "max_block_ratio")
 
 
 @dataclass(frozen=True)
@@ -241,11 +234,7 @@ class CD4LMSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_student_share > self.max_student_share:
-            raise ValueError(
-                f"min_student_share is {self.min_student_share}, expected at most max_student_share, "
-                f"{self.max_student_share}"
-            )
+        self.check_order("min_student_share", "max_student_share")
 
     def consistency_at(self, progress: float) -> float:
         """The divergence's share at a progress of the training from 0 to below 1."""

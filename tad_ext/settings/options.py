@@ -30,6 +30,12 @@ class Settings:
         for name, kind in kinds_of(type(self)).items():
             object.__setattr__(self, name, kind.checked(prefix + name, getattr(self, name)))
 
+    def check_order(self, smaller: str, larger: str) -> None:
+        """ValueError, naming both, if one of these fields is above the other; where one is none there is no order."""
+        least, most = getattr(self, smaller), getattr(self, larger)
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"{smaller} is {least}, expected at most {larger}, {most}")
+
 
 def setting(default: Any = dataclasses.MISSING, *, help: str, commas: bool = False) -> Any:
     """A field of settings with what --help says of it. `commas`: a comma is part of a list's entry, not its end."""

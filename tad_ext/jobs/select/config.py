@@ -40,5 +40,4 @@ class SelectConfig(TrajectorySettings):
         for name in ("min_length", "max_length"):
             if getattr(self, name) is not None and self.model is None:
                 raise ValueError(f"{name} is {getattr(self, name)} and needs model, for its end-of-sequence ids")
-        if self.min_length and self.max_length and self.min_length > self.max_length:
-            raise ValueError(f"min_length is {self.min_length}, expected at most max_length, {self.max_length}")
+        self.check_order("min_length", "max_length")
