@@ -201,6 +201,7 @@ def check_that_klass_needs_no_block_but_the_next(model, prompts, **options):
     [
         {},
         {"batch_size": 2},
+        {"sync_every": 3},
         {"block_add_threshold": 0.25, "decoded_token_threshold": 0.75},
         {"infill": True, "stop_at_eos": False},
     ],

@@ -30,6 +30,15 @@ def gradients(model: PeftModel) -> Grads:
     return found
 
 
+def check_that_no_entries_have_no_gradient(objective: Objective, batch: MicroBatch) -> None:
+    """Whether the teacher is run on it or not."""
+    for one in (batch.without_entries(), batch.without_entries().with_teacher()):
+        loss, _ = objective(one)
+        loss.backward()
+        assert loss == 0
+        assert all(not grad.any() for grad in gradients(objective.model).values())
+
+
 def responses_logits(model: Any, prompt: Any, canvas: Any) -> Tensor:
     """(G, V): at each position of a canvas behind a prompt, alone and unpadded."""
     ids = torch.tensor([*prompt.tolist(), *canvas.tolist()])[None]
