@@ -4,7 +4,7 @@
     (cd /tmp/before && python setup.py build_ext --inplace)
     python -m bench.compare /tmp/before . --processes 10 --result build/compare.jsonl
     python -m bench.compare before.whl after.whl --device cuda                                   # wheels do as well
-    python -m bench.compare new.whl new.whl --device cuda --before TAD_NO_BULK_COPIES=1          # or environments
+    python -m bench.compare new.whl new.whl --device cuda --before TAD_CUDA_LOADER=threads          # or environments
 
 Fresh processes of either version take turns (before, after, after, before, ...), so that a machine whose speed drifts
 is as slow for one as for the other. All of them time the same code, this tree's, on their own `tad_ext`; on a GPU with
@@ -120,7 +120,7 @@ def _run(tree: Path, arguments: Sequence[str], changes: dict[str, str]) -> Itera
 
 def _measure(options: Namespace) -> None:
     """Prints a JSON object for each line. The version is the one that PYTHONPATH names."""
-    # 1. Its own tad_ext, before which `python -m` has put this tree.
+# 1. Its own tad_ext, before which `python - m` has put this tree.
     tree = os.environ["PYTHONPATH"]
     sys.path.insert(0, tree)
     import torch
@@ -136,7 +136,7 @@ def _measure(options: Namespace) -> None:
     if not Path(tad_ext.__file__).is_relative_to(tree) or not backend_info()["compiled"]:
         raise SystemExit(f"measured would be {tad_ext.__file__}, expected the compiled one of {tree}")
 
-    # 2. The lines.
+# 2. The lines.
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     torch.set_default_device(options.device)

@@ -17,8 +17,10 @@ class Backend {
   virtual bool host_reads_values() const = 0;
 
   /// Each entry's own loss (not weighted; KL without temperature^2) unless `losses` is null, and in the same visit of
-  /// the logits the gradient unless that is null; it needs the arguments' counts.
-  virtual void tad_loss(const TadLossArguments&, double* losses, const TadGradient* gradient) const = 0;
+  /// the logits the gradient unless that is null; it needs the arguments' counts. Where these entries are a whole call,
+  /// `totals` take its counts, in the place of the arguments', and what its losses add up to.
+  virtual void tad_loss(
+      const TadLossArguments&, double* losses, const TadGradient* gradient, const TadTotals* totals) const = 0;
 
   /// Counts and weighted sums, added in a fixed order. Without `losses`: the counts alone.
   virtual void tad_totals(const TadLossArguments&, const double* losses, const TadTotals&) const = 0;

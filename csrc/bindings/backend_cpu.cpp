@@ -39,34 +39,16 @@ class CpuBackend final : public Backend {
  public:
   bool host_reads_values() const override { return true; }
 
-  void tad_loss(const TadLossArguments& a, double* losses, const TadGradient* gradient) const override {
-    with_real(a.student.dtype, [&](auto real) {
-      using Real = decltype(real);
-      const auto& kernels = cpu_kernels().of<Real>();
-      const int64_t slices = slices_of(a.vocabulary);
-      const auto sums_of = [&](int64_t entry, const Exponentials<Real>* kept, const auto& each_slice) {
-        std::vector<SliceSums> sums(slices);
-        each_slice(slices, [&](int64_t slice) { kernels.tad_sums(a, entry, slice, kept, &sums[slice]); });
-        const double loss = kernels.tad_loss(a, entry, sums.data());
-        if (losses) losses[entry] = loss;
-        return sums[0];
-      };
-      if (!gradient)
-        return parallel_rows(
-            a.entries, [&](int64_t entry, const auto& each_slice) { sums_of(entry, nullptr, each_slice); });
-      const double outer = gradient->grad_loss ? double(*static_cast<const Real*>(gradient->grad_loss)) : 1.0;
-      write_gradient_rows(
-          gradient->rows.row_count, slices, a.student_rows, a.entries,
-          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
-            const Exponentials<Real> kept = own_exponentials<Real>(a.vocabulary);
-            const SliceSums sums = sums_of(entry, &kept, each_slice);
-            const double scale = outer * TAD_ISA::gradient_scale(a, entry);
-            each_slice(slices, [&](int64_t slice) {
-              kernels.tad_gradient(a, entry, slice, kept, sums, scale, gradient->rows, row, add);
-            });
-          },
-          [&](int64_t row, int64_t slice) { kernels.zero(gradient->rows, a.vocabulary, row, slice); });
-    });
+  void tad_loss(
+      const TadLossArguments& a, double* losses, const TadGradient* gradient, const TadTotals* totals) const override {
+    TadLossArguments counted = a;
+    if (totals && gradient) {
+      tad_totals(a, nullptr, totals->counts());
+      counted.near_count = totals->near_count;
+      counted.distant_count = totals->distant_count;
+    }
+    visit(counted, losses, gradient);
+    if (totals && losses) tad_totals(a, losses, *totals);
   }
 
   void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {
@@ -157,6 +139,37 @@ class CpuBackend final : public Backend {
 
   void eligible_positions(const EligiblePositionsArguments& a) const override {
     for (int64_t row = 0; row < a.batch; ++row) TAD_ISA::eligible_positions_row(TAD_ISA::OneThread(), a, row);
+  }
+
+ private:
+  static void visit(const TadLossArguments& a, double* losses, const TadGradient* gradient) {
+    with_real(a.student.dtype, [&](auto real) {
+      using Real = decltype(real);
+      const auto& kernels = cpu_kernels().of<Real>();
+      const int64_t slices = slices_of(a.vocabulary);
+      const auto sums_of = [&](int64_t entry, const Exponentials<Real>* kept, const auto& each_slice) {
+        std::vector<SliceSums> sums(slices);
+        each_slice(slices, [&](int64_t slice) { kernels.tad_sums(a, entry, slice, kept, &sums[slice]); });
+        const double loss = kernels.tad_loss(a, entry, sums.data());
+        if (losses) losses[entry] = loss;
+        return sums[0];
+      };
+      if (!gradient)
+        return parallel_rows(
+            a.entries, [&](int64_t entry, const auto& each_slice) { sums_of(entry, nullptr, each_slice); });
+      const double outer = gradient->grad_loss ? double(*static_cast<const Real*>(gradient->grad_loss)) : 1.0;
+      write_gradient_rows(
+          gradient->rows.row_count, slices, a.student_rows, a.entries,
+          [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
+            const Exponentials<Real> kept = own_exponentials<Real>(a.vocabulary);
+            const SliceSums sums = sums_of(entry, &kept, each_slice);
+            const double scale = outer * TAD_ISA::gradient_scale(a, entry);
+            each_slice(slices, [&](int64_t slice) {
+              kernels.tad_gradient(a, entry, slice, kept, sums, scale, gradient->rows, row, add);
+            });
+          },
+          [&](int64_t row, int64_t slice) { kernels.zero(gradient->rows, a.vocabulary, row, slice); });
+    });
   }
 };
 

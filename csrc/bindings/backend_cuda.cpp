@@ -5,6 +5,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "../cuda/device.h"
 #include "../cuda/kernels.h"
 #include "backend.h"
 #include "checks.h"
@@ -34,14 +35,18 @@ struct SortedEntries {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const at::Device& device) : guard_(device), device_(device) {
+    TORCH_CHECK_VALUE(
+        cuda::loader() == cuda::kBulkLoader || cuda::loader() == cuda::kThreadLoader, "TAD_CUDA_LOADER is '",
+        cuda::loader(), "', expected ", cuda::kBulkLoader, " or ", cuda::kThreadLoader);
     if (!device.is_cpu()) stream_ = c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
   }
 
   bool host_reads_values() const override { return false; }
 
-  void tad_loss(const TadLossArguments& a, double* losses, const TadGradient* gradient) const override {
+  void tad_loss(
+      const TadLossArguments& a, double* losses, const TadGradient* gradient, const TadTotals* totals) const override {
     const SortedEntries sorted(gradient ? a.student_rows : nullptr, a.entries, device_);
-    check(cuda::tad_loss(a, losses, gradient, sorted.view, stream_), "tad_loss");
+    check(cuda::tad_loss(a, losses, gradient, sorted.view, totals, stream_), "tad_loss");
   }
 
   void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {

@@ -151,7 +151,7 @@ LinearLossResult linear_loss_of(
   };
   const TadEntries ordered = order.entries ? entries.reordered(*order.entries) : entries;
   const TadLossArguments all = view_of(entries), in_order = view_of(ordered);
-  backend->tad_totals(all, nullptr, result.counts());
+  backend->tad_totals(all, nullptr, result.view().counts());
 
   const bool needs_gradient = hidden_grad || weight_grad;
   // The gradient at their logits is 0, but in a matrix product 0 times NaN would be NaN.
@@ -201,7 +201,8 @@ LinearLossResult linear_loss_of(
     }
     const at::Tensor losses_here = at::empty({count}, losses.options());
     const TadGradient in_place{mutable_rows_view(student_logits)};
-    backend->tad_loss(a, losses_here.mutable_data_ptr<double>(), needs_gradient ? &in_place : nullptr);
+    backend->tad_loss(
+        a, losses_here.mutable_data_ptr<double>(), needs_gradient ? &in_place : nullptr, /*totals=*/nullptr);
     order.scatter(losses, begin, end, losses_here);
     // The gradient has taken the student's logits' place. What follows is cleared: where a row has an odd number of
     // bfloat16, a CPU's tile products (AMX) read the beginning of the next one too, and 0 times NaN would reach the

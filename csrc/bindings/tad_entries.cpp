@@ -141,18 +141,9 @@ TadResult::TadResult(const at::Tensor& like) {
 }
 
 TadTotals TadResult::view() const {
-  TadTotals totals = counts();
-  totals.loss = loss.mutable_data_ptr();
-  totals.ce = ce.mutable_data_ptr();
-  totals.kl = kl.mutable_data_ptr();
-  return totals;
-}
-
-TadTotals TadResult::counts() const {
-  TadTotals totals;
-  totals.near_count = near_count.mutable_data_ptr<int64_t>();
-  totals.distant_count = distant_count.mutable_data_ptr<int64_t>();
-  return totals;
+  return {
+      loss.mutable_data_ptr(), ce.mutable_data_ptr(), kl.mutable_data_ptr(), near_count.mutable_data_ptr<int64_t>(),
+      distant_count.mutable_data_ptr<int64_t>()};
 }
 
 }  // namespace tad

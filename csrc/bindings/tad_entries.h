@@ -62,7 +62,6 @@ struct TadResult {
   /// On the device of `like`, whose dtype decides that of loss, ce and kl.
   explicit TadResult(const at::Tensor& like);
   TadTotals view() const;
-  TadTotals counts() const;
 };
 
 }  // namespace tad

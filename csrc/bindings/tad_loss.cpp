@@ -69,17 +69,13 @@ at::Tensor checked_factor(const at::Tensor& factor, const char* name, const at::
   return factor.reshape({}).to(real_type(like));
 }
 
-/// Runs one visit of the logits and returns the gradient, in the shape and dtype of the student's logits.
+/// Visits the logits and returns the gradient, in the shape and dtype of the student's logits.
 at::Tensor visit_with_gradient(
-    const Backend& backend, const Loss& loss, const TadResult& result, double* losses, const void* grad_loss) {
-  TadLossArguments a = loss.arguments;
-  backend.tad_totals(a, nullptr, result.counts());
-  a.near_count = result.near_count.const_data_ptr<int64_t>();
-  a.distant_count = result.distant_count.const_data_ptr<int64_t>();
+    const Backend& backend, const Loss& loss, const TadTotals& totals, double* losses, const void* grad_loss) {
   const at::TensorOptions options = loss.student_logits.options().memory_format(std::nullopt);
   const at::Tensor gradient = empty_kept(loss.student_logits.sizes(), options);
   const TadGradient target{mutable_rows_view(as_rows(gradient)), grad_loss};
-  backend.tad_loss(a, losses, &target);
+  backend.tad_loss(loss.arguments, losses, &target, &totals);
   return gradient;
 }
 
@@ -94,21 +90,22 @@ LossResult loss_of(const Loss& loss, bool with_gradient) {
   const at::Tensor losses =
       by_rows ? at::full(loss.entries.shape(), NAN, options) : at::empty(loss.entries.shape(), options);
   double* const loss_of_entry = losses.mutable_data_ptr<double>();
+  const TadTotals totals = result.view();
   at::Tensor gradient;
   if (with_gradient) {
-    gradient = visit_with_gradient(*backend, loss, result, loss_of_entry, nullptr);
+    gradient = visit_with_gradient(*backend, loss, totals, loss_of_entry, nullptr);
   } else {
     gradient = at::empty({0}, loss.student_logits.options().memory_format(std::nullopt));
-    backend->tad_loss(loss.arguments, loss_of_entry, nullptr);
+    backend->tad_loss(loss.arguments, loss_of_entry, nullptr, &totals);
   }
-  backend->tad_totals(loss.arguments, loss_of_entry, result.view());
   return {result.loss, result.ce, result.kl, result.near_count, result.distant_count, losses, gradient};
 }
 
 at::Tensor gradient_of(const at::Tensor& grad_loss, const Loss& loss) {
   const at::Tensor outer = checked_factor(grad_loss, "grad_loss", loss.student_logits, "student_logits");
   const auto backend = backend_for(loss.student_logits);
-  return visit_with_gradient(*backend, loss, TadResult(loss.student), nullptr, outer.const_data_ptr());
+  const TadResult counts(loss.student);
+  return visit_with_gradient(*backend, loss, counts.view().counts(), nullptr, outer.const_data_ptr());
 }
 
 /// Both as the dispatcher calls them: what TadEntries::of takes, one by one.

@@ -61,6 +61,8 @@ struct TadTotals {
   void* kl = nullptr;
   int64_t* near_count = nullptr;
   int64_t* distant_count = nullptr;
+
+  TadTotals counts() const { return {nullptr, nullptr, nullptr, near_count, distant_count}; }
 };
 
 struct TokenStatisticsArguments {

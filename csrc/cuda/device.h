@@ -1,6 +1,9 @@
 // What the launchers want to know about a device: no CUDA header.
 #pragma once
 
+#include <cstdlib>
+#include <string_view>
+
 namespace tad {
 namespace cuda {
 
@@ -9,8 +12,17 @@ constexpr int kMaxClusterBlocks = 16;      // that a Hopper has, and a kernel mu
 
 struct Device {
   int multiprocessors = 1, l2_bytes = 1 << 20, shared_bytes_per_block = 48 << 10;
-  int cluster_blocks = 1;  // of the largest cluster that it has room for; 1: there are none
+  int cluster_blocks = 1;    // of the largest cluster that it has room for; 1: there are none
+  bool like_hopper = false;  // it, and the code for it, know clusters, bulk copies, and kernels that begin early
 };
+
+/// How whole rows come into shared memory where the device has both ways: the variable TAD_CUDA_LOADER, asked for at
+/// every launch, so that one process can measure both.
+constexpr std::string_view kBulkLoader = "bulk", kThreadLoader = "threads";
+inline std::string_view loader() {
+  const char* chosen = std::getenv("TAD_CUDA_LOADER");
+  return chosen && *chosen ? chosen : kBulkLoader;
+}
 
 /// The largest power of two up to kMaxClusterBlocks that fits(blocks); 1 if none does.
 template <class Fits>

@@ -29,12 +29,19 @@ struct LaunchPlan {
   int blocks_per_multiprocessor = 0;
 };
 
+/// Kernels of one launcher that follow each other, where the device can: one begins before the one before it is over,
+/// and calls wait_for_kernel_before() before it touches what that one touches, and in any case before it ends. That one
+/// says from where on: let_next_kernel_begin().
+struct Overlap {
+  bool begins_early = false, lets_next_begin = false;
+};
+
 /// On the current device, for arguments like these, of which nothing is read.
 Status tad_loss_plan(const TadLossArguments&, LaunchPlan*);
 
 // What each does is said in csrc/bindings/backend.h.
-Status tad_loss(const TadLossArguments&, double* losses, const TadGradient*, const EntriesByRow&, Stream);
-Status tad_totals(const TadLossArguments&, const double* losses, const TadTotals&, Stream);
+Status tad_loss(TadLossArguments, double* losses, const TadGradient*, const EntriesByRow&, const TadTotals*, Stream);
+Status tad_totals(const TadLossArguments&, const double* losses, const TadTotals&, Stream, Overlap = {});
 Status scale(void* data, int64_t count, DType, const void* factor, Stream);
 Status log_softmax(const LogSoftmaxArguments&, const MutableRows& out, void* normalizers, Stream);
 Status log_softmax_gradient(

@@ -9,17 +9,18 @@ namespace cuda {
 
 /// Cluster i: row i of the result, out = (x - normalizer[0]) / T - normalizer[1], where normalizer[0] is T *
 /// logsumexp(x / T) rounded and normalizer[1] what rounding left. NaN for a row that is out of range.
-template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
+template <class Element, class Loader>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     log_softmax_kernel(LogSoftmaxArguments a, MutableRows out, typename RealOf<Element>::type* normalizers) {
   using Real = typename RealOf<Element>::type;
+  if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  Arrivals arrivals;
+  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
   const Real b = Real(1 / a.temperature);
-  uint4* kept = kResident ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
+  uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
   for (int64_t entry = blockIdx.x / cluster.size(); entry < a.entries; entry += gridDim.x / cluster.size()) {
     const int64_t row = existing_row(a.logits, a.rows, entry);
@@ -32,8 +33,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     }
     const Element* data = row_pointer<Element>(a.logits, row);
     with_constant(columns % kGroup == 0 && is_aligned(data), [&](auto is_whole) {
-      const Row<Element, is_whole.value, kResident> source{
-          data + range.begin, columns - range.begin, range.groups, kept};
+      const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
       PowerSum<Real> part;
       const auto visit = [&](int first) {
         Group<Real> x[kBatch<Element>];
@@ -77,17 +77,18 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
 }
 
 /// Cluster r: row r of the gradient, (g - softmax(x / T) * sum(g)) / T, added up over the entries that name the row.
-template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) log_softmax_gradient_kernel(
+template <class Element, class Loader>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_softmax_gradient_kernel(
     LogSoftmaxArguments a, const typename RealOf<Element>::type* normalizers, Rows grad_out, EntriesByRow by_row,
     MutableRows gradient) {
   using Real = typename RealOf<Element>::type;
+  if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  Arrivals arrivals;
+  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
-  uint4* kept = kResident ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
+  uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
   const auto add_entry = [&](int64_t entry, const auto& upstream, const auto& logits, const auto& target) {
     double part = 0;
@@ -133,22 +134,22 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>) l
     if (named.first == named.last) fill_columns(Real(0), target, range, columns, /*add=*/false);
     for (int64_t position = named.first; position < named.last; ++position) {
       const int64_t entry = entry_at(by_row, position);
-      const bool add = position > named.first, same_dtype = kResident || grad_out.dtype == a.logits.dtype;
+      const bool add = position > named.first, same_dtype = Loader::kKeeps || grad_out.dtype == a.logits.dtype;
       const Element* g = row_pointer<Element>(grad_out, same_dtype ? entry : 0);
       const bool whole =
           same_dtype && !add && columns % kGroup == 0 && is_aligned(target) && is_aligned(logits) && is_aligned(g);
       with_constant(whole, [&](auto is_whole) {
         constexpr bool kWhole = is_whole.value;
         const int left = columns - range.begin;
-        const Row<Element, kWhole, false> x{logits + range.begin, left, range.groups, nullptr};
+        const Row<Element, kWhole, NotKept> x{logits + range.begin, left, range.groups, nullptr};
         const TargetRow<Element, kWhole> out{target + range.begin, left, add};
-        if constexpr (!kResident && !kWhole) {
+        if constexpr (!Loader::kKeeps && !kWhole) {
           if (!same_dtype) {
             add_entry(entry, OtherRow{AnyRow(grad_out, entry), range.begin, columns, range.groups}, x, out);
             return;
           }
         }
-        add_entry(entry, Row<Element, kWhole, kResident>{g + range.begin, left, range.groups, kept}, x, out);
+        add_entry(entry, Row<Element, kWhole, Loader>{g + range.begin, left, range.groups, kept}, x, out);
       });
     }
   }
@@ -161,8 +162,10 @@ Status log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* n
     using Real = typename RealOf<Element>::type;
     const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element));
     const LaunchShape shape = shape_of(plan, a.entries, /*visited_twice=*/true);
-    const auto kernel = plan.resident ? log_softmax_kernel<Element, true> : log_softmax_kernel<Element, false>;
-    return launch(kernel, shape, stream, a, out, static_cast<Real*>(normalizers));
+    return with_loader(plan, [&](auto loader) {
+      const auto kernel = log_softmax_kernel<Element, decltype(loader)>;
+      return launch(kernel, shape, stream, a, out, static_cast<Real*>(normalizers));
+    });
   });
 }
 
@@ -175,9 +178,10 @@ Status log_softmax_gradient(
     RowPlan plan = plan_rows(current_device(), int(a.vocabulary), element_size(grad_out.dtype));
     plan.resident = plan.resident && grad_out.dtype == a.logits.dtype;
     const LaunchShape shape = shape_of(plan, gradient.row_count, /*visited_twice=*/true);
-    const auto kernel =
-        plan.resident ? log_softmax_gradient_kernel<Element, true> : log_softmax_gradient_kernel<Element, false>;
-    return launch(kernel, shape, stream, a, static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
+    return with_loader(plan, [&](auto loader) {
+      const auto kernel = log_softmax_gradient_kernel<Element, decltype(loader)>;
+      return launch(kernel, shape, stream, a, static_cast<const Real*>(normalizers), grad_out, by_row, gradient);
+    });
   });
 }
 

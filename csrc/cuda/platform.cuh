@@ -21,14 +21,6 @@ constexpr int kWarp = 32;
 /// Of a block's shared memory: what the system takes, and the kernels' static arrays.
 constexpr int kReservedSharedBytes = 5 << 10;
 
-/// How a kernel is launched: clusters of blocks, and dynamic shared memory of each block.
-struct LaunchShape {
-  dim3 blocks;
-  int threads = 0;
-  int cluster_blocks = 1;
-  size_t shared_bytes = 0;
-};
-
 /// A kernel that uses dynamic shared memory, or large clusters, may from then on use all there is: the same number
 /// whatever the launch, so that launches on several threads agree.
 template <class... Parameters>
@@ -47,7 +39,7 @@ template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
   if (const Status error = allow(kernel, shape)) return error;
-  return enqueue(kernel, shape.blocks, shape.threads, shape.cluster_blocks, shape.shared_bytes, stream, arguments...);
+  return enqueue(kernel, shape, stream, arguments...);
 }
 
 template <class... Parameters, class... Arguments>

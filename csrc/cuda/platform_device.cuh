@@ -10,12 +10,22 @@
 #include "../common/storage.h"
 #include "device.h"
 #include "kernels.h"
+#include "launch_shape.h"
 
 namespace tad {
 namespace cuda {
 
 /// Threads of a block that works on a row.
 constexpr int kRowThreads = 256;
+
+/// Whether the code that is compiled knows bulk copies.
+__device__ constexpr bool has_bulk_copies() {
+#if __CUDA_ARCH__ >= 900
+  return true;
+#else
+  return false;
+#endif
+}
 
 /// Such blocks of a multiprocessor that keep their part of a row in its shared memory.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
@@ -61,35 +71,29 @@ __device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {
   return larger;
 }
 
-// ---- bulk copies: by the copy engine, from global into the block's shared memory (from sm_90 on) ------------------
+// ---- bytes that come by themselves, and the barriers that count them (from sm_90 on) ------------------------------
 
-/// Where arrive the bytes of a copy that one thread has asked for.
-struct alignas(8) BulkBarrier {
+/// In a block's shared memory: where the bytes are counted that others send there, the copy engine or the cluster's
+/// blocks. A phase is over when as many have come as are expected in it.
+struct alignas(8) MBarrier {
   uint64_t state;
 };
-
-__device__ __forceinline__ constexpr bool has_bulk_copies() {
-#if __CUDA_ARCH__ >= 900 && !defined(TAD_NO_BULK_COPIES)  // without them only to measure what they are worth
-  return true;
-#else
-  return false;
-#endif
-}
 
 __device__ __forceinline__ uint32_t shared_address(const void* shared) {
   return uint32_t(__cvta_generic_to_shared(shared));
 }
 
-/// Before its first use, by one thread; others may use it after a __syncthreads.
-__device__ __forceinline__ void bulk_begin(BulkBarrier* barrier) {
+/// Before its first use, by one thread; after a __syncthreads() others of the block may use it, after a barrier of the
+/// cluster other blocks.
+__device__ __forceinline__ void mbarrier_init(MBarrier* barrier) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
 }
 
-/// The phase that now begins is over when so many bytes have come.
-__device__ __forceinline__ void bulk_expect(BulkBarrier* barrier, size_t bytes) {
+/// Once in each phase: the number of bytes that end it. They may be on their way, or there, already.
+__device__ __forceinline__ void mbarrier_expect(MBarrier* barrier, size_t bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
                "r"(uint32_t(bytes))
@@ -97,21 +101,8 @@ __device__ __forceinline__ void bulk_expect(BulkBarrier* barrier, size_t bytes) 
 #endif
 }
 
-/// Both ends and the number of bytes are multiples of 16.
-__device__ __forceinline__ void bulk_copy(void* shared, const void* global, size_t bytes, BulkBarrier* barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(shared)),
-               "l"(__cvta_generic_to_global(global)), "r"(uint32_t(bytes)), "r"(shared_address(barrier))
-               : "memory");
-#endif
-}
-
-/// All threads, before they wait for what one of them has asked for. (A GPU lets them wait earlier, the simulator not.)
-__device__ __forceinline__ void bulk_asked() {}
-
-/// Until a phase of this parity is over; the first one has 0.
-__device__ __forceinline__ void bulk_wait(BulkBarrier* barrier, unsigned parity) {
+/// Until a phase of this parity is over, in which the copy engine has brought what was expected; the first one has 0.
+__device__ __forceinline__ void mbarrier_wait(MBarrier* barrier, unsigned parity) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
       "{\n"
@@ -122,6 +113,65 @@ __device__ __forceinline__ void bulk_wait(BulkBarrier* barrier, unsigned parity)
       "}\n" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
+#endif
+}
+
+/// The same where the cluster's blocks have sent it.
+__device__ __forceinline__ void mbarrier_wait_for_blocks(MBarrier* barrier, unsigned parity) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .pred over;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%0], %1;\n"
+      "@!over bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+#endif
+}
+
+/// The copy engine fills this block's shared memory. Both ends and the number of bytes are multiples of 16.
+__device__ __forceinline__ void bulk_copy(void* shared, const void* global, size_t bytes, MBarrier* barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(uint32_t(bytes)), "r"(shared_address(barrier))
+               : "memory");
+#endif
+}
+
+/// Where `own` lies in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ uint32_t address_in_block(const void* own, int rank) {
+  uint32_t address = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
+#endif
+  return address;
+}
+
+/// Sends a value to where `target` lies in block `rank` of the cluster, whose `barrier` counts its bytes: `target` and
+/// `barrier` are this block's own. Nothing is waited for, and nothing else that was written before comes with it.
+template <class T>
+__device__ __forceinline__ void send_to_block(int rank, T* target, const T& value, MBarrier* barrier) {
+  using Word = std::conditional_t<sizeof(T) % sizeof(uint64_t) == 0, uint64_t, uint32_t>;
+  static_assert(sizeof(T) % sizeof(Word) == 0);
+  Word words[sizeof(T) / sizeof(Word)];
+  memcpy(words, &value, sizeof(T));
+#if __CUDA_ARCH__ >= 900
+  const uint32_t to = address_in_block(target, rank), counted_by = address_in_block(barrier, rank);
+#pragma unroll
+  for (int i = 0; i < int(sizeof(T) / sizeof(Word)); ++i) {
+    const uint32_t address = to + i * uint32_t(sizeof(Word));
+    if constexpr (sizeof(Word) == 8)
+      asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(address),
+                   "l"(words[i]), "r"(counted_by)
+                   : "memory");
+    else
+      asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+                   "r"(words[i]), "r"(counted_by)
+                   : "memory");
+  }
 #endif
 }
 
@@ -143,15 +193,11 @@ __device__ __forceinline__ int cluster_size() {
 #endif
 }
 
-/// The two halves of a barrier of all threads of a cluster: after a thread's wait everything is visible to it that
-/// those did before their arrive who said that it `releases`; others say no more than that they are there. The lanes of
-/// a warp say the same.
-__device__ __forceinline__ void cluster_arrive(bool releases) {
+/// The two halves of a barrier of all threads of a cluster, which says that they are there: what they wrote before it
+/// does not become visible by it, but for an mbarrier's beginning.
+__device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
-  if (releases)
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  else
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 __device__ __forceinline__ void cluster_wait() {
@@ -160,13 +206,19 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-/// Where a variable of this block's shared memory lies in that of another block of the cluster.
-template <class T>
-__device__ __forceinline__ T* in_block(T* own, int rank) {
+// ---- kernels that follow each other closely (from sm_90 on) --------------------------------------------------------
+
+/// From here on a kernel that begins early may, if this one's other blocks have come as far, or are done.
+__device__ __forceinline__ void let_next_kernel_begin() {
 #if __CUDA_ARCH__ >= 900
-  return cooperative_groups::cluster_group::map_shared_rank(own, rank);
-#else
-  return own;
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Until the kernel before this one is over, and what it wrote is there: at once, in one that does not begin early.
+__device__ __forceinline__ void wait_for_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
@@ -174,19 +226,25 @@ __device__ __forceinline__ T* in_block(T* own, int rank) {
 
 /// call(&configuration) with the runtime's description of a launch.
 template <class Call>
-cudaError_t with_configuration(
-    dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream, const Call& call) {
+cudaError_t with_configuration(const LaunchShape& shape, Stream stream, const Call& call) {
   cudaLaunchConfig_t config = {};
-  config.gridDim = blocks;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
+  config.gridDim = shape.blocks;
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = unsigned(cluster_blocks);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  config.attrs = &cluster;
-  config.numAttrs = cluster_blocks > 1 ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  if (shape.cluster_blocks > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = unsigned(shape.cluster_blocks);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
+  if (shape.overlap.begins_early) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
   return call(&config);
 }
 
@@ -203,9 +261,11 @@ inline Device device_of(int number) {
   const char* fewer = std::getenv("TAD_CUDA_SHARED_BYTES");  // for tests: then few columns need clusters
   if (fewer && std::atoi(fewer) > 0)
     device.shared_bytes_per_block = std::min(device.shared_bytes_per_block, std::atoi(fewer));
-  // A newer device may run code that was compiled for an older one, and does not know clusters. A share of a device
-  // (MPS, MIG) may have no room for a large one. No kernel's blocks take more room than these, a multiprocessor each.
-  if (clusters && cudaFuncGetAttributes(&code, probe_kernel) == cudaSuccess && code.ptxVersion >= 90) {
+  // A newer device may run code that was compiled for an older one, and knows nothing of these.
+  device.like_hopper = clusters && cudaFuncGetAttributes(&code, probe_kernel) == cudaSuccess && code.ptxVersion >= 90;
+  // A share of a device (MPS, MIG) may have no room for a large cluster. No kernel's blocks take more room than these,
+  // a multiprocessor each.
+  if (device.like_hopper) {
     const int bytes = device.shared_bytes_per_block;
     cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     cudaFuncSetAttribute(probe_kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
@@ -214,7 +274,8 @@ inline Device device_of(int number) {
       const auto ask = [&](const cudaLaunchConfig_t* config) {
         return cudaOccupancyMaxActiveClusters(&at_once, probe_kernel, config);
       };
-      const cudaError_t error = with_configuration(dim3(blocks), kRowThreads, blocks, bytes, nullptr, ask);
+      const LaunchShape shape{dim3(blocks), kRowThreads, blocks, size_t(bytes)};
+      const cudaError_t error = with_configuration(shape, nullptr, ask);
       // A driver that cannot tell is taken to have the room that every one has.
       return error != cudaSuccess ? blocks <= kPortableClusterBlocks : at_once > 0;
     });
@@ -233,15 +294,14 @@ inline Device current_device() {
   return known[number];
 }
 
-/// Enqueues a kernel of at least one block; `shared_bytes` of dynamic shared memory for each.
+/// Enqueues a kernel of at least one block.
 template <class... Parameters, class... Arguments>
-Status enqueue(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream,
-    const Arguments&... arguments) {
+Status enqueue(void (*kernel)(Parameters...), LaunchShape shape, Stream stream, const Arguments&... arguments) {
+  shape.overlap.begins_early = shape.overlap.begins_early && current_device().like_hopper;
   const auto call = [&](const cudaLaunchConfig_t* config) {
     return cudaLaunchKernelEx(config, kernel, Parameters(arguments)...);
   };
-  const cudaError_t error = with_configuration(blocks, threads, cluster_blocks, shared_bytes, stream, call);
+  const cudaError_t error = with_configuration(shape, stream, call);
   return error != cudaSuccess ? error : cudaGetLastError();
 }
 

@@ -123,7 +123,9 @@ __device__ __forceinline__ T of_first_thread(const T& value) {
 class Cluster {
  public:
   __device__ Cluster() {
-    if (size() > 1) cluster_arrive(/*releases=*/false);  // until all have, a peer's shared memory may not be there yet
+    if (size() == 1) return;
+    if (threadIdx.x < 2) mbarrier_init(barriers() + threadIdx.x);
+    cluster_arrive();  // until all have, a peer's shared memory may not be there yet
   }
 
   // Asked for again and again: two registers less.
@@ -131,21 +133,16 @@ class Cluster {
   __device__ int size() const { return cluster_size(); }
 
   /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
-  /// thread. A block writes its own value into each of the others, so that after one barrier nobody needs them any
-  /// more.
+  /// thread. A block sends its own value to each of the others, and waits for theirs: when they have come nobody needs
+  /// it any more.
   template <int kThreads, class T, class OfWarp, class Finish>
   __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish) {
     value = reduce_to_first_warp<kThreads>(value, of_warp);
     const bool first_warp = threadIdx.x < kWarp;
     if (size() > 1) {
-      // Two sets, used in turn: whoever is late still reads the other one.
-      T* slots = shared_array<T, 2 * kMaxClusterBlocks, kOfBlocks>() + rounds_ % 2 * kMaxClusterBlocks;
       if (rounds_ == 0) cluster_wait();
-      if (int(threadIdx.x) < size()) *in_block(slots + rank(), int(threadIdx.x)) = value;
-      cluster_arrive(/*releases=*/first_warp);  // the other warps neither write nor read there
-      cluster_wait();
+      if (first_warp) value = of_blocks(value, of_warp);
       ++rounds_;
-      if (first_warp) value = of_blocks(slots, of_warp);
     }
     decltype(finish(value)) result{};
     if (first_warp) result = finish(value);
@@ -162,14 +159,24 @@ class Cluster {
   }
 
  private:
-  /// The blocks' values as one, for every lane of a warp.
+  /// The blocks' values as one, for every lane of a warp whose first lanes have this block's.
   template <class T, class OfWarp>
-  __device__ T of_blocks(const T* slots, const OfWarp& of_warp) const {
+  __device__ T of_blocks(const T& value, const OfWarp& of_warp) const {
+    // Two sets, used in turn. Nobody sends to one again before it has got what this block sends to the other one, which
+    // is after this block has read the first.
+    const int set = rounds_ % 2, lane = int(threadIdx.x);
+    T* slots = shared_array<T, 2 * kMaxClusterBlocks, kOfBlocks>() + set * kMaxClusterBlocks;
+    MBarrier* barrier = barriers() + set;
+    if (lane == 0) mbarrier_expect(barrier, size() * sizeof(T));
+    if (lane < size()) send_to_block(lane, slots + rank(), value, barrier);
+    mbarrier_wait_for_blocks(barrier, /*parity=*/rounds_ / 2 % 2);
     const bool many = size() > kPortableClusterBlocks;
-    const int slot = int(threadIdx.x) % (many ? kMaxClusterBlocks : kPortableClusterBlocks);
-    const T value = slot < size() ? slots[slot] : T();
-    return many ? of_warp(value, Lanes<kMaxClusterBlocks>()) : of_warp(value, Lanes<kPortableClusterBlocks>());
+    const int slot = lane % (many ? kMaxClusterBlocks : kPortableClusterBlocks);
+    const T other = slot < size() ? slots[slot] : T();
+    return many ? of_warp(other, Lanes<kMaxClusterBlocks>()) : of_warp(other, Lanes<kPortableClusterBlocks>());
   }
+
+  __device__ static MBarrier* barriers() { return shared_array<MBarrier, 2, kOfBlocks>(); }
 
   int rounds_ = 0;
 };

@@ -1,7 +1,7 @@
 // Rows that a cluster of blocks visits twice, once for their sums and once for what follows from them, and reads from
-// global memory once: they stay in shared memory, each thread's columns in its block's. Where the device has bulk
-// copies whole rows come there all at once, without passing through registers. Where rows do not fit, the second visit
-// reads them again, from the second-level cache as long as few enough are worked on at a time.
+// global memory once: they stay in shared memory, each thread's columns in its block's. A loader brings them there: the
+// copy engine, without passing through registers, or the threads. Where rows do not fit, the second visit reads them
+// again, from the second-level cache as long as few enough are worked on at a time.
 #pragma once
 
 #include "reduce.cuh"
@@ -17,11 +17,28 @@ constexpr int kBatch = 8 / int(sizeof(Element));
 template <class Element>
 constexpr int kPairBatch = sizeof(Element) == 8 ? 1 : 2;
 
+/// How a block's part of a row comes to its threads.
+struct NotKept {  // from global memory at each visit, of which there may be only one
+  static constexpr bool kKeeps = false, kBulk = false;
+};
+struct ByThreads {  // who read it once and keep it in shared memory
+  static constexpr bool kKeeps = true, kBulk = false;
+};
+struct ByBulkCopies {  // into shared memory; what is not whole groups comes by threads
+  static constexpr bool kKeeps = true, kBulk = true;
+};
+
+/// Whether the code that is compiled has such a loader.
+template <class Loader>
+__device__ constexpr bool knows() {
+  return has_bulk_copies() || !Loader::kBulk;
+}
+
 /// Blocks per multiprocessor that registers must suffice for: where rows stay, as many as shared memory has room for.
 /// Without this number ptxas guesses one, and spills to meet it.
-template <class Element, bool kResident>
+template <class Element, class Loader>
 constexpr int kRowBlocks = sizeof(Element) == 8 ? 1
-                           : kResident          ? kResidentBlocks
+                           : Loader::kKeeps     ? kResidentBlocks
                                                 : 2;
 
 /// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
@@ -51,32 +68,35 @@ __device__ __forceinline__ void for_each_group(const ColumnRange& range, const V
 class Arrivals {
  public:
   __device__ Arrivals() {
-    if (has_bulk_copies() && int(threadIdx.x) < kMostBatches) bulk_begin(barriers() + threadIdx.x);
+    if (int(threadIdx.x) < kMostBatches) mbarrier_init(barriers() + threadIdx.x);
   }
 
   /// Asks for all groups of some rows: a batch is kGroups of each for every thread.
   template <int kGroups, class... Rows>
   __device__ void ask_for(const ColumnRange& range, const Rows&... rows) {
     __syncthreads();  // the barriers are there now
-    if (threadIdx.x == 0) {
-      BulkBarrier* barrier = barriers();
-      for (int first = 0; first < range.groups; first += kGroups * kRowThreads, ++barrier) {
-        const int groups = range.groups - first < kGroups * kRowThreads ? range.groups - first : kGroups * kRowThreads;
-        bulk_expect(barrier, (rows.bytes_of(groups) + ...));
-        (rows.ask_for(first, groups, barrier), ...);
-      }
+    if (threadIdx.x != 0) return;
+    MBarrier* barrier = barriers();
+    for (int first = 0; first < range.groups; first += kGroups * kRowThreads, ++barrier) {
+      const int groups = range.groups - first < kGroups * kRowThreads ? range.groups - first : kGroups * kRowThreads;
+      mbarrier_expect(barrier, (rows.bytes_of(groups) + ...));
+      (rows.ask_for(first, groups, barrier), ...);
     }
-    bulk_asked();
   }
 
-  __device__ __forceinline__ void wait_for(int batch) { bulk_wait(barriers() + batch, /*parity=*/0); }
+  __device__ __forceinline__ void wait_for(int batch) { mbarrier_wait(barriers() + batch, /*parity=*/0); }
 
  private:
   // A batch is of 64 bytes for every thread, or more, and a block has less than 256 KB.
   static constexpr int kMostBatches = (256 << 10) / (64 * kRowThreads);
 
-  __device__ static BulkBarrier* barriers() { return shared_array<BulkBarrier, kMostBatches>(); }
+  __device__ static MBarrier* barriers() { return shared_array<MBarrier, kMostBatches>(); }
 };
+
+/// What a block needs of a loader but the rows: nothing, but where copies arrive.
+struct NoArrivals {};
+template <class Loader>
+using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
 /// Calls visit(first) for each batch of kGroups of them: first, first + kRowThreads, ... as far as the range goes.
 template <int kGroups, class Visit>
@@ -85,37 +105,34 @@ __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const V
 }
 
 /// The same as the first visit of rows, which come meanwhile if they may.
-template <int kGroups, class Visit, class First, class... Others>
+template <int kGroups, class Arriving, class Visit, class First, class... Others>
 __device__ __forceinline__ void visit_first(
-    Arrivals& arrivals, const ColumnRange& range, const Visit& visit, const First& row, const Others&... others) {
-  if constexpr (First::kMayArrive) {
-    if (has_bulk_copies()) {
-      arrivals.ask_for<kGroups>(range, row, others...);
-      for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
-        arrivals.wait_for(batch);
-        if (begin + int(threadIdx.x) < range.groups) visit(begin + int(threadIdx.x));
-      }
-      return;
+    Arriving& arrivals, const ColumnRange& range, const Visit& visit, const First& row, const Others&... others) {
+  if constexpr (First::kArrives) {
+    arrivals.template ask_for<kGroups>(range, row, others...);
+    for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
+      arrivals.wait_for(batch);
+      if (begin + int(threadIdx.x) < range.groups) visit(begin + int(threadIdx.x));
     }
+  } else {
+    for_each_batch<kGroups>(range, visit);
   }
-  for_each_batch<kGroups>(range, visit);
 }
 
 /// One block's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A row that is read
 /// twice is `kept` in shared memory, as it is.
-template <class Element, bool kWhole, bool kResident>
+template <class Element, bool kWhole, class Loader>
 struct Row {
   static constexpr int kWords = RawGroup<Element>::kWords;
-  static constexpr bool kMayArrive = kWhole && kResident;  // by bulk copies, where there are any
+  static constexpr bool kArrives = kWhole && Loader::kBulk;
 
   const Element* data;  // at the range's beginning
   int columns;          // from there to the row's end
   int groups;           // of the range
   uint4* kept;
 
-  __device__ static bool arrives() { return kMayArrive && has_bulk_copies(); }
   __device__ static size_t bytes_of(int groups) { return groups * kGroup * sizeof(Element); }
-  __device__ void ask_for(int first, int groups, BulkBarrier* barrier) const {
+  __device__ void ask_for(int first, int groups, MBarrier* barrier) const {
     bulk_copy(kept + first * kWords, data + first * kGroup, bytes_of(groups), barrier);
   }
 
@@ -139,11 +156,11 @@ struct Row {
     for (int g = 0; g < kGroups; ++g) {
       const int group = first + g * kRowThreads;
       of_group[g] = nothing<Element>();
-      if (group < groups) of_group[g] = arrives() ? kept_raw(group) : raw(group);
+      if (group < groups) of_group[g] = kArrives ? kept_raw(group) : raw(group);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (kResident && !arrives() && first + g * kRowThreads < groups) {
+      if (Loader::kKeeps && !kArrives && first + g * kRowThreads < groups) {
 #pragma unroll
         for (int i = 0; i < kWords; ++i) kept[(first + g * kRowThreads) * kWords + i] = of_group[g].word[i];
       }
@@ -155,13 +172,13 @@ struct Row {
   /// The second visit, by the same thread: a group.
   template <class Real>
   __device__ __forceinline__ Group<Real> again(int group) const {
-    return as_numbers<Real>(kResident ? kept_raw(group) : raw(group));
+    return as_numbers<Real>(Loader::kKeeps ? kept_raw(group) : raw(group));
   }
 };
 
 /// The same for a row whose dtype is known only when the kernel runs, and which is never kept.
 struct OtherRow {
-  static constexpr bool kMayArrive = false;
+  static constexpr bool kArrives = false;
 
   AnyRow row;
   int begin, columns, groups;
@@ -210,6 +227,7 @@ __device__ __forceinline__ void fill_columns(
 struct RowPlan {
   int cluster_blocks = 1;
   bool resident = false;
+  bool bulk_copies = false;    // which bring what stays
   size_t shared_bytes = 0;     // of a block
   int64_t rows_at_a_time = 1;  // that stay in a cache until their second visit, but one for each multiprocessor
 };
@@ -224,6 +242,7 @@ inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes
   while (plan.cluster_blocks < device.cluster_blocks && bytes() > third) plan.cluster_blocks *= 2;
   plan.resident = bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
+  plan.bulk_copies = plan.resident && device.like_hopper && loader() != kThreadLoader;
   const int64_t cached = int64_t(device.l2_bytes) / 4 * 3 / (columns * column_bytes);
   plan.rows_at_a_time = cached > device.multiprocessors ? cached : device.multiprocessors;
   return plan;
@@ -239,6 +258,13 @@ inline LaunchShape shape_of(const RowPlan& plan, int64_t rows, bool visited_twic
   shape.cluster_blocks = plan.cluster_blocks;
   shape.shared_bytes = visited_twice && plan.resident ? plan.shared_bytes : 0;
   return shape;
+}
+
+/// call(loader) with the one that rows are brought by that are visited twice.
+template <class Call>
+Status with_loader(const RowPlan& plan, const Call& call) {
+  if (!plan.resident) return call(NotKept());
+  return plan.bulk_copies ? call(ByBulkCopies()) : call(ByThreads());
 }
 
 /// f(true or false, as a constant) as `value` says.

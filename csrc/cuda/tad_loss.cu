@@ -11,23 +11,23 @@ namespace tad {
 namespace cuda {
 
 /// What a block knows while it works on the entries of a row.
-template <class Element, bool kResident>
+template <class Element, class Loader>
 struct Visit {
   using Real = typename RealOf<Element>::type;
 
   const TadLossArguments& a;
   const TadGradient& gradient;
   Cluster& cluster;
-  Arrivals& arrivals;
+  ArrivalsOf<Loader>& arrivals;
   ColumnRange range;
 
   __device__ int columns() const { return int(a.vocabulary); }
 
   /// The block's part of row `row`; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
   template <bool kWhole>
-  __device__ Row<Element, kWhole, kResident> part_of(const Rows& rows, int64_t row, int pair) const {
+  __device__ Row<Element, kWhole, Loader> part_of(const Rows& rows, int64_t row, int pair) const {
     uint4* kept = nullptr;
-    if (kResident)
+    if (Loader::kKeeps)
       kept = static_cast<uint4*>(dynamic_shared_memory()) +
              pair * groups_per_block(columns(), cluster.size()) * RawGroup<Element>::kWords;
     return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept};
@@ -36,13 +36,19 @@ struct Visit {
   /// Whether the calling thread speaks for the cluster.
   __device__ bool speaks() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
+  /// d (the call's loss) / d (the entry's loss), which depends on counts that the kernel before this one may make.
+  __device__ double own_scale_of(int64_t entry) const {
+    wait_for_kernel_before();
+    return gradient_scale(a, entry);
+  }
+
   /// d (the call's loss times its own gradient) / d (the entry's loss).
   struct Scale {
     Real value = 0;
     bool is_zero = true;  // of the entry's own: then so is its gradient, whatever the logits
   };
   __device__ Scale scale_of(int64_t entry) const {
-    const double own = gradient_scale(a, entry);
+    const double own = own_scale_of(entry);
     const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
     return {Real(outer * own), own == 0};
   }
@@ -149,7 +155,7 @@ struct Visit {
     const bool valid = indices_are_valid(a, entry, kind);
     if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
       if (target) {
-        const bool zero = valid || gradient_scale(a, entry) == 0;
+        const bool zero = valid || own_scale_of(entry) == 0;
         fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
       }
       return valid ? 0 : NAN;
@@ -160,7 +166,7 @@ struct Visit {
     if (kind == EntryKind::kNear)
       return with_constant(whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
     const int64_t teacher_row = row_of(a.teacher_rows, entry);
-    if constexpr (!kResident) {
+    if constexpr (!Loader::kKeeps) {
       if (a.teacher.dtype != a.student.dtype) {
         const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
         return distant<false>(entry, student_row, teacher, target, add);
@@ -177,12 +183,14 @@ struct Visit {
 /// Cluster r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
 /// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of
 /// the gradient belongs to have none.
-template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
+template <class Element, class Loader>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
+  if constexpr (!knows<Loader>()) return;
+  let_next_kernel_begin();
   Cluster cluster;
-  Arrivals arrivals;
-  const Visit<Element, kResident> visit{a, gradient, cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
+  ArrivalsOf<Loader> arrivals;
+  const Visit<Element, Loader> visit{a, gradient, cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 
@@ -197,6 +205,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
     }
   }
   cluster.leave();
+  wait_for_kernel_before();
 }
 
 /// call(kernel, shape) as the loss of so many rows is launched.
@@ -209,17 +218,27 @@ Status with_kernel(const TadLossArguments& a, int64_t rows, bool has_gradient, c
     RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes);
     plan.resident = plan.resident && same_dtype;
     const LaunchShape shape = shape_of(plan, rows, /*visited_twice=*/has_gradient);
-    return call(
-        has_gradient && plan.resident ? tad_loss_kernel<Element, true> : tad_loss_kernel<Element, false>, shape);
+    if (!has_gradient) return call(tad_loss_kernel<Element, NotKept>, shape);
+    return with_loader(plan, [&](auto loader) { return call(tad_loss_kernel<Element, decltype(loader)>, shape); });
   });
 }
 
 Status tad_loss(
-    const TadLossArguments& a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row, Stream stream) {
+    TadLossArguments a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
+    const TadTotals* totals, Stream stream) {
+  const bool counts_first = totals && gradient, totals_last = totals && losses;
+  if (counts_first) {
+    const Status error = tad_totals(a, nullptr, totals->counts(), stream, {.lets_next_begin = true});
+    if (error) return error;
+    a.near_count = totals->near_count;
+    a.distant_count = totals->distant_count;
+  }
   const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
-  return with_kernel(a, rows, gradient != nullptr, [&](auto kernel, const LaunchShape& shape) {
+  const Status error = with_kernel(a, rows, gradient != nullptr, [&](auto kernel, LaunchShape shape) {
+    shape.overlap = {.begins_early = counts_first, .lets_next_begin = totals_last};
     return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
   });
+  return error || !totals_last ? error : tad_totals(a, losses, *totals, stream, {.begins_early = true});
 }
 
 Status tad_loss_plan(const TadLossArguments& a, LaunchPlan* plan) {

@@ -16,6 +16,8 @@ constexpr int kScaleThreads = 256;
 template <class Real>
 __global__ void __launch_bounds__(kTotalsThreads)
     tad_totals_kernel(TadLossArguments a, const double* losses, TadTotals out) {
+  let_next_kernel_begin();
+  wait_for_kernel_before();
   TadSums sums;
   for (int64_t i = threadIdx.x; i < a.entries; i += kTotalsThreads) {
     const bool valid = losses && indices_are_valid(a, i, kind_of(a, i));
@@ -43,9 +45,11 @@ __global__ void __launch_bounds__(kScaleThreads)
   }
 }
 
-Status tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out, Stream stream) {
+Status tad_totals(
+    const TadLossArguments& a, const double* losses, const TadTotals& out, Stream stream, Overlap overlap) {
   const auto kernel = a.student.dtype == DType::kFloat64 ? tad_totals_kernel<double> : tad_totals_kernel<float>;
-  return launch(kernel, dim3(1), kTotalsThreads, stream, a, losses, out);
+  return launch(
+      kernel, LaunchShape{.blocks = dim3(1), .threads = kTotalsThreads, .overlap = overlap}, stream, a, losses, out);
 }
 
 Status scale(void* data, int64_t count, DType dtype, const void* factor, Stream stream) {

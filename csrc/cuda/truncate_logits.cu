@@ -78,26 +78,26 @@ __device__ __forceinline__ KeyOf<Real> least_key(
 }
 
 /// Cluster i: row i.
-template <class Element, bool kResident>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, kResident>)
+template <class Element, class Loader>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     truncate_logits_kernel(TruncationArguments a) {
   using Real = typename RealOf<Element>::type;
   using Key = KeyOf<Real>;
+  if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  Arrivals arrivals;
+  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
   const ColumnRange range = columns_of_block(columns, cluster);
   const Exponent<Real> exponent(1 / a.temperature);
   const Real peak = Real(weight_of_peak(a.vocabulary));
   const int silent = silent_bits(a.logits.dtype);
-  uint4* kept = kResident ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
+  uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
   for (int64_t row = blockIdx.x / cluster.size(); row < a.logits.row_count; row += gridDim.x / cluster.size()) {
     const Element* data = row_pointer<Element>(a.logits, row);
     Element* target = row_pointer<Element>(a.out, row);
     with_constant(columns % kGroup == 0 && is_aligned(data) && is_aligned(target), [&](auto is_whole) {
-      const Row<Element, is_whole.value, kResident> source{
-          data + range.begin, columns - range.begin, range.groups, kept};
+      const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
       Largest<Key> largest;
       const auto visit = [&](int first) {
         Group<Real> x[kBatch<Element>];
@@ -135,8 +135,8 @@ Status truncate_logits(const TruncationArguments& a, Stream stream) {
     using Element = decltype(element);
     const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element));
     const LaunchShape shape = shape_of(plan, a.logits.row_count, /*visited_twice=*/true);
-    const auto kernel = plan.resident ? truncate_logits_kernel<Element, true> : truncate_logits_kernel<Element, false>;
-    return launch(kernel, shape, stream, a);
+    return with_loader(
+        plan, [&](auto loader) { return launch(truncate_logits_kernel<Element, decltype(loader)>, shape, stream, a); });
   });
 }
 

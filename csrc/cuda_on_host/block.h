@@ -104,28 +104,36 @@ struct Thread {
 
 inline constinit thread_local Thread* current = nullptr;  // the CUDA thread that runs
 
+struct Work;
+
 struct Launch {
   dim3 grid, block;
   unsigned cluster_blocks;  // 1 in an ordinary launch
   size_t shared_bytes;      // dynamic, of each block
-  const std::function<void()>& kernel;
-  const char* name;  // of the launch function, with the types of the kernel's parameters: says which kernel it is
+  std::function<void()> kernel;
+  const char* name;        // of the launch function, with the types of the kernel's parameters: says which kernel it is
+  Work* before = nullptr;  // that was launched before it and is not over yet
 
   unsigned threads() const { return block.x * block.y * block.z; }
 };
 
 struct Cluster;
 
-// A bulk barrier: phases that are over, the bytes that end this one, and what was asked for in it.
-struct BulkCopy {
+// Bytes on their way into a block's shared memory: those at `source`, or a value.
+struct Transfer {
   unsigned char* target;
   const unsigned char* source;
+  std::vector<unsigned char> value;
   size_t bytes;
 };
-struct BulkPhase {
-  unsigned completed = 0;
-  size_t expected = 0;
-  std::vector<BulkCopy> copies;
+
+// An mbarrier. Its generation is the number of phases that are over.
+struct ByteCounter : Barrier {
+  bool expects = false;  // somebody has said how many bytes end this phase
+  size_t expected = 0, coming_bytes = 0;
+  std::vector<Transfer> coming;  // in this phase
+  std::vector<Transfer> there;   // of phases that are over, until somebody who waited looks
+  Mutex delivery;
 };
 
 struct Block {
@@ -138,8 +146,8 @@ struct Block {
   Barrier barrier;
   std::vector<unsigned char> shared_memory;                         // dynamic
   std::map<const void*, std::vector<unsigned char>> shared_arrays;  // static, by key
-  std::map<const void*, BulkPhase> bulk_phases;                     // by barrier
-  Mutex shared_arrays_mutex, begin_mutex, bulk_mutex;
+  std::map<const void*, ByteCounter> counters;                      // by the mbarrier
+  Mutex shared_arrays_mutex, begin_mutex, counters_mutex;
   bool begun = false;
   std::atomic<unsigned> living;  // threads that have not exited
 
@@ -211,6 +219,7 @@ struct Cluster {
   const Launch& launch;
   std::deque<Block> blocks;  // by rank
   ClusterBarrier barrier;
+  bool sends_at_once = false;  // what mbarriers count is there before somebody waits for it
   // Threads that have not exited, and those of them that do not wait. They order nothing.
   std::atomic<unsigned> living, running;
 

@@ -1,5 +1,4 @@
-// Emulated thread block clusters: the cluster's barrier, barrier.cluster.arrive.release and .wait.acquire, and the
-// shared memory of the other blocks.
+// Emulated thread block clusters: the cluster's barrier, and the shared memory of the other blocks.
 #pragma once
 
 #include <source_location>
@@ -16,11 +15,11 @@ inline unsigned cluster_size() {
   return current->block->launch.cluster_blocks;
 }
 
-// Tells the cluster that the thread has come here; what it does from here to its cluster_wait() is not ordered with
-// what other threads do.
+// barrier.cluster.arrive.release tells the cluster that the thread has come here; what it does from here to its
+// cluster_wait() is not ordered with what other threads do.
 void cluster_arrive(std::source_location at = std::source_location::current(), bool releases = true);
 
-// The same, but what the thread did before is not made visible to those who wait.
+// barrier.cluster.arrive.relaxed: what the thread did before is not made visible to those who wait, either.
 inline void cluster_arrive_relaxed(std::source_location at = std::source_location::current()) {
   cluster_arrive(at, /*releases=*/false);
 }

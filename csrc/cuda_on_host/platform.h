@@ -7,9 +7,10 @@
 #include "../common/storage.h"
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
-#include "bulk.h"
+#include "../cuda/launch_shape.h"
 #include "exponential.h"
 #include "language.h"
+#include "mbarrier.h"
 
 namespace tad {
 namespace cuda {
@@ -29,18 +30,25 @@ T* shared_array() {
 
 using cuda_on_host::dynamic_shared_memory;
 
-using cuda_on_host::bulk_begin;
 using cuda_on_host::bulk_copy;
-using cuda_on_host::bulk_expect;
-using cuda_on_host::bulk_wait;
-using cuda_on_host::BulkBarrier;
+using cuda_on_host::MBarrier;
+using cuda_on_host::mbarrier_expect;
+using cuda_on_host::mbarrier_init;
+using cuda_on_host::mbarrier_wait;
 
-inline void bulk_asked() {
-  __syncthreads();
+constexpr bool has_bulk_copies() {
+  return true;
 }
 
-inline bool has_bulk_copies() {
-  return cuda_on_host::device.clusters;
+inline void mbarrier_wait_for_blocks(
+    MBarrier* barrier, unsigned parity, std::source_location at = std::source_location::current()) {
+  mbarrier_wait(barrier, parity, at);
+}
+
+template <class T>
+void send_to_block(
+    int rank, T* target, const T& value, MBarrier* barrier, std::source_location at = std::source_location::current()) {
+  cuda_on_host::store_async(unsigned(rank), target, &value, sizeof(T), barrier, at);
 }
 
 inline void store_streaming(uint4* target, const uint4& value) {
@@ -75,31 +83,27 @@ inline int cluster_size() {
   return int(cuda_on_host::cluster_size());
 }
 
-inline void cluster_arrive(bool releases, std::source_location at = std::source_location::current()) {
-  cuda_on_host::cluster_arrive(at, releases);
+inline void cluster_arrive(std::source_location at = std::source_location::current()) {
+  cuda_on_host::cluster_arrive_relaxed(at);
 }
 using cuda_on_host::cluster_wait;
 
-template <class T>
-T* in_block(T* own, int rank) {
-  return cuda_on_host::map_shared_rank(own, unsigned(rank));
-}
+using cuda_on_host::let_next_kernel_begin;
+using cuda_on_host::wait_for_kernel_before;
 
 inline Device current_device() {
   const cuda_on_host::Device& d = cuda_on_host::device;
   const auto fits = [&](int blocks) {
     return cuda_on_host::has_room_for_cluster(unsigned(blocks), kRowThreads, size_t(d.shared_bytes_per_block));
   };
-  return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, largest_cluster(fits)};
+  return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, largest_cluster(fits), d.clusters};
 }
 
 template <class... Parameters, class... Arguments>
-Status enqueue(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, int cluster_blocks, size_t shared_bytes, Stream stream,
-    const Arguments&... arguments) {
-  cuda_on_host::launch_cluster(
-      kernel, blocks, dim3(unsigned(threads)), unsigned(cluster_blocks), shared_bytes,
-      static_cast<cudaStream_t>(stream), arguments...);
+Status enqueue(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+  cuda_on_host::launch_overlapping(
+      {shape.overlap.begins_early, shape.overlap.lets_next_begin}, kernel, shape.blocks, dim3(unsigned(shape.threads)),
+      unsigned(shape.cluster_blocks), shape.shared_bytes, static_cast<cudaStream_t>(stream), arguments...);
   return cudaGetLastError();
 }
 

@@ -87,7 +87,12 @@ static void exit_current_thread() {
   }
   leave(block.barrier);
   // All that the block's threads did comes before its end.
-  if (block.living.fetch_sub(1, std::memory_order_acq_rel) == 1) block.end();
+  if (block.living.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    for (const auto& [barrier, counter] : block.counters)
+      if (!counter.coming.empty() || !counter.there.empty())
+        fail("a block that exits before it has waited for what comes to its shared memory", {&self});
+    block.end();
+  }
   const OrdersNothing scope;
   leave(cluster.barrier);
   --cluster.living;  // before it stops running: whoever finds that nothing runs must not take it for one that waits
@@ -198,6 +203,7 @@ class Turns {
 
 void Cluster::run(Schedule schedule) {
   static thread_local std::deque<Fiber> fibers;  // kept from launch to launch
+  sends_at_once = schedule.order == Order::reverse;
   Turns turns(*this, fibers, schedule);
   while (living > 0) turns.advance_cluster();
   current = nullptr;

@@ -1,10 +1,16 @@
 #include "runtime.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <random>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace cuda_on_host {
@@ -35,21 +41,59 @@ static cudaError_t check_launch(const void* kernel, const Launch& launch) {
   return launch.shared_bytes > limits.shared_bytes ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-void run(const void* kernel, const Launch& launch) {
+// A launch that may be done later.
+struct Work {
+  Launch launch;
+  Schedule schedule;
+  std::shared_ptr<Work> before;  // that it overlaps with
+  std::once_flag once;
+  std::atomic<bool> done = false;
+};
+
+static void run_clusters(const Work& work) {
+  const Launch& launch = work.launch;
+  const dim3 grid(launch.grid.x / launch.cluster_blocks, launch.grid.y, launch.grid.z);  // of clusters
+  std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937(work.schedule.seed + unsigned(work.schedule.order)));
+  for (size_t i : order) {
+    const unsigned x = unsigned(i % grid.x), y = unsigned(i / grid.x % grid.y), z = unsigned(i / grid.x / grid.y);
+    Cluster(launch, {x * launch.cluster_blocks, y, z}).run(work.schedule);
+  }
+}
+
+static void finish(Work& work) {
+  std::call_once(work.once, [&] {
+    run_clusters(work);
+    if (work.before && !work.before->done) {
+      std::fprintf(
+          stderr, "cuda_on_host: a kernel ended before the one before it\n  launched by %s\n", work.launch.name);
+      std::abort();
+    }
+    work.done = true;
+  });
+}
+
+void run(const void* kernel, Launch launch, Overlap overlap) {
+  static thread_local std::shared_ptr<Work> unfinished;  // that the next launch may overlap with
   if (const cudaError_t error = check_launch(kernel, launch); error != cudaSuccess) {
     last_error = error;
     return;
   }
   last_launched = {launch.grid, launch.block, launch.cluster_blocks, launch.shared_bytes};
-  const Schedule now = schedule;
-  const dim3 grid(launch.grid.x / launch.cluster_blocks, launch.grid.y, launch.grid.z);  // of clusters
-  std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);
-  std::iota(order.begin(), order.end(), 0);
-  std::shuffle(order.begin(), order.end(), std::mt19937(now.seed + unsigned(now.order)));
-  for (size_t i : order) {
-    const unsigned x = unsigned(i % grid.x), y = unsigned(i / grid.x % grid.y), z = unsigned(i / grid.x / grid.y);
-    Cluster(launch, {x * launch.cluster_blocks, y, z}).run(now);
-  }
+  std::shared_ptr<Work> before = std::exchange(unfinished, nullptr);
+  if (before && !overlap.begins_early) finish(*std::exchange(before, nullptr));
+  launch.before = before.get();
+  const auto work = std::make_shared<Work>(std::move(launch), schedule, std::move(before));
+  if (overlap.lets_next_begin)
+    unfinished = work;
+  else
+    finish(*work);
+}
+
+void wait_for_kernel_before() {
+  Work* before = current->block->launch.before;
+  if (before && !before->done) std::thread([=] { finish(*before); }).join();  // this one's thread runs this kernel
 }
 
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {

@@ -62,21 +62,41 @@ struct Launched {
 };
 inline constinit thread_local Launched last_launched;
 
+// Programmatic dependent launch: whether a kernel may begin before the one before it is over, and whether the next one
+// may before this one is. Where both say so nothing of the first is done before the second waits for it.
+struct Overlap {
+  bool begins_early = false, lets_next_begin = false;
+};
+
 // Clusters, in an ordinary launch blocks, run one after the other in an order no kernel can rely on.
-void run(const void* kernel, const Launch& launch);
+void run(const void* kernel, Launch launch, Overlap overlap);
+
+// griddepcontrol.launch_dependents: that there is a next kernel the launch says.
+inline void let_next_kernel_begin() {}
+
+// griddepcontrol.wait: until the kernel before this one is over.
+void wait_for_kernel_before();
 
 // What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory, or large clusters.
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
+// As launch_cluster(), with a kernel before or behind it that it overlaps with.
+template <class... P>
+void launch_overlapping(
+    Overlap overlap, void (*kernel)(P...), dim3 grid, dim3 block, unsigned cluster_blocks, size_t shared_bytes,
+    cudaStream_t /*stream*/, std::type_identity_t<P>... arguments) {
+  static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied as bytes");
+  const auto body = [=] { kernel(arguments...); };  // by value: each thread has its own copy
+  const char* self = std::source_location::current().function_name();
+  run(reinterpret_cast<const void*>(kernel), {grid, block, cluster_blocks, shared_bytes, body, self}, overlap);
+}
+
 // As launch(), with clusters of this many blocks that follow each other in x.
 template <class... P>
 void launch_cluster(
-    void (*kernel)(P...), dim3 grid, dim3 block, unsigned cluster_blocks, size_t shared_bytes, cudaStream_t /*stream*/,
+    void (*kernel)(P...), dim3 grid, dim3 block, unsigned cluster_blocks, size_t shared_bytes, cudaStream_t stream,
     std::type_identity_t<P>... arguments) {
-  static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied as bytes");
-  const std::function<void()> body = [&] { kernel(arguments...); };  // by value: each thread has its own copy
-  const char* self = std::source_location::current().function_name();
-  run(reinterpret_cast<const void*>(kernel), {grid, block, cluster_blocks, shared_bytes, body, self});
+  launch_overlapping({}, kernel, grid, block, cluster_blocks, shared_bytes, stream, arguments...);
 }
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...), done when it returns; cudaGetLastError() tells whether

@@ -5,14 +5,19 @@
 
 namespace tad::checks {
 
-/// How many blocks share a row, whether they keep it, and how many rows are worked on at a time (0: all).
+/// How many blocks share a row, whether they keep it, how many rows are worked on at a time (0: all), and by what
+/// loader whole rows come that are kept.
 struct Path {
   const char* name;
   unsigned cluster_blocks;
   bool kept;
   unsigned rows_at_a_time;
+  const char* loader = "bulk";
 };
 constexpr Path kPaths[] = {
+    {"brought by threads, kept by 1 block", 1, true, 0, "threads"},
+    {"brought by threads, kept by 2 blocks", 2, true, 0, "threads"},
+    {"brought by threads, kept by 8 blocks", 8, true, 0, "threads"},
     {"kept by 1 block", 1, true, 0},
     {"kept by 2 blocks", 2, true, 0},
     {"kept by 4 blocks", 4, true, 0},
@@ -32,6 +37,7 @@ inline bool is_left_out(const Path& path) {
 class OnPath {
  public:
   OnPath(const Path& path, int64_t columns, int64_t column_bytes) : path_(path), before_(cuda_on_host::device) {
+    setenv("TAD_CUDA_LOADER", path.loader, 1);
     constexpr int64_t kReserved = 5 << 10;
     const int64_t groups = (columns + 7) / 8, blocks = path.cluster_blocks;
     const int64_t block_bytes = (groups + blocks - 1) / blocks * 8 * column_bytes;
@@ -48,9 +54,14 @@ class OnPath {
   OnPath(const OnPath&) = delete;
   OnPath& operator=(const OnPath&) = delete;
   ~OnPath() {
+    unsetenv("TAD_CUDA_LOADER");
     cuda_on_host::device = before_;
     context = outer_context_;
   }
+
+  /// Whether bulk copies have been asked for since, as they must be for whole rows that a block keeps.
+  bool has_bulk_copies() const { return cuda_on_host::bulk_copies > copies_before_; }
+  bool has_to_have() const { return path_.kept && !std::strcmp(path_.loader, "bulk"); }
 
   /// Checks that the last launch, of rows visited twice, went this way; `can_keep`: what they are is also kept.
   void check_launch(int64_t rows, bool can_keep = true) const {
@@ -64,6 +75,7 @@ class OnPath {
  private:
   Path path_;
   cuda_on_host::Device before_;
+  uint64_t copies_before_ = cuda_on_host::bulk_copies;
   std::string outer_context_;
 };
 

@@ -9,7 +9,7 @@ using namespace tad;
 using namespace tad::cuda;
 
 constexpr int kLlada = 126464, kDream = 152064;
-constexpr Device kH100{132, 50 << 20, 227 << 10, 16};
+constexpr Device kH100{132, 50 << 20, 227 << 10, 16, /*like_hopper=*/true};
 constexpr Device kA100{108, 40 << 20, 163 << 10, 1};
 
 bool is(const RowPlan& plan, int cluster_blocks, bool resident) {
@@ -28,6 +28,20 @@ void test_blocks() {
   CHECK(is(plan_rows(kH100, 1, 2), 1, true));
   CHECK(is(plan_rows(kA100, kLlada, 2), 1, false));
   CHECK(is(plan_rows(kA100, 32000, 2), 1, true));
+}
+
+/// Where the device has them rows come by bulk copies, unless the environment says by threads.
+void test_loaders() {
+  unsetenv("TAD_CUDA_LOADER");
+  CHECK(plan_rows(kH100, kLlada, 2).bulk_copies && plan_rows(kH100, 1, 2).bulk_copies);
+  CHECK(!plan_rows(kH100, 2 * kLlada, 8 + 8).bulk_copies);  // which is read again
+  CHECK(!plan_rows(kA100, 32000, 2).bulk_copies);
+  for (const char* chosen : {"threads", "bulk", ""}) {
+    setenv("TAD_CUDA_LOADER", chosen, 1);
+    CHECK(plan_rows(kH100, kLlada, 2).bulk_copies == (*chosen != 't'));
+    CHECK(is(plan_rows(kH100, kLlada, 2), 4, true));
+  }
+  unsetenv("TAD_CUDA_LOADER");
 }
 
 /// A share of a device has room for smaller clusters, or none; what then does not fit a block is read again.
@@ -100,6 +114,7 @@ void test_columns_of_blocks() {
 
 int main() {
   test_blocks();
+  test_loaders();
   test_devices_with_less_room();
   test_shared_memory_is_that_of_a_block();
   test_rows_at_a_time();

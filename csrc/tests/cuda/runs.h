@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "../../cuda/kernels.h"
+#include "../../cuda_on_host/mbarrier.h"
 #include "../../cuda_on_host/runtime.h"
 #include "../matrix.h"
 

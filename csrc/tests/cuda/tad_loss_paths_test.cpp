@@ -1,5 +1,5 @@
-// The CUDA kernel of the partitioned loss on every path that a row can take: kept by clusters of 1, 2, 4 and 8 blocks,
-// or read again, by all clusters at once or by few that go from row to row.
+// The CUDA kernel of the partitioned loss on every path that a row can take: brought by either loader and kept by
+// clusters of 1 to 16 blocks, or read again, by all clusters at once or by few that go from row to row.
 #include "paths.h"
 #include "tad_loss_runs.h"
 
@@ -49,6 +49,7 @@ void test_row_lists(const Path& path) {
   const OnPath on_path(path, kColumns, column_bytes(problem));
   check_problem(problem);
   on_path.check_launch(5);
+  CHECK(on_path.has_bulk_copies() == on_path.has_to_have());
 }
 
 /// Several batches of groups for a thread, of which the last one is not full.
@@ -95,6 +96,51 @@ void test_a_row_alone(const Path& path) {
   }
 }
 
+/// Counts before the visit and totals after it, in launches that overlap, give the bits of launches one by one.
+void test_a_whole_call(const Path& path) {
+  context = "a whole call";
+  const Problem problem = dense_problem(DType::kFloat32, DType::kFloat32, 640);
+  const OnPath on_path(path, 640, column_bytes(problem));
+  const TadLossArguments a = problem.arguments();
+  const auto totals_in = [](std::vector<float>& numbers, std::vector<int64_t>& counts) {
+    return TadTotals{&numbers[0], &numbers[1], &numbers[2], &counts[0], &counts[1]};
+  };
+  std::vector<float> expected_numbers = poisoned<float>(3);
+  std::vector<int64_t> expected_counts = poisoned<int64_t>(2);
+  Matrix expected(DType::kFloat32, 3, 640);
+  const std::vector<double> expected_losses = run_gradient(a, expected.mutable_view());
+  CHECK(cuda::tad_totals(a, expected_losses.data(), totals_in(expected_numbers, expected_counts), nullptr) == 0);
+  TadLossArguments uncounted = a;
+  uncounted.near_count = uncounted.distant_count = nullptr;
+  under_every_schedule([&](bool) {
+    for (const bool has_losses : {true, false}) {
+      std::vector<float> numbers = poisoned<float>(3);
+      std::vector<int64_t> counts = poisoned<int64_t>(2);
+      std::vector<double> losses = poisoned<double>(3);
+      Matrix rows(DType::kFloat32, 3, 640);
+      const TadGradient gradient{rows.mutable_view()};
+      const TadTotals all = totals_in(numbers, counts), totals = has_losses ? all : all.counts();
+      CHECK(cuda::tad_loss(uncounted, has_losses ? losses.data() : nullptr, &gradient, {}, &totals, nullptr) == 0);
+      CHECK(rows.bytes() == expected.bytes() && counts == expected_counts);
+      if (has_losses) CHECK(losses == expected_losses && numbers == expected_numbers);
+    }
+    return expected.bytes();
+  });
+  std::vector<float> numbers = poisoned<float>(3);
+  std::vector<int64_t> counts = poisoned<int64_t>(2);
+  std::vector<double> losses = poisoned<double>(3);
+  const TadTotals totals = totals_in(numbers, counts);
+  CHECK(cuda::tad_loss(uncounted, losses.data(), nullptr, {}, &totals, nullptr) == 0);
+  CHECK(losses == expected_losses && numbers == expected_numbers && counts == expected_counts);
+
+  const int64_t silent[3] = {};  // of which none asks for the counts
+  uncounted.steps = silent;
+  Matrix rows(DType::kFloat32, 3, 640);
+  const TadGradient gradient{rows.mutable_view()};
+  CHECK(cuda::tad_loss(uncounted, losses.data(), &gradient, {}, &totals, nullptr) == 0);
+  CHECK(counts == std::vector<int64_t>({0, 0}) && numbers[0] == 0 && rows.get(2, 639) == 0);
+}
+
 void test_equal_rows_have_no_divergence(const Path& path) {
   context = "student is teacher";
   Matrix logits(DType::kFloat32, 1, 523);
@@ -111,6 +157,7 @@ int main() {
   for (const Path& path : kPaths) {
     if (is_left_out(path)) continue;
     test_row_lists(path);
+    test_a_whole_call(path);
     if (kThreads) continue;
     test_dtypes(path, 523, /*same_dtype=*/true);
     test_dtypes(path, 523, /*same_dtype=*/false);

@@ -17,7 +17,7 @@ inline const void* minus_two_and_a_half(DType dtype) {
 /// The losses alone.
 inline std::vector<double> run_losses(const TadLossArguments& a) {
   std::vector<double> losses = poisoned<double>(a.entries);
-  CHECK(cuda::tad_loss(a, losses.data(), nullptr, {}, nullptr) == 0);
+  CHECK(cuda::tad_loss(a, losses.data(), nullptr, {}, nullptr, nullptr) == 0);
   return losses;
 }
 
@@ -27,7 +27,7 @@ inline std::vector<double> run_gradient(
   std::vector<double> losses = poisoned<double>(a.entries);
   const SortedEntries sorted(a.student_rows, a.entries);
   const TadGradient gradient{rows, grad_loss};
-  CHECK(cuda::tad_loss(a, losses.data(), &gradient, sorted.view(), nullptr) == 0);
+  CHECK(cuda::tad_loss(a, losses.data(), &gradient, sorted.view(), nullptr, nullptr) == 0);
   return losses;
 }
 
@@ -35,7 +35,7 @@ inline std::vector<double> run_gradient(
 inline void run_gradient_alone(const TadLossArguments& a, const MutableRows& rows, const void* grad_loss = nullptr) {
   const SortedEntries sorted(a.student_rows, a.entries);
   const TadGradient gradient{rows, grad_loss};
-  CHECK(cuda::tad_loss(a, nullptr, &gradient, sorted.view(), nullptr) == 0);
+  CHECK(cuda::tad_loss(a, nullptr, &gradient, sorted.view(), nullptr, nullptr) == 0);
 }
 
 /// Whether losses that came with a gradient have the bits of losses alone. An entry whose student row is not there has
