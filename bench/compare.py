@@ -120,7 +120,7 @@ def _run(tree: Path, arguments: Sequence[str], changes: dict[str, str]) -> Itera
 
 def _measure(options: Namespace) -> None:
     """Prints a JSON object for each line. The version is the one that PYTHONPATH names."""
-# 1. Its own tad_ext, before which `python - m` has put this tree.
+    # 1. Its own tad_ext, before which `python -m` has put this tree.
     tree = os.environ["PYTHONPATH"]
     sys.path.insert(0, tree)
     import torch
@@ -136,7 +136,7 @@ def _measure(options: Namespace) -> None:
     if not Path(tad_ext.__file__).is_relative_to(tree) or not backend_info()["compiled"]:
         raise SystemExit(f"measured would be {tad_ext.__file__}, expected the compiled one of {tree}")
 
-# 2. The lines.
+    # 2. The lines.
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     torch.set_default_device(options.device)

@@ -22,21 +22,21 @@ ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
 LLADA_IDS = 115  # without a token
 
 WARP, WARPS, SLICE = 32, 8, 8_192  # threads of a warp, warps of a block, columns of a block of the statistics
-#An H200 : multiprocessors, cycles per us, bytes that a copy moves per us.
+# An H200: multiprocessors, cycles per us, bytes that a copy moves per us.
 MULTIPROCESSORS, CYCLES, COPY = 132, 1_900, 4.3e6
-#A multiprocessor : schedulers, each of which issues one instruction per cycle and has so many times 8 registers for a
-#warp; exponentials per cycle; threads; bytes of shared memory, and what the system takes of them for each block.
+# A multiprocessor: schedulers, each of which issues one instruction per cycle and has so many times 8 registers for a
+# warp; exponentials per cycle; threads; bytes of shared memory, and what the system takes of them for each block.
 SCHEDULERS, REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 4, 64, 16, 2_048, 228 << 10, 1 << 10
 
 TITLE = f"""\
 # What the machine code of the CUDA kernels for sm_90 says of their speed. Checked in CI, written with resources.txt.
-#code : instructions of a kernel, and how many are MEMBARs, which wait until other multiprocessors see what was written.
-#loop : what a thread executes for each logit in each visit of a row of whole groups, where no maximum is new:
-#instructions, and of these MUFU.EX2.Statistics : of the first warp, but for the loops in which few threads look for
-#the largest logits and sum beside them; and what it adds to look at{LLADA_IDS } ids without a token.
-#plan : rows that are kept(2 : the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
-#multiprocessor has registers for, and shared memory for.Then the least us that an H200 takes for so many rows : for
-#their bytes, to issue their instructions(statistics : those for ids among them), for their exponentials.
+# code: instructions of a kernel, and how many are MEMBARs, which wait until other multiprocessors see what was written.
+# loop: what a thread executes for each logit in each visit of a row of whole groups, where no maximum is new:
+# instructions, and of these MUFU.EX2. Statistics: of the first warp, but for the loops in which few threads look for
+# the largest logits and sum beside them; and what it adds to look at {LLADA_IDS} ids without a token.
+# plan: rows that are kept (2: the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
+# multiprocessor has registers for, and shared memory for. Then the least us that an H200 takes for so many rows: for
+# their bytes, to issue their instructions (statistics: those for ids among them), for their exponentials.
 """
 
 
@@ -109,8 +109,8 @@ def _lines(kernel: str, function: str) -> set[tuple[str, int]]:
     source = (CUDA / file).read_text().splitlines()
     first = [f" {function}(" in line for line in source].index(True)
     indentation = len(source[first]) - len(source[first].lstrip())
-    return {(file, i + 1) for i in range(first, source.index(" " * indentation + "}", first))
-}
+    return {(file, i + 1) for i in range(first, source.index(" " * indentation + "}", first))}
+
 
 def blocks_at_once(registers: int, shared_bytes: int) -> tuple[int, int]:
     """Blocks that a multiprocessor has registers for, and that it has shared memory for."""
@@ -123,13 +123,13 @@ def plan_rows(sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[i
     """What the function of this name plans on an H200 for (columns, bytes of a column): blocks, bytes each keeps."""
     sizes = list(dict.fromkeys(sizes))
     source = """
-#include <cstdio>
-#include "resident.cuh"
+        #include <cstdio>
+        #include "resident.cuh"
         int main() {
-  for (int columns, bytes; std::scanf("%d %d", &columns, &bytes) == 2;) {
-    const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 16}, columns, bytes);
-    std::printf("%d %zu\\n", plan.cluster_blocks, plan.shared_bytes);
-  }
+          for (int columns, bytes; std::scanf("%d %d", &columns, &bytes) == 2;) {
+            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 16}, columns, bytes);
+            std::printf("%d %zu\\n", plan.cluster_blocks, plan.shared_bytes);
+          }
         }"""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "plan_rows"

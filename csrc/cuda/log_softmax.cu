@@ -35,9 +35,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     with_constant(columns % kGroup == 0 && is_aligned(data), [&](auto is_whole) {
       const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
       PowerSum<Real> part;
-      const auto visit = [&](int first) {
+      const auto visit = [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];
-        const Real largest = source.load(first, x);
+        const Real largest = source.template load<is_full.value>(first, x);
         accumulate(part, x, largest, exponent);
       };
       visit_first<kBatch<Element>>(arrivals, range, visit, source);
@@ -92,9 +92,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
 
   const auto add_entry = [&](int64_t entry, const auto& upstream, const auto& logits, const auto& target) {
     double part = 0;
-    const auto visit = [&](int first) {
+    const auto visit = [&](int first, auto is_full) {
       Group<Real> g[kBatch<Element>];
-      upstream.load(first, g);
+      upstream.template load<is_full.value>(first, g);
       Real sum = 0;
       for (int k = 0; k < kBatch<Element>; ++k) {
         const int left =
@@ -112,14 +112,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
     const double rest = double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2;
     const Real b = Real(1 / a.temperature), scale = Real(total / a.temperature / std::exp(rest));
-    for_each_batch<kPairBatch<Element>>(range, [&](int first) {
+    for_each_batch<kPairBatch<Element>>(range, [&](int first, auto is_full) {
       Group<Real> x[kPairBatch<Element>];
-      logits.load(first, x);
+      logits.template load<is_full.value>(first, x);
       exponent.of(x, at);
 #pragma unroll
       for (int k = 0; k < kPairBatch<Element>; ++k) {
         const int group = first + k * kRowThreads;
-        if (group < range.groups) {
+        if (is_full.value || group < range.groups) {
           Group<Real> g = upstream.template again<Real>(group);
           for (int i = 0; i < kGroup; ++i) g.value[i] = g.value[i] * b - exp_base2(x[k].value[i]) * scale;
           target.store(g, group);

@@ -41,6 +41,12 @@ constexpr int kRowBlocks = sizeof(Element) == 8 ? 1
                            : Loader::kKeeps     ? kResidentBlocks
                                                 : 2;
 
+/// f(true or false, as a constant) as `value` says.
+template <class F>
+__device__ __forceinline__ auto with_constant(bool value, const F& f) {
+  return value ? f(std::true_type()) : f(std::false_type());
+}
+
 /// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
 struct ColumnRange {
   int begin, groups;
@@ -55,12 +61,6 @@ __device__ __forceinline__ ColumnRange columns_of_block(int columns, const Clust
   const int all = (columns + kGroup - 1) / kGroup, each = groups_per_block(columns, cluster.size());
   const int left = all - each * cluster.rank();
   return {each * cluster.rank() * kGroup, left < 0 ? 0 : left < each ? left : each};
-}
-
-/// Calls visit(group) for each group of the range that belongs to the calling thread.
-template <class Visit>
-__device__ __forceinline__ void for_each_group(const ColumnRange& range, const Visit& visit) {
-  for (int group = int(threadIdx.x); group < range.groups; group += kRowThreads) visit(group);
 }
 
 /// The parts of rows that are on their way into a block's shared memory, batch by batch. A block asks once: where rows
@@ -98,13 +98,30 @@ struct NoArrivals {};
 template <class Loader>
 using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
-/// Calls visit(first) for each batch of kGroups of them: first, first + kRowThreads, ... as far as the range goes.
+/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kRowThreads, ...
+/// as far as the range goes.
+template <int kGroups, class Visit>
+__device__ __forceinline__ void visit_batch(const ColumnRange& range, int first, const Visit& visit) {
+  if (first >= range.groups) return;
+  with_constant(first + (kGroups - 1) * kRowThreads < range.groups, [&](auto is_full) { visit(first, is_full); });
+}
 template <int kGroups, class Visit>
 __device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
-  for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads) visit(first);
+  for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads)
+    visit_batch<kGroups>(range, first, visit);
 }
 
-/// The same as the first visit of rows, which come meanwhile if they may.
+/// Calls visit(group) for each group of the range that belongs to the calling thread, in batches of kGroups.
+template <int kGroups = 1, class Visit>
+__device__ __forceinline__ void for_each_group(const ColumnRange& range, const Visit& visit) {
+  for_each_batch<kGroups>(range, [&](int first, auto is_full) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g)
+      if (is_full.value || first + g * kRowThreads < range.groups) visit(first + g * kRowThreads);
+  });
+}
+
+/// The first visit of rows, which come meanwhile if they may.
 template <int kGroups, class Arriving, class Visit, class First, class... Others>
 __device__ __forceinline__ void visit_first(
     Arriving& arrivals, const ColumnRange& range, const Visit& visit, const First& row, const Others&... others) {
@@ -112,7 +129,7 @@ __device__ __forceinline__ void visit_first(
     arrivals.template ask_for<kGroups>(range, row, others...);
     for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
       arrivals.wait_for(batch);
-      if (begin + int(threadIdx.x) < range.groups) visit(begin + int(threadIdx.x));
+      visit_batch<kGroups>(range, begin + int(threadIdx.x), visit);
     }
   } else {
     for_each_batch<kGroups>(range, visit);
@@ -148,19 +165,20 @@ struct Row {
     return of_group;
   }
 
-  /// The first visit: a batch, whose largest logit is returned. Groups behind the range are -inf.
-  template <class Real, int kGroups>
+  /// The first visit: a batch, whose largest logit is returned. In one that is not full the groups behind the range are
+  /// -inf.
+  template <bool kFull, class Real, int kGroups>
   __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
     RawGroup<Element> of_group[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const int group = first + g * kRowThreads;
-      of_group[g] = nothing<Element>();
-      if (group < groups) of_group[g] = kArrives ? kept_raw(group) : raw(group);
+      if (!kFull) of_group[g] = nothing<Element>();
+      if (kFull || group < groups) of_group[g] = kArrives ? kept_raw(group) : raw(group);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (Loader::kKeeps && !kArrives && first + g * kRowThreads < groups) {
+      if (Loader::kKeeps && !kArrives && (kFull || first + g * kRowThreads < groups)) {
 #pragma unroll
         for (int i = 0; i < kWords; ++i) kept[(first + g * kRowThreads) * kWords + i] = of_group[g].word[i];
       }
@@ -183,7 +201,7 @@ struct OtherRow {
   AnyRow row;
   int begin, columns, groups;
 
-  template <class Real, int kGroups>
+  template <bool kFull, class Real, int kGroups>
   __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
     Real largest = Real(-INFINITY);
 #pragma unroll
@@ -209,7 +227,7 @@ struct TargetRow {
 
   template <class Real>
   __device__ __forceinline__ void store(const Group<Real>& x, int group) const {
-    if (kWhole) return store_whole(as_elements<Element>(x), data + group * kGroup);
+    if (kWhole) return store_whole(as_elements<Element>(x), data + int64_t(group) * kGroup);
     store_group(x, data, group * kGroup, columns, add);
   }
 };
@@ -265,12 +283,6 @@ template <class Call>
 Status with_loader(const RowPlan& plan, const Call& call) {
   if (!plan.resident) return call(NotKept());
   return plan.bulk_copies ? call(ByBulkCopies()) : call(ByThreads());
-}
-
-/// f(true or false, as a constant) as `value` says.
-template <class F>
-__device__ __forceinline__ auto with_constant(bool value, const F& f) {
-  return value ? f(std::true_type()) : f(std::false_type());
 }
 
 }  // namespace cuda

@@ -42,6 +42,7 @@ template <class Real>
 struct Reference {
   Real max = Real(-INFINITY);
   Real origin = 0, offset = 0;
+  Real limit = Real(-INFINITY);  // of the logits whose exponents are
 };
 
 /// How logits at inverse temperature b become exponents of two.
@@ -59,8 +60,8 @@ struct Exponent {
   __device__ __forceinline__ Reference<Real> reference_at(Real max) const {
     if (max == Real(-INFINITY)) return {};
     const Real power = ceil(max * scale);
-    if (fabs(power) <= Real(int64_t(1) << std::numeric_limits<Real>::digits)) return {max, 0, -power};
-    return {max, max, max - max};  // of an infinite logit: NaN, and so is all that follows
+    if (fabs(power) <= Real(int64_t(1) << std::numeric_limits<Real>::digits)) return {max, 0, -power, max + headroom};
+    return {max, max, max - max, max + headroom};  // of an infinite logit: NaN, and so is all that follows
   }
 
   /// By how much exponents grow when they become relative to another reference.
@@ -136,19 +137,24 @@ struct PowerSums {
   }
 };
 
-/// Adds some groups of logits, of which `max` is the largest, to a thread's sum. They are turned into exponents.
+/// Adds some groups of logits, of which `max` is the largest, to a thread's sum.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    PowerSum<Real>& part, Group<Real> (&x)[kGroups], Real max, const Exponent<Real>& exponent) {
-  if (!(max <= part.at.max + exponent.headroom)) {
+    PowerSum<Real>& part, const Group<Real> (&x)[kGroups], Real max, const Exponent<Real>& exponent) {
+  if (!(max <= part.at.limit)) {
     const Reference<Real> next = exponent.reference_at(max);
     part.move_to(next, exponent.shift(part.at, next));
   }
-  exponent.of(x, part.at);
   Real sum = 0;
+  if (part.at.origin == 0) {
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g)
-    for (int i = 0; i < kGroup; ++i) sum += exp_base2(x[g].value[i]);
+    for (int g = 0; g < kGroups; ++g)
+      for (const Real value : x[g].value) sum += exp_base2(fma(value, exponent.scale, part.at.offset));
+  } else {  // huge logits
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g)
+      for (const Real value : x[g].value) sum += exp_base2(exponent.of(value, part.at));
+  }
   part.sum += double(sum);
 }
 
@@ -157,8 +163,8 @@ template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
     PowerSums<Real>& part, Group<Real> (&s)[kGroups], Real student_max, Group<Real> (&t)[kGroups], Real teacher_max,
     const Exponent<Real>& exponent) {
-  const bool student_moves = !(student_max <= part.student.at.max + exponent.headroom);
-  const bool teacher_moves = !(teacher_max <= part.teacher.at.max + exponent.headroom);
+  const bool student_moves = !(student_max <= part.student.at.limit);
+  const bool teacher_moves = !(teacher_max <= part.teacher.at.limit);
   if (student_moves || teacher_moves)
     part.move_to(
         student_moves ? exponent.reference_at(student_max) : part.student.at,

@@ -67,14 +67,15 @@ struct Visit {
     bool has_gradient;
   };
 
-  /// Writes a row's gradient, unless `target` is null: `of_group(group)` is that of a group of columns.
-  template <bool kWhole, class Sums, class OfGroup>
+  /// Writes a row's gradient, unless `target` is null, kGroups groups of columns at a time: `of_group(group)` is that of
+  /// one.
+  template <bool kWhole, int kGroups, class Sums, class OfGroup>
   __device__ __forceinline__ void write_gradient(
       const Sums& sums, Element* target, bool add, const OfGroup& of_group) const {
     if (!target) return;
     if (!sums.has_gradient) return fill_columns(Real(0), target, range, columns(), add);
     const TargetRow<Element, kWhole> out{target + range.begin, columns() - range.begin, add};
-    for_each_group(range, [&](int group) { out.store(of_group(group), group); });
+    for_each_group<kGroups>(range, [&](int group) { out.store(of_group(group), group); });
   }
 
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
@@ -86,9 +87,9 @@ struct Visit {
     if (speaks()) label_element = row_pointer<Element>(a.student, student_row)[label];
     const Exponent<Real> exponent(1);
     PowerSum<Real> part;
-    const auto visit = [&](int first) {
+    const auto visit = [&](int first, auto is_full) {
       Group<Real> x[kBatch<Element>];
-      const Real largest = student.load(first, x);
+      const Real largest = student.template load<is_full.value>(first, x);
       accumulate(part, x, largest, exponent);
     };
     visit_first<kBatch<Element>>(arrivals, range, visit, student);
@@ -100,7 +101,7 @@ struct Visit {
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
           whole.at, scale.value, Real(scale.value / whole.sum), !scale.is_zero};
     });
-    write_gradient<kWhole>(sums, target, add, [&](int group) {
+    write_gradient<kWhole, 1>(sums, target, add, [&](int group) {
       Group<Real> x[] = {student.template again<Real>(group)};
       exponent.of(x, sums.at);
       Group<Real>& g = x[0];
@@ -120,9 +121,10 @@ struct Visit {
     const auto student = part_of<kWhole>(a.student, student_row, 0);
     const Exponent<Real> exponent(1 / a.temperature);
     PowerSums<Real> part;
-    const auto visit = [&](int first) {
+    const auto visit = [&](int first, auto is_full) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
-      const Real student_largest = student.load(first, s), teacher_largest = teacher.load(first, t);
+      const Real student_largest = student.template load<is_full.value>(first, s);
+      const Real teacher_largest = teacher.template load<is_full.value>(first, t);
       accumulate(part, s, student_largest, t, teacher_largest, exponent);
     };
     visit_first<kPairBatch<Element>>(arrivals, range, visit, student, teacher);
@@ -137,7 +139,7 @@ struct Visit {
           Real(double(scale.value) * exponent.b / whole.teacher.sum),
           !scale.is_zero};
     });
-    write_gradient<kWhole>(sums, target, add, [&](int group) {
+    write_gradient<kWhole, 2>(sums, target, add, [&](int group) {
       Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
       exponent.of(s, sums.student_at);
       exponent.of(t, sums.teacher_at);

@@ -99,9 +99,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     with_constant(columns % kGroup == 0 && is_aligned(data) && is_aligned(target), [&](auto is_whole) {
       const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
       Largest<Key> largest;
-      const auto visit = [&](int first) {
+      const auto visit = [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];
-        source.load(first, x);
+        source.template load<is_full.value>(first, x);
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
       };
