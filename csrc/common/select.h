@@ -20,9 +20,12 @@ TAD_HOST_DEVICE float margin_log_odds(float margin, float confidence, float log_
   return float(std::log((1 - second) / (std::exp(-double(log_odds)) + second)));
 }
 
-/// The higher, the better; -inf where an entry is not to be chosen.
+TAD_HOST_DEVICE bool may_be_chosen(const SelectionArguments& a, int64_t entry) {
+  return a.valid[entry] & (a.positions[entry] >= 0);  // both are loaded at once
+}
+
+/// The higher, the better, of an entry that may be chosen.
 TAD_HOST_DEVICE float score_of(const SelectionArguments& a, int64_t entry) {
-  if (!a.valid[entry] || a.positions[entry] < 0) return -INFINITY;
   switch (a.rule) {
     case Rule::kMargin: return margin_log_odds(a.margin[entry], a.confidence[entry], a.log_odds[entry], a.gap[entry]);
     case Rule::kEntropy:
@@ -62,24 +65,46 @@ TAD_HOST_DEVICE bool is_ranked(Rule rule) {
   return rule == Rule::kTopK || rule == Rule::kFactor || rule == Rule::kFactorCode || rule == Rule::kEntropyBudget;
 }
 
+/// What stands before an entry, and all that may be chosen where the rule asks for that, as a team counts it.
+template <class Team>
+TAD_HOST_DEVICE Before
+before(const Team& team, const SelectionArguments& a, int64_t begin, int64_t end, int64_t entry) {
+  const Candidate own{a.score[entry], entry};
+  Before found;
+  TAD_FEW_ROUNDS
+  for (int64_t first = begin; first < end; first += team.size()) {
+    const int64_t other = first + team.rank();
+    const bool better = other < end && Candidate{a.score[other], other}.better_than(own);
+    found.count += team.count(better);
+    if (a.rule == Rule::kEntropyBudget && better) found.entropies += double(a.entropy[other]);
+    if (a.rule != Rule::kFactorCode) continue;
+    found.others += team.count(other < end && other != entry && may_be_chosen(a, other));
+    if (better && a.confidence[other] < found.weakest) found.weakest = a.confidence[other];
+  }
+  if (a.rule == Rule::kEntropyBudget) found.entropies = team.sum(found.entropies);
+  if (a.rule == Rule::kFactorCode) found.weakest = team.min(found.weakest);
+  return found;
+}
+
 /// Writes score and accept of one canvas's entries.
 template <class Team>
 TAD_HOST_DEVICE void select_row(const Team& team, const SelectionArguments& a, int64_t row) {
   const int64_t begin = row * a.width, end = begin + a.width;
   const bool ranked = is_ranked(a.rule);
-  for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) a.score[entry] = score_of(a, entry);
-  team.sync();
+  TAD_FEW_ROUNDS
   for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) {
-    const Candidate own{a.score[entry], entry};
-    Before before;
-    for (int64_t other = begin; other < end && ranked; ++other) {
-      before.others += other != entry && a.valid[other] && a.positions[other] >= 0;
-      if (!Candidate{a.score[other], other}.better_than(own)) continue;
-      ++before.count;
-      before.entropies += double(a.entropy[other]);
-      before.weakest = a.confidence[other] < before.weakest ? a.confidence[other] : before.weakest;
-    }
-    a.accept[entry] = a.valid[entry] && a.positions[entry] >= 0 && accepts(a, entry, before);
+    const float score = score_of(a, entry);  // asked for before what says whether it counts
+    const bool possible = may_be_chosen(a, entry);
+    a.score[entry] = possible ? score : -INFINITY;
+    if (!ranked) a.accept[entry] = possible && accepts(a, entry, {});
+  }
+  team.sync();
+  if (!ranked) return;
+  const auto part = team.part();
+  TAD_FEW_ROUNDS
+  for (int64_t entry = begin + team.part_rank(); entry < end; entry += team.parts()) {
+    const Before others = before(part, a, begin, end, entry);
+    if (part.rank() == 0) a.accept[entry] = may_be_chosen(a, entry) && accepts(a, entry, others);
   }
   team.sync();
 }
