@@ -65,24 +65,23 @@ TAD_HOST_DEVICE bool is_ranked(Rule rule) {
   return rule == Rule::kTopK || rule == Rule::kFactor || rule == Rule::kFactorCode || rule == Rule::kEntropyBudget;
 }
 
-/// What stands before an entry, and all that may be chosen where the rule asks for that, as a team counts it.
-template <class Team>
-TAD_HOST_DEVICE Before
-before(const Team& team, const SelectionArguments& a, int64_t begin, int64_t end, int64_t entry) {
+/// What stands before an entry, as far as the rule asks. No branches: a GPU loads what several rounds need at once.
+TAD_HOST_DEVICE Before before(const SelectionArguments& a, int64_t begin, int64_t end, int64_t entry) {
   const Candidate own{a.score[entry], entry};
   Before found;
-  TAD_FEW_ROUNDS
-  for (int64_t first = begin; first < end; first += team.size()) {
-    const int64_t other = first + team.rank();
-    const bool better = other < end && Candidate{a.score[other], other}.better_than(own);
-    found.count += team.count(better);
-    if (a.rule == Rule::kEntropyBudget && better) found.entropies += double(a.entropy[other]);
-    if (a.rule != Rule::kFactorCode) continue;
-    found.others += team.count(other < end && other != entry && may_be_chosen(a, other));
-    if (better && a.confidence[other] < found.weakest) found.weakest = a.confidence[other];
+  for (int64_t other = begin; other < end; ++other) {
+    const bool better = Candidate{a.score[other], other}.better_than(own);
+    found.count += better;
+    if (a.rule == Rule::kEntropyBudget) {
+      const double entropy = double(a.entropy[other]);
+      found.entropies += better ? entropy : 0;
+    }
+    if (a.rule == Rule::kFactorCode) {
+      const float confidence = a.confidence[other];
+      found.weakest = better && confidence < found.weakest ? confidence : found.weakest;
+      found.others += may_be_chosen(a, other) && other != entry;
+    }
   }
-  if (a.rule == Rule::kEntropyBudget) found.entropies = team.sum(found.entropies);
-  if (a.rule == Rule::kFactorCode) found.weakest = team.min(found.weakest);
   return found;
 }
 
@@ -100,11 +99,10 @@ TAD_HOST_DEVICE void select_row(const Team& team, const SelectionArguments& a, i
   }
   team.sync();
   if (!ranked) return;
-  const auto part = team.part();
   TAD_FEW_ROUNDS
-  for (int64_t entry = begin + team.part_rank(); entry < end; entry += team.parts()) {
-    const Before others = before(part, a, begin, end, entry);
-    if (part.rank() == 0) a.accept[entry] = may_be_chosen(a, entry) && accepts(a, entry, others);
+  for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) {
+    const Before others = before(a, begin, end, entry);
+    a.accept[entry] = may_be_chosen(a, entry) && accepts(a, entry, others);
   }
   team.sync();
 }
