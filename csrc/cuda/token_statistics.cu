@@ -1,6 +1,6 @@
 // Token statistics in two launches. A decoding step asks for 32 to 96 rows, fewer than a GPU has multiprocessors, so
-// rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then a
-// warp per entry merges its slices. Where a rule chooses by them and tokens are revealed at once, a block per canvas
+// rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then half
+// a warp per entry merges its slices. Where a rule chooses by them and tokens are revealed at once, a block per canvas
 // does that in the same, second launch.
 #include "platform.cuh"
 
