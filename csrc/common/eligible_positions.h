@@ -21,7 +21,7 @@ TAD_HOST_DEVICE void eligible_positions_row(const Team& team, const EligiblePosi
     const bool masked = i < a.gen_length && canvas[i] == a.mask_token_id, member = masked && i < created;
     const int64_t place = team.place(member);
     if (member) positions[eligible + place] = i;
-    eligible += team.sum(member);
+    eligible += team.count(member);
     masks += masked;
     if (masked && i < first) first = i;
   }

@@ -76,7 +76,8 @@ struct PeakedSum {
   /// The same sums with the largest element's among them.
   TAD_HOST_DEVICE RowSum<Real> whole() const { return {max, any() ? others + 1 : others, weighted}; }
   TAD_HOST_DEVICE Real log_sum() const { return std::log1p(others); }
-  TAD_HOST_DEVICE Real entropy() const { return log_sum() - weighted / (1 + others); }
+  /// Given log_sum(), which costs as much as all the rest.
+  TAD_HOST_DEVICE Real entropy(Real log_sum) const { return log_sum - weighted / (1 + others); }
   /// (1 - p) / p of the probability p of an element that is not above the largest.
   TAD_HOST_DEVICE Real odds_against(Real x) const {
     return x == max ? others : (1 + others) * std::exp(max - x) - 1;  // at least 1 in the second case
@@ -154,7 +155,7 @@ struct Top2 {
 
 template <class Real>
 TAD_HOST_DEVICE bool precedes(Real x, int64_t i, Real y, int64_t j) {
-  return j < 0 || (i >= 0 && (x > y || (x == y && i < j)));
+  return (j < 0) | ((i >= 0) & ((x > y) | ((x == y) & (i < j))));  // no branches: lanes of a warp go different ways
 }
 
 template <class Real>

@@ -20,9 +20,12 @@ TAD_HOST_DEVICE float margin_log_odds(float margin, float confidence, float log_
   return float(std::log((1 - second) / (std::exp(-double(log_odds)) + second)));
 }
 
-/// The higher, the better; -inf where an entry is not to be chosen.
+TAD_HOST_DEVICE bool may_be_chosen(const SelectionArguments& a, int64_t entry) {
+  return a.valid[entry] & (a.positions[entry] >= 0);  // both are loaded at once
+}
+
+/// The higher, the better, of an entry that may be chosen.
 TAD_HOST_DEVICE float score_of(const SelectionArguments& a, int64_t entry) {
-  if (!a.valid[entry] || a.positions[entry] < 0) return -INFINITY;
   switch (a.rule) {
     case Rule::kMargin: return margin_log_odds(a.margin[entry], a.confidence[entry], a.log_odds[entry], a.gap[entry]);
     case Rule::kEntropy:
@@ -62,24 +65,44 @@ TAD_HOST_DEVICE bool is_ranked(Rule rule) {
   return rule == Rule::kTopK || rule == Rule::kFactor || rule == Rule::kFactorCode || rule == Rule::kEntropyBudget;
 }
 
+/// What stands before an entry, as far as the rule asks. No branches: a GPU loads what several rounds need at once.
+TAD_HOST_DEVICE Before before(const SelectionArguments& a, int64_t begin, int64_t end, int64_t entry) {
+  const Candidate own{a.score[entry], entry};
+  Before found;
+  for (int64_t other = begin; other < end; ++other) {
+    const bool better = Candidate{a.score[other], other}.better_than(own);
+    found.count += better;
+    if (a.rule == Rule::kEntropyBudget) {
+      const double entropy = double(a.entropy[other]);
+      found.entropies += better ? entropy : 0;
+    }
+    if (a.rule == Rule::kFactorCode) {
+      const float confidence = a.confidence[other];
+      found.weakest = better && confidence < found.weakest ? confidence : found.weakest;
+      found.others += may_be_chosen(a, other) && other != entry;
+    }
+  }
+  return found;
+}
+
 /// Writes score and accept of one canvas's entries.
 template <class Team>
 TAD_HOST_DEVICE void select_row(const Team& team, const SelectionArguments& a, int64_t row) {
   const int64_t begin = row * a.width, end = begin + a.width;
   const bool ranked = is_ranked(a.rule);
-  for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) a.score[entry] = score_of(a, entry);
-  team.sync();
+  TAD_FEW_ROUNDS
   for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) {
-    const Candidate own{a.score[entry], entry};
-    Before before;
-    for (int64_t other = begin; other < end && ranked; ++other) {
-      before.others += other != entry && a.valid[other] && a.positions[other] >= 0;
-      if (!Candidate{a.score[other], other}.better_than(own)) continue;
-      ++before.count;
-      before.entropies += double(a.entropy[other]);
-      before.weakest = a.confidence[other] < before.weakest ? a.confidence[other] : before.weakest;
-    }
-    a.accept[entry] = a.valid[entry] && a.positions[entry] >= 0 && accepts(a, entry, before);
+    const float score = score_of(a, entry);  // asked for before what says whether it counts
+    const bool possible = may_be_chosen(a, entry);
+    a.score[entry] = possible ? score : -INFINITY;
+    if (!ranked) a.accept[entry] = possible && accepts(a, entry, {});
+  }
+  team.sync();
+  if (!ranked) return;
+  TAD_FEW_ROUNDS
+  for (int64_t entry = begin + team.rank(); entry < end; entry += team.size()) {
+    const Before others = before(a, begin, end, entry);
+    a.accept[entry] = may_be_chosen(a, entry) && accepts(a, entry, others);
   }
   team.sync();
 }

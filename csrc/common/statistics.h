@@ -107,14 +107,28 @@ TAD_HOST_DEVICE RowStatistics<Real> merge(const RowStatistics<Real>& a, const Ro
   return {merge(a.sum, b.sum), merge(a.top, b.top), merge(a.sample, b.sample)};
 }
 
-/// What an entry says that is padding, or whose row is not there.
+/// What an entry says; first, what one says that is padding, or whose row is not there.
+struct EntryStatistics {
+  int64_t token = 0, top_token = 0, second_token = -1;
+  float confidence = 0, margin = 0, gap = 0, log_odds = -INFINITY, logsumexp = -INFINITY, entropy = INFINITY;
+  bool valid = false;
+
+  TAD_HOST_DEVICE void write(const TokenStatisticsArguments& a, int64_t entry) const {
+    a.token[entry] = token;
+    a.top_token[entry] = top_token;
+    a.second_token[entry] = second_token;
+    a.confidence[entry] = confidence;
+    a.margin[entry] = margin;
+    a.gap[entry] = gap;
+    a.log_odds[entry] = log_odds;
+    a.logsumexp[entry] = logsumexp;
+    a.entropy[entry] = entropy;
+    a.valid[entry] = valid;
+  }
+};
+
 TAD_HOST_DEVICE void write_empty_statistics(const TokenStatisticsArguments& a, int64_t entry) {
-  a.token[entry] = a.top_token[entry] = 0;
-  a.second_token[entry] = -1;
-  a.confidence[entry] = a.margin[entry] = a.gap[entry] = 0;
-  a.log_odds[entry] = a.logsumexp[entry] = -INFINITY;
-  a.entropy[entry] = INFINITY;
-  a.valid[entry] = false;
+  EntryStatistics().write(a, entry);
 }
 
 /// An entry's statistics from those of its whole row.
@@ -124,30 +138,32 @@ TAD_HOST_DEVICE void write_statistics(
   const PeakedSum<double>& row = found.sum;
   const GumbelBest& sample = found.sample;
   Top2<Real> top = found.top;
-  write_empty_statistics(a, entry);
   if (top.index < 0) {
     const int64_t token = lowest_allowed(a, -1);
     top.index = token < 0 ? 0 : token;
   }
   if (top.second_index < 0) top.second_index = lowest_allowed(a, top.index);
   const bool sampled = a.temperature > 0 && sample.token >= 0;
-  a.token[entry] = sampled ? sample.token : top.index;
-  a.top_token[entry] = top.index;
-  a.second_token[entry] = top.second_index;
-  a.valid[entry] = row.others == row.others;
-  if (!a.valid[entry]) {
-    a.logsumexp[entry] = NAN;
-    return;
+  EntryStatistics says;
+  says.token = sampled ? sample.token : top.index;
+  says.top_token = top.index;
+  says.second_token = top.second_index;
+  says.valid = row.others == row.others;
+  if (!says.valid) {
+    says.logsumexp = NAN;
+  } else if (row.any()) {  // otherwise nothing is possible
+    const double best = double(top.value), second = double(top.second_value), chosen = sampled ? sample.logit : best;
+    const auto probability = [&](double logit) { return float(std::exp(logit - row.max) / (1 + row.others)); };
+    const float of_best = probability(best);
+    says.confidence = sampled ? probability(chosen) : of_best;
+    says.log_odds = float(-std::log(row.odds_against(chosen)));
+    says.margin = of_best - probability(second);
+    says.gap = best > second ? float(best - second) : 0;  // both may be -inf
+    const double log_sum = row.log_sum();
+    says.entropy = float(row.entropy(log_sum));
+    says.logsumexp = float(row.max + log_sum);
   }
-  if (!row.any()) return;  // nothing is possible
-  const double best = double(top.value), second = double(top.second_value), chosen = sampled ? sample.logit : best;
-  const auto probability = [&](double logit) { return std::exp(logit - row.max) / (1 + row.others); };
-  a.confidence[entry] = float(probability(chosen));
-  a.log_odds[entry] = float(-std::log(row.odds_against(chosen)));
-  a.margin[entry] = float(probability(best)) - float(probability(second));
-  a.gap[entry] = best > second ? float(best - second) : 0;  // both may be -inf
-  a.entropy[entry] = float(row.entropy());
-  a.logsumexp[entry] = float(row.max + row.log_sum());
+  says.write(a, entry);
 }
 
 }  // namespace TAD_ISA

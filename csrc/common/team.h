@@ -1,11 +1,11 @@
 // Threads that work on one canvas together: on a GPU a warp or a block, on the CPU one thread. A team has rank(),
-// size() and sync(); one that decides as well has sum, any, min, best and place, which return the same value to every
-// thread, but for place.
+// size() and sync(); one that decides as well has sum, count, any, min, best and place, which return the same value to
+// every thread, but for place.
 #pragma once
 
 #include <cstdint>
 
-#include "platform.h"
+#include "row_math.h"
 
 namespace tad {
 namespace TAD_ISA {
@@ -16,7 +16,7 @@ struct Candidate {
   int64_t entry = -1;
 
   TAD_HOST_DEVICE bool better_than(const Candidate& other) const {
-    return other.entry < 0 || (entry >= 0 && (score > other.score || (score == other.score && entry < other.entry)));
+    return precedes(score, entry, other.score, other.entry);
   }
 };
 
@@ -25,6 +25,8 @@ struct OneThread {
   int64_t size() const { return 1; }
   void sync() const {}
   int64_t sum(int64_t value) const { return value; }
+  /// How many threads say yes.
+  int64_t count(bool value) const { return value; }
   bool any(bool value) const { return value; }
   int64_t min(int64_t value) const { return value; }
   Candidate best(const Candidate& value) const { return value; }

@@ -24,28 +24,14 @@ __device__ __forceinline__ T shuffle_words(const T& value, const Shuffle& shuffl
   return other;
 }
 
-/// The value of the lane `offset` further up (its own where there is none).
-template <class T>
-__device__ __forceinline__ T shuffle_down(const T& value, int offset) {
-  return shuffle_words(value, [&](uint32_t word) { return __shfl_down_sync(~0u, word, offset); });
-}
-
 /// The value of the lane whose number differs in the bits of `mask`.
 template <class T>
 __device__ __forceinline__ T shuffle_xor(const T& value, int mask) {
   return shuffle_words(value, [&](uint32_t word) { return __shfl_xor_sync(~0u, word, mask); });
 }
 
-/// Lane 0 gets all lanes' values merged, in the fixed order 0, 16, 8, 24, 4, ..., on which no more than the last bits
-/// of a sum may depend.
-template <class T, class Merge>
-__device__ __forceinline__ T warp_reduce(T value, const Merge& merge) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) value = merge(value, shuffle_down(value, offset));
-  return value;
-}
-
-// What follows tells a block how the values of kLanes lanes, a power of two, become one, which every lane gets; lanes
-// further up repeat them. A T() changes nothing.
+// What follows tells how the values of kLanes lanes, a power of two, become one, which every one of them gets. Other
+// lanes have values of their own, or repeat these, as those of a block of fewer warps. A T() changes nothing.
 
 template <int kLanes>
 struct Lanes {};

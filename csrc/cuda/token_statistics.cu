@@ -1,6 +1,6 @@
 // Token statistics in two launches. A decoding step asks for 32 to 96 rows, fewer than a GPU has multiprocessors, so
-// rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then a
-// warp per entry merges its slices. Where a rule chooses by them and tokens are revealed at once, a block per canvas
+// rows are cut into slices that depend on nothing but the vocabulary: a block works on one slice of one row, then half
+// a warp per entry merges its slices. Where a rule chooses by them and tokens are revealed at once, a block per canvas
 // does that in the same, second launch.
 #include "platform.cuh"
 
@@ -17,7 +17,9 @@ namespace cuda {
 constexpr int kSliceThreads = kRowThreads;
 constexpr int kGroups = 4;  // per thread
 constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
-constexpr int kRevealThreads = 768;  // of which each has 80 registers
+constexpr int kRevealThreads = 768;                          // of which each has 80 registers
+constexpr int kMergedAtOnce = kRevealThreads / kMergeLanes;  // entries of a canvas
+constexpr int kMergedEntries = 3 * kMergedAtOnce;            // of which shared memory has room for the statistics
 
 /// Blocks per multiprocessor that registers must suffice for: as many as ptxas reaches without spills.
 template <class Element, bool kSampled>
@@ -233,22 +235,41 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   slices[entry * gridDim.y + slice] = found;
 }
 
-/// Block i, one warp: entry i.
+/// Block i, one warp: entries 2 i and 2 i + 1.
 template <class Real>
 __global__ void __launch_bounds__(kWarp)
     merge_slices_kernel(TokenStatisticsArguments a, const RowStatistics<Real>* slices, int64_t slice_count) {
-  merge_slices(a, slices, slice_count, int64_t(blockIdx.x));
+  const int64_t entry = (int64_t(blockIdx.x) * kWarp + threadIdx.x) / kMergeLanes;
+  const RowStatistics<Real> row = merged_slices(a, slices, slice_count, entry, a.entries);
+  if (threadIdx.x % kMergeLanes == 0 && entry < a.entries) write_entry(a, entry, row);
 }
 
-/// Block r: canvas r. Its warps take turns with the entries, its threads choose, its first warp reveals.
+/// Writes what the entries of a canvas say: half a warp merges the slices of one, then a thread finishes it.
+template <class Real>
+__device__ __forceinline__ void write_entries(
+    const TokenStatisticsArguments& a, const RowStatistics<Real>* slices, int64_t slice_count, int64_t begin,
+    int64_t end) {
+  RowStatistics<Real>* merged = shared_array<RowStatistics<Real>, kMergedEntries>();
+  for (; begin < end; begin += kMergedEntries) {
+    for (int64_t first = begin; first < begin + kMergedEntries && first < end; first += kMergedAtOnce) {
+      const int64_t entry = first + threadIdx.x / kMergeLanes;
+      const RowStatistics<Real> row = merged_slices(a, slices, slice_count, entry, end);
+      if (threadIdx.x % kMergeLanes == 0) merged[entry - begin] = row;
+    }
+    __syncthreads();
+    const int64_t own = begin + threadIdx.x;
+    if (threadIdx.x < kMergedEntries && own < end) write_entry(a, own, merged[threadIdx.x]);
+    __syncthreads();
+  }
+}
+
+/// Block r: canvas r. Its threads merge and choose, its first warp reveals.
 template <class Real>
 __global__ void __launch_bounds__(kRevealThreads) select_reveal_kernel(
     TokenStatisticsArguments statistics, SelectionArguments selection, RevealArguments reveal,
     const RowStatistics<Real>* slices, int64_t slice_count) {
   const int64_t row = blockIdx.x, end = (row + 1) * selection.width;
-  for (int64_t entry = row * selection.width + threadIdx.x / kWarp; entry < end; entry += kRevealThreads / kWarp)
-    merge_slices(statistics, slices, slice_count, entry);
-  __syncthreads();
+  write_entries(statistics, slices, slice_count, row * selection.width, end);
   select_row(BlockTeam(), selection, row);
   if (threadIdx.x < kWarp) reveal_row(WarpTeam(), reveal, row);
 }
@@ -278,7 +299,7 @@ Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stre
   return with_slices(a, workspace, stream, [&](auto* slices, int64_t slice_count) {
     using Real = decltype(slices->top.value);
     const auto kernel = merge_slices_kernel<Real>;
-    return launch(kernel, dim3(unsigned(a.entries)), kWarp, stream, a, slices, slice_count);
+    return launch(kernel, dim3(unsigned((a.entries + 1) / 2)), kWarp, stream, a, slices, slice_count);
   });
 }
 

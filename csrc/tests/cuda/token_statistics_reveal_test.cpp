@@ -128,6 +128,8 @@ void test_every_rule() {
       if (!kThreads) check_rule(dtype, rule, value, Decoding(unsigned(rule), 4, 6, 3), 33);
   // More entries than warps, more than one slice.
   check_rule(DType::kBFloat16, Rule::kEntropyBudget, 4, Decoding(1, 1, 40, 10), kThreads ? 33 : 8200);
+  // More than shared memory has room for.
+  if (!kThreads) check_rule(DType::kFloat32, Rule::kTopK, 3, Decoding(2, 1, 150, 25), 9);
 }
 
 }  // namespace

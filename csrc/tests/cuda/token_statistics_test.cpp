@@ -83,6 +83,16 @@ void test_peaks() {
     }
 }
 
+/// More slices than lanes merge: the best token in the last one, in the first, or in both.
+void test_many_slices() {
+  context = "many slices";
+  Matrix logits(DType::kBFloat16, 3, 17 * 8192 + 5);
+  logits.randomize(8);
+  for (int64_t row : {0, 2}) logits.set(row, 17 * 8192 + 3, 30);
+  for (int64_t row : {1, 2}) logits.set(row, 40, 30);
+  check({logits, 5, {2, -1, 0, 1, 3}, {0, 1}});
+}
+
 /// Where float32 does not count powers of two one by one any more.
 void test_huge_logits() {
   context = "huge logits";
@@ -172,6 +182,7 @@ int main() {
   test_samples();
   if (kThreads) return report();
   test_peaks();
+  test_many_slices();
   test_huge_logits();
   test_infinite_and_missing_values();
   test_a_row_alone();
