@@ -98,8 +98,8 @@ struct NoArrivals {};
 template <class Loader>
 using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
-/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kRowThreads, ...
-/// as far as the range goes.
+/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kRowThreads,
+/// ... as far as the range goes.
 template <int kGroups, class Visit>
 __device__ __forceinline__ void visit_batch(const ColumnRange& range, int first, const Visit& visit) {
   if (first >= range.groups) return;

@@ -67,8 +67,8 @@ struct Visit {
     bool has_gradient;
   };
 
-  /// Writes a row's gradient, unless `target` is null, kGroups groups of columns at a time: `of_group(group)` is that of
-  /// one.
+  /// Writes a row's gradient, unless `target` is null, kGroups groups of columns at a time: `of_group(group)` is that
+  /// of one.
   template <bool kWhole, int kGroups, class Sums, class OfGroup>
   __device__ __forceinline__ void write_gradient(
       const Sums& sums, Element* target, bool add, const OfGroup& of_group) const {

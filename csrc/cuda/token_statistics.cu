@@ -178,6 +178,7 @@ sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element*
 template <class Element, bool kSampled>
 __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
+  let_next_kernel_begin();
   using Real = typename RealOf<Element>::type;
   const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
   if (row < 0) return;
@@ -239,6 +240,7 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
 template <class Real>
 __global__ void __launch_bounds__(kWarp)
     merge_slices_kernel(TokenStatisticsArguments a, const RowStatistics<Real>* slices, int64_t slice_count) {
+  wait_for_kernel_before();
   const int64_t entry = (int64_t(blockIdx.x) * kWarp + threadIdx.x) / kMergeLanes;
   const RowStatistics<Real> row = merged_slices(a, slices, slice_count, entry, a.entries);
   if (threadIdx.x % kMergeLanes == 0 && entry < a.entries) write_entry(a, entry, row);
@@ -268,6 +270,7 @@ template <class Real>
 __global__ void __launch_bounds__(kRevealThreads) select_reveal_kernel(
     TokenStatisticsArguments statistics, SelectionArguments selection, RevealArguments reveal,
     const RowStatistics<Real>* slices, int64_t slice_count) {
+  wait_for_kernel_before();
   const int64_t row = blockIdx.x, end = (row + 1) * selection.width;
   write_entries(statistics, slices, slice_count, row * selection.width, end);
   select_row(BlockTeam(), selection, row);
@@ -279,7 +282,7 @@ int64_t token_statistics_workspace(const TokenStatisticsArguments& a) {
   return a.entries * slices_of(a.vocabulary) * int64_t(bytes);
 }
 
-/// Launches the slices of all entries, then finish(slices, their number).
+/// Launches the slices of all entries, then finish(slices, their number), whose kernel begins early.
 template <class Finish>
 Status with_slices(const TokenStatisticsArguments& a, void* workspace, Stream stream, const Finish& finish) {
   return with_element(a.logits.dtype, [&](auto element) {
@@ -289,8 +292,9 @@ Status with_slices(const TokenStatisticsArguments& a, void* workspace, Stream st
     const int64_t slice_count = slices_of(a.vocabulary);
     const auto kernel =
         a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
-    const Status status =
-        launch(kernel, dim3(unsigned(a.entries), unsigned(slice_count)), kSliceThreads, stream, a, slices);
+    const dim3 blocks(unsigned(a.entries), unsigned(slice_count));
+    const LaunchShape shape{.blocks = blocks, .threads = kSliceThreads, .overlap = {.lets_next_begin = true}};
+    const Status status = launch(kernel, shape, stream, a, slices);
     return status == cudaSuccess ? finish(slices, slice_count) : status;
   });
 }
@@ -298,8 +302,9 @@ Status with_slices(const TokenStatisticsArguments& a, void* workspace, Stream st
 Status token_statistics(const TokenStatisticsArguments& a, void* workspace, Stream stream) {
   return with_slices(a, workspace, stream, [&](auto* slices, int64_t slice_count) {
     using Real = decltype(slices->top.value);
-    const auto kernel = merge_slices_kernel<Real>;
-    return launch(kernel, dim3(unsigned((a.entries + 1) / 2)), kWarp, stream, a, slices, slice_count);
+    const dim3 blocks(unsigned((a.entries + 1) / 2));
+    const LaunchShape shape{.blocks = blocks, .threads = kWarp, .overlap = {.begins_early = true}};
+    return launch(merge_slices_kernel<Real>, shape, stream, a, slices, slice_count);
   });
 }
 
@@ -308,10 +313,9 @@ Status select_reveal(
     void* workspace, Stream stream) {
   return with_slices(statistics, workspace, stream, [&](auto* slices, int64_t slice_count) {
     using Real = decltype(slices->top.value);
-    const auto kernel = select_reveal_kernel<Real>;
-    return launch(
-        kernel, dim3(unsigned(reveal.batch)), kRevealThreads, stream, statistics, selection, reveal, slices,
-        slice_count);
+    const dim3 blocks(unsigned(reveal.batch));
+    const LaunchShape shape{.blocks = blocks, .threads = kRevealThreads, .overlap = {.begins_early = true}};
+    return launch(select_reveal_kernel<Real>, shape, stream, statistics, selection, reveal, slices, slice_count);
   });
 }
 

@@ -7,10 +7,11 @@
 #include "../common/storage.h"
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
-#include "../cuda/launch_shape.h"
 #include "exponential.h"
 #include "language.h"
 #include "mbarrier.h"
+
+#include "../cuda/launch_shape.h"  // after dim3
 
 namespace tad {
 namespace cuda {
