@@ -21,7 +21,7 @@ ROWS = (64, 512, 2_048)
 ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
 LLADA_IDS = 115  # without a token
 
-WARP, WARPS, SLICE = 32, 8, 8_192  # threads of a warp, warps of a block, columns of a block of the statistics
+WARP, WARPS, SLICE = 32, 8, 16_384  # threads of a warp, warps of a block, columns of a block of the statistics
 # An H200: multiprocessors, cycles per us, bytes that a copy moves per us.
 MULTIPROCESSORS, CYCLES, COPY = 132, 1_900, 4.3e6
 # A multiprocessor: schedulers, each of which issues one instruction per cycle and has so many times 8 registers for a

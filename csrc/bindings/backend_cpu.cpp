@@ -48,7 +48,7 @@ class CpuBackend final : public Backend {
       counted.distant_count = totals->distant_count;
     }
     visit(counted, losses, gradient);
-    if (totals && losses) tad_totals(a, losses, *totals);
+    if (totals && totals->loss) tad_totals(a, losses, *totals);
   }
 
   void tad_totals(const TadLossArguments& a, const double* losses, const TadTotals& out) const override {

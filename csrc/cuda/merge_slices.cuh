@@ -9,7 +9,8 @@
 namespace tad {
 namespace cuda {
 
-/// Lanes that merge the slices of an entry, of which LLaDA's vocabulary has 16: a warp has two entries at once.
+/// Lanes that merge the slices of an entry, of which LLaDA's vocabulary has 8, Dream's 10: a warp has two entries at
+/// once.
 constexpr int kMergeLanes = 16;
 
 /// How the statistics of an entry's lanes become one.

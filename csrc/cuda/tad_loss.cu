@@ -228,7 +228,7 @@ Status with_kernel(const TadLossArguments& a, int64_t rows, bool has_gradient, c
 Status tad_loss(
     TadLossArguments a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
     const TadTotals* totals, Stream stream) {
-  const bool counts_first = totals && gradient, totals_last = totals && losses;
+  const bool counts_first = totals && gradient, totals_last = totals && totals->loss;
   if (counts_first) {
     const Status error = tad_totals(a, nullptr, totals->counts(), stream, {.lets_next_begin = true});
     if (error) return error;

@@ -15,7 +15,8 @@ namespace tad {
 namespace cuda {
 
 constexpr int kSliceThreads = kRowThreads;
-constexpr int kGroups = 4;  // per thread
+constexpr int kGroups = 8;  // per thread
+constexpr int kLoaded = 4;  // of them on their way at a time
 constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
 constexpr int kRevealThreads = 768;                          // of which each has 80 registers
 constexpr int kMergedAtOnce = kRevealThreads / kMergeLanes;  // entries of a canvas
@@ -24,7 +25,7 @@ constexpr int kMergedEntries = 3 * kMergedAtOnce;            // of which shared 
 /// Blocks per multiprocessor that registers must suffice for: as many as ptxas reaches without spills.
 template <class Element, bool kSampled>
 constexpr int kMinBlocks = sizeof(Element) == 8                ? 1
-                           : std::is_same_v<Element, BFloat16> ? (kSampled ? 3 : 6)
+                           : std::is_same_v<Element, BFloat16> ? (kSampled ? 2 : 5)
                                                                : (kSampled ? 2 : 5);
 
 __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
@@ -91,15 +92,21 @@ template <class Real, class GroupOf>
 __device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Real max) {
   const Exponent<Real> exponent(1);
   const Reference<Real> at = exponent.reference_at(own);
-  Real sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
+  double sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const Group<Real> x = group(g);
-    for (int i = 0; i < kGroup; ++i) {
-      const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
-      sum += e;
-      weighted += e * y;
+  for (int first = 0; first < kGroups; first += kLoaded) {
+    Real some = 0, some_weighted = 0;
+#pragma unroll
+    for (int g = first; g < first + kLoaded; ++g) {
+      const Group<Real> x = group(g);
+      for (int i = 0; i < kGroup; ++i) {
+        const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
+        some += e;
+        some_weighted += e * y;
+      }
     }
+    sum += double(some);
+    weighted += double(some_weighted);
   }
   SliceSums found;
   if (own == max || weighted != weighted || at.origin != 0) {
@@ -112,16 +119,16 @@ __device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Rea
         const bool largest = x.value[i] == max;
         const Real y = exponent.of(x.value[i], at), e = largest ? Real(0) : exp_base2(y);
         found.largest += largest;
-        sum += e;
-        if (e > 0) weighted += e * y;
+        sum += double(e);
+        if (e > 0) weighted += double(e * y);
       }
     }
   }
   // As on the CPU, nothing is left of what is so far below the largest.
   const Real shift = exponent.shift(at, exponent.reference_at(max));
   const double factor = own - max < Real(kLowestExponent) ? 0 : power_of_two(shift);
-  found.others = double(sum) * factor;
-  if (sum > 0) found.weighted = (double(weighted) + double(sum) * double(shift)) * factor;
+  found.others = sum * factor;
+  if (sum > 0) found.weighted = (weighted + sum * double(shift)) * factor;
   return found;
 }
 
@@ -174,24 +181,25 @@ sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element*
   return reduce_to_first_warp<kSliceThreads>(best, of_samples);
 }
 
-/// Block (i, s): slice s of entry i.
-template <class Element, bool kSampled>
-__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
-    slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
-  let_next_kernel_begin();
+/// What thread 0 knows of slice [begin, end) of an entry. kWhole: it is of kSliceColumns, and aligned.
+template <bool kWhole, bool kSampled, class Element>
+__device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statistics_of_slice(
+    const TokenStatisticsArguments& a, int64_t entry, const Element* logits, int begin, int end) {
   using Real = typename RealOf<Element>::type;
-  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
-  if (row < 0) return;
-  const Element* logits = row_pointer<Element>(a.logits, row);
-  const int begin = int(slice * kSliceColumns);
-  const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
   const auto column = [&](int g) { return begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup; };
-  const auto group = [&](int g) { return load_group<Real>(logits, column(g), end); };  // again: from the first cache
+  const auto raw_group = [&](int g) {
+    return kWhole ? load_whole(logits + column(g)) : load_raw(logits, column(g), end);
+  };
+  const auto group = [&](int g) { return as_numbers<Real>(raw_group(g)); };  // again: from the first cache
 
-  RawGroup<Element> raw[kGroups];
+  Real own = Real(-INFINITY);
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) raw[g] = load_raw(logits, column(g), end);
-  const Real own = largest_of<Real>(raw);
+  for (int first = 0; first < kGroups; first += kLoaded) {
+    RawGroup<Element> raw[kLoaded];
+#pragma unroll
+    for (int g = 0; g < kLoaded; ++g) raw[g] = raw_group(first + g);
+    own = fmax(own, largest_of<Real>(raw));
+  }
   Maxima<Real> maxima{own, own};
   if (any_suppressed(a, begin, end)) {  // of most slices no id is
     maxima.first = Real(-INFINITY);
@@ -221,7 +229,6 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
   part = reduce_to_first_warp<kSliceThreads>(part, OfSliceParts());
   GumbelBest sample;
   if (kSampled) sample = sample_of_slice<Real>(a, entry, logits, begin, end);
-  if (threadIdx.x != 0) return;
   RowStatistics<Real> found;
   found.top = part.top;
   found.sample = sample;
@@ -233,7 +240,23 @@ __global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
     found.sum.others = part.sums.others / peak + (part.sums.largest - 1);
     found.sum.weighted = (part.sums.weighted - part.sums.others * double(own)) * kLn2 / peak;
   }
-  slices[entry * gridDim.y + slice] = found;
+  return found;
+}
+
+/// Block (i, s): slice s of entry i.
+template <class Element, bool kSampled>
+__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
+    slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
+  let_next_kernel_begin();
+  const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
+  if (row < 0) return;
+  const Element* logits = row_pointer<Element>(a.logits, row);
+  const int begin = int(slice * kSliceColumns);
+  const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
+  with_constant(end - begin == kSliceColumns && is_aligned(logits), [&](auto is_whole) {
+    const auto found = statistics_of_slice<is_whole.value, kSampled>(a, entry, logits, begin, end);
+    if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = found;
+  });
 }
 
 /// Block i, one warp: entries 2 i and 2 i + 1.

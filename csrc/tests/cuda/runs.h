@@ -19,10 +19,10 @@ constexpr bool kThreads = true;  // one OS thread per CUDA thread, for ThreadSan
 constexpr bool kThreads = false;
 #endif
 
-/// Sizes at which something ends: a group of eight columns, a block's threads, a slice of 8192 columns.
+/// Sizes at which something ends: a group of eight columns, a block's threads, a slice of 16384 columns.
 inline std::vector<int64_t> awkward_sizes() {
   if (kThreads) return {8195};
-  return {1, 7, 8, 9, 515, 4099, 8192, 8195, 16389};
+  return {1, 7, 8, 9, 515, 4099, 8195, 16384, 16389};
 }
 
 /// Six rows of bfloat16 that are 2^30 + 8 elements apart: the last one begins behind element 2^32 and byte 2^33. Only

@@ -133,6 +133,12 @@ void test_a_whole_call(const Path& path) {
   CHECK(cuda::tad_loss(uncounted, losses.data(), nullptr, {}, &totals, nullptr) == 0);
   CHECK(losses == expected_losses && numbers == expected_numbers && counts == expected_counts);
 
+  uncounted.entries = 0;
+  numbers.assign(3, kNaN);
+  CHECK(cuda::tad_loss(uncounted, nullptr, nullptr, {}, &totals, nullptr) == 0);
+  CHECK(counts == std::vector<int64_t>({0, 0}) && numbers == std::vector<float>(3));
+
+  uncounted.entries = 3;
   const int64_t silent[3] = {};  // of which none asks for the counts
   uncounted.steps = silent;
   Matrix rows(DType::kFloat32, 3, 640);

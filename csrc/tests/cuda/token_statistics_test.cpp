@@ -76,7 +76,7 @@ void test_peaks() {
       Matrix logits(dtype, kRows, 16500);
       logits.randomize(4);
       for (int64_t row = 0; row < kRows; ++row) logits.set(row, row * row * 400 + row, 12.0 + 8.0 * double(row));
-      logits.set(2, 8200, 20);  // of two peaks one higher, one as high
+      logits.set(2, 16450, 20);  // of two peaks one higher, one as high
       logits.set(5, 9, 52.0);
       check({logits, kRows, {}, {}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
       check({logits, kRows, {}, {401, 1602}, temperature, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(kRows)});
@@ -86,9 +86,9 @@ void test_peaks() {
 /// More slices than lanes merge: the best token in the last one, in the first, or in both.
 void test_many_slices() {
   context = "many slices";
-  Matrix logits(DType::kBFloat16, 3, 17 * 8192 + 5);
+  Matrix logits(DType::kBFloat16, 3, 17 * 16384 + 5);
   logits.randomize(8);
-  for (int64_t row : {0, 2}) logits.set(row, 17 * 8192 + 3, 30);
+  for (int64_t row : {0, 2}) logits.set(row, 17 * 16384 + 3, 30);
   for (int64_t row : {1, 2}) logits.set(row, 40, 30);
   check({logits, 5, {2, -1, 0, 1, 3}, {0, 1}});
 }
@@ -105,17 +105,17 @@ void test_huge_logits() {
 
 void test_infinite_and_missing_values() {
   context = "infinite and missing values";
-  constexpr int64_t kColumns = 8212;  // in each of two slices
+  constexpr int64_t kColumns = 16404;  // in each of two slices
   Matrix logits(DType::kFloat32, 7, kColumns);
   logits.randomize(3);
   for (int64_t column = 0; column < kColumns; ++column) {
     logits.set(0, column, -kInfinity);
-    if (column != 8200) logits.set(1, column, -kInfinity);
-    if (column < 8192) logits.set(2, column, -kInfinity);
-    if (column >= 8192) logits.set(3, column, -kInfinity);
+    if (column != 16392) logits.set(1, column, -kInfinity);
+    if (column < 16384) logits.set(2, column, -kInfinity);
+    if (column >= 16384) logits.set(3, column, -kInfinity);
   }
   logits.set(4, 17, kNaN);
-  logits.set(5, 8211, kNaN);
+  logits.set(5, 16403, kNaN);
   logits.set(6, 8, kInfinity);
   check({logits, 7, {}, {0, 1}});
   check({logits, 7, {}, {}, 0.8, {1, 2, 3, 4, 5, 6, 7}, std::vector<int64_t>(7)});
@@ -127,7 +127,7 @@ void test_infinite_and_missing_values() {
 }
 
 void test_samples() {
-  for (int64_t vocabulary : {7, 515, 8195}) {
+  for (int64_t vocabulary : {7, 515, 16389}) {
     for (DType dtype : kDTypes) {
       context = "samples, V " + std::to_string(vocabulary) + ", " + name_of(dtype);
       Matrix logits(dtype, 4, vocabulary);
