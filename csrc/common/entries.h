@@ -25,11 +25,13 @@ TAD_HOST_DEVICE int64_t row_of(const int64_t* rows, int64_t entry) {
 
 /// Whether row numbers and label of an entry, as far as its kind reads them, lie inside the tensors.
 TAD_HOST_DEVICE bool indices_are_valid(const TadLossArguments& a, int64_t entry, EntryKind kind) {
-  const int64_t student = row_of(a.student_rows, entry);
-  if (student < 0 || student >= a.student.row_count) return false;
-  if (kind == EntryKind::kNear) return a.labels[entry] >= 0 && a.labels[entry] < a.vocabulary;
-  const int64_t teacher = row_of(a.teacher_rows, entry);
-  return kind == EntryKind::kSilent || !a.teacher.data || (teacher >= 0 && teacher < a.teacher.row_count);
+  // Whatever the kind reads: a GPU asks for all of them at once.
+  const int64_t student = row_of(a.student_rows, entry), teacher = row_of(a.teacher_rows, entry);
+  const int64_t label = a.labels[entry];
+  const bool has_label = (label >= 0) & (label < a.vocabulary);
+  const bool has_teacher = !a.teacher.data | ((teacher >= 0) & (teacher < a.teacher.row_count));
+  const bool has_student = (student >= 0) & (student < a.student.row_count);
+  return has_student & (kind == EntryKind::kNear ? has_label : (kind == EntryKind::kSilent) | has_teacher);
 }
 
 TAD_HOST_DEVICE double weight_of(const TadLossArguments& a, int64_t entry) {

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         const Real largest = source.template load<is_full.value>(first, x);
         accumulate(part, x, largest, exponent);
       };
-      visit_first<kBatch<Element>>(arrivals, range, visit, source);
+      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
       struct Normalizer {
         Real rounded, rest;
       };
@@ -107,17 +107,33 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
       }
       part += double(sum);
     };
-    visit_first<kBatch<Element>>(arrivals, range, visit, upstream);
-    const double total = cluster.template reduce<kRowThreads>(part, by_pairs(Plus()));
-    const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
-    const double rest = double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2;
-    const Real b = Real(1 / a.temperature), scale = Real(total / a.temperature / std::exp(rest));
-    for_each_batch<kPairBatch<Element>>(range, [&](int first, auto is_full) {
-      Group<Real> x[kPairBatch<Element>];
+    struct Softmax {  // a probability is 2^exponent / e^rest
+      Reference<Real> at;
+      double rest;
+    };
+    const auto meanwhile = [&] {  // a thread of the last warp, for the first one
+      if (threadIdx.x != kRowThreads - 1) return;
+      logits.prefetch();
+      const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
+      *shared_array<Softmax, 1>() = {at, double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2};
+    };
+    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, upstream);
+    struct Subtracted {  // the total times the softmax, over the temperature
+      Reference<Real> at;
+      Real scale;
+    };
+    const auto [at, scale] = cluster.template reduce<kRowThreads>(part, by_pairs(Plus()), [&](double total) {
+      const Softmax softmax = *shared_array<Softmax, 1>();
+      return Subtracted{softmax.at, Real(total / a.temperature / std::exp(softmax.rest))};
+    });
+    const Real b = Real(1 / a.temperature);
+    constexpr int kGroups = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
+    for_each_batch<kGroups>(range, [&](int first, auto is_full) {
+      Group<Real> x[kGroups];
       logits.template load<is_full.value>(first, x);
       exponent.of(x, at);
 #pragma unroll
-      for (int k = 0; k < kPairBatch<Element>; ++k) {
+      for (int k = 0; k < kGroups; ++k) {
         const int group = first + k * kRowThreads;
         if (is_full.value || group < range.groups) {
           Group<Real> g = upstream.template again<Real>(group);

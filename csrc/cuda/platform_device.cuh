@@ -141,6 +141,15 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, size
 #endif
 }
 
+/// The copy engine brings what will be read soon into the second-level cache. A multiple of 16 bytes, aligned to 16.
+__device__ __forceinline__ void bulk_prefetch(const void* global, size_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(global)),
+               "r"(uint32_t(bytes))
+               : "memory");
+#endif
+}
+
 /// Where `own` lies in the shared memory of the cluster's block `rank`.
 __device__ __forceinline__ uint32_t address_in_block(const void* own, int rank) {
   uint32_t address = 0;

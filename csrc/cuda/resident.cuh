@@ -121,12 +121,14 @@ __device__ __forceinline__ void for_each_group(const ColumnRange& range, const V
   });
 }
 
-/// The first visit of rows, which come meanwhile if they may.
-template <int kGroups, class Arriving, class Visit, class First, class... Others>
+/// The first visit of rows, which come, if they may, while meanwhile() is called.
+template <int kGroups, class Arriving, class Meanwhile, class Visit, class First, class... Others>
 __device__ __forceinline__ void visit_first(
-    Arriving& arrivals, const ColumnRange& range, const Visit& visit, const First& row, const Others&... others) {
+    Arriving& arrivals, const ColumnRange& range, const Meanwhile& meanwhile, const Visit& visit, const First& row,
+    const Others&... others) {
+  if constexpr (First::kArrives) arrivals.template ask_for<kGroups>(range, row, others...);
+  meanwhile();
   if constexpr (First::kArrives) {
-    arrivals.template ask_for<kGroups>(range, row, others...);
     for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
       arrivals.wait_for(batch);
       visit_batch<kGroups>(range, begin + int(threadIdx.x), visit);
@@ -151,6 +153,11 @@ struct Row {
   __device__ static size_t bytes_of(int groups) { return groups * kGroup * sizeof(Element); }
   __device__ void ask_for(int first, int groups, MBarrier* barrier) const {
     bulk_copy(kept + first * kWords, data + first * kGroup, bytes_of(groups), barrier);
+  }
+
+  /// By one thread: what will be read from global memory comes nearer.
+  __device__ void prefetch() const {
+    if (kWhole && has_bulk_copies() && groups > 0) bulk_prefetch(data, bytes_of(groups));
   }
 
   __device__ __forceinline__ RawGroup<Element> raw(int group) const {

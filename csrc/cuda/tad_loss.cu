@@ -53,6 +53,11 @@ struct Visit {
     return {Real(outer * own), own == 0};
   }
 
+  /// Left for the first warp by a thread of the last one, while the entry's rows are on their way.
+  __device__ void leave_scale(int64_t entry) const {
+    if (threadIdx.x == kRowThreads - 1) *shared_array<Scale, 1>() = scale_of(entry);
+  }
+
   /// What every thread of a cluster must know of a row's sums to write its gradient.
   struct NearSums {
     double loss;
@@ -92,10 +97,13 @@ struct Visit {
       const Real largest = student.template load<is_full.value>(first, x);
       accumulate(part, x, largest, exponent);
     };
-    visit_first<kBatch<Element>>(arrivals, range, visit, student);
+    const auto meanwhile = [&] {
+      if (target) leave_scale(entry);
+    };
+    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, student);
     const OfLanes<Real> of_warp{exponent};
     const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
-      const Scale scale = target ? scale_of(entry) : Scale{};
+      const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
       const double loss = speaks() ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
       return NearSums{
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
@@ -127,10 +135,13 @@ struct Visit {
       const Real teacher_largest = teacher.template load<is_full.value>(first, t);
       accumulate(part, s, student_largest, t, teacher_largest, exponent);
     };
-    visit_first<kPairBatch<Element>>(arrivals, range, visit, student, teacher);
+    const auto meanwhile = [&] {
+      if (target) leave_scale(entry);
+    };
+    visit_first<kPairBatch<Element>>(arrivals, range, meanwhile, visit, student, teacher);
     const OfLanes<Real> of_warp{exponent};
     const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
-      const Scale scale = target ? scale_of(entry) : Scale{};
+      const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
       return DistantSums{
           speaks() ? whole.divergence_sum(exponent).divergence() : 0,
           whole.student.at,

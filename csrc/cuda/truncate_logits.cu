@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
       };
-      visit_first<kBatch<Element>>(arrivals, range, visit, source);
+      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
       Key low = 0;
       if (a.top_k < columns)
         low = least_key<Real>(

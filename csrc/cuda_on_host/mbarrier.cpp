@@ -99,6 +99,11 @@ void bulk_copy(void* shared, const void* global, size_t bytes, MBarrier* barrier
   send(counter_of(block, barrier, at, "bulk_copy"), {target, source, {}, bytes}, at, "bulk_copy");
 }
 
+void bulk_prefetch(const void* global, size_t bytes, std::source_location at) {
+  if (bytes == 0 || bytes % 16 || reinterpret_cast<uintptr_t>(global) % 16)
+    fail_at(at, "bulk_prefetch", "a bulk prefetch that is not of whole 16 bytes");
+}
+
 void store_async(
     unsigned rank, void* target, const void* value, size_t bytes, MBarrier* barrier, std::source_location at) {
   const OrdersNothing scope;

@@ -28,6 +28,9 @@ void bulk_copy(
     void* shared, const void* global, size_t bytes, MBarrier* barrier,
     std::source_location at = std::source_location::current());
 
+// cp.async.bulk.prefetch.L2.global: changes nothing but speed.
+void bulk_prefetch(const void* global, size_t bytes, std::source_location at = std::source_location::current());
+
 // st.async.mbarrier::complete_tx::bytes to where `target` lies in block `rank` of the cluster, whose barrier, where
 // `barrier` lies, counts the bytes. Orders nothing else.
 void store_async(

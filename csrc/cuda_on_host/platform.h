@@ -32,6 +32,7 @@ T* shared_array() {
 using cuda_on_host::dynamic_shared_memory;
 
 using cuda_on_host::bulk_copy;
+using cuda_on_host::bulk_prefetch;
 using cuda_on_host::MBarrier;
 using cuda_on_host::mbarrier_expect;
 using cuda_on_host::mbarrier_init;
