@@ -19,6 +19,7 @@ from bench.operators import __main__ as on_a_gpu
 from bench.operators import eager, losses, peers, workloads
 from bench.operators.bench_operators import side_by_side
 from bench.operators.cases import OPERATORS, QUICK, Case, cases
+from bench.operators.loaders import by_threads
 from bench.report.machines import section
 from bench.results import is_own
 from bench.stopwatch import Implementation, Stopwatch, Workload
@@ -199,6 +200,20 @@ def peer_names(work) -> set[str]:
 
 
 @pytest.mark.usefixtures("peers_installed")
+def test_both_loaders_are_measured_in_one_run(monkeypatch):
+    """On a GPU, whatever the environment says before, which it says again afterwards."""
+    seen = []
+    work = Implementation(lambda: seen.append(os.environ.get("TAD_CUDA_LOADER")))
+    assert by_threads(torch.zeros(1), work) == {}
+    (changed,) = by_threads(SimpleNamespace(is_cuda=True), work).values()
+    for before in (None, "bulk"):
+        if before:
+            monkeypatch.setenv("TAD_CUDA_LOADER", before)
+        changed.run()
+        work.run()
+        assert seen[-2:] == ["threads", before]
+
+
 def test_peers_are_compared_where_they_do_the_same_work():
     for near, distant, names in ((1, 0, {"Liger-Kernel", "QuACK"}), (0, 1, {"Liger-Kernel"}), (1, 7, set())):
         for work in (

@@ -10,6 +10,7 @@ from tad_ext import ops
 
 from ..stopwatch import Implementation, Workload
 from . import eager, peers
+from .loaders import by_threads
 
 THRESHOLD = 0.9
 
@@ -74,8 +75,10 @@ def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, 
 
         return Implementation(backward, lambda: output.append(function(leaf)))
 
+    fused = implementation(lambda logits: ops.masked_log_softmax(logits, rows=chosen))
     paths = {
-        "tad_ext": implementation(lambda logits: ops.masked_log_softmax(logits, rows=chosen)),
+        "tad_ext": fused,
+        **by_threads(logits, fused),
         "eager": implementation(lambda logits: eager.log_softmax_rows(logits, chosen)),
         "torch.compile": implementation(lambda logits: compiled(logits, chosen)),
     }
