@@ -199,7 +199,6 @@ def peer_names(work) -> set[str]:
     return {name for name in work.implementations if name.startswith(("Liger-Kernel", "QuACK"))}
 
 
-@pytest.mark.usefixtures("peers_installed")
 def test_both_loaders_are_measured_in_one_run(monkeypatch):
     """On a GPU, whatever the environment says before, which it says again afterwards."""
     seen = []
@@ -214,6 +213,7 @@ def test_both_loaders_are_measured_in_one_run(monkeypatch):
         assert seen[-2:] == ["threads", before]
 
 
+@pytest.mark.usefixtures("peers_installed")
 def test_peers_are_compared_where_they_do_the_same_work():
     for near, distant, names in ((1, 0, {"Liger-Kernel", "QuACK"}), (0, 1, {"Liger-Kernel"}), (1, 7, set())):
         for work in (

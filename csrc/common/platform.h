@@ -9,7 +9,7 @@
 #endif
 
 // Before a loop that mostly has one round or few: nvcc would make sixteen of it, of code that is fetched to run once.
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define TAD_FEW_ROUNDS _Pragma("unroll 1")
 #else
 #define TAD_FEW_ROUNDS
