@@ -148,12 +148,16 @@ __device__ __forceinline__ void accumulate(
   Real sum = 0;
   if (part.at.origin == 0) {
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g)
-      for (const Real value : x[g].value) sum += exp_base2(fma(value, exponent.scale, part.at.offset));
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) sum += exp_base2(fma(x[g].value[i], exponent.scale, part.at.offset));
+    }
   } else {  // huge logits
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g)
-      for (const Real value : x[g].value) sum += exp_base2(exponent.of(value, part.at));
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) sum += exp_base2(exponent.of(x[g].value[i], part.at));
+    }
   }
   part.sum += double(sum);
 }
