@@ -29,7 +29,7 @@ TAD_HOST_DEVICE bool indices_are_valid(const TadLossArguments& a, int64_t entry,
   const int64_t student = row_of(a.student_rows, entry), teacher = row_of(a.teacher_rows, entry);
   const int64_t label = a.labels[entry];
   const bool has_label = (label >= 0) & (label < a.vocabulary);
-  const bool has_teacher = !a.teacher.data | ((teacher >= 0) & (teacher < a.teacher.row_count));
+  const bool has_teacher = (a.teacher.data == nullptr) | ((teacher >= 0) & (teacher < a.teacher.row_count));
   const bool has_student = (student >= 0) & (student < a.student.row_count);
   return has_student & (kind == EntryKind::kNear ? has_label : (kind == EntryKind::kSilent) | has_teacher);
 }

@@ -17,6 +17,7 @@ namespace cuda {
 constexpr int kSliceThreads = kRowThreads;
 constexpr int kGroups = 8;  // per thread
 constexpr int kLoaded = 4;  // of them on their way at a time
+constexpr int kLoads = kGroups / kLoaded;
 constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
 constexpr int kRevealThreads = 768;                          // of which each has 80 registers
 constexpr int kMergedAtOnce = kRevealThreads / kMergeLanes;  // entries of a canvas
@@ -51,7 +52,7 @@ __device__ __forceinline__ Maxima<Real> merge(const Maxima<Real>& a, const Maxim
 __device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, int begin, int end) {
   bool found = false;
   for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp)
-    found = found || (a.suppressed[k] >= begin && a.suppressed[k] < end);
+    found |= uint64_t(a.suppressed[k] - begin) < uint64_t(end - begin);
   return __any_sync(~0u, found) != 0;
 }
 
@@ -87,48 +88,51 @@ struct OfSliceParts {
   }
 };
 
-/// The sums of a thread's columns, group(0), group(1), ..., of which `own` is the largest, beside the slice's largest.
+/// The sums of a thread's columns, group(0), group(1), ..., beside the slice's largest, `max`; `own`: the largest of
+/// each kLoaded groups.
 template <class Real, class GroupOf>
-__device__ __forceinline__ SliceSums sums_of(const GroupOf& group, Real own, Real max) {
+__device__ __forceinline__ SliceSums sums_of(const GroupOf& group, const Real (&own)[kLoads], Real max) {
+  Real largest = own[0];
+  for (const Real other : own) largest = fmax(largest, other);
   const Exponent<Real> exponent(1);
-  const Reference<Real> at = exponent.reference_at(own);
-  double sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
+  const Reference<Real> at = exponent.reference_at(largest);
+  SliceSums found;
+  double all = 0, all_weighted = 0;  // of terms, and of terms times exponents of two
 #pragma unroll
-  for (int first = 0; first < kGroups; first += kLoaded) {
-    Real some = 0, some_weighted = 0;
+  for (int load = 0; load < kLoads; ++load) {
+    Real sum = 0, weighted = 0;
 #pragma unroll
-    for (int g = first; g < first + kLoaded; ++g) {
+    for (int g = load * kLoaded; g < (load + 1) * kLoaded; ++g) {
       const Group<Real> x = group(g);
       for (int i = 0; i < kGroup; ++i) {
         const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
-        some += e;
-        some_weighted += e * y;
+        sum += e;
+        weighted += e * y;
       }
     }
-    sum += double(some);
-    weighted += double(some_weighted);
-  }
-  SliceSums found;
-  if (own == max || weighted != weighted || at.origin != 0) {
-    // Few threads: some columns are the largest, or 0 * -inf is among the terms, or logits are huge.
-    sum = weighted = 0;
+    if (own[load] == max || weighted != weighted || at.origin != 0) {
+      // Few threads: some columns are the largest, or 0 * -inf is among the terms, or logits are huge.
+      sum = weighted = 0;
 #pragma unroll 1
-    for (int g = 0; g < kGroups; ++g) {
-      const Group<Real> x = group(g);
-      for (int i = 0; i < kGroup; ++i) {
-        const bool largest = x.value[i] == max;
-        const Real y = exponent.of(x.value[i], at), e = largest ? Real(0) : exp_base2(y);
-        found.largest += largest;
-        sum += double(e);
-        if (e > 0) weighted += double(e * y);
+      for (int g = load * kLoaded; g < (load + 1) * kLoaded; ++g) {
+        const Group<Real> x = group(g);
+        for (int i = 0; i < kGroup; ++i) {
+          const bool is_largest = x.value[i] == max;
+          const Real y = exponent.of(x.value[i], at), e = is_largest ? Real(0) : exp_base2(y);
+          found.largest += is_largest;
+          sum += e;
+          if (e > 0) weighted += e * y;
+        }
       }
     }
+    all += double(sum);
+    all_weighted += double(weighted);
   }
   // As on the CPU, nothing is left of what is so far below the largest.
   const Real shift = exponent.shift(at, exponent.reference_at(max));
-  const double factor = own - max < Real(kLowestExponent) ? 0 : power_of_two(shift);
-  found.others = sum * factor;
-  if (sum > 0) found.weighted = (weighted + sum * double(shift)) * factor;
+  const double factor = largest - max < Real(kLowestExponent) ? 0 : power_of_two(shift);
+  found.others = all * factor;
+  if (all > 0) found.weighted = (all_weighted + all * double(shift)) * factor;
   return found;
 }
 
@@ -192,15 +196,16 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   };
   const auto group = [&](int g) { return as_numbers<Real>(raw_group(g)); };  // again: from the first cache
 
-  Real own = Real(-INFINITY);
+  Real own[kLoads], largest = Real(-INFINITY);
 #pragma unroll
-  for (int first = 0; first < kGroups; first += kLoaded) {
+  for (int load = 0; load < kLoads; ++load) {
     RawGroup<Element> raw[kLoaded];
 #pragma unroll
-    for (int g = 0; g < kLoaded; ++g) raw[g] = raw_group(first + g);
-    own = fmax(own, largest_of<Real>(raw));
+    for (int g = 0; g < kLoaded; ++g) raw[g] = raw_group(load * kLoaded + g);
+    own[load] = largest_of<Real>(raw);
+    largest = fmax(largest, own[load]);
   }
-  Maxima<Real> maxima{own, own};
+  Maxima<Real> maxima{largest, largest};
   if (any_suppressed(a, begin, end)) {  // of most slices no id is
     maxima.first = Real(-INFINITY);
 #pragma unroll 1
@@ -220,7 +225,9 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   if (may_be_chosen >= maxima.second && may_be_chosen > Real(-INFINITY)) {  // hardly any thread: where the two best are
 #pragma unroll 1
     for (int g = 0; g < kGroups; ++g) {
-      const Group<Real> x = group(g);
+      const RawGroup<Element> raw[] = {raw_group(g)};
+      if (largest_of<Real>(raw) < maxima.second) continue;
+      const Group<Real> x = as_numbers<Real>(raw[0]);
       for (int i = 0; i < kGroup; ++i)
         if (x.value[i] >= maxima.second && x.value[i] > part.top.second_value && !is_suppressed(a, column(g) + i))
           part.top.push(x.value[i], column(g) + i);

@@ -134,6 +134,9 @@ inline int __all_sync(unsigned mask, int predicate, std::source_location at = st
 inline int __popc(unsigned bits) {
   return __builtin_popcount(bits);
 }
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
+}
 
 template <class T>
 T __ldg(const T* address) {

@@ -45,6 +45,21 @@ void test_row_lists() {
   }
 }
 
+/// Several rounds of the search for a row's entries, and rows of more entries than a warp has lanes.
+void test_many_entries() {
+  context = "many entries";
+  constexpr int64_t kRows = 90, kEntries = 1100;
+  Matrix logits(DType::kFloat32, kRows, 9);
+  Problem problem{logits.randomize(13), logits, {}, {}, {}, {}, {}};
+  for (int64_t entry = 0; entry < kEntries; ++entry) {
+    problem.labels.push_back(entry % 9);
+    problem.steps.push_back(1);
+    problem.student_rows.push_back(entry % 10 ? entry * 7 % 50 : 80);  // rows from 50 on are not named, but 80
+  }
+  problem.near_given = kEntries;
+  check_problem(problem, {.every_schedule = false});
+}
+
 /// 1 - 1 + 2^-10 in bfloat16 is 2^-10 in this order only.
 void test_entries_that_share_a_row_add_in_their_order() {
   context = "order of entries";
@@ -235,6 +250,7 @@ void test_rows_far_apart() {
 int main() {
   test_sizes_and_dtypes();
   test_row_lists();
+  if (!kThreads) test_many_entries();
   test_entries_that_share_a_row_add_in_their_order();
   test_equal_rows_have_no_divergence();
   if (kThreads) return report();
