@@ -162,6 +162,18 @@ def test_no_table_accepts_a_spill(column: str, write: bool, table: Path) -> None
     assert table.read_bytes() == before
 
 
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.usefixtures("table")
+def test_a_kernel_that_keeps_rows_leaves_them_their_memory(write: bool) -> None:
+    left = cuda_resources.reserved_shared_bytes()
+    for loader, shared, refused in (("ByThreads", left + 16, True), ("NotKept", left + 16, False)):
+        kernel = dataclasses.replace(ROWS, kernel=f"a.cu: rows<float, {loader}>", shared=shared)
+        error = check([kernel], VERSION, write=write)
+        assert ("static arrays" in (error or "")) == refused
+    fits = dataclasses.replace(ROWS, kernel="a.cu: rows<float, ByBulkCopies>", shared=left)
+    assert "static arrays" not in (check([fits], VERSION, write=write) or "")
+
+
 def test_without_nvcc_only_require_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cuda_resources, "find_toolkit", lambda: None)
     for arguments, status in (([], 0), (["--require"], 1)):

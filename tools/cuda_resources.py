@@ -225,7 +225,22 @@ def check(usages: list[Usage], version: str, *, write: bool) -> str | None:
     """Compares with the committed table, or writes it. Returns what is wrong, None if nothing is."""
     if spilling := [usage.line() for usage in usages if usage.spill_stores or usage.spill_loads]:
         return "\n".join(["these kernels spill registers, which no table may hold:", HEADING, *spilling])
+    left = reserved_shared_bytes()
+    if crowded := [usage.line() for usage in usages if ", By" in usage.kernel and usage.shared > left]:
+        title = f"of a kernel that keeps rows, static arrays have {left:,} bytes of shared memory (platform.cuh):"
+        return "\n".join([title, HEADING, *crowded])
     return check_table(TABLE, render(usages, version), write=write)
+
+
+def reserved_shared_bytes() -> int:
+    """What platform.cuh leaves to the static arrays of a kernel that asks for all other shared memory: with more, every
+    launch is refused.
+    """
+    source = (machine_code.CUDA / "platform.cuh").read_text()
+    found = re.search(r"kReservedSharedBytes = (\d+) << 10;", source)
+    if found is None:
+        raise ValueError("platform.cuh does not say what kReservedSharedBytes are, in KiB")
+    return int(found[1]) << 10
 
 
 def check_table(table: Path, measured: str, *, write: bool) -> str | None:

@@ -31,9 +31,10 @@ struct LaunchPlan {
 
 /// Kernels of one launcher that follow each other, where the device can: one begins before the one before it is over,
 /// and calls wait_for_kernel_before() before it touches what that one touches, and in any case before it ends. That one
-/// says from where on: let_next_kernel_begin().
+/// says from where on: let_next_kernel_begin(). The first of them is an ordinary launch, so all earlier work is over.
 struct Overlap {
-  bool begins_early = false, lets_next_begin = false;
+  bool begins_early = false;
+  bool lets_next_begin = false;  // there is a next one, which begins early: for the host's emulation
 };
 
 /// On the current device, for arguments like these, of which nothing is read.

@@ -18,7 +18,8 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 
-/// Of a block's shared memory: what the system takes, and the kernels' static arrays.
+/// Of a block's shared memory: what is left to the static arrays of kernels that use the rest (tools/cuda_resources.py
+/// sees to it that they need no more).
 constexpr int kReservedSharedBytes = 5 << 10;
 
 /// A kernel that uses dynamic shared memory, or large clusters, may from then on use all there is: the same number
@@ -38,7 +39,10 @@ Status allow(void (*kernel)(Parameters...), const LaunchShape& shape) {
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
-  if (const Status error = allow(kernel, shape)) return error;
+  if (const Status error = allow(kernel, shape)) {
+    cudaGetLastError();  // no later launch's
+    return error;
+  }
   return enqueue(kernel, shape, stream, arguments...);
 }
 

@@ -104,6 +104,11 @@ __device__ __forceinline__ T of_first_thread(const T& value) {
 
 // ---- a cluster ----------------------------------------------------------------------------------------------------
 
+/// What one block sends to another, of any type: the largest are the sums of two rows of float64.
+struct alignas(16) Slot {
+  unsigned char bytes[96];
+};
+
 /// The calling block's cluster, whose blocks share the columns of a row and reduce together. All of them must make the
 /// same calls. Made once at a kernel's beginning; leave() comes last.
 class Cluster {
@@ -148,10 +153,12 @@ class Cluster {
   /// The blocks' values as one, for every lane of a warp whose first lanes have this block's.
   template <class T, class OfWarp>
   __device__ T of_blocks(const T& value, const OfWarp& of_warp) const {
-    // Two sets, used in turn. Nobody sends to one again before it has got what this block sends to the other one, which
-    // is after this block has read the first.
+    // Two sets, used in turn. Nobody sends to one again before it has got what this block sends to the other one, and
+    // so never before this block has read the first.
+    static_assert(sizeof(T) <= sizeof(Slot) && alignof(T) <= alignof(Slot));
     const int set = rounds_ % 2, lane = int(threadIdx.x);
-    T* slots = shared_array<T, 2 * kMaxClusterBlocks, kOfBlocks>() + set * kMaxClusterBlocks;
+    Slot* of_set = shared_array<Slot, 2 * kMaxClusterBlocks, kOfBlocks>() + set * kMaxClusterBlocks;
+    T* slots = reinterpret_cast<T*>(of_set);
     MBarrier* barrier = barriers() + set;
     if (lane == 0) mbarrier_expect(barrier, size() * sizeof(T));
     if (lane < size()) send_to_block(lane, slots + rank(), value, barrier);

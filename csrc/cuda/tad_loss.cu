@@ -16,6 +16,7 @@ struct Visit {
   using Real = typename RealOf<Element>::type;
 
   const TadLossArguments& a;
+  double* losses;  // null: nobody wants to know
   const TadGradient& gradient;
   Cluster& cluster;
   ArrivalsOf<Loader>& arrivals;
@@ -33,8 +34,11 @@ struct Visit {
     return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept};
   }
 
-  /// Whether the calling thread speaks for the cluster.
-  __device__ bool speaks() const { return cluster.rank() == 0 && threadIdx.x == 0; }
+  /// By one thread of the cluster.
+  __device__ void tell(int64_t entry, double loss) const {
+    if (losses) losses[entry] = loss;
+  }
+  __device__ bool is_first_of_cluster() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
   /// d (the call's loss) / d (the entry's loss), which depends on counts that the kernel before this one may make.
   __device__ double own_scale_of(int64_t entry) const {
@@ -85,11 +89,13 @@ struct Visit {
 
   /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
   template <bool kWhole>
-  __device__ double near(int64_t entry, int64_t student_row, Element* target, bool add) const {
+  __device__ void near(int64_t entry, int64_t student_row, Element* target, bool add) const {
     const auto student = part_of<kWhole>(a.student, student_row, 0);
     const int label = int(a.labels[entry]);
-    Element label_element{};  // read before the gradient may take its place; looked at when there is time
-    if (speaks()) label_element = row_pointer<Element>(a.student, student_row)[label];
+    // The label's own block tells the loss: it alone knows that the gradient has not taken the logit's place yet.
+    const bool tells = threadIdx.x == 0 && label >= range.begin && label - range.begin < range.groups * kGroup;
+    Element label_element{};  // looked at when there is time
+    if (tells) label_element = row_pointer<Element>(a.student, student_row)[label];
     const Exponent<Real> exponent(1);
     PowerSum<Real> part;
     const auto visit = [&](int first, auto is_full) {
@@ -104,7 +110,7 @@ struct Visit {
     const OfLanes<Real> of_warp{exponent};
     const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
       const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
-      const double loss = speaks() ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
+      const double loss = tells ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
       return NearSums{
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
           whole.at, scale.value, Real(scale.value / whole.sum), !scale.is_zero};
@@ -119,12 +125,12 @@ struct Visit {
         for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? sums.scale : Real(0);
       return g;
     });
-    return sums.loss;
+    if (tells) tell(entry, sums.loss);
   }
 
   /// KL(teacher || student), and unless `target` is null scale * (softmax_student - softmax_teacher) / temperature.
   template <bool kWhole, class TeacherRow>
-  __device__ double distant(
+  __device__ void distant(
       int64_t entry, int64_t student_row, const TeacherRow& teacher, Element* target, bool add) const {
     const auto student = part_of<kWhole>(a.student, student_row, 0);
     const Exponent<Real> exponent(1 / a.temperature);
@@ -143,7 +149,7 @@ struct Visit {
     const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
       const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
       return DistantSums{
-          speaks() ? whole.divergence_sum(exponent).divergence() : 0,
+          is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0,
           whole.student.at,
           whole.teacher.at,
           Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
@@ -159,11 +165,11 @@ struct Visit {
         g.value[i] = (exp_base2(g.value[i]) * sums.ratio - exp_base2(t[0].value[i])) * sums.factor;
       return g;
     });
-    return sums.loss;
+    if (is_first_of_cluster()) tell(entry, sums.loss);
   }
 
   /// An entry's loss; its gradient goes into `target` unless that is null.
-  __device__ __forceinline__ double entry(int64_t entry, Element* target, bool add) const {
+  __device__ __forceinline__ void entry(int64_t entry, Element* target, bool add) const {
     const EntryKind kind = kind_of(a, entry);
     const bool valid = indices_are_valid(a, entry, kind);
     if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
@@ -171,24 +177,26 @@ struct Visit {
         const bool zero = valid || own_scale_of(entry) == 0;
         fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
       }
-      return valid ? 0 : NAN;
+      if (is_first_of_cluster()) tell(entry, valid ? 0 : NAN);
+      return;
     }
     const int64_t student_row = row_of(a.student_rows, entry);
     const bool whole = !add && columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) &&
                        is_aligned(target);
     if (kind == EntryKind::kNear)
-      return with_constant(whole, [&](auto is_whole) { return near<is_whole.value>(entry, student_row, target, add); });
+      return with_constant(whole, [&](auto is_whole) { near<is_whole.value>(entry, student_row, target, add); });
     const int64_t teacher_row = row_of(a.teacher_rows, entry);
     if constexpr (!Loader::kKeeps) {
       if (a.teacher.dtype != a.student.dtype) {
         const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
-        return distant<false>(entry, student_row, teacher, target, add);
+        distant<false>(entry, student_row, teacher, target, add);
+        return;
       }
     }
     const bool both_whole = whole && is_aligned(row_pointer<Element>(a.teacher, teacher_row));
-    return with_constant(both_whole, [&](auto is_whole) {
+    with_constant(both_whole, [&](auto is_whole) {
       const auto teacher = part_of<is_whole.value>(a.teacher, teacher_row, 1);
-      return distant<is_whole.value>(entry, student_row, teacher, target, add);
+      distant<is_whole.value>(entry, student_row, teacher, target, add);
     });
   }
 };
@@ -203,7 +211,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   let_next_kernel_begin();
   Cluster cluster;
   ArrivalsOf<Loader> arrivals;
-  const Visit<Element, Loader> visit{a, gradient, cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
+  const Visit<Element, Loader> visit{a,       losses,   gradient,
+                                     cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
   const bool has_gradient = gradient.rows.data != nullptr;
   const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
 
@@ -213,8 +222,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     if (named.first == named.last) fill_columns(0.0f, target, visit.range, visit.columns(), /*add=*/false);
     for (int64_t position = named.first; position < named.last; ++position) {
       const int64_t entry = has_gradient ? entry_at(by_row, position) : item;
-      const double loss = visit.entry(entry, target, /*add=*/position > named.first);
-      if (losses && visit.speaks()) losses[entry] = loss;
+      visit.entry(entry, target, /*add=*/position > named.first);
     }
   }
   cluster.leave();
@@ -240,13 +248,14 @@ Status tad_loss(
     TadLossArguments a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
     const TadTotals* totals, Stream stream) {
   const bool counts_first = totals && gradient, totals_last = totals && totals->loss;
+  const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
   if (counts_first) {
-    const Status error = tad_totals(a, nullptr, totals->counts(), stream, {.lets_next_begin = true});
+    const bool has_next = totals_last || rows > 0;
+    const Status error = tad_totals(a, nullptr, totals->counts(), stream, {.lets_next_begin = has_next});
     if (error) return error;
     a.near_count = totals->near_count;
     a.distant_count = totals->distant_count;
   }
-  const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
   const Status error = with_kernel(a, rows, gradient != nullptr, [&](auto kernel, LaunchShape shape) {
     shape.overlap = {.begins_early = counts_first, .lets_next_begin = totals_last};
     return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);

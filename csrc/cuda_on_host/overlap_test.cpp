@@ -48,6 +48,16 @@ void test_an_ordinary_launch_waits() {
   CHECK(before[1] == 2 && numbers[2] == 3);
 }
 
+void test_a_launch_that_is_refused_comes_after_it() {
+  int numbers[2] = {1, 0}, before = 0;
+  launch_add(kFirst, numbers, numbers + 1, &before);
+  launch_overlapping(kLast, never_waits, 1, 2048, 1, 0, nullptr, numbers);
+  CHECK(cudaGetLastError() == cudaErrorInvalidConfiguration && numbers[1] == 2);
+  launch_add(kFirst, numbers + 1, numbers, &before);
+  CHECK(cudaFuncSetAttribute(never_waits, cudaFuncAttributeMaxDynamicSharedMemorySize, -1) == cudaErrorInvalidValue);
+  CHECK(cudaGetLastError() == cudaErrorInvalidValue && numbers[0] == 3);
+}
+
 void test_a_kernel_that_does_not_wait_dies() {
   CHECK(dies(
       [] {
@@ -72,6 +82,7 @@ void test_what_is_read_early_is_old() {
 int main() {
   test_three_in_a_row();
   test_an_ordinary_launch_waits();
+  test_a_launch_that_is_refused_comes_after_it();
   test_a_kernel_that_does_not_wait_dies();
   test_what_is_read_early_is_old();
   return tad::checks::report();

@@ -104,8 +104,9 @@ inline Device current_device() {
 template <class... Parameters, class... Arguments>
 Status enqueue(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   cuda_on_host::launch_overlapping(
-      {shape.overlap.begins_early, shape.overlap.lets_next_begin}, kernel, shape.blocks, dim3(unsigned(shape.threads)),
-      unsigned(shape.cluster_blocks), shape.shared_bytes, static_cast<cudaStream_t>(stream), arguments...);
+      {shape.overlap.begins_early && cuda_on_host::device.clusters, shape.overlap.lets_next_begin}, kernel,
+      shape.blocks, dim3(unsigned(shape.threads)), unsigned(shape.cluster_blocks), shape.shared_bytes,
+      static_cast<cudaStream_t>(stream), arguments...);
   return cudaGetLastError();
 }
 

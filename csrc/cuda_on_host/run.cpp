@@ -69,6 +69,16 @@ static void leave(Barrier& barrier) {
   if (--barrier.expected == barrier.arrived && barrier.arrived > 0) release(barrier);
 }
 
+static void check_that_all_is_waited_for(Block& block) {
+  const OrdersNothing scope;
+  const std::lock_guard lock(block.counters_mutex);
+  for (auto& [barrier, counter] : block.counters) {
+    const std::lock_guard of_counter(counter.mutex);
+    if (!counter.coming.empty() || !counter.there.empty())
+      fail("a block that exits before it has waited for what comes to its shared memory", {current});
+  }
+}
+
 // A warp operation, however, must find all lanes of its warp, and cluster_arrive() needs its cluster_wait().
 static void exit_current_thread() {
   Thread& self = *current;
@@ -88,9 +98,7 @@ static void exit_current_thread() {
   leave(block.barrier);
   // All that the block's threads did comes before its end.
   if (block.living.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    for (const auto& [barrier, counter] : block.counters)
-      if (!counter.coming.empty() || !counter.there.empty())
-        fail("a block that exits before it has waited for what comes to its shared memory", {&self});
+    check_that_all_is_waited_for(block);
     block.end();
   }
   const OrdersNothing scope;

@@ -74,10 +74,16 @@ static void finish(Work& work) {
   });
 }
 
+static thread_local std::shared_ptr<Work> unfinished;  // that the next launch may overlap with
+
+static cudaError_t fail_with(cudaError_t error) {
+  if (unfinished) finish(*std::exchange(unfinished, nullptr));  // nothing follows it
+  return last_error = error;
+}
+
 void run(const void* kernel, Launch launch, Overlap overlap) {
-  static thread_local std::shared_ptr<Work> unfinished;  // that the next launch may overlap with
   if (const cudaError_t error = check_launch(kernel, launch); error != cudaSuccess) {
-    last_error = error;
+    fail_with(error);
     return;
   }
   last_launched = {launch.grid, launch.block, launch.cluster_blocks, launch.shared_bytes};
@@ -101,14 +107,14 @@ cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int v
   Limits& limits = limits_of[kernel];
   switch (attribute) {
     case cudaFuncAttributeMaxDynamicSharedMemorySize:
-      if (value < 0 || value > device.shared_bytes_per_block) return last_error = cudaErrorInvalidValue;
+      if (value < 0 || value > device.shared_bytes_per_block) return fail_with(cudaErrorInvalidValue);
       limits.shared_bytes = size_t(value);
       return cudaSuccess;
     case cudaFuncAttributeNonPortableClusterSizeAllowed:
       limits.cluster_blocks = value ? kMaxClusterBlocks : kPortableClusterBlocks;
       return cudaSuccess;
   }
-  return last_error = cudaErrorInvalidValue;
+  return fail_with(cudaErrorInvalidValue);
 }
 
 }  // namespace cuda_on_host

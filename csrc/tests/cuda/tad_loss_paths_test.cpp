@@ -62,10 +62,10 @@ void test_batches(const Path& path) {
 }
 
 /// The gradient in the place of the student's logits, and alone.
-void test_places(const Path& path, DType dtype, int64_t vocabulary) {
-  context = std::string("in place, ") + name_of(dtype);
+void test_places(const Path& path, DType dtype, int64_t vocabulary, int64_t label) {
+  context = std::string("in place, ") + name_of(dtype) + ", label " + std::to_string(label);
   Problem problem = dense_problem(dtype, DType::kBFloat16, vocabulary);
-  problem.labels[0] = 3;  // in the group that its reader writes
+  problem.labels[0] = label;
   const OnPath on_path(path, vocabulary, column_bytes(problem));
   const TadLossArguments a = problem.arguments();
   Matrix expected(dtype, 3, vocabulary), alone(dtype, 3, vocabulary);
@@ -133,6 +133,13 @@ void test_a_whole_call(const Path& path) {
   CHECK(cuda::tad_loss(uncounted, losses.data(), nullptr, {}, &totals, nullptr) == 0);
   CHECK(losses == expected_losses && numbers == expected_numbers && counts == expected_counts);
 
+  Matrix no_rows(DType::kFloat32, 0, 640);  // no visit comes between
+  const TadGradient of_no_rows{no_rows.mutable_view()};
+  const TadTotals counts_alone = totals.counts();
+  counts.assign(2, -1);
+  CHECK(cuda::tad_loss(uncounted, nullptr, &of_no_rows, {}, &counts_alone, nullptr) == 0);
+  CHECK(counts == expected_counts);
+
   uncounted.entries = 0;
   numbers.assign(3, kNaN);
   CHECK(cuda::tad_loss(uncounted, nullptr, nullptr, {}, &totals, nullptr) == 0);
@@ -164,13 +171,14 @@ int main() {
     if (is_left_out(path)) continue;
     test_row_lists(path);
     test_a_whole_call(path);
+    test_places(path, DType::kBFloat16, 640, /*label=*/3);  // in the group that its reader writes
+    test_places(path, DType::kBFloat16, 640, /*label=*/639);
     if (kThreads) continue;
     test_dtypes(path, 523, /*same_dtype=*/true);
     test_dtypes(path, 523, /*same_dtype=*/false);
     test_dtypes(path, 640, /*same_dtype=*/true);
     test_batches(path);
-    test_places(path, DType::kFloat32, 523);
-    test_places(path, DType::kBFloat16, 640);
+    test_places(path, DType::kFloat32, 523, /*label=*/522);
     test_a_row_alone(path);
     test_equal_rows_have_no_divergence(path);
   }
