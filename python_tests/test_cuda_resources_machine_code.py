@@ -81,7 +81,7 @@ def test_without_a_loop_what_stands_in_loops_is_left_out() -> None:
         code.lines[at] = {("token_statistics.cu", line), ("token_statistics.cu", 1)}
     assert costs(statistics, code, element_bytes=2) == {
         "statistics, visit 1": Cost(14 / 8, 1),
-        f"statistics, {LLADA_IDS} ids": Cost(4 * 3 / 32, 0),  # four looks of each lane, for the 32 logits of each
+        f"statistics, {LLADA_IDS} ids": Cost(4 * 3 / 64, 0),  # four looks of each lane, for the 64 logits of each
     }
     always = sass(*head, *looking, *tail[:-1], *search, "EXIT")  # a search that every thread makes
     with pytest.raises(ValueError, match="makes no visit 1 of statistics"):
@@ -95,7 +95,7 @@ def source(file: str) -> list[str]:
 def test_the_lines_of_a_function() -> None:
     lines = source("tad_loss.cu")
     near = [lines[number - 1] for _, number in sorted(machine_code._lines("tad_loss.cu: tad_loss_kernel", "near"))]
-    assert " double near(" in near[0]
+    assert " void near(" in near[0]
     assert any("kBatch<Element>" in line for line in near)
     assert not any("kPairBatch" in line for line in near)
     assert machine_code._lines("tad_loss.cu: tad_loss_kernel", "") == set()
