@@ -74,11 +74,11 @@ TAD_HOST_DEVICE Before before(const SelectionArguments& a, int64_t begin, int64_
     found.count += better;
     if (a.rule == Rule::kEntropyBudget) {
       const double entropy = double(a.entropy[other]);
-      found.entropies += better ? entropy : 0;
+      if (better) found.entropies += entropy;
     }
     if (a.rule == Rule::kFactorCode) {
       const float confidence = a.confidence[other];
-      found.weakest = better && confidence < found.weakest ? confidence : found.weakest;
+      if (better && confidence < found.weakest) found.weakest = confidence;
       found.others += may_be_chosen(a, other) && other != entry;
     }
   }
