@@ -67,8 +67,10 @@ __device__ __forceinline__ ColumnRange columns_of_block(int columns, const Clust
 /// stay, each cluster has one of its own, and an entry that adds to a row does not come this way.
 class Arrivals {
  public:
-  __device__ Arrivals() {
-    if (int(threadIdx.x) < kMostBatches) mbarrier_init(barriers() + threadIdx.x);
+  __device__ Arrivals() {  // a warp makes one after the other, so each makes some
+    constexpr int kOfWarp = kMostBatches / (kRowThreads / kWarp);
+    const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
+    if (lane < kOfWarp) mbarrier_init(barriers() + warp * kOfWarp + lane);
   }
 
   /// Asks for all groups of some rows: a batch is kGroups of each for every thread.
