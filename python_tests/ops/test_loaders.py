@@ -5,6 +5,13 @@ import torch
 from every_operator import Case, every_operator
 from op_checks import CUDA_ON_HOST
 
+
+@pytest.fixture(autouse=True)
+def _has_loaders(device: str) -> None:
+    if device == "cpu" and not CUDA_ON_HOST:
+        pytest.skip("the CPU's kernels have no loaders")
+
+
 every_case = pytest.mark.parametrize("case", every_operator(vocabulary=520), ids=str)  # whole groups
 
 
@@ -21,8 +28,6 @@ def test_both_give_the_same_bits(case: Case, device: str, monkeypatch: pytest.Mo
 
 @every_case
 def test_another_is_refused(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if device == "cpu" and not CUDA_ON_HOST:
-        pytest.skip("the CPU's kernels have no loaders")
     monkeypatch.setenv("TAD_CUDA_LOADER", "tma")
     with pytest.raises(ValueError, match="TAD_CUDA_LOADER is 'tma', expected bulk or threads"):
         case.run(*(tensor.to(device) for tensor in case.inputs(1)))
