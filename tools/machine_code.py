@@ -43,12 +43,12 @@ TITLE = f"""\
 @dataclass(frozen=True)
 class Work:
     """What a kernel, or one function in it, does with a row. Each visit is a loop, but where nothing is `kept`: so
-    many accesses of 16 bytes that load columns, and that store the same columns.
+    many accesses of 16 bytes that load columns from shared memory, from global memory, and that store the same columns.
     """
 
     name: str
     kernel: str
-    visits: tuple[tuple[int, int], ...]
+    visits: tuple[tuple[int, int, int], ...]
     kept: int  # rows that stay in shared memory
     moved: int  # rows that come from memory or go there
     function: str = ""
@@ -60,12 +60,12 @@ FORWARD = "log_softmax.cu: log_softmax_kernel<{}, ByBulkCopies>"
 GRADIENT = "log_softmax.cu: log_softmax_gradient_kernel<{}, ByBulkCopies>"
 STATISTICS = "token_statistics.cu: slice_statistics_kernel<{}, false>"
 WORKS = (
-    Work("cross-entropy", LOSS, ((1, 0), (1, 1)), kept=1, moved=2, function="near"),
-    Work("cross-entropy", LOSS, ((1, 0), (1, 1)), kept=2, moved=2, function="near"),
-    Work("KL", LOSS, ((2, 0), (2, 1)), kept=2, moved=3, function="distant"),
-    Work("log-softmax", FORWARD, ((1, 0), (1, 1)), kept=1, moved=2),
-    Work("log-softmax's gradient", GRADIENT, ((1, 0), (2, 1)), kept=1, moved=3),
-    Work("statistics", STATISTICS, ((2, 0),), kept=0, moved=1, ids="any_suppressed"),
+    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2, function="near"),
+    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=2, moved=2, function="near"),
+    Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant"),
+    Work("log-softmax", FORWARD, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2),
+    Work("log-softmax's gradient", GRADIENT, ((1, 0, 0), (1, 1, 1)), kept=1, moved=3),
+    Work("statistics", STATISTICS, ((0, 2, 0),), kept=0, moved=1, ids="any_suppressed"),
 )
 
 
@@ -79,15 +79,18 @@ class Cost(NamedTuple):
 def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
     """Of a work's visits, by their names. ValueError where the code has no such visit."""
     found = {}
-    loops = code.loops_of(_lines(work.kernel, work.function)) if work.kept else [0]
+    loops = code.innermost(code.loops_of(_lines(work.kernel, work.function))) if work.kept else [0]
     ways = [code.way(first, code.loops[first] if work.kept else code.own(first)) for first in loops]
-    for number, (loads, stores) in enumerate(work.visits, 1):
+    for number, visit in enumerate(work.visits, 1):
         fitting = []
         for way in ways:
             accesses = [one for one in way if ROW_ACCESS.match(one) and (work.kept or not one.startswith("LDS"))]
-            storing = sum(one.startswith("STG") for one in accesses)
-            if accesses and storing * (loads + stores) == len(accesses) * stores:
-                logits = len(accesses) / (loads + stores) * 16 / element_bytes
+            times = len(accesses) / sum(visit)
+            if times and all(
+                sum(one.startswith(kind) for one in accesses) == times * count
+                for kind, count in zip(("LDS", "LDG", "STG"), visit)
+            ):
+                logits = times * 16 / element_bytes
                 fitting.append(Cost(len(way) / logits, way.count("MUFU.EX2") / logits))
         if not fitting:
             of = f"{work.name}, elements of {element_bytes} bytes"
@@ -127,7 +130,7 @@ def plan_rows(sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[i
         #include "resident.cuh"
         int main() {
           for (int columns, bytes; std::scanf("%d %d", &columns, &bytes) == 2;) {
-            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 16}, columns, bytes);
+            const auto plan = tad::cuda::plan_rows({132, 50 << 20, 227 << 10, 16}, columns, bytes, true);
             std::printf("%d %zu\\n", plan.cluster_blocks, plan.shared_bytes);
           }
         }"""

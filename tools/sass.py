@@ -91,6 +91,11 @@ class Code:
                 found.append(first)
         return found
 
+    def innermost(self, some: list[int]) -> list[int]:
+        """Those of some loops that access rows, and in which there is no other one that does."""
+        rows = [first for first in some if any(ROW_ACCESS.match(self.operation(at)) for at in self.loops[first])]
+        return [first for first in rows if not any(self.loops[other] < self.loops[first] for other in rows)]
+
     def way(self, first: int, within: set[int]) -> list[str]:
         """The operations on the way once round a loop, or from the beginning to an end, that stays `within`: of those
         with the most accesses of 16 bytes the shortest.

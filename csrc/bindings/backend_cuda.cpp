@@ -36,8 +36,8 @@ class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const at::Device& device) : guard_(device), device_(device) {
     TORCH_CHECK_VALUE(
-        cuda::loader() == cuda::kBulkLoader || cuda::loader() == cuda::kThreadLoader, "TAD_CUDA_LOADER is '",
-        cuda::loader(), "', expected ", cuda::kBulkLoader, " or ", cuda::kThreadLoader);
+        cuda::loader_is_known(), "TAD_CUDA_LOADER is '", cuda::loader(), "', expected ", cuda::kAheadLoader, ", ",
+        cuda::kBulkLoader, " or ", cuda::kThreadLoader);
     if (!device.is_cpu()) stream_ = c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
   }
 

@@ -16,12 +16,16 @@ struct Device {
   bool like_hopper = false;  // it, and the code for it, know clusters, bulk copies, and kernels that begin early
 };
 
-/// How whole rows come into shared memory where the device has both ways: the variable TAD_CUDA_LOADER, asked for at
-/// every launch, so that one process can measure both.
-constexpr std::string_view kBulkLoader = "bulk", kThreadLoader = "threads";
+/// How whole rows come into shared memory where the device has all ways: the variable TAD_CUDA_LOADER, asked for at
+/// every launch, so that one process can measure them. By the copy engine, a row ahead or when a cluster begins with it,
+/// or by the threads.
+constexpr std::string_view kAheadLoader = "ahead", kBulkLoader = "bulk", kThreadLoader = "threads";
 inline std::string_view loader() {
   const char* chosen = std::getenv("TAD_CUDA_LOADER");
-  return chosen && *chosen ? chosen : kBulkLoader;
+  return chosen && *chosen ? chosen : kAheadLoader;
+}
+inline bool loader_is_known() {
+  return loader() == kAheadLoader || loader() == kBulkLoader || loader() == kThreadLoader;
 }
 
 /// The largest power of two up to kMaxClusterBlocks that fits(blocks); 1 if none does.

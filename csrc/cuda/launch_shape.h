@@ -14,6 +14,7 @@ struct LaunchShape {
   int threads = 0;
   int cluster_blocks = 1;
   size_t shared_bytes = 0;
+  bool stays = false;  // each cluster has work as long as there is some: fewer are launched, that all run at a time
   Overlap overlap = {};
 };
 

@@ -15,9 +15,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   using Real = typename RealOf<Element>::type;
   if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
-  const ColumnRange range = columns_of_block(columns, cluster);
+  const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
   const Real b = Real(1 / a.temperature);
   uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
@@ -33,14 +33,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     }
     const Element* data = row_pointer<Element>(a.logits, row);
     with_constant(columns % kGroup == 0 && is_aligned(data), [&](auto is_whole) {
-      const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
+      const auto source = part_of<is_whole.value, Loader>(data, columns, range, kept);
+      arrivals.ask_for(range, source);
       PowerSum<Real> part;
-      const auto visit = [&](int first, auto is_full) {
+      visit_first<kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];
         const Real largest = source.template load<is_full.value>(first, x);
         accumulate(part, x, largest, exponent);
-      };
-      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
+      });
       struct Normalizer {
         Real rounded, rest;
       };
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         normalizers[2 * entry + 1] = rest;
       }
       const auto write = [&](const auto& target) {
-        for_each_group(range, [&](int group) {
+        for_each_group(0, range.groups, [&](int group) {
           Group<Real> x = source.template again<Real>(group);
           for (int i = 0; i < kGroup; ++i) x.value[i] = (x.value[i] - rounded) * b - rest;
           target.store(x, group);
@@ -67,9 +67,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         using Result = decltype(result);
         Result* target = row_pointer<Result>(out, entry);
         if (is_whole.value && is_aligned(target))
-          write(TargetRow<Result, true>{target + range.begin, columns - range.begin, false});
+          write(target_part_of<true>(target, columns, range, /*add=*/false));
         else
-          write(TargetRow<Result, false>{target + range.begin, columns - range.begin, false});
+          write(target_part_of<false>(target, columns, range, /*add=*/false));
       });
     });
   }
@@ -84,9 +84,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   using Real = typename RealOf<Element>::type;
   if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
-  const ColumnRange range = columns_of_block(columns, cluster);
+  const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
   uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
       Real sum = 0;
       for (int k = 0; k < kBatch<Element>; ++k) {
         const int left =
-            first + k * kRowThreads < range.groups ? logits.columns - (first + k * kRowThreads) * kGroup : 0;
+            first + k * kWarp < range.groups ? logits.columns - (first + k * kWarp) * kGroup : 0;
         if (left >= kGroup) {
           for (int i = 0; i < kGroup; ++i) sum += g[k].value[i];
         } else {
@@ -111,13 +111,13 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
       Reference<Real> at;
       double rest;
     };
-    const auto meanwhile = [&] {  // a thread of the last warp, for the first one
-      if (threadIdx.x != kRowThreads - 1) return;
-      logits.prefetch();
+    arrivals.ask_for(range, upstream);
+    logits.prefetch();
+    if (threadIdx.x == kRowThreads - 1) {  // for the first warp, while the row is on its way
       const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
       *shared_array<Softmax, 1>() = {at, double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2};
-    };
-    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, upstream);
+    }
+    visit_first<kBatch<Element>>(arrivals, range, visit);
     struct Subtracted {  // the total times the softmax, over the temperature
       Reference<Real> at;
       Real scale;
@@ -128,13 +128,13 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     });
     const Real b = Real(1 / a.temperature);
     constexpr int kGroups = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
-    for_each_batch<kGroups>(range, [&](int first, auto is_full) {
+    for_each_batch<kGroups>(0, range.groups, [&](int first, auto is_full) {
       Group<Real> x[kGroups];
       logits.template load<is_full.value>(first, x);
       exponent.of(x, at);
 #pragma unroll
       for (int k = 0; k < kGroups; ++k) {
-        const int group = first + k * kRowThreads;
+        const int group = first + k * kWarp;
         if (is_full.value || group < range.groups) {
           Group<Real> g = upstream.template again<Real>(group);
           for (int i = 0; i < kGroup; ++i) g.value[i] = g.value[i] * b - exp_base2(x[k].value[i]) * scale;
@@ -156,16 +156,15 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
           same_dtype && !add && columns % kGroup == 0 && is_aligned(target) && is_aligned(logits) && is_aligned(g);
       with_constant(whole, [&](auto is_whole) {
         constexpr bool kWhole = is_whole.value;
-        const int left = columns - range.begin;
-        const Row<Element, kWhole, NotKept> x{logits + range.begin, left, range.groups, nullptr};
-        const TargetRow<Element, kWhole> out{target + range.begin, left, add};
+        const auto x = part_of<kWhole, NotKept>(logits, columns, range, nullptr);
+        const auto out = target_part_of<kWhole>(target, columns, range, add);
         if constexpr (!Loader::kKeeps && !kWhole) {
           if (!same_dtype) {
             add_entry(entry, OtherRow{AnyRow(grad_out, entry), range.begin, columns, range.groups}, x, out);
             return;
           }
         }
-        add_entry(entry, Row<Element, kWhole, Loader>{g + range.begin, left, range.groups, kept}, x, out);
+        add_entry(entry, part_of<kWhole, Loader>(g, columns, range, kept), x, out);
       });
     }
   }
@@ -176,7 +175,8 @@ Status log_softmax(const LogSoftmaxArguments& a, const MutableRows& out, void* n
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
-    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element));
+    const bool whole = are_whole(a.logits, a.vocabulary);
+    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element), whole);
     const LaunchShape shape = shape_of(plan, a.entries, /*visited_twice=*/true);
     return with_loader(plan, [&](auto loader) {
       const auto kernel = log_softmax_kernel<Element, decltype(loader)>;
@@ -191,7 +191,8 @@ Status log_softmax_gradient(
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
     using Real = typename RealOf<Element>::type;
-    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), element_size(grad_out.dtype));
+    const bool whole = are_whole(grad_out, a.vocabulary);
+    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), element_size(grad_out.dtype), whole);
     plan.resident = plan.resident && grad_out.dtype == a.logits.dtype;
     const LaunchShape shape = shape_of(plan, gradient.row_count, /*visited_twice=*/true);
     return with_loader(plan, [&](auto loader) {

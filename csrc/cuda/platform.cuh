@@ -35,13 +35,25 @@ Status allow(void (*kernel)(Parameters...), const LaunchShape& shape) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
+/// So many clusters, where `count` would be too many to run at a time, that all do and have the same number of rows, or
+/// one less.
+inline unsigned clusters_that_stay(unsigned count, unsigned at_a_time) {
+  if (at_a_time == 0) return count;  // the device cannot tell
+  const unsigned rounds = (count + at_a_time - 1) / at_a_time;
+  return (count + rounds - 1) / rounds;
+}
+
 /// Enqueues a kernel. Nothing is launched for zero blocks.
 template <class... Parameters, class... Arguments>
-Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+Status launch(void (*kernel)(Parameters...), LaunchShape shape, Stream stream, const Arguments&... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return cudaSuccess;
   if (const Status error = allow(kernel, shape)) {
     cudaGetLastError();  // no later launch's
     return error;
+  }
+  if (shape.stays) {
+    const unsigned of_cluster = unsigned(shape.cluster_blocks), clusters = shape.blocks.x / of_cluster;
+    shape.blocks.x = clusters_that_stay(clusters, clusters_at_a_time(kernel, shape)) * of_cluster;
   }
   return enqueue(kernel, shape, stream, arguments...);
 }

@@ -5,7 +5,9 @@
 #include <cuda_runtime.h>
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <mutex>
+#include <tuple>
 
 #include "../common/storage.h"
 #include "device.h"
@@ -301,6 +303,29 @@ inline Device current_device() {
   if (cudaGetDevice(&number) != cudaSuccess || number >= kMostDevices) return {};
   std::call_once(asked[number], [&] { known[number] = device_of(number); });
   return known[number];
+}
+
+/// How many of a kernel's clusters the device runs at a time; 0: it cannot tell. The driver is asked once, because that
+/// takes it longer than a launch.
+template <class... Parameters>
+unsigned clusters_at_a_time(void (*kernel)(Parameters...), const LaunchShape& shape) {
+  using Asked = std::tuple<const void*, int, int, size_t>;
+  static std::mutex mutex;
+  static std::map<Asked, unsigned> known;
+  int device = 0;
+  cudaGetDevice(&device);
+  const Asked asked{reinterpret_cast<const void*>(kernel), device, shape.cluster_blocks, shape.shared_bytes};
+  const std::lock_guard lock(mutex);
+  const auto [place, is_new] = known.try_emplace(asked, 0);
+  if (is_new) {
+    int clusters = 0;
+    const auto ask = [&](const cudaLaunchConfig_t* config) {
+      return cudaOccupancyMaxActiveClusters(&clusters, kernel, config);
+    };
+    if (with_configuration(shape, nullptr, ask) == cudaSuccess) place->second = unsigned(clusters);
+    cudaGetLastError();  // no launch's
+  }
+  return place->second;
 }
 
 /// Enqueues a kernel of at least one block.

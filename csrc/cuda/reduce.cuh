@@ -30,6 +30,12 @@ __device__ __forceinline__ T shuffle_xor(const T& value, int mask) {
   return shuffle_words(value, [&](uint32_t word) { return __shfl_xor_sync(~0u, word, mask); });
 }
 
+/// The first lane's value, of which the compiler then knows that it is the whole warp's: it has registers for such.
+template <class T>
+__device__ __forceinline__ T of_first_lane(const T& value) {
+  return shuffle_words(value, [](uint32_t word) { return __shfl_sync(~0u, word, 0); });
+}
+
 // What follows tells how the values of kLanes lanes, a power of two, become one, which every one of them gets. Other
 // lanes have values of their own, or repeat these, as those of a block of fewer warps. A T() changes nothing.
 

@@ -24,7 +24,7 @@ struct NotKept {  // from global memory at each visit, of which there may be onl
 struct ByThreads {  // who read it once and keep it in shared memory
   static constexpr bool kKeeps = true, kBulk = false;
 };
-struct ByBulkCopies {  // into shared memory; what is not whole groups comes by threads
+struct ByBulkCopies {  // into shared memory, where all rows are whole (are_whole)
   static constexpr bool kKeeps = true, kBulk = true;
 };
 
@@ -47,7 +47,7 @@ __device__ __forceinline__ auto with_constant(bool value, const F& f) {
   return value ? f(std::true_type()) : f(std::false_type());
 }
 
-/// The columns of a row that one block of a cluster works on, in groups of eight: all whole, but for the row's end.
+/// The columns of a row that somebody works on, in groups of eight: all whole, but for the row's end.
 struct ColumnRange {
   int begin, groups;
 };
@@ -63,89 +63,117 @@ __device__ __forceinline__ ColumnRange columns_of_block(int columns, const Clust
   return {each * cluster.rank() * kGroup, left < 0 ? 0 : left < each ? left : each};
 }
 
-/// The parts of rows that are on their way into a block's shared memory, batch by batch. A block asks once: where rows
-/// stay, each cluster has one of its own, and an entry that adds to a row does not come this way.
+/// A warp's part of them, which no other warp reads or writes: nobody waits for others before it is known to be there,
+/// or done with. Lane i has groups i, i + kWarp, ...
+struct WarpColumns : ColumnRange {
+  int half;     // groups of the first half, which comes and goes before the other one
+  int kept_at;  // where they begin in what the block keeps, in groups
+};
+
+/// `batch`: the largest number of groups of a lane that a kernel looks at together.
+__device__ __forceinline__ WarpColumns columns_of_warp(int columns, const Cluster& cluster, int batch) {
+  constexpr int kWarps = kRowThreads / kWarp;
+  const ColumnRange block = columns_of_block(columns, cluster);
+  const int each = (block.groups + kWarps - 1) / kWarps, before = each * of_first_lane(int(threadIdx.x) / kWarp);
+  const int left = block.groups - before, groups = left < 0 ? 0 : left < each ? left : each;
+  const int batches = (groups + batch * kWarp - 1) / (batch * kWarp), half = (batches + 1) / 2 * batch * kWarp;
+  return {{block.begin + before * kGroup, groups}, half < groups ? half : groups, before};
+}
+
+__device__ __forceinline__ int lane() {
+  return int(threadIdx.x) % kWarp;
+}
+
+/// Calls visit(half, begin, end) for the groups of both halves.
+template <class Visit>
+__device__ __forceinline__ void for_each_half(const WarpColumns& range, const Visit& visit) {
+#pragma unroll 1
+  for (int half = 0; half < 2; ++half) visit(half, half ? range.half : 0, half ? range.groups : range.half);
+}
+
+/// The parts of rows that are on their way into shared memory. A warp asks for its own, half by half, and then waits for
+/// both before it asks again.
 class Arrivals {
  public:
-  __device__ Arrivals() {  // a warp makes one after the other, so each makes some
-    constexpr int kOfWarp = kMostBatches / (kRowThreads / kWarp);
-    const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-    if (lane < kOfWarp) mbarrier_init(barriers() + warp * kOfWarp + lane);
+  __device__ Arrivals() {
+    if (lane() < 2) mbarrier_init(barrier(lane()));
+    __syncwarp();
   }
 
-  /// Asks for all groups of some rows: a batch is kGroups of each for every thread.
-  template <int kGroups, class... Rows>
-  __device__ void ask_for(const ColumnRange& range, const Rows&... rows) {
-    __syncthreads();  // the barriers are there now
-    if (threadIdx.x != 0) return;
-    MBarrier* barrier = barriers();
-    for (int first = 0; first < range.groups; first += kGroups * kRowThreads, ++barrier) {
-      const int groups = range.groups - first < kGroups * kRowThreads ? range.groups - first : kGroups * kRowThreads;
-      mbarrier_expect(barrier, (rows.bytes_of(groups) + ...));
-      (rows.ask_for(first, groups, barrier), ...);
-    }
+  /// Asks for groups [begin, end) of some rows, which are such a half. All lanes are done with what lies there.
+  template <class... Rows>
+  __device__ void ask_for(int half, int begin, int end, const Rows&... rows) const {
+    __syncwarp();
+    if (lane() != 0) return;
+    mbarrier_expect(barrier(half), (rows.bytes_of(end - begin) + ...));
+    if (end > begin) (rows.ask_for(begin, end - begin, barrier(half)), ...);
+  }
+  template <class... Rows>
+  __device__ void ask_for(const WarpColumns& range, const Rows&... rows) const {
+    for_each_half(range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows...); });
   }
 
-  __device__ __forceinline__ void wait_for(int batch) { mbarrier_wait(barriers() + batch, /*parity=*/0); }
+  __device__ __forceinline__ void wait_for(int half) {
+    mbarrier_wait(barrier(half), parity_);
+    parity_ ^= unsigned(half);
+  }
 
  private:
-  // A batch is of 64 bytes for every thread, or more, and a block has less than 256 KB.
-  static constexpr int kMostBatches = (256 << 10) / (64 * kRowThreads);
+  __device__ static MBarrier* barrier(int half) {
+    return shared_array<MBarrier, kRowThreads / kWarp * 2>() + int(threadIdx.x) / kWarp * 2 + half;
+  }
 
-  __device__ static MBarrier* barriers() { return shared_array<MBarrier, kMostBatches>(); }
+  unsigned parity_ = 0;
 };
 
 /// What a block needs of a loader but the rows: nothing, but where copies arrive.
-struct NoArrivals {};
+struct NoArrivals {
+  template <class... Rows>
+  __device__ void ask_for(const WarpColumns&, const Rows&...) const {}
+  __device__ void wait_for(int) const {}
+};
 template <class Loader>
 using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
-/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kRowThreads,
-/// ... as far as the range goes.
+/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kWarp, ... as
+/// far as `end`.
 template <int kGroups, class Visit>
-__device__ __forceinline__ void visit_batch(const ColumnRange& range, int first, const Visit& visit) {
-  if (first >= range.groups) return;
-  with_constant(first + (kGroups - 1) * kRowThreads < range.groups, [&](auto is_full) { visit(first, is_full); });
-}
-template <int kGroups, class Visit>
-__device__ __forceinline__ void for_each_batch(const ColumnRange& range, const Visit& visit) {
-  for (int first = int(threadIdx.x); first < range.groups; first += kGroups * kRowThreads)
-    visit_batch<kGroups>(range, first, visit);
+__device__ __forceinline__ void visit_batch(int first, int end, const Visit& visit) {
+  if (first >= end) return;
+  with_constant(first + (kGroups - 1) * kWarp < end, [&](auto is_full) { visit(first, is_full); });
 }
 
-/// Calls visit(group) for each group of the range that belongs to the calling thread, in batches of kGroups.
+/// The calling thread's groups of [begin, end), which begins with the first lane's, batch by batch.
+template <int kGroups, class Visit>
+__device__ __forceinline__ void for_each_batch(int begin, int end, const Visit& visit) {
+  for (int first = begin + lane(); first < end; first += kGroups * kWarp) visit_batch<kGroups>(first, end, visit);
+}
+
+/// Calls visit(group) for each of them, in batches of kGroups.
 template <int kGroups = 1, class Visit>
-__device__ __forceinline__ void for_each_group(const ColumnRange& range, const Visit& visit) {
-  for_each_batch<kGroups>(range, [&](int first, auto is_full) {
+__device__ __forceinline__ void for_each_group(int begin, int end, const Visit& visit) {
+  for_each_batch<kGroups>(begin, end, [&](int first, auto is_full) {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g)
-      if (is_full.value || first + g * kRowThreads < range.groups) visit(first + g * kRowThreads);
+      if (is_full.value || first + g * kWarp < end) visit(first + g * kWarp);
   });
 }
 
-/// The first visit of rows, which come, if they may, while meanwhile() is called.
-template <int kGroups, class Arriving, class Meanwhile, class Visit, class First, class... Others>
-__device__ __forceinline__ void visit_first(
-    Arriving& arrivals, const ColumnRange& range, const Meanwhile& meanwhile, const Visit& visit, const First& row,
-    const Others&... others) {
-  if constexpr (First::kArrives) arrivals.template ask_for<kGroups>(range, row, others...);
-  meanwhile();
-  if constexpr (First::kArrives) {
-    for (int batch = 0, begin = 0; begin < range.groups; ++batch, begin += kGroups * kRowThreads) {
-      arrivals.wait_for(batch);
-      visit_batch<kGroups>(range, begin + int(threadIdx.x), visit);
-    }
-  } else {
-    for_each_batch<kGroups>(range, visit);
-  }
+/// The first visit of rows that have been asked for.
+template <int kGroups, class Arriving, class Visit>
+__device__ __forceinline__ void visit_first(Arriving& arrivals, const WarpColumns& range, const Visit& visit) {
+  for_each_half(range, [&](int half, int begin, int end) {
+    arrivals.wait_for(half);
+    for_each_batch<kGroups>(begin, end, visit);
+  });
 }
 
-/// One block's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A row that is read
+/// One warp's columns of a row of the compiled-in dtype. kWhole: every group is whole and aligned. A row that is read
 /// twice is `kept` in shared memory, as it is.
 template <class Element, bool kWhole, class Loader>
 struct Row {
   static constexpr int kWords = RawGroup<Element>::kWords;
-  static constexpr bool kArrives = kWhole && Loader::kBulk;
+  static constexpr bool kArrives = Loader::kBulk;
 
   const Element* data;  // at the range's beginning
   int columns;          // from there to the row's end
@@ -157,9 +185,9 @@ struct Row {
     bulk_copy(kept + first * kWords, data + first * kGroup, bytes_of(groups), barrier);
   }
 
-  /// By one thread: what will be read from global memory comes nearer.
+  /// What will be read from global memory comes nearer.
   __device__ void prefetch() const {
-    if (kWhole && has_bulk_copies() && groups > 0) bulk_prefetch(data, bytes_of(groups));
+    if (kWhole && has_bulk_copies() && groups > 0 && lane() == 0) bulk_prefetch(data, bytes_of(groups));
   }
 
   __device__ __forceinline__ RawGroup<Element> raw(int group) const {
@@ -181,15 +209,15 @@ struct Row {
     RawGroup<Element> of_group[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int group = first + g * kRowThreads;
+      const int group = first + g * kWarp;
       if (!kFull) of_group[g] = nothing<Element>();
       if (kFull || group < groups) of_group[g] = kArrives ? kept_raw(group) : raw(group);
     }
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (Loader::kKeeps && !kArrives && (kFull || first + g * kRowThreads < groups)) {
+      if (Loader::kKeeps && !kArrives && (kFull || first + g * kWarp < groups)) {
 #pragma unroll
-        for (int i = 0; i < kWords; ++i) kept[(first + g * kRowThreads) * kWords + i] = of_group[g].word[i];
+        for (int i = 0; i < kWords; ++i) kept[(first + g * kWarp) * kWords + i] = of_group[g].word[i];
       }
       x[g] = as_numbers<Real>(of_group[g]);
     }
@@ -203,6 +231,14 @@ struct Row {
   }
 };
 
+/// `kept`: where a block keeps this row. Rows that are brought by bulk copies are whole, whatever the caller knows.
+template <bool kWhole, class Loader, class Element>
+__device__ __forceinline__ Row<Element, kWhole || Loader::kBulk, Loader> part_of(
+    const Element* row, int columns, const WarpColumns& range, uint4* kept) {
+  if (Loader::kKeeps) kept += range.kept_at * RawGroup<Element>::kWords;
+  return {row + range.begin, columns - range.begin, range.groups, kept};
+}
+
 /// The same for a row whose dtype is known only when the kernel runs, and which is never kept.
 struct OtherRow {
   static constexpr bool kArrives = false;
@@ -215,7 +251,7 @@ struct OtherRow {
     Real largest = Real(-INFINITY);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int group = first + g * kRowThreads;
+      const int group = first + g * kWarp;
       x[g] = row.load<Real>(group < groups ? begin + group * kGroup : columns, columns);
       largest = fmax(largest, largest_of(x[g]));
     }
@@ -227,7 +263,7 @@ struct OtherRow {
   }
 };
 
-/// One block's columns of a row that is written. kWhole: every group is whole and aligned, and nothing is added.
+/// One warp's columns of a row that is written. kWhole: every group is whole and aligned, and nothing is added.
 template <class Element, bool kWhole>
 struct TargetRow {
   Element* data;  // at the range's beginning
@@ -236,10 +272,16 @@ struct TargetRow {
 
   template <class Real>
   __device__ __forceinline__ void store(const Group<Real>& x, int group) const {
-    if (kWhole) return store_whole(as_elements<Element>(x), data + int64_t(group) * kGroup);
+    if (kWhole) return store_whole(as_elements<Element>(x), group_at(data, group));
     store_group(x, data, group * kGroup, columns, add);
   }
 };
+
+template <bool kWhole, class Element>
+__device__ __forceinline__ TargetRow<Element, kWhole> target_part_of(
+    Element* row, int columns, const ColumnRange& range, bool add) {
+  return {row + range.begin, columns - range.begin, add};
+}
 
 /// Writes one number to a range of a row's columns; with `add`, adds it.
 template <class Real, class Element>
@@ -247,7 +289,7 @@ __device__ __forceinline__ void fill_columns(
     Real value, Element* row, const ColumnRange& range, int columns, bool add) {
   Group<Real> group;
   for (int i = 0; i < kGroup; ++i) group.value[i] = value;
-  for_each_group(range, [&](int g) { store_group(group, row, range.begin + g * kGroup, columns, add); });
+  for_each_group(0, range.groups, [&](int g) { store_group(group, row, range.begin + g * kGroup, columns, add); });
 }
 
 /// Who works on a row, and where it stays meanwhile.
@@ -255,13 +297,20 @@ struct RowPlan {
   int cluster_blocks = 1;
   bool resident = false;
   bool bulk_copies = false;    // which bring what stays
+  bool asks_ahead = false;     // for the next row while one is written, if the kernel knows how to
   size_t shared_bytes = 0;     // of a block
   int64_t rows_at_a_time = 1;  // that stay in a cache until their second visit, but one for each multiprocessor
 };
 
-/// `column_bytes`: of all that is visited twice. Depends on the sizes of one row only, so that its bits do not depend
-/// on how many there are.
-inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes) {
+/// Whether all rows begin on 16-byte boundaries and are of whole groups.
+template <class SomeRows>
+bool are_whole(const SomeRows& rows, int64_t columns) {
+  return columns % kGroup == 0 && is_aligned(rows.data) && rows.row_stride * element_size(rows.dtype) % 16 == 0;
+}
+
+/// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole. Depends on the sizes of one
+/// row only, so that its bits do not depend on how many there are.
+inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes, bool whole_rows = true) {
   const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;
   const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
   RowPlan plan;
@@ -269,7 +318,8 @@ inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes
   while (plan.cluster_blocks < device.cluster_blocks && bytes() > third) plan.cluster_blocks *= 2;
   plan.resident = bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
-  plan.bulk_copies = plan.resident && device.like_hopper && loader() != kThreadLoader;
+  plan.bulk_copies = whole_rows && plan.resident && device.like_hopper && loader() != kThreadLoader;
+  plan.asks_ahead = plan.bulk_copies && loader() != kBulkLoader;
   const int64_t cached = int64_t(device.l2_bytes) / 4 * 3 / (columns * column_bytes);
   plan.rows_at_a_time = cached > device.multiprocessors ? cached : device.multiprocessors;
   return plan;

@@ -21,7 +21,7 @@ struct Group {
 };
 
 /// Whether a row's groups can move in 16-byte accesses.
-__device__ __forceinline__ bool is_aligned(const void* row) {
+__host__ __device__ __forceinline__ bool is_aligned(const void* row) {
   return reinterpret_cast<uintptr_t>(row) % 16 == 0;
 }
 
@@ -31,6 +31,13 @@ struct RawGroup {
   static constexpr int kWords = kGroup * int(sizeof(Element)) / 16;
   uint4 word[kWords];
 };
+
+/// Where a group of a row lies that is written, by an address in bytes: one multiply-add, where pointers take three
+/// operations. (A load from there would not be known to be from global memory.)
+template <class Element>
+__device__ __forceinline__ Element* group_at(Element* row, int group) {
+  return reinterpret_cast<Element*>(reinterpret_cast<uintptr_t>(row) + int64_t(group) * int(kGroup * sizeof(Element)));
+}
 
 /// Eight columns that lie whole and aligned in memory.
 template <class Element>
@@ -156,9 +163,9 @@ struct AnyRow {
   const char* data;
   DType dtype;
 
+  __device__ AnyRow(const void* data, DType dtype) : data(static_cast<const char*>(data)), dtype(dtype) {}
   __device__ AnyRow(const Rows& rows, int64_t row)
-      : data(static_cast<const char*>(rows.data) + row * rows.row_stride * element_size(rows.dtype)),
-        dtype(rows.dtype) {}
+      : AnyRow(static_cast<const char*>(rows.data) + row * rows.row_stride * element_size(rows.dtype), rows.dtype) {}
 
   template <class Real>
   __device__ Group<Real> load(int column, int columns) const {

@@ -10,7 +10,21 @@
 namespace tad {
 namespace cuda {
 
-/// What a block knows while it works on the entries of a row.
+/// What a cluster does next: the whole of a row of the gradient that no entry names, or one entry of a row. All that
+/// comes first to say so is reads of memory that wait for one another, so it is found a task ahead.
+struct Task {
+  enum What { kOver, kFill, kNear, kDistant };
+
+  What what = kOver;
+  bool add = false;   // the gradient to what its row holds already
+  bool valid = true;  // what the entry names is there
+  int64_t item = 0;   // the row of the gradient; without one, the entry
+  int64_t position = 0, last = 0;  // in EntriesByRow, of the entries that name the row
+  int64_t entry = -1;
+  const void *student = nullptr, *teacher = nullptr;  // its rows
+};
+
+/// What a block knows while it works.
 template <class Element, class Loader>
 struct Visit {
   using Real = typename RealOf<Element>::type;
@@ -18,21 +32,93 @@ struct Visit {
   const TadLossArguments& a;
   double* losses;  // null: nobody wants to know
   const TadGradient& gradient;
+  const EntriesByRow& by_row;  // without a gradient: each item is an entry
+  const bool whole_rows;
   Cluster& cluster;
+  const WarpColumns range;
+  const int kept_groups;  // of a row, by a block
   ArrivalsOf<Loader>& arrivals;
-  ColumnRange range;
 
   __device__ int columns() const { return int(a.vocabulary); }
+  __device__ bool has_gradient() const { return gradient.rows.data != nullptr; }
+  __device__ bool is_whole(const Task& task) const { return whole_rows && !task.add; }
+  __device__ Element* target_of(const Task& task) const {
+    return has_gradient() ? row_pointer<Element>(gradient.rows, task.item) : nullptr;
+  }
 
-  /// The block's part of row `row`; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
+  /// The warp's part of a row; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
   template <bool kWhole>
-  __device__ Row<Element, kWhole, Loader> part_of(const Rows& rows, int64_t row, int pair) const {
+  __device__ auto part(const void* row, int pair) const {
     uint4* kept = nullptr;
     if (Loader::kKeeps)
-      kept = static_cast<uint4*>(dynamic_shared_memory()) +
-             pair * groups_per_block(columns(), cluster.size()) * RawGroup<Element>::kWords;
-    return {row_pointer<Element>(rows, row) + range.begin, columns() - range.begin, range.groups, kept};
+      kept = static_cast<uint4*>(dynamic_shared_memory()) + pair * kept_groups * RawGroup<Element>::kWords;
+    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, kept);
   }
+
+  // ---- what there is to do ----------------------------------------------------------------------------------------
+
+  __device__ static bool is_last_warp() { return threadIdx.x >= kRowThreads - kWarp; }
+  __device__ static bool is_last_thread() { return threadIdx.x == kRowThreads - 1; }
+
+  /// By a warp: an item's first task.
+  __device__ Task task_of(int64_t item) const {
+    Task task;
+    task.item = item;
+    if (item >= (has_gradient() ? gradient.rows.row_count : a.entries)) return task;
+    const NamedBy named = entries_of_row(by_row, a.entries, item);
+    task.what = Task::kFill;
+    task.position = named.first;
+    task.last = named.last;
+    if (named.first < named.last) describe(task);
+    return task;
+  }
+
+  /// By a warp: the cluster's next one.
+  __device__ Task task_after(Task task) const {
+    if (task.position + 1 >= task.last) return task_of(task.item + gridDim.x / cluster.size());
+    ++task.position;
+    task.add = true;
+    describe(task);
+    return task;
+  }
+
+  __device__ void describe(Task& task) const {
+    task.entry = entry_at(by_row, task.position);
+    const EntryKind kind = kind_of(a, task.entry);
+    task.valid = indices_are_valid(a, task.entry, kind);
+    task.student = AnyRow(a.student, row_of(a.student_rows, task.entry)).data;
+    task.what = Task::kFill;
+    if (!task.valid || kind == EntryKind::kSilent) return;
+    if (kind == EntryKind::kNear) {
+      task.what = Task::kNear;
+    } else if (a.teacher.data) {
+      task.what = Task::kDistant;
+      task.teacher = AnyRow(a.teacher, row_of(a.teacher_rows, task.entry)).data;
+    }
+  }
+
+  /// Left by the last warp for its block, while a task's rows are on their way: what comes next, and the entry's scale.
+  __device__ void look_ahead(const Task& task, Task* next) const {
+    if (!is_last_warp()) return;
+    const Task found = task_after(task);
+    if (!is_last_thread()) return;
+    *next = found;
+    if (has_gradient() && task.entry >= 0) *shared_array<Scale, 1>() = scale_of(task.entry);
+  }
+
+  /// Asks for half of a task's rows, groups [begin, end), if they arrive: what lies there has been used.
+  __device__ __forceinline__ void ask_for(const Task& task, int half, int begin, int end) const {
+    if constexpr (Loader::kBulk) {
+      if (task.what == Task::kNear) arrivals.ask_for(half, begin, end, part<true>(task.student, 0));
+      if (task.what == Task::kDistant)
+        arrivals.ask_for(half, begin, end, part<true>(task.student, 0), part<true>(task.teacher, 1));
+    }
+  }
+  __device__ void ask_for(const Task& task) const {
+    for_each_half(range, [&](int half, int begin, int end) { ask_for(task, half, begin, end); });
+  }
+
+  // ---- an entry's loss and gradient -------------------------------------------------------------------------------
 
   /// By one thread of the cluster.
   __device__ void tell(int64_t entry, double loss) const {
@@ -56,11 +142,7 @@ struct Visit {
     const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
     return {Real(outer * own), own == 0};
   }
-
-  /// Left for the first warp by a thread of the last one, while the entry's rows are on their way.
-  __device__ void leave_scale(int64_t entry) const {
-    if (threadIdx.x == kRowThreads - 1) *shared_array<Scale, 1>() = scale_of(entry);
-  }
+  __device__ Scale scale() const { return has_gradient() ? *shared_array<Scale, 1>() : Scale{}; }
 
   /// What every thread of a cluster must know of a row's sums to write its gradient.
   struct NearSums {
@@ -76,46 +158,52 @@ struct Visit {
     bool has_gradient;
   };
 
-  /// Writes a row's gradient, unless `target` is null, kGroups groups of columns at a time: `of_group(group)` is that
-  /// of one.
+  /// Writes an entry's gradient, if there is one, kGroups groups of columns at a time: `of_group(group)` is that of one.
+  /// The next task's rows come where this one's are done with.
   template <bool kWhole, int kGroups, class Sums, class OfGroup>
   __device__ __forceinline__ void write_gradient(
-      const Sums& sums, Element* target, bool add, const OfGroup& of_group) const {
+      const Task& task, const Task* next, const Sums& sums, const OfGroup& of_group) const {
+    Element* target = target_of(task);
     if (!target) return;
-    if (!sums.has_gradient) return fill_columns(Real(0), target, range, columns(), add);
-    const TargetRow<Element, kWhole> out{target + range.begin, columns() - range.begin, add};
-    for_each_group<kGroups>(range, [&](int group) { out.store(of_group(group), group); });
+    if (!sums.has_gradient) return fill(task, next, Real(0));
+    const auto out = target_part_of<kWhole>(target, columns(), range, task.add);
+    for_each_half(range, [&](int half, int begin, int end) {
+      for_each_group<kGroups>(begin, end, [&](int group) { out.store(of_group(group), group); });
+      ask_for(*next, half, begin, end);
+    });
+  }
+  __device__ void fill(const Task& task, const Task* next, Real value) const {
+    if (Element* target = target_of(task)) fill_columns(value, target, range, columns(), task.add);
+    ask_for(*next);
   }
 
-  /// Cross-entropy, and unless `target` is null scale * (softmax - onehot) into it.
+  /// Cross-entropy, and scale * (softmax - onehot) into the gradient.
   template <bool kWhole>
-  __device__ void near(int64_t entry, int64_t student_row, Element* target, bool add) const {
-    const auto student = part_of<kWhole>(a.student, student_row, 0);
-    const int label = int(a.labels[entry]);
+  __device__ void near(const Task& task, Task* next) const {
+    const auto student = part<kWhole>(task.student, 0);
+    const int label = int(a.labels[task.entry]);
     // The label's own block tells the loss: it alone knows that the gradient has not taken the logit's place yet.
-    const bool tells = threadIdx.x == 0 && label >= range.begin && label - range.begin < range.groups * kGroup;
+    const ColumnRange block = columns_of_block(columns(), cluster);
+    const bool tells = threadIdx.x == 0 && label >= block.begin && label - block.begin < block.groups * kGroup;
     Element label_element{};  // looked at when there is time
-    if (tells) label_element = row_pointer<Element>(a.student, student_row)[label];
+    if (tells) label_element = static_cast<const Element*>(task.student)[label];
     const Exponent<Real> exponent(1);
-    PowerSum<Real> part;
-    const auto visit = [&](int first, auto is_full) {
+    PowerSum<Real> of_thread;
+    look_ahead(task, next);
+    visit_first<kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> x[kBatch<Element>];
       const Real largest = student.template load<is_full.value>(first, x);
-      accumulate(part, x, largest, exponent);
-    };
-    const auto meanwhile = [&] {
-      if (target) leave_scale(entry);
-    };
-    visit_first<kBatch<Element>>(arrivals, range, meanwhile, visit, student);
+      accumulate(of_thread, x, largest, exponent);
+    });
     const OfLanes<Real> of_warp{exponent};
-    const NearSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& whole) {
-      const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
+    const NearSums sums = cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSum<Real>& whole) {
+      const Scale scale = this->scale();
       const double loss = tells ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
       return NearSums{
           loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
           whole.at, scale.value, Real(scale.value / whole.sum), !scale.is_zero};
     });
-    write_gradient<kWhole, 1>(sums, target, add, [&](int group) {
+    write_gradient<kWhole, 1>(task, next, sums, [&](int group) {
       Group<Real> x[] = {student.template again<Real>(group)};
       exponent.of(x, sums.at);
       Group<Real>& g = x[0];
@@ -125,29 +213,25 @@ struct Visit {
         for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? sums.scale : Real(0);
       return g;
     });
-    if (tells) tell(entry, sums.loss);
+    if (tells) tell(task.entry, sums.loss);
   }
 
-  /// KL(teacher || student), and unless `target` is null scale * (softmax_student - softmax_teacher) / temperature.
+  /// KL(teacher || student), and scale * (softmax_student - softmax_teacher) / temperature into the gradient.
   template <bool kWhole, class TeacherRow>
-  __device__ void distant(
-      int64_t entry, int64_t student_row, const TeacherRow& teacher, Element* target, bool add) const {
-    const auto student = part_of<kWhole>(a.student, student_row, 0);
+  __device__ void distant(const Task& task, Task* next, const TeacherRow& teacher) const {
+    const auto student = part<kWhole>(task.student, 0);
     const Exponent<Real> exponent(1 / a.temperature);
-    PowerSums<Real> part;
-    const auto visit = [&](int first, auto is_full) {
+    PowerSums<Real> of_thread;
+    look_ahead(task, next);
+    visit_first<kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       const Real student_largest = student.template load<is_full.value>(first, s);
       const Real teacher_largest = teacher.template load<is_full.value>(first, t);
-      accumulate(part, s, student_largest, t, teacher_largest, exponent);
-    };
-    const auto meanwhile = [&] {
-      if (target) leave_scale(entry);
-    };
-    visit_first<kPairBatch<Element>>(arrivals, range, meanwhile, visit, student, teacher);
+      accumulate(of_thread, s, student_largest, t, teacher_largest, exponent);
+    });
     const OfLanes<Real> of_warp{exponent};
-    const DistantSums sums = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSums<Real>& whole) {
-      const Scale scale = target ? *shared_array<Scale, 1>() : Scale{};
+    const DistantSums sums = cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSums<Real>& whole) {
+      const Scale scale = this->scale();
       return DistantSums{
           is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0,
           whole.student.at,
@@ -156,7 +240,7 @@ struct Visit {
           Real(double(scale.value) * exponent.b / whole.teacher.sum),
           !scale.is_zero};
     });
-    write_gradient<kWhole, 2>(sums, target, add, [&](int group) {
+    write_gradient<kWhole, 2>(task, next, sums, [&](int group) {
       Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
       exponent.of(s, sums.student_at);
       exponent.of(t, sums.teacher_at);
@@ -165,82 +249,78 @@ struct Visit {
         g.value[i] = (exp_base2(g.value[i]) * sums.ratio - exp_base2(t[0].value[i])) * sums.factor;
       return g;
     });
-    if (is_first_of_cluster()) tell(entry, sums.loss);
+    if (is_first_of_cluster()) tell(task.entry, sums.loss);
   }
 
-  /// An entry's loss; its gradient goes into `target` unless that is null.
-  __device__ __forceinline__ void entry(int64_t entry, Element* target, bool add) const {
-    const EntryKind kind = kind_of(a, entry);
-    const bool valid = indices_are_valid(a, entry, kind);
-    if (!valid || kind == EntryKind::kSilent || (kind == EntryKind::kDistant && !a.teacher.data)) {
-      if (target) {
-        const bool zero = valid || own_scale_of(entry) == 0;
-        fill_columns(zero ? Real(0) : Real(NAN), target, range, columns(), add);
-      }
-      if (is_first_of_cluster()) tell(entry, valid ? 0 : NAN);
-      return;
+  /// A task, whose rows have been asked for; `next` is what comes after it, from the first barrier on.
+  __device__ __forceinline__ void work(const Task& task, Task* next) const {
+    if (task.what == Task::kFill) {
+      look_ahead(task, next);
+      __syncthreads();
+      const bool is_zero = task.valid || own_scale_of(task.entry) == 0;
+      if (task.entry >= 0 && is_first_of_cluster()) tell(task.entry, task.valid ? 0 : NAN);
+      return fill(task, next, is_zero ? Real(0) : Real(NAN));
     }
-    const int64_t student_row = row_of(a.student_rows, entry);
-    const bool whole = !add && columns() % kGroup == 0 && is_aligned(row_pointer<Element>(a.student, student_row)) &&
-                       is_aligned(target);
-    if (kind == EntryKind::kNear)
-      return with_constant(whole, [&](auto is_whole) { near<is_whole.value>(entry, student_row, target, add); });
-    const int64_t teacher_row = row_of(a.teacher_rows, entry);
+    if (task.what == Task::kNear)
+      return with_constant(is_whole(task), [&](auto whole) { near<whole.value>(task, next); });
     if constexpr (!Loader::kKeeps) {
       if (a.teacher.dtype != a.student.dtype) {
-        const OtherRow teacher{AnyRow(a.teacher, teacher_row), range.begin, columns(), range.groups};
-        distant<false>(entry, student_row, teacher, target, add);
-        return;
+        const OtherRow teacher{AnyRow(task.teacher, a.teacher.dtype), range.begin, columns(), range.groups};
+        return distant<false>(task, next, teacher);
       }
     }
-    const bool both_whole = whole && is_aligned(row_pointer<Element>(a.teacher, teacher_row));
-    with_constant(both_whole, [&](auto is_whole) {
-      const auto teacher = part_of<is_whole.value>(a.teacher, teacher_row, 1);
-      distant<is_whole.value>(entry, student_row, teacher, target, add);
+    with_constant(is_whole(task), [&](auto whole) {
+      distant<whole.value>(task, next, part<whole.value>(task.teacher, 1));
     });
   }
 };
 
-/// Cluster r: row r of the gradient, zero where no entry names it; entries that name it together add, in entry order.
-/// Without a gradient, cluster i: entry i. Each entry's loss is written unless `losses` is null; those that no row of
-/// the gradient belongs to have none.
+/// Cluster i: rows i, i + clusters, ... of the gradient, zero where no entry names them; entries that name one together
+/// add, in entry order. `whole_rows`: all of them are. Without a gradient: entries i, i + clusters, ... Each entry's loss is written unless `losses` is
+/// null; those that no row of the gradient belongs to have none.
 template <class Element, class Loader>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
-    tad_loss_kernel(TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row) {
+    tad_loss_kernel(
+        TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row, bool whole_rows) {
   if constexpr (!knows<Loader>()) return;
   let_next_kernel_begin();
   Cluster cluster;
+  const WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
   ArrivalsOf<Loader> arrivals;
-  const Visit<Element, Loader> visit{a,       losses,   gradient,
-                                     cluster, arrivals, columns_of_block(int(a.vocabulary), cluster)};
-  const bool has_gradient = gradient.rows.data != nullptr;
-  const int64_t items = has_gradient ? gradient.rows.row_count : a.entries;
-
-  for (int64_t item = blockIdx.x / cluster.size(); item < items; item += gridDim.x / cluster.size()) {
-    const NamedBy named = has_gradient ? entries_of_row(by_row, a.entries, item) : NamedBy{item, item + 1};
-    Element* target = has_gradient ? row_pointer<Element>(gradient.rows, item) : nullptr;
-    if (named.first == named.last) fill_columns(0.0f, target, visit.range, visit.columns(), /*add=*/false);
-    for (int64_t position = named.first; position < named.last; ++position) {
-      const int64_t entry = has_gradient ? entry_at(by_row, position) : item;
-      visit.entry(entry, target, /*add=*/position > named.first);
-    }
+  using OfElement = Visit<Element, Loader>;
+  const OfElement visit{a,       losses, gradient, by_row, whole_rows, cluster, range, groups_per_block(int(a.vocabulary), cluster.size()), arrivals};
+  // Three places: while some threads still read of the task before this one, the last warp may leave the next one.
+  Task* tasks = shared_array<Task, 3>();
+  if (OfElement::is_last_warp()) {
+    const Task first = visit.task_of(blockIdx.x / cluster.size());
+    if (OfElement::is_last_thread()) tasks[0] = first;
+  }
+  __syncthreads();
+  visit.ask_for(tasks[0]);
+  for (int at = 0; tasks[at].what != Task::kOver;) {
+    const int next = at < 2 ? at + 1 : 0;
+    visit.work(tasks[at], &tasks[next]);
+    at = next;
   }
   cluster.leave();
   wait_for_kernel_before();
 }
 
-/// call(kernel, shape) as the loss of so many rows is launched.
+/// call(kernel, shape, whether all rows are whole) as the loss is launched, with or without a gradient.
 template <class Call>
-Status with_kernel(const TadLossArguments& a, int64_t rows, bool has_gradient, const Call& call) {
+Status with_kernel(const TadLossArguments& a, const MutableRows* gradient, const Call& call) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
-    const bool same_dtype = !a.teacher.data || a.teacher.dtype == a.student.dtype;
-    const int64_t column_bytes = element_size(a.student.dtype) + (a.teacher.data ? element_size(a.teacher.dtype) : 0);
-    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes);
+    const bool has_teacher = a.teacher.data != nullptr, same_dtype = !has_teacher || a.teacher.dtype == a.student.dtype;
+    const int64_t column_bytes = element_size(a.student.dtype) + (has_teacher ? element_size(a.teacher.dtype) : 0);
+    const bool whole = are_whole(a.student, a.vocabulary) && (!has_teacher || are_whole(a.teacher, a.vocabulary)) &&
+                       (!gradient || are_whole(*gradient, a.vocabulary));
+    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes, whole);
     plan.resident = plan.resident && same_dtype;
-    const LaunchShape shape = shape_of(plan, rows, /*visited_twice=*/has_gradient);
-    if (!has_gradient) return call(tad_loss_kernel<Element, NotKept>, shape);
-    return with_loader(plan, [&](auto loader) { return call(tad_loss_kernel<Element, decltype(loader)>, shape); });
+    LaunchShape shape = shape_of(plan, gradient ? gradient->row_count : a.entries, /*visited_twice=*/gradient);
+    if (!gradient) return call(tad_loss_kernel<Element, NotKept>, shape, whole);
+    shape.stays = plan.asks_ahead;
+    return with_loader(plan, [&](auto loader) { return call(tad_loss_kernel<Element, decltype(loader)>, shape, whole); });
   });
 }
 
@@ -248,23 +328,23 @@ Status tad_loss(
     TadLossArguments a, double* losses, const TadGradient* gradient, const EntriesByRow& by_row,
     const TadTotals* totals, Stream stream) {
   const bool counts_first = totals && gradient, totals_last = totals && totals->loss;
-  const int64_t rows = gradient ? gradient->rows.row_count : a.entries;
   if (counts_first) {
-    const bool has_next = totals_last || rows > 0;
+    const bool has_next = totals_last || gradient->rows.row_count > 0;
     const Status error = tad_totals(a, nullptr, totals->counts(), stream, {.lets_next_begin = has_next});
     if (error) return error;
     a.near_count = totals->near_count;
     a.distant_count = totals->distant_count;
   }
-  const Status error = with_kernel(a, rows, gradient != nullptr, [&](auto kernel, LaunchShape shape) {
+  const Status error = with_kernel(a, gradient ? &gradient->rows : nullptr, [&](auto kernel, LaunchShape shape, bool whole) {
     shape.overlap = {.begins_early = counts_first, .lets_next_begin = totals_last};
-    return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, by_row);
+    return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, gradient ? by_row : EntriesByRow{}, whole);
   });
   return error || !totals_last ? error : tad_totals(a, losses, *totals, stream, {.begins_early = true});
 }
 
 Status tad_loss_plan(const TadLossArguments& a, LaunchPlan* plan) {
-  return with_kernel(a, /*rows=*/1, /*has_gradient=*/true, [&](auto kernel, const LaunchShape& shape) {
+  const MutableRows gradient{nullptr, 0, a.student.dtype, 1};
+  return with_kernel(a, &gradient, [&](auto kernel, const LaunchShape& shape, bool) {
     plan->cluster_blocks = shape.cluster_blocks;
     plan->kept_bytes = shape.shared_bytes;
     if (const Status error = allow(kernel, shape)) return error;

@@ -54,7 +54,7 @@ __device__ __forceinline__ KeyOf<Real> least_key(
 #pragma unroll 1
   for (bool first = true; left.bits > silent; first = false) {
     PartSums sums;
-    for_each_group(range, [&](int group) {
+    for_each_group(0, range.groups, [&](int group) {
       const Group<Real> x = source.template again<Real>(group);
       for (int i = 0; i < kGroup; ++i) {
         const KeyOf<Real> key = key_of(x.value[i]), part = left.part_of(key, kDigit);
@@ -85,9 +85,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   using Key = KeyOf<Real>;
   if constexpr (!knows<Loader>()) return;
   Cluster cluster;
-  ArrivalsOf<Loader> arrivals;
   const int columns = int(a.vocabulary);
-  const ColumnRange range = columns_of_block(columns, cluster);
+  const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
   const Real peak = Real(weight_of_peak(a.vocabulary));
   const int silent = silent_bits(a.logits.dtype);
@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     const Element* data = row_pointer<Element>(a.logits, row);
     Element* target = row_pointer<Element>(a.out, row);
     with_constant(columns % kGroup == 0 && is_aligned(data) && is_aligned(target), [&](auto is_whole) {
-      const Row<Element, is_whole.value, Loader> source{data + range.begin, columns - range.begin, range.groups, kept};
+      const auto source = part_of<is_whole.value, Loader>(data, columns, range, kept);
+      arrivals.ask_for(range, source);
       Largest<Key> largest;
       const auto visit = [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];
@@ -105,7 +106,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
       };
-      visit_first<kBatch<Element>>(arrivals, range, [] {}, visit, source);
+      visit_first<kBatch<Element>>(arrivals, range, visit);
       Key low = 0;
       if (a.top_k < columns)
         low = least_key<Real>(
@@ -118,8 +119,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
               [&](int64_t total) { return needed_weight(a.top_p, total); });
       }
       const Real least = number_of(low);
-      const TargetRow<Element, is_whole.value> out{target + range.begin, columns - range.begin, false};
-      for_each_group(range, [&](int group) {
+      const auto out = target_part_of<is_whole.value>(target, columns, range, /*add=*/false);
+      for_each_group(0, range.groups, [&](int group) {
         Group<Real> x = source.template again<Real>(group);
         for (int i = 0; i < kGroup; ++i)
           if (x.value[i] < least) x.value[i] = Real(-INFINITY);
@@ -133,7 +134,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
 Status truncate_logits(const TruncationArguments& a, Stream stream) {
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
-    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element));
+    const RowPlan plan = 
+        plan_rows(current_device(), int(a.vocabulary), sizeof(Element), are_whole(a.logits, a.vocabulary));
     const LaunchShape shape = shape_of(plan, a.logits.row_count, /*visited_twice=*/true);
     return with_loader(
         plan, [&](auto loader) { return launch(truncate_logits_kernel<Element, decltype(loader)>, shape, stream, a); });

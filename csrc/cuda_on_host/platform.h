@@ -101,6 +101,12 @@ inline Device current_device() {
   return {d.multiprocessors, d.l2_bytes, d.shared_bytes_per_block, largest_cluster(fits), d.clusters};
 }
 
+template <class... Parameters>
+unsigned clusters_at_a_time(void (*)(Parameters...), const LaunchShape& shape) {
+  return cuda_on_host::clusters_at_a_time(
+      unsigned(shape.cluster_blocks), unsigned(shape.threads), shape.shared_bytes);
+}
+
 template <class... Parameters, class... Arguments>
 Status enqueue(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
   cuda_on_host::launch_overlapping(

@@ -33,6 +33,7 @@ struct Device {
   int shared_bytes_per_multiprocessor = 228 << 10;
   int compute_capability_major = 9;
   bool clusters = true;
+  unsigned most_clusters = ~0u;  // of a kernel, at a time, whatever there is room for
 };
 inline Device device;
 
@@ -50,6 +51,11 @@ inline unsigned blocks_per_multiprocessor(unsigned threads, size_t shared_bytes)
 inline bool has_room_for_cluster(unsigned blocks, unsigned threads, size_t shared_bytes) {
   return device.clusters &&
          unsigned(device.multiprocessors) * blocks_per_multiprocessor(threads, shared_bytes) >= blocks;
+}
+
+inline unsigned clusters_at_a_time(unsigned blocks, unsigned threads, size_t shared_bytes) {
+  const unsigned room = unsigned(device.multiprocessors) * blocks_per_multiprocessor(threads, shared_bytes) / blocks;
+  return std::min(room, device.most_clusters);
 }
 
 inline constinit thread_local cudaError_t last_error = cudaSuccess;

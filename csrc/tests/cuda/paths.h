@@ -5,8 +5,8 @@
 
 namespace tad::checks {
 
-/// How many blocks share a row, whether they keep it, how many rows are worked on at a time (0: all), and by what
-/// loader whole rows come that are kept.
+/// How many blocks share a row, whether they keep it, how many rows are worked on at a time (0: all; of rows that are
+/// kept, where they are asked for ahead), and by what loader whole rows come that are kept.
 struct Path {
   const char* name;
   unsigned cluster_blocks;
@@ -18,6 +18,9 @@ constexpr Path kPaths[] = {
     {"brought by threads, kept by 1 block", 1, true, 0, "threads"},
     {"brought by threads, kept by 2 blocks", 2, true, 0, "threads"},
     {"brought by threads, kept by 8 blocks", 8, true, 0, "threads"},
+    {"kept by 1 block, a row ahead", 1, true, 1, "ahead"},
+    {"kept by 2 blocks, a row ahead", 2, true, 1, "ahead"},
+    {"kept by 8 blocks, a row ahead, two at a time", 8, true, 2, "ahead"},
     {"kept by 1 block", 1, true, 0},
     {"kept by 2 blocks", 2, true, 0},
     {"kept by 4 blocks", 4, true, 0},
@@ -44,7 +47,9 @@ class OnPath {
     cuda_on_host::Device& device = cuda_on_host::device;
     device.clusters = path.kept || path.cluster_blocks > 1;
     device.shared_bytes_per_block = int(path.kept ? 3 * (block_bytes + kReserved) : kReserved);  // three take turns
-    if (path.rows_at_a_time > 0) {
+    if (path.kept && path.rows_at_a_time > 0) {
+      device.most_clusters = path.rows_at_a_time;
+    } else if (path.rows_at_a_time > 0) {
       device.multiprocessors = int(path.rows_at_a_time);  // one row for each
       device.l2_bytes = 1;
     }
@@ -59,17 +64,21 @@ class OnPath {
     context = outer_context_;
   }
 
-  /// Whether bulk copies have been asked for since, as they must be for whole rows that a block keeps.
-  bool has_bulk_copies() const { return cuda_on_host::bulk_copies > copies_before_; }
-  bool has_to_have() const { return path_.kept && !std::strcmp(path_.loader, "bulk"); }
-
-  /// Checks that the last launch, of rows visited twice, went this way; `can_keep`: what they are is also kept.
-  void check_launch(int64_t rows, bool can_keep = true) const {
+  /// What is checked of the last launch, of rows visited twice: whether they are kept where they can be, and are whole,
+  /// and whether the kernel asks for rows ahead.
+  struct Rows {
+    bool can_be_kept = true, whole = false, asks_ahead = false;
+  };
+  void check_launch(int64_t rows, const Rows& of) const {
     const cuda_on_host::Launched& launched = cuda_on_host::last_launched;
-    const bool limited = path_.rows_at_a_time > 0 && path_.rows_at_a_time < rows;
+    const bool kept = path_.kept && of.can_be_kept;
+    const bool by_copies = kept && of.whole && std::strcmp(path_.loader, "threads");
+    const bool limited = path_.rows_at_a_time > 0 && (path_.kept ? by_copies && of.asks_ahead : true);
+    const unsigned at_a_time = limited ? std::min(path_.rows_at_a_time, unsigned(rows)) : unsigned(rows);
     CHECK(launched.cluster_blocks == path_.cluster_blocks);
-    CHECK(launched.grid.x == (limited ? path_.rows_at_a_time : unsigned(rows)) * path_.cluster_blocks);
-    CHECK((launched.shared_bytes > 0) == (path_.kept && can_keep));
+    CHECK(launched.grid.x == at_a_time * path_.cluster_blocks);
+    CHECK((launched.shared_bytes > 0) == kept);
+    if (kept) CHECK((cuda_on_host::bulk_copies > copies_before_) == by_copies);
   }
 
  private:

@@ -30,14 +30,18 @@ void test_blocks() {
   CHECK(is(plan_rows(kA100, 32000, 2), 1, true));
 }
 
-/// Where the device has them rows come by bulk copies, unless the environment says by threads.
+/// Where the device has them whole rows come by bulk copies, asked for a row ahead, unless the environment says
+/// otherwise.
 void test_loaders() {
   unsetenv("TAD_CUDA_LOADER");
+  CHECK(!plan_rows(kH100, kLlada, 2, /*whole_rows=*/false).bulk_copies);
   CHECK(plan_rows(kH100, kLlada, 2).bulk_copies && plan_rows(kH100, 1, 2).bulk_copies);
   CHECK(!plan_rows(kH100, 2 * kLlada, 8 + 8).bulk_copies);  // which is read again
   CHECK(!plan_rows(kA100, 32000, 2).bulk_copies);
-  for (const char* chosen : {"threads", "bulk", ""}) {
+  for (const char* chosen : {"threads", "bulk", "ahead", ""}) {
     setenv("TAD_CUDA_LOADER", chosen, 1);
+    CHECK(plan_rows(kH100, kLlada, 2).asks_ahead == (*chosen == 'a' || !*chosen));
+    CHECK(!plan_rows(kA100, 32000, 2).asks_ahead);
     CHECK(plan_rows(kH100, kLlada, 2).bulk_copies == (*chosen != 't'));
     CHECK(is(plan_rows(kH100, kLlada, 2), 4, true));
   }
@@ -87,24 +91,40 @@ void test_shapes() {
   CHECK(shape_of(read_again, 3, /*visited_twice=*/true).blocks.x == 3);
 }
 
-void columns_of_block_kernel(int columns, ColumnRange* ranges) {
+/// As many as run at a time, or fewer, so that all have as many rows, or one less.
+void test_clusters_that_stay() {
+  CHECK(clusters_that_stay(512, 45) == 43);  // twelve rows, the last one eleven
+  CHECK(clusters_that_stay(64, 45) == 32);
+  CHECK(clusters_that_stay(45, 45) == 45 && clusters_that_stay(1, 45) == 1);
+  CHECK(clusters_that_stay(46, 45) == 23);
+  CHECK(clusters_that_stay(5, 1) == 1);
+  CHECK(clusters_that_stay(512, 0) == 512);  // the device cannot tell
+}
+
+void columns_of_warps_kernel(int columns, WarpColumns* ranges) {
   Cluster cluster;
-  ranges[cluster.rank()] = columns_of_block(columns, cluster);
+  const WarpColumns range = columns_of_warp(columns, cluster, /*batch=*/4);
+  if (lane() == 0) ranges[cluster.rank() * (kRowThreads / kWarp) + int(threadIdx.x) / kWarp] = range;
   cluster.leave();
 }
 
-/// Every group belongs to one block, as far as the row goes.
-void test_columns_of_blocks() {
+/// Every group belongs to one warp, as far as the row goes, and has its place in what that warp's block keeps.
+void test_columns_of_warps() {
+  constexpr int kWarps = kRowThreads / kWarp;
   for (int columns : {1, 8, 9, 63, 64, 65, 523, kLlada, kDream + 1})
     for (int blocks : {1, 2, 4, 8, 16}) {
-      ColumnRange ranges[16], *const of_rank = ranges;
-      const LaunchShape shape{dim3(unsigned(blocks)), 1, blocks};
-      CHECK(launch(columns_of_block_kernel, shape, nullptr, columns, of_rank) == 0);
+      WarpColumns ranges[16 * kWarps], *const of_warp = ranges;
+      const LaunchShape shape{dim3(unsigned(blocks)), kRowThreads, blocks};
+      CHECK(launch(columns_of_warps_kernel, shape, nullptr, columns, of_warp) == 0);
       int group = 0;
-      for (int rank = 0; rank < blocks; ++rank) {
-        CHECK(ranges[rank].groups == 0 || ranges[rank].begin == group * kGroup);
-        CHECK(ranges[rank].groups >= 0 && ranges[rank].groups <= groups_per_block(columns, blocks));
-        group += ranges[rank].groups;
+      for (int warp = 0; warp < blocks * kWarps; ++warp) {
+        const WarpColumns& range = ranges[warp];
+        const int in_block = group - warp / kWarps * groups_per_block(columns, blocks);
+        CHECK(range.groups == 0 || (range.begin == group * kGroup && range.kept_at == in_block));
+        CHECK(range.half >= (range.groups + 1) / 2 && range.half <= range.groups);
+        CHECK(range.half % (4 * kWarp) == 0 || range.half == range.groups);
+        CHECK(range.groups >= 0 && in_block + range.groups <= groups_per_block(columns, blocks));
+        group += range.groups;
       }
       CHECK(group == (columns + kGroup - 1) / kGroup);
     }
@@ -119,6 +139,7 @@ int main() {
   test_shared_memory_is_that_of_a_block();
   test_rows_at_a_time();
   test_shapes();
-  test_columns_of_blocks();
+  test_clusters_that_stay();
+  test_columns_of_warps();
   return tad::checks::report();
 }

@@ -1,5 +1,5 @@
 // The CUDA kernel of the partitioned loss on every path that a row can take: brought by either loader and kept by
-// clusters of 1 to 16 blocks, or read again, by all clusters at once or by few that go from row to row.
+// clusters of 1 to 16 blocks, or read again; by all clusters at once, or by few that go from row to row.
 #include "paths.h"
 #include "tad_loss_runs.h"
 
@@ -33,7 +33,8 @@ void test_dtypes(const Path& path, int64_t vocabulary, bool same_dtype) {
     const OnPath on_path(path, vocabulary, column_bytes(problem));
     const int64_t gap = whole && i < 3 ? 8 * i : i;  // one gradient on other boundaries
     check_problem(problem, {.gap = gap, .has_grad_loss = i > 1, .every_schedule = false});
-    on_path.check_launch(3, same_dtype);
+    const bool all_whole = whole && same_dtype && i < 3;
+    on_path.check_launch(3, {.can_be_kept = same_dtype, .whole = all_whole, .asks_ahead = true});
   }
 }
 
@@ -48,8 +49,26 @@ void test_row_lists(const Path& path) {
                         {1, 0.5, 3, 0.25, 2, 1, 3}};
   const OnPath on_path(path, kColumns, column_bytes(problem));
   check_problem(problem);
-  on_path.check_launch(5);
-  CHECK(on_path.has_bulk_copies() == on_path.has_to_have());
+  on_path.check_launch(5, {.whole = true, .asks_ahead = true});
+}
+
+/// Every kind of entry after every other one, in rows that one cluster works on one after the other: several batches of
+/// groups in each half, the second of which is short, and entries that add to a row.
+void test_one_after_the_other(const Path& path) {
+  context = "one after the other";
+  constexpr int64_t kColumns = 5000;
+  Matrix student(DType::kBFloat16, 16, kColumns), teacher(DType::kBFloat16, 16, kColumns);
+  Problem problem{student.randomize(5), teacher.randomize(6), {}, {}, {}, {}, {}};
+  for (int kind : {0, 0, 1, 1, 2, 0, 2, 2, 1, 0, 2, 1, 1, 3, 0, 3, 2, 3})
+    problem.steps.push_back(kind == 2 ? 0 : kind == 1 ? 9 : 2), problem.labels.push_back(kind == 3 ? -1 : 77);
+  for (int64_t entry = 0; entry < 18; ++entry) {
+    problem.student_rows.push_back(std::min<int64_t>(entry, 15) / 2 * 2);  // every second row is nobody's
+    problem.teacher_rows.push_back(15 - entry % 16);
+  }
+  for (int64_t entry = 0; entry < 8; ++entry) problem.student_rows[size_t(entry)] = entry;  // but for these
+  const OnPath on_path(path, kColumns, column_bytes(problem));
+  check_problem(problem, {.every_schedule = false});
+  on_path.check_launch(16, {.whole = true, .asks_ahead = true});
 }
 
 /// Several batches of groups for a thread, of which the last one is not full.
@@ -58,7 +77,7 @@ void test_batches(const Path& path) {
   const Problem problem = dense_problem(DType::kBFloat16, DType::kBFloat16, 5003, 5);
   const OnPath on_path(path, 5003, column_bytes(problem));
   check_problem(problem, {.every_schedule = false});
-  on_path.check_launch(3);
+  on_path.check_launch(3, {});
 }
 
 /// The gradient in the place of the student's logits, and alone.
@@ -178,6 +197,7 @@ int main() {
     test_dtypes(path, 523, /*same_dtype=*/false);
     test_dtypes(path, 640, /*same_dtype=*/true);
     test_batches(path);
+    test_one_after_the_other(path);
     test_places(path, DType::kFloat32, 523, /*label=*/522);
     test_a_row_alone(path);
     test_equal_rows_have_no_divergence(path);

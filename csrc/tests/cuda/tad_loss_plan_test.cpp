@@ -32,7 +32,7 @@ void test_it_is_what_is_launched() {
     const OnPath on_path(path, kColumns, 4);
     check_problem(problem, {.every_schedule = false});
     check_launched(plan_of(problem.arguments()));
-    on_path.check_launch(3);
+    on_path.check_launch(3, {.whole = true, .asks_ahead = true});
   }
 }
 
