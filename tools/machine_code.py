@@ -91,11 +91,12 @@ def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
                 for kind, count in zip(("LDS", "LDG", "STG"), visit)
             ):
                 logits = times * 16 / element_bytes
-                fitting.append(Cost(len(way) / logits, way.count("MUFU.EX2") / logits))
+                cost = Cost(len(way) / logits, way.count("MUFU.EX2") / logits)
+                fitting.append((times, cost))
         if not fitting:
             of = f"{work.name}, elements of {element_bytes} bytes"
             raise ValueError(f"{work.kernel} makes no visit {number} of {of}, in accesses of 16 bytes alone")
-        found[f"{work.name}, visit {number}"] = max(fitting)
+        found[f"{work.name}, visit {number}"] = max(fitting)[1]  # of an unrolled loop, not of what is left over
     if work.ids:
         looking = [code.own(first) for first in code.loops_of(_lines(work.kernel, work.ids), of_rows=False)]
         looks = [sum(code.operation(at).startswith("LDG") for at in loop) for loop in looking]  # of each lane

@@ -38,9 +38,10 @@ class Code:
     def after(self, at: int) -> list[int]:
         """The instructions that may follow one; behind a call, that to which it returns."""
         text, operation = self.instructions[at], self.operation(at)
-        branch = re.match(r"(?:@\S+ )?BRA\b.*`\((\.L_\w+)\)", text)
-        ends = text.startswith(("EXIT", "BRA `")) or operation.startswith("RET")
-        return ([self._labels[branch[1]]] if branch else []) + ([] if ends else [at + 1])
+        branches = re.search(r"^(?:@\S+ )?BR(?:A\b.*`\(|X\b.*BRANCH_TARGETS )([.\w,]+)", text)
+        ends = text.startswith(("EXIT", "BRA `", "BRX ")) or operation.startswith("RET")
+        targets = branches[1].split(",") if branches else []
+        return [self._labels[target] for target in targets] + ([] if ends else [at + 1])
 
     @cached_property
     def _order_and_back(self) -> tuple[list[int], set[tuple[int, int]]]:

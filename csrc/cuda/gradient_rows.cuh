@@ -49,5 +49,24 @@ __device__ __forceinline__ int64_t entry_at(const EntriesByRow& by_row, int64_t 
   return by_row.entries ? by_row.entries[position] : position;
 }
 
+/// What a cluster does with a row of the gradient: one of the entries that name it, or nothing but zeros.
+struct RowEntry {
+  int64_t row = 0, position = 0, last = 0;
+  bool add = false;  // to what the row holds already
+
+  __device__ bool is_named() const { return position < last; }
+};
+
+/// The first of a row, and the one after another, in the same row or `rows` further on. By all lanes of a warp.
+__device__ __forceinline__ RowEntry first_of_row(const EntriesByRow& by_row, int64_t entries, int64_t row) {
+  const NamedBy named = entries_of_row(by_row, entries, row);
+  return {row, named.first, named.last};
+}
+__device__ __forceinline__ RowEntry entry_after(
+    const EntriesByRow& by_row, int64_t entries, const RowEntry& one, int64_t rows) {
+  if (one.position + 1 >= one.last) return first_of_row(by_row, entries, one.row + rows);
+  return {one.row, one.position + 1, one.last, /*add=*/true};
+}
+
 }  // namespace cuda
 }  // namespace tad

@@ -84,11 +84,15 @@ __device__ __forceinline__ int lane() {
   return int(threadIdx.x) % kWarp;
 }
 
-/// Calls visit(half, begin, end) for the groups of both halves.
-template <class Visit>
+/// Calls visit(half, begin, end) for the groups of both halves; once for all of them where nothing comes by halves.
+template <class Loader, class Visit>
 __device__ __forceinline__ void for_each_half(const WarpColumns& range, const Visit& visit) {
+  if constexpr (Loader::kBulk) {
 #pragma unroll 1
-  for (int half = 0; half < 2; ++half) visit(half, half ? range.half : 0, half ? range.groups : range.half);
+    for (int half = 0; half < 2; ++half) visit(half, half ? range.half : 0, half ? range.groups : range.half);
+  } else {
+    visit(0, 0, range.groups);
+  }
 }
 
 /// The parts of rows that are on their way into shared memory. A warp asks for its own, half by half, and then waits for
@@ -108,9 +112,11 @@ class Arrivals {
     mbarrier_expect(barrier(half), (rows.bytes_of(end - begin) + ...));
     if (end > begin) (rows.ask_for(begin, end - begin, barrier(half)), ...);
   }
+
+  /// For both halves.
   template <class... Rows>
   __device__ void ask_for(const WarpColumns& range, const Rows&... rows) const {
-    for_each_half(range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows...); });
+    for_each_half<ByBulkCopies>(range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows...); });
   }
 
   __device__ __forceinline__ void wait_for(int half) {
@@ -128,8 +134,8 @@ class Arrivals {
 
 /// What a block needs of a loader but the rows: nothing, but where copies arrive.
 struct NoArrivals {
-  template <class... Rows>
-  __device__ void ask_for(const WarpColumns&, const Rows&...) const {}
+  template <class... Anything>
+  __device__ void ask_for(const Anything&...) const {}
   __device__ void wait_for(int) const {}
 };
 template <class Loader>
@@ -160,9 +166,10 @@ __device__ __forceinline__ void for_each_group(int begin, int end, const Visit& 
 }
 
 /// The first visit of rows that have been asked for.
-template <int kGroups, class Arriving, class Visit>
-__device__ __forceinline__ void visit_first(Arriving& arrivals, const WarpColumns& range, const Visit& visit) {
-  for_each_half(range, [&](int half, int begin, int end) {
+template <class Loader, int kGroups, class Visit>
+__device__ __forceinline__ void visit_first(
+    ArrivalsOf<Loader>& arrivals, const WarpColumns& range, const Visit& visit) {
+  for_each_half<Loader>(range, [&](int half, int begin, int end) {
     arrivals.wait_for(half);
     for_each_batch<kGroups>(begin, end, visit);
   });
@@ -231,11 +238,13 @@ struct Row {
   }
 };
 
-/// `kept`: where a block keeps this row. Rows that are brought by bulk copies are whole, whatever the caller knows.
+/// `kept_at`: where in what the block keeps, in groups. Rows that are brought by bulk copies are whole, whatever the
+/// caller knows.
 template <bool kWhole, class Loader, class Element>
 __device__ __forceinline__ Row<Element, kWhole || Loader::kBulk, Loader> part_of(
-    const Element* row, int columns, const WarpColumns& range, uint4* kept) {
-  if (Loader::kKeeps) kept += range.kept_at * RawGroup<Element>::kWords;
+    const Element* row, int columns, const ColumnRange& range, int kept_at) {
+  uint4* kept = nullptr;
+  if (Loader::kKeeps) kept = static_cast<uint4*>(dynamic_shared_memory()) + kept_at * RawGroup<Element>::kWords;
   return {row + range.begin, columns - range.begin, range.groups, kept};
 }
 

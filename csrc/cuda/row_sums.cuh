@@ -53,7 +53,7 @@ struct Exponent {
 
   /// Exponents stay relative to one reference until a logit stands so far above it that exp would exceed e^8: so that
   /// few groups make their thread move what it has, and float32 still has the last digits of such an exponent.
-  __device__ explicit Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(8 / b)) {}
+  __host__ __device__ explicit constexpr Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(8 / b)) {}
 
   __device__ __forceinline__ Real exp(Real difference) const { return exp_base2(difference * scale); }
 

@@ -12,14 +12,11 @@ namespace cuda {
 
 /// What a cluster does next: the whole of a row of the gradient that no entry names, or one entry of a row. All that
 /// comes first to say so is reads of memory that wait for one another, so it is found a task ahead.
-struct Task {
+struct Task : RowEntry {  // without a gradient each row is an entry
   enum What { kOver, kFill, kNear, kDistant };
 
   What what = kOver;
-  bool add = false;   // the gradient to what its row holds already
   bool valid = true;  // what the entry names is there
-  int64_t item = 0;   // the row of the gradient; without one, the entry
-  int64_t position = 0, last = 0;  // in EntriesByRow, of the entries that name the row
   int64_t entry = -1;
   const void *student = nullptr, *teacher = nullptr;  // its rows
 };
@@ -32,27 +29,25 @@ struct Visit {
   const TadLossArguments& a;
   double* losses;  // null: nobody wants to know
   const TadGradient& gradient;
-  const EntriesByRow& by_row;  // without a gradient: each item is an entry
+  const EntriesByRow& by_row;
   const bool whole_rows;
+  const Exponent<Real>& exponent_of_pairs;
   Cluster& cluster;
   const WarpColumns range;
-  const int kept_groups;  // of a row, by a block
   ArrivalsOf<Loader>& arrivals;
 
   __device__ int columns() const { return int(a.vocabulary); }
   __device__ bool has_gradient() const { return gradient.rows.data != nullptr; }
   __device__ bool is_whole(const Task& task) const { return whole_rows && !task.add; }
   __device__ Element* target_of(const Task& task) const {
-    return has_gradient() ? row_pointer<Element>(gradient.rows, task.item) : nullptr;
+    return has_gradient() ? row_pointer<Element>(gradient.rows, task.row) : nullptr;
   }
 
-  /// The warp's part of a row; `pair`: 0 for the student's, 1 for the teacher's place in shared memory.
+  /// The warp's part of a row; in shared memory, 0: the student's place, 1: the teacher's, which follows it.
   template <bool kWhole>
-  __device__ auto part(const void* row, int pair) const {
-    uint4* kept = nullptr;
-    if (Loader::kKeeps)
-      kept = static_cast<uint4*>(dynamic_shared_memory()) + pair * kept_groups * RawGroup<Element>::kWords;
-    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, kept);
+  __device__ auto part(const void* row, int place) const {
+    const int kept_at = range.kept_at * (a.teacher.data ? 2 : 1) + place * range.groups;
+    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, kept_at);
   }
 
   // ---- what there is to do ----------------------------------------------------------------------------------------
@@ -60,41 +55,29 @@ struct Visit {
   __device__ static bool is_last_warp() { return threadIdx.x >= kRowThreads - kWarp; }
   __device__ static bool is_last_thread() { return threadIdx.x == kRowThreads - 1; }
 
-  /// By a warp: an item's first task.
-  __device__ Task task_of(int64_t item) const {
-    Task task;
-    task.item = item;
-    if (item >= (has_gradient() ? gradient.rows.row_count : a.entries)) return task;
-    const NamedBy named = entries_of_row(by_row, a.entries, item);
+  /// By a warp: the first task of a row, and the one after another.
+  __device__ Task first_task(int64_t row) const { return describe(first_of_row(by_row, a.entries, row)); }
+  __device__ Task task_after(const Task& task) const {
+    return describe(entry_after(by_row, a.entries, task, gridDim.x / cluster.size()));
+  }
+
+  __device__ Task describe(const RowEntry& of_row) const {
+    Task task{of_row};
+    if (task.row >= (has_gradient() ? gradient.rows.row_count : a.entries)) return task;
     task.what = Task::kFill;
-    task.position = named.first;
-    task.last = named.last;
-    if (named.first < named.last) describe(task);
-    return task;
-  }
-
-  /// By a warp: the cluster's next one.
-  __device__ Task task_after(Task task) const {
-    if (task.position + 1 >= task.last) return task_of(task.item + gridDim.x / cluster.size());
-    ++task.position;
-    task.add = true;
-    describe(task);
-    return task;
-  }
-
-  __device__ void describe(Task& task) const {
+    if (!task.is_named()) return task;
     task.entry = entry_at(by_row, task.position);
     const EntryKind kind = kind_of(a, task.entry);
     task.valid = indices_are_valid(a, task.entry, kind);
+    if (!task.valid || kind == EntryKind::kSilent) return task;
     task.student = AnyRow(a.student, row_of(a.student_rows, task.entry)).data;
-    task.what = Task::kFill;
-    if (!task.valid || kind == EntryKind::kSilent) return;
     if (kind == EntryKind::kNear) {
       task.what = Task::kNear;
     } else if (a.teacher.data) {
       task.what = Task::kDistant;
       task.teacher = AnyRow(a.teacher, row_of(a.teacher_rows, task.entry)).data;
     }
+    return task;
   }
 
   /// Left by the last warp for its block, while a task's rows are on their way: what comes next, and the entry's scale.
@@ -106,16 +89,13 @@ struct Visit {
     if (has_gradient() && task.entry >= 0) *shared_array<Scale, 1>() = scale_of(task.entry);
   }
 
-  /// Asks for half of a task's rows, groups [begin, end), if they arrive: what lies there has been used.
-  __device__ __forceinline__ void ask_for(const Task& task, int half, int begin, int end) const {
-    if constexpr (Loader::kBulk) {
-      if (task.what == Task::kNear) arrivals.ask_for(half, begin, end, part<true>(task.student, 0));
-      if (task.what == Task::kDistant)
-        arrivals.ask_for(half, begin, end, part<true>(task.student, 0), part<true>(task.teacher, 1));
-    }
-  }
-  __device__ void ask_for(const Task& task) const {
-    for_each_half(range, [&](int half, int begin, int end) { ask_for(task, half, begin, end); });
+  /// Asks for the rows of a task, or a half of them, if they arrive: what lies there has been used.
+  template <class... Half>
+  __device__ __forceinline__ void ask_for(const Task& task, const Half&... half) const {
+    if (!Loader::kBulk) return;
+    const auto student = part<true>(task.student, 0);
+    if (task.what == Task::kNear) arrivals.ask_for(half..., student);
+    if (task.what == Task::kDistant) arrivals.ask_for(half..., student, part<true>(task.teacher, 1));
   }
 
   // ---- an entry's loss and gradient -------------------------------------------------------------------------------
@@ -167,14 +147,14 @@ struct Visit {
     if (!target) return;
     if (!sums.has_gradient) return fill(task, next, Real(0));
     const auto out = target_part_of<kWhole>(target, columns(), range, task.add);
-    for_each_half(range, [&](int half, int begin, int end) {
+    for_each_half<Loader>(range, [&](int half, int begin, int end) {
       for_each_group<kGroups>(begin, end, [&](int group) { out.store(of_group(group), group); });
       ask_for(*next, half, begin, end);
     });
   }
   __device__ void fill(const Task& task, const Task* next, Real value) const {
     if (Element* target = target_of(task)) fill_columns(value, target, range, columns(), task.add);
-    ask_for(*next);
+    ask_for(*next, range);
   }
 
   /// Cross-entropy, and scale * (softmax - onehot) into the gradient.
@@ -190,7 +170,7 @@ struct Visit {
     const Exponent<Real> exponent(1);
     PowerSum<Real> of_thread;
     look_ahead(task, next);
-    visit_first<kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
+    visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> x[kBatch<Element>];
       const Real largest = student.template load<is_full.value>(first, x);
       accumulate(of_thread, x, largest, exponent);
@@ -220,10 +200,10 @@ struct Visit {
   template <bool kWhole, class TeacherRow>
   __device__ void distant(const Task& task, Task* next, const TeacherRow& teacher) const {
     const auto student = part<kWhole>(task.student, 0);
-    const Exponent<Real> exponent(1 / a.temperature);
+    const Exponent<Real>& exponent = exponent_of_pairs;
     PowerSums<Real> of_thread;
     look_ahead(task, next);
-    visit_first<kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
+    visit_first<Loader, kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       const Real student_largest = student.template load<is_full.value>(first, s);
       const Real teacher_largest = teacher.template load<is_full.value>(first, t);
@@ -281,22 +261,24 @@ struct Visit {
 template <class Element, class Loader>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     tad_loss_kernel(
-        TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row, bool whole_rows) {
+        TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row, bool whole_rows,
+        Exponent<typename RealOf<Element>::type> exponent_of_pairs) {
   if constexpr (!knows<Loader>()) return;
   let_next_kernel_begin();
   Cluster cluster;
   const WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
   ArrivalsOf<Loader> arrivals;
   using OfElement = Visit<Element, Loader>;
-  const OfElement visit{a,       losses, gradient, by_row, whole_rows, cluster, range, groups_per_block(int(a.vocabulary), cluster.size()), arrivals};
+  const OfElement visit{a,       losses, gradient, by_row, whole_rows, exponent_of_pairs,
+                        cluster, range,  arrivals};
   // Three places: while some threads still read of the task before this one, the last warp may leave the next one.
   Task* tasks = shared_array<Task, 3>();
   if (OfElement::is_last_warp()) {
-    const Task first = visit.task_of(blockIdx.x / cluster.size());
+    const Task first = visit.first_task(blockIdx.x / cluster.size());
     if (OfElement::is_last_thread()) tasks[0] = first;
   }
   __syncthreads();
-  visit.ask_for(tasks[0]);
+  visit.ask_for(tasks[0], range);
   for (int at = 0; tasks[at].what != Task::kOver;) {
     const int next = at < 2 ? at + 1 : 0;
     visit.work(tasks[at], &tasks[next]);
@@ -306,11 +288,12 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   wait_for_kernel_before();
 }
 
-/// call(kernel, shape, whether all rows are whole) as the loss is launched, with or without a gradient.
+/// call(kernel, shape, whole_rows, exponent_of_pairs) as the loss is launched, with or without a gradient.
 template <class Call>
 Status with_kernel(const TadLossArguments& a, const MutableRows* gradient, const Call& call) {
   return with_element(a.student.dtype, [&](auto element) {
     using Element = decltype(element);
+    const Exponent<typename RealOf<Element>::type> exponent(1 / a.temperature);
     const bool has_teacher = a.teacher.data != nullptr, same_dtype = !has_teacher || a.teacher.dtype == a.student.dtype;
     const int64_t column_bytes = element_size(a.student.dtype) + (has_teacher ? element_size(a.teacher.dtype) : 0);
     const bool whole = are_whole(a.student, a.vocabulary) && (!has_teacher || are_whole(a.teacher, a.vocabulary)) &&
@@ -318,9 +301,11 @@ Status with_kernel(const TadLossArguments& a, const MutableRows* gradient, const
     RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes, whole);
     plan.resident = plan.resident && same_dtype;
     LaunchShape shape = shape_of(plan, gradient ? gradient->row_count : a.entries, /*visited_twice=*/gradient);
-    if (!gradient) return call(tad_loss_kernel<Element, NotKept>, shape, whole);
+    if (!gradient) return call(tad_loss_kernel<Element, NotKept>, shape, whole, exponent);
     shape.stays = plan.asks_ahead;
-    return with_loader(plan, [&](auto loader) { return call(tad_loss_kernel<Element, decltype(loader)>, shape, whole); });
+    return with_loader(plan, [&](auto loader) {
+      return call(tad_loss_kernel<Element, decltype(loader)>, shape, whole, exponent);
+    });
   });
 }
 
@@ -335,16 +320,19 @@ Status tad_loss(
     a.near_count = totals->near_count;
     a.distant_count = totals->distant_count;
   }
-  const Status error = with_kernel(a, gradient ? &gradient->rows : nullptr, [&](auto kernel, LaunchShape shape, bool whole) {
+  const auto* rows = gradient ? &gradient->rows : nullptr;
+  const Status error = with_kernel(a, rows, [&](auto kernel, LaunchShape shape, bool whole, const auto& exponent) {
     shape.overlap = {.begins_early = counts_first, .lets_next_begin = totals_last};
-    return launch(kernel, shape, stream, a, losses, gradient ? *gradient : TadGradient{}, gradient ? by_row : EntriesByRow{}, whole);
+    const TadGradient of_rows = gradient ? *gradient : TadGradient{};
+    return launch(
+        kernel, shape, stream, a, losses, of_rows, gradient ? by_row : EntriesByRow{}, whole, exponent);
   });
   return error || !totals_last ? error : tad_totals(a, losses, *totals, stream, {.begins_early = true});
 }
 
 Status tad_loss_plan(const TadLossArguments& a, LaunchPlan* plan) {
   const MutableRows gradient{nullptr, 0, a.student.dtype, 1};
-  return with_kernel(a, &gradient, [&](auto kernel, const LaunchShape& shape, bool) {
+  return with_kernel(a, &gradient, [&](auto kernel, const LaunchShape& shape, bool, const auto&) {
     plan->cluster_blocks = shape.cluster_blocks;
     plan->kept_bytes = shape.shared_bytes;
     if (const Status error = allow(kernel, shape)) return error;

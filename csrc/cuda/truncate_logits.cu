@@ -77,10 +77,10 @@ __device__ __forceinline__ KeyOf<Real> least_key(
   return left.low;
 }
 
-/// Cluster i: row i.
+/// Cluster i: row i. `whole_rows`: all are, of the logits and the result.
 template <class Element, class Loader>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
-    truncate_logits_kernel(TruncationArguments a) {
+    truncate_logits_kernel(TruncationArguments a, bool whole_rows) {
   using Real = typename RealOf<Element>::type;
   using Key = KeyOf<Real>;
   if constexpr (!knows<Loader>()) return;
@@ -91,13 +91,12 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   const Exponent<Real> exponent(1 / a.temperature);
   const Real peak = Real(weight_of_peak(a.vocabulary));
   const int silent = silent_bits(a.logits.dtype);
-  uint4* kept = Loader::kKeeps ? static_cast<uint4*>(dynamic_shared_memory()) : nullptr;
 
   for (int64_t row = blockIdx.x / cluster.size(); row < a.logits.row_count; row += gridDim.x / cluster.size()) {
     const Element* data = row_pointer<Element>(a.logits, row);
     Element* target = row_pointer<Element>(a.out, row);
-    with_constant(columns % kGroup == 0 && is_aligned(data) && is_aligned(target), [&](auto is_whole) {
-      const auto source = part_of<is_whole.value, Loader>(data, columns, range, kept);
+    with_constant(whole_rows, [&](auto whole) {
+      const auto source = part_of<whole.value, Loader>(data, columns, range, range.kept_at);
       arrivals.ask_for(range, source);
       Largest<Key> largest;
       const auto visit = [&](int first, auto is_full) {
@@ -106,7 +105,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
       };
-      visit_first<kBatch<Element>>(arrivals, range, visit);
+      visit_first<Loader, kBatch<Element>>(arrivals, range, visit);
       Key low = 0;
       if (a.top_k < columns)
         low = least_key<Real>(
@@ -119,7 +118,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
               [&](int64_t total) { return needed_weight(a.top_p, total); });
       }
       const Real least = number_of(low);
-      const auto out = target_part_of<is_whole.value>(target, columns, range, /*add=*/false);
+      const auto out = target_part_of<whole.value>(target, columns, range, /*add=*/false);
       for_each_group(0, range.groups, [&](int group) {
         Group<Real> x = source.template again<Real>(group);
         for (int i = 0; i < kGroup; ++i)
@@ -134,11 +133,12 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
 Status truncate_logits(const TruncationArguments& a, Stream stream) {
   return with_element(a.logits.dtype, [&](auto element) {
     using Element = decltype(element);
-    const RowPlan plan = 
-        plan_rows(current_device(), int(a.vocabulary), sizeof(Element), are_whole(a.logits, a.vocabulary));
+    const bool whole = are_whole(a.logits, a.vocabulary), all_whole = whole && are_whole(a.out, a.vocabulary);
+    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), sizeof(Element), whole);
     const LaunchShape shape = shape_of(plan, a.logits.row_count, /*visited_twice=*/true);
-    return with_loader(
-        plan, [&](auto loader) { return launch(truncate_logits_kernel<Element, decltype(loader)>, shape, stream, a); });
+    return with_loader(plan, [&](auto loader) {
+      return launch(truncate_logits_kernel<Element, decltype(loader)>, shape, stream, a, all_whole);
+    });
   });
 }
 

@@ -77,7 +77,7 @@ void test_paths() {
       const Problem problem{logits.randomize(10), grad_out.randomize(11, 1), {2, 0, 2}, 0.7};
       const OnPath on_path(path, vocabulary, portable::element_size(other));
       check(problem, other, variant % 2, variant / 4, /*every_schedule=*/variant == 0);
-      on_path.check_launch(3, {.can_be_kept = dtype == other, .whole = vocabulary == 640});
+      on_path.check_launch(3, {.can_be_kept = dtype == other, .whole = vocabulary == 640, .asks_ahead = true});
       if (kThreads) break;
     }
   }
