@@ -204,8 +204,9 @@ Status log_softmax_gradient(
     using Real = typename RealOf<Element>::type;
     const bool whole = are_whole(grad_out, a.vocabulary);
     const bool all_whole = whole && are_whole(a.logits, a.vocabulary) && are_whole(gradient, a.vocabulary);
-    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), element_size(grad_out.dtype), whole);
-    plan.resident = plan.resident && grad_out.dtype == a.logits.dtype;
+    const bool same_dtype = grad_out.dtype == a.logits.dtype;
+    const int64_t column_bytes = element_size(grad_out.dtype);
+    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes, whole, same_dtype);
     LaunchShape shape = shape_of(plan, gradient.row_count, /*visited_twice=*/true);
     shape.stays = plan.asks_ahead;
     return with_loader(plan, [&](auto loader) {

@@ -100,7 +100,8 @@ __device__ __forceinline__ void for_each_half(const WarpColumns& range, const Vi
 class Arrivals {
  public:
   __device__ Arrivals() {
-    if (lane() < 2) mbarrier_init(barrier(lane()));
+    if (lane() == 0)
+      for (int half = 0; half < 2; ++half) mbarrier_init(barrier(half));
     __syncwarp();
   }
 
@@ -317,15 +318,16 @@ bool are_whole(const SomeRows& rows, int64_t columns) {
   return columns % kGroup == 0 && is_aligned(rows.data) && rows.row_stride * element_size(rows.dtype) % 16 == 0;
 }
 
-/// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole. Depends on the sizes of one
+/// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole;
+/// `can_be_kept`: whether all of it has one dtype. Depends on the sizes of one
 /// row only, so that its bits do not depend on how many there are.
-inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes, bool whole_rows = true) {
+inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes, bool whole_rows = true, bool can_be_kept = true) {
   const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;
   const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
   RowPlan plan;
   const auto bytes = [&] { return groups_per_block(columns, plan.cluster_blocks) * kGroup * column_bytes; };
   while (plan.cluster_blocks < device.cluster_blocks && bytes() > third) plan.cluster_blocks *= 2;
-  plan.resident = bytes() <= available;
+  plan.resident = can_be_kept && bytes() <= available;
   if (plan.resident) plan.shared_bytes = size_t(bytes());
   plan.bulk_copies = whole_rows && plan.resident && device.like_hopper && loader() != kThreadLoader;
   plan.asks_ahead = plan.bulk_copies && loader() != kBulkLoader;

@@ -298,8 +298,7 @@ Status with_kernel(const TadLossArguments& a, const MutableRows* gradient, const
     const int64_t column_bytes = element_size(a.student.dtype) + (has_teacher ? element_size(a.teacher.dtype) : 0);
     const bool whole = are_whole(a.student, a.vocabulary) && (!has_teacher || are_whole(a.teacher, a.vocabulary)) &&
                        (!gradient || are_whole(*gradient, a.vocabulary));
-    RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes, whole);
-    plan.resident = plan.resident && same_dtype;
+    const RowPlan plan = plan_rows(current_device(), int(a.vocabulary), column_bytes, whole, same_dtype);
     LaunchShape shape = shape_of(plan, gradient ? gradient->row_count : a.entries, /*visited_twice=*/gradient);
     if (!gradient) return call(tad_loss_kernel<Element, NotKept>, shape, whole, exponent);
     shape.stays = plan.asks_ahead;
