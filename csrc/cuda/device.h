@@ -17,8 +17,8 @@ struct Device {
 };
 
 /// How whole rows come into shared memory where the device has all ways: the variable TAD_CUDA_LOADER, asked for at
-/// every launch, so that one process can measure them. By the copy engine, a row ahead or when a cluster begins with it,
-/// or by the threads.
+/// every launch, so that one process can measure them. By the copy engine, a row ahead or when a cluster begins with
+/// it, or by the threads.
 constexpr std::string_view kAheadLoader = "ahead", kBulkLoader = "bulk", kThreadLoader = "threads";
 inline std::string_view loader() {
   const char* chosen = std::getenv("TAD_CUDA_LOADER");

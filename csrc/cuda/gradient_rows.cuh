@@ -62,8 +62,8 @@ __device__ __forceinline__ RowEntry first_of_row(const EntriesByRow& by_row, int
   const NamedBy named = entries_of_row(by_row, entries, row);
   return {row, named.first, named.last};
 }
-__device__ __forceinline__ RowEntry entry_after(
-    const EntriesByRow& by_row, int64_t entries, const RowEntry& one, int64_t rows) {
+__device__ __forceinline__ RowEntry
+entry_after(const EntriesByRow& by_row, int64_t entries, const RowEntry& one, int64_t rows) {
   if (one.position + 1 >= one.last) return first_of_row(by_row, entries, one.row + rows);
   return {one.row, one.position + 1, one.last, /*add=*/true};
 }

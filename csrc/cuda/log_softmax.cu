@@ -7,9 +7,9 @@
 namespace tad {
 namespace cuda {
 
-/// Cluster i: rows i, i + clusters, ... of the result, out = (x - normalizer[0]) / T - normalizer[1], where normalizer[0]
-/// is T * logsumexp(x / T) rounded and normalizer[1] what rounding left. NaN for a row that is out of range.
-/// `whole_rows`: all are, of the logits and the result.
+/// Cluster i: rows i, i + clusters, ... of the result, out = (x - normalizer[0]) / T - normalizer[1], where
+/// normalizer[0] is T * logsumexp(x / T) rounded and normalizer[1] what rounding left. NaN for a row that is out of
+/// range. `whole_rows`: all are, of the logits and the result.
 template <class Element, class Loader>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_softmax_kernel(
     LogSoftmaxArguments a, MutableRows out, typename RealOf<Element>::type* normalizers, bool whole_rows) {
@@ -108,8 +108,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     const int64_t entry = entry_at(by_row, one.position);
     const auto logits =
         part_of<whole.value, NotKept>(row_pointer<Element>(a.logits, one.row), columns, range, /*kept_at=*/0);
-    const auto target =
-        target_part_of<whole.value>(row_pointer<Element>(gradient, one.row), columns, range, one.add);
+    const auto target = target_part_of<whole.value>(row_pointer<Element>(gradient, one.row), columns, range, one.add);
     struct Softmax {  // a probability is 2^exponent / e^rest
       Reference<Real> at;
       double rest;

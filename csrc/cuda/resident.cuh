@@ -95,8 +95,8 @@ __device__ __forceinline__ void for_each_half(const WarpColumns& range, const Vi
   }
 }
 
-/// The parts of rows that are on their way into shared memory. A warp asks for its own, half by half, and then waits for
-/// both before it asks again.
+/// The parts of rows that are on their way into shared memory. A warp asks for its own, half by half, and then waits
+/// for both before it asks again.
 class Arrivals {
  public:
   __device__ Arrivals() {
@@ -321,7 +321,8 @@ bool are_whole(const SomeRows& rows, int64_t columns) {
 /// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole;
 /// `can_be_kept`: whether all of it has one dtype. Depends on the sizes of one
 /// row only, so that its bits do not depend on how many there are.
-inline RowPlan plan_rows(const Device& device, int columns, int64_t column_bytes, bool whole_rows = true, bool can_be_kept = true) {
+inline RowPlan plan_rows(
+    const Device& device, int columns, int64_t column_bytes, bool whole_rows = true, bool can_be_kept = true) {
   const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;
   const int64_t third = device.shared_bytes_per_block / 3 - kReservedSharedBytes;  // three blocks take turns
   RowPlan plan;

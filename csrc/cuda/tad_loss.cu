@@ -10,13 +10,14 @@
 namespace tad {
 namespace cuda {
 
-/// What a cluster does next: the whole of a row of the gradient that no entry names, or one entry of a row. All that
-/// comes first to say so is reads of memory that wait for one another, so it is found a task ahead.
+/// What a cluster does next: one of the entries that name a row, or a row that none names. To know it takes reads of
+/// memory that wait for one another, so it is found a task ahead.
 struct Task : RowEntry {  // without a gradient each row is an entry
   enum What { kOver, kFill, kNear, kDistant };
 
   What what = kOver;
   bool valid = true;  // what the entry names is there
+  int label = 0;
   int64_t entry = -1;
   const void *student = nullptr, *teacher = nullptr;  // its rows
 };
@@ -73,6 +74,7 @@ struct Visit {
     task.student = AnyRow(a.student, row_of(a.student_rows, task.entry)).data;
     if (kind == EntryKind::kNear) {
       task.what = Task::kNear;
+      task.label = int(a.labels[task.entry]);
     } else if (a.teacher.data) {
       task.what = Task::kDistant;
       task.teacher = AnyRow(a.teacher, row_of(a.teacher_rows, task.entry)).data;
@@ -138,8 +140,8 @@ struct Visit {
     bool has_gradient;
   };
 
-  /// Writes an entry's gradient, if there is one, kGroups groups of columns at a time: `of_group(group)` is that of one.
-  /// The next task's rows come where this one's are done with.
+  /// Writes an entry's gradient, if there is one, kGroups groups of columns at a time: `of_group(group)` is that of
+  /// one. The next task's rows come where this one's are done with.
   template <bool kWhole, int kGroups, class Sums, class OfGroup>
   __device__ __forceinline__ void write_gradient(
       const Task& task, const Task* next, const Sums& sums, const OfGroup& of_group) const {
@@ -161,7 +163,7 @@ struct Visit {
   template <bool kWhole>
   __device__ void near(const Task& task, Task* next) const {
     const auto student = part<kWhole>(task.student, 0);
-    const int label = int(a.labels[task.entry]);
+    const int label = task.label;
     // The label's own block tells the loss: it alone knows that the gradient has not taken the logit's place yet.
     const ColumnRange block = columns_of_block(columns(), cluster);
     const bool tells = threadIdx.x == 0 && label >= block.begin && label - block.begin < block.groups * kGroup;
@@ -210,16 +212,17 @@ struct Visit {
       accumulate(of_thread, s, student_largest, t, teacher_largest, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
-    const DistantSums sums = cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSums<Real>& whole) {
-      const Scale scale = this->scale();
-      return DistantSums{
-          is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0,
-          whole.student.at,
-          whole.teacher.at,
-          Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
-          Real(double(scale.value) * exponent.b / whole.teacher.sum),
-          !scale.is_zero};
-    });
+    const DistantSums sums =
+        cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSums<Real>& whole) {
+          const Scale scale = this->scale();
+          return DistantSums{
+              is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0,
+              whole.student.at,
+              whole.teacher.at,
+              Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
+              Real(double(scale.value) * exponent.b / whole.teacher.sum),
+              !scale.is_zero};
+        });
     write_gradient<kWhole, 2>(task, next, sums, [&](int group) {
       Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
       exponent.of(s, sums.student_at);
@@ -249,28 +252,25 @@ struct Visit {
         return distant<false>(task, next, teacher);
       }
     }
-    with_constant(is_whole(task), [&](auto whole) {
-      distant<whole.value>(task, next, part<whole.value>(task.teacher, 1));
-    });
+    with_constant(
+        is_whole(task), [&](auto whole) { distant<whole.value>(task, next, part<whole.value>(task.teacher, 1)); });
   }
 };
 
 /// Cluster i: rows i, i + clusters, ... of the gradient, zero where no entry names them; entries that name one together
-/// add, in entry order. `whole_rows`: all of them are. Without a gradient: entries i, i + clusters, ... Each entry's loss is written unless `losses` is
-/// null; those that no row of the gradient belongs to have none.
+/// add, in entry order. `whole_rows`: all of them are. Without a gradient: entries i, i + clusters, ... Each entry's
+/// loss is written unless `losses` is null; those that no row of the gradient belongs to have none.
 template <class Element, class Loader>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
-    tad_loss_kernel(
-        TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row, bool whole_rows,
-        Exponent<typename RealOf<Element>::type> exponent_of_pairs) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_loss_kernel(
+    TadLossArguments a, double* losses, TadGradient gradient, EntriesByRow by_row, bool whole_rows,
+    Exponent<typename RealOf<Element>::type> exponent_of_pairs) {
   if constexpr (!knows<Loader>()) return;
   let_next_kernel_begin();
   Cluster cluster;
   const WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
   ArrivalsOf<Loader> arrivals;
   using OfElement = Visit<Element, Loader>;
-  const OfElement visit{a,       losses, gradient, by_row, whole_rows, exponent_of_pairs,
-                        cluster, range,  arrivals};
+  const OfElement visit{a, losses, gradient, by_row, whole_rows, exponent_of_pairs, cluster, range, arrivals};
   // Three places: while some threads still read of the task before this one, the last warp may leave the next one.
   Task* tasks = shared_array<Task, 3>();
   if (OfElement::is_last_warp()) {
@@ -302,9 +302,8 @@ Status with_kernel(const TadLossArguments& a, const MutableRows* gradient, const
     LaunchShape shape = shape_of(plan, gradient ? gradient->row_count : a.entries, /*visited_twice=*/gradient);
     if (!gradient) return call(tad_loss_kernel<Element, NotKept>, shape, whole, exponent);
     shape.stays = plan.asks_ahead;
-    return with_loader(plan, [&](auto loader) {
-      return call(tad_loss_kernel<Element, decltype(loader)>, shape, whole, exponent);
-    });
+    return with_loader(
+        plan, [&](auto loader) { return call(tad_loss_kernel<Element, decltype(loader)>, shape, whole, exponent); });
   });
 }
 
@@ -323,8 +322,7 @@ Status tad_loss(
   const Status error = with_kernel(a, rows, [&](auto kernel, LaunchShape shape, bool whole, const auto& exponent) {
     shape.overlap = {.begins_early = counts_first, .lets_next_begin = totals_last};
     const TadGradient of_rows = gradient ? *gradient : TadGradient{};
-    return launch(
-        kernel, shape, stream, a, losses, of_rows, gradient ? by_row : EntriesByRow{}, whole, exponent);
+    return launch(kernel, shape, stream, a, losses, of_rows, gradient ? by_row : EntriesByRow{}, whole, exponent);
   });
   return error || !totals_last ? error : tad_totals(a, losses, *totals, stream, {.begins_early = true});
 }

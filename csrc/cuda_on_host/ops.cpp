@@ -19,8 +19,8 @@
 #include "../bindings/token_statistics.cpp"
 #include "../bindings/truncate_logits.cpp"
 
-// Little shared memory, so that the small vocabularies of the tests need clusters of every size, and some do not fit; and
-// few clusters at a time, so that each works on several rows.
+// Little shared memory, so that the small vocabularies of the tests need clusters of every size, and some do not fit;
+// and few clusters at a time, so that each works on several rows.
 static const bool device_is_small = [] {
   cuda_on_host::device.shared_bytes_per_block = 18 << 10;
   cuda_on_host::device.most_clusters = 2;

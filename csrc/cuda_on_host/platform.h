@@ -103,8 +103,7 @@ inline Device current_device() {
 
 template <class... Parameters>
 unsigned clusters_at_a_time(void (*)(Parameters...), const LaunchShape& shape) {
-  return cuda_on_host::clusters_at_a_time(
-      unsigned(shape.cluster_blocks), unsigned(shape.threads), shape.shared_bytes);
+  return cuda_on_host::clusters_at_a_time(unsigned(shape.cluster_blocks), unsigned(shape.threads), shape.shared_bytes);
 }
 
 template <class... Parameters, class... Arguments>
