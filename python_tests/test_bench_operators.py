@@ -19,7 +19,7 @@ from bench.operators import __main__ as on_a_gpu
 from bench.operators import eager, losses, peers, workloads
 from bench.operators.bench_operators import side_by_side
 from bench.operators.cases import OPERATORS, QUICK, Case, cases
-from bench.operators.loaders import by_threads
+from bench.operators.loaders import by_other_loaders
 from bench.report.machines import section
 from bench.results import is_own
 from bench.stopwatch import Implementation, Stopwatch, Workload
@@ -199,18 +199,19 @@ def peer_names(work) -> set[str]:
     return {name for name in work.implementations if name.startswith(("Liger-Kernel", "QuACK"))}
 
 
-def test_both_loaders_are_measured_in_one_run(monkeypatch):
+def test_all_loaders_are_measured_in_one_run(monkeypatch):
     """On a GPU, whatever the environment says before, which it says again afterwards."""
     seen = []
     work = Implementation(lambda: seen.append(os.environ.get("TAD_CUDA_LOADER")))
-    assert by_threads(torch.zeros(1), work) == {}
-    (changed,) = by_threads(SimpleNamespace(is_cuda=True), work).values()
+    assert by_other_loaders(torch.zeros(1), work) == {}
+    others = by_other_loaders(SimpleNamespace(is_cuda=True), work).values()
     for before in (None, "bulk"):
         if before:
             monkeypatch.setenv("TAD_CUDA_LOADER", before)
-        changed.run()
+        for other in others:
+            other.run()
         work.run()
-        assert seen[-2:] == ["threads", before]
+        assert seen[-3:] == ["bulk", "threads", before]
 
 
 @pytest.mark.usefixtures("peers_installed")

@@ -42,7 +42,7 @@ RESULT = [
     "EXIT",
 ]
 KERNEL = "tad_loss.cu: rows_kernel<{}, true>"
-WORK = Work("rows", KERNEL, ((1, 0), (1, 1)), kept=1, moved=2)
+WORK = Work("rows", KERNEL, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2)
 
 
 def sass(*lines: str) -> Code:
@@ -62,6 +62,21 @@ def test_each_visit_is_counted_on_its_shortest_way_round() -> None:
     assert costs(WORK, sass(*longer, *RESULT), element_bytes=2)["rows, visit 1"].instructions == 22 / 8
 
 
+def test_of_loops_in_one_another_the_innermost_is_counted() -> None:
+    """As halves of a row, each of which is a loop over groups, of which an unrolled loop leaves one over."""
+    group = ["LDS.128 R4, [R2]", *["MUFU.EX2 R4, R4"] * 8, "STG.E.EF.128 desc[UR8][R6.64], R4"]
+    left = ["BRX R20 -0x10 (*\"BRANCH_TARGETS .L_x_7,.L_x_8\"*)", ".L_x_7:", *group, ".L_x_8:"]
+    half = [".L_x_6:", *["NOP"] * 40, *left, *RESULT[2:24], "@P1 BRA `(.L_x_6)", "EXIT"]
+    found = costs(WORK, sass(*SUMS, *half), element_bytes=2)
+    assert found["rows, visit 2"] == Cost((2 * 10 + 1) / 16, 1)
+
+
+def test_a_jump_goes_to_each_of_its_targets() -> None:
+    code = sass("NOP", "BRX R20 -0x10 (*\"BRANCH_TARGETS .L_x_1,.L_x_2\"*)", ".L_x_1:", "EXIT", ".L_x_2:", "EXIT")
+    assert code.after(0) == [1]
+    assert code.after(1) == [2, 3]
+
+
 def test_a_store_that_was_taken_apart_is_no_visit() -> None:
     apart = [line.replace("STG.E.EF.128", "STG.E") for line in RESULT]
     with pytest.raises(ValueError, match=r"makes no visit 2 of rows, elements of 2 bytes, in accesses of 16 bytes"):
@@ -69,7 +84,7 @@ def test_a_store_that_was_taken_apart_is_no_visit() -> None:
 
 
 def test_without_a_loop_what_stands_in_loops_is_left_out() -> None:
-    statistics = Work("statistics", "token_statistics.cu: slices", ((2, 0),), 0, 1, ids="any_suppressed")
+    statistics = Work("statistics", "token_statistics.cu: slices", ((0, 2, 0),), 0, 1, ids="any_suppressed")
     line = 1 + [" any_suppressed(" in line for line in source("token_statistics.cu")].index(True)
     looking = [".L_x_0:", "LDG.E.64 R2, desc[UR8][R2.64]", "ISETP.GE P0, PT, R2, R3, PT", "@P0 BRA `(.L_x_0)"]
     load = "LDG.E.128 R4, desc[UR8][R6.64]"

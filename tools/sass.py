@@ -83,12 +83,15 @@ class Code:
         return self.loops[first].difference(*(loop for loop in self.loops.values() if loop < self.loops[first]))
 
     def loops_of(self, lines: set[tuple[str, int]], *, of_rows: bool = True) -> list[int]:
-        """Loops that have code of these source lines (none: of any); of `of_rows` those without smaller accesses."""
+        """Loops whose code is mostly of these source lines (none: of any), though a compiler may name other ones, too;
+        of `of_rows` those without smaller accesses.
+        """
         found = []
         for first in self.loops:
             own = self.own(first)
             small = any(SMALL_ACCESS.match(self.operation(at)) for at in own)
-            if first > 0 and not (of_rows and small) and (not lines or any(lines & self.lines[at] for at in own)):
+            of_lines = not lines or 2 * sum(bool(lines & self.lines[at]) for at in own) > len(own)
+            if first > 0 and not (of_rows and small) and of_lines:
                 found.append(first)
         return found
 

@@ -1,4 +1,4 @@
-"""The same work with its rows brought into shared memory the other way, in the same run."""
+"""The same work with its rows brought into shared memory in the other ways, in the same run."""
 
 import os
 from collections.abc import Callable
@@ -10,17 +10,20 @@ from torch import Tensor
 from ..stopwatch import Implementation
 
 LOADER = "TAD_CUDA_LOADER"  # docs/kernels.md
+WAYS = {"tad_ext, a cluster for each row": "bulk", "tad_ext, by threads": "threads"}
 
 
-def by_threads(leaf: Tensor, work: Implementation) -> dict[str, Implementation]:
-    """On a GPU, tad_ext's work of a tensor there without bulk copies, by its path's name; on a CPU nothing."""
+def by_other_loaders(leaf: Tensor, work: Implementation) -> dict[str, Implementation]:
+    """On a GPU, tad_ext's work of a tensor there by each loader but the default one, by its path's name; on a CPU
+    nothing.
+    """
     if not leaf.is_cuda:
         return {}
 
-    def without_bulk_copies(function: Callable[[], Any]) -> Callable[[], Any]:
+    def by(loader: str, function: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
             before = os.environ.get(LOADER)
-            os.environ[LOADER] = "threads"
+            os.environ[LOADER] = loader
             try:
                 return function()
             finally:
@@ -30,5 +33,6 @@ def by_threads(leaf: Tensor, work: Implementation) -> dict[str, Implementation]:
 
         return run
 
-    changed = {name: without_bulk_copies(getattr(work, name)) for name in ("run", "prepare")}
-    return {"tad_ext, by threads": replace(work, **changed)}
+    return {
+        name: replace(work, run=by(loader, work.run), prepare=by(loader, work.prepare)) for name, loader in WAYS.items()
+    }

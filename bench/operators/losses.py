@@ -10,7 +10,7 @@ from tad_ext import fused_linear_tad_loss, fused_tad_loss
 
 from ..stopwatch import Implementation, Workload, training_step
 from . import eager, peers
-from .loaders import by_threads
+from .loaders import by_other_loaders
 
 DELTA = 4
 PRODUCTS = "its matrix products alone"
@@ -42,7 +42,7 @@ def tad_loss(
         "tad_ext": training_step(fused, [student], *entries),
         "tad_ext, recomputed": training_step(fused, [student], *entries, recompute_gradient=True),
     }
-    paths |= by_threads(student, paths["tad_ext"])
+    paths |= by_other_loaders(student, paths["tad_ext"])
     if compact:
         paths |= _eager_and_compiled("", eager.tad_loss, parts, teacher[near_rows:], labels[:near_rows])
     masks = (teacher, labels, every_step, DELTA)

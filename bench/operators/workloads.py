@@ -10,7 +10,7 @@ from tad_ext import ops
 
 from ..stopwatch import Implementation, Workload
 from . import eager, peers
-from .loaders import by_threads
+from .loaders import by_other_loaders
 
 THRESHOLD = 0.9
 
@@ -78,7 +78,7 @@ def log_softmax(rows: int, positions: int, vocabulary: int, dtype: torch.dtype, 
     fused = implementation(lambda logits: ops.masked_log_softmax(logits, rows=chosen))
     paths = {
         "tad_ext": fused,
-        **by_threads(logits, fused),
+        **by_other_loaders(logits, fused),
         "eager": implementation(lambda logits: eager.log_softmax_rows(logits, chosen)),
         "torch.compile": implementation(lambda logits: compiled(logits, chosen)),
     }

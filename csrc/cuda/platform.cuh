@@ -31,16 +31,11 @@ Status allow(void (*kernel)(Parameters...), const LaunchShape& shape) {
     if (error) return error;
   }
   if (shape.shared_bytes == 0) return cudaSuccess;
+  const Status error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (error) return error;
   const int most = current_device().shared_bytes_per_block - kReservedSharedBytes;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-}
-
-/// So many clusters, where `count` would be too many to run at a time, that all do and have the same number of rows, or
-/// one less.
-inline unsigned clusters_that_stay(unsigned count, unsigned at_a_time) {
-  if (at_a_time == 0) return count;  // the device cannot tell
-  const unsigned rounds = (count + at_a_time - 1) / at_a_time;
-  return (count + rounds - 1) / rounds;
 }
 
 /// Enqueues a kernel. Nothing is launched for zero blocks.

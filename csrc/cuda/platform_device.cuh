@@ -29,13 +29,6 @@ __device__ constexpr bool has_bulk_copies() {
 #endif
 }
 
-/// Such blocks of a multiprocessor that keep their part of a row in its shared memory.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-constexpr int kResidentBlocks = 2;
-#else
-constexpr int kResidentBlocks = 3;
-#endif
-
 /// Shared memory for kCount values, the same for every thread of a block that asks for as many of this type for this
 /// use.
 template <class T, int kCount, int kUse = 0>
@@ -245,7 +238,7 @@ cudaError_t with_configuration(const LaunchShape& shape, Stream stream, const Ca
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchAttribute attributes[2] = {};
   config.attrs = attributes;
-  if (shape.cluster_blocks > 1) {
+  if (shape.cluster_blocks > 1 || shape.stays) {  // how many clusters run at a time is told of a given size only
     cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = unsigned(shape.cluster_blocks);
@@ -308,13 +301,14 @@ inline Device current_device() {
 /// How many of a kernel's clusters the device runs at a time; 0: it cannot tell. The driver is asked once, because that
 /// takes it longer than a launch.
 template <class... Parameters>
-unsigned clusters_at_a_time(void (*kernel)(Parameters...), const LaunchShape& shape) {
+unsigned clusters_at_a_time(void (*kernel)(Parameters...), LaunchShape shape) {
   using Asked = std::tuple<const void*, int, int, size_t>;
   static std::mutex mutex;
   static std::map<Asked, unsigned> known;
   int device = 0;
   cudaGetDevice(&device);
   const Asked asked{reinterpret_cast<const void*>(kernel), device, shape.cluster_blocks, shape.shared_bytes};
+  shape.overlap = {};
   const std::lock_guard lock(mutex);
   const auto [place, is_new] = known.try_emplace(asked, 0);
   if (is_new) {

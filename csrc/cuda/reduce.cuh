@@ -131,9 +131,9 @@ class Cluster {
 
   /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
   /// thread. A block sends its own value to each of the others, and waits for theirs: when they have come nobody needs
-  /// it any more.
-  template <int kThreads, class T, class OfWarp, class Finish>
-  __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish) {
+  /// it any more. Meanwhile the other warps call meanwhile(), and what that writes is there for all threads, too.
+  template <int kThreads, class T, class OfWarp, class Finish, class Meanwhile>
+  __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
     value = reduce_to_first_warp<kThreads>(value, of_warp);
     const bool first_warp = threadIdx.x < kWarp;
     if (size() > 1) {
@@ -142,10 +142,17 @@ class Cluster {
       ++rounds_;
     }
     decltype(finish(value)) result{};
-    if (first_warp) result = finish(value);
+    if (first_warp)
+      result = finish(value);
+    else
+      meanwhile();
     return of_first_thread(result);
   }
 
+  template <int kThreads, class T, class OfWarp, class Finish>
+  __device__ auto reduce(const T& value, const OfWarp& of_warp, const Finish& finish) {
+    return reduce<kThreads>(value, of_warp, finish, [] {});
+  }
   template <int kThreads, class T, class OfWarp>
   __device__ T reduce(const T& value, const OfWarp& of_warp) {
     return reduce<kThreads>(value, of_warp, [](const T& whole) { return whole; });

@@ -34,11 +34,11 @@ __device__ constexpr bool knows() {
   return has_bulk_copies() || !Loader::kBulk;
 }
 
-/// Blocks per multiprocessor that registers must suffice for: where rows stay, as many as shared memory has room for.
-/// Without this number ptxas guesses one, and spills to meet it.
+/// Blocks per multiprocessor that registers must suffice for: three take turns where copies need none. Without this
+/// number ptxas guesses one, and spills to meet it.
 template <class Element, class Loader>
 constexpr int kRowBlocks = sizeof(Element) == 8 ? 1
-                           : Loader::kKeeps     ? kResidentBlocks
+                           : Loader::kBulk      ? 3
                                                 : 2;
 
 /// f(true or false, as a constant) as `value` says.
@@ -315,7 +315,8 @@ struct RowPlan {
 /// Whether all rows begin on 16-byte boundaries and are of whole groups.
 template <class SomeRows>
 bool are_whole(const SomeRows& rows, int64_t columns) {
-  return columns % kGroup == 0 && is_aligned(rows.data) && rows.row_stride * element_size(rows.dtype) % 16 == 0;
+  const bool together = rows.row_count < 2 || rows.row_stride * element_size(rows.dtype) % 16 == 0;
+  return columns % kGroup == 0 && (rows.row_count == 0 || is_aligned(rows.data)) && together;
 }
 
 /// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole;

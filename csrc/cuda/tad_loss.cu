@@ -16,10 +16,12 @@ struct Task : RowEntry {  // without a gradient each row is an entry
   enum What { kOver, kFill, kNear, kDistant };
 
   What what = kOver;
-  bool valid = true;  // what the entry names is there
+  bool valid = true;      // what the entry names is there
+  bool is_silent = true;  // its own scale is 0: then so is its gradient, whatever the logits
   int label = 0;
   int64_t entry = -1;
   const void *student = nullptr, *teacher = nullptr;  // its rows
+  double scale = 0;  // d (the call's loss times its own gradient) / d (the entry's loss)
 };
 
 /// What a block knows while it works.
@@ -82,13 +84,21 @@ struct Visit {
     return task;
   }
 
-  /// Left by the last warp for its block, while a task's rows are on their way: what comes next, and the entry's scale.
+  /// An entry's scale depends on counts that the kernel before this one may make.
+  __device__ void find_scale(Task& task) const {
+    if (!has_gradient() || task.entry < 0 || (task.valid && task.what == Task::kFill)) return;
+    wait_for_kernel_before();
+    const double own = gradient_scale(a, task.entry);
+    task.is_silent = own == 0;
+    task.scale = own * (gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0);
+  }
+
+  /// Left by the last warp for its block.
   __device__ void look_ahead(const Task& task, Task* next) const {
     if (!is_last_warp()) return;
-    const Task found = task_after(task);
-    if (!is_last_thread()) return;
-    *next = found;
-    if (has_gradient() && task.entry >= 0) *shared_array<Scale, 1>() = scale_of(task.entry);
+    Task found = task_after(task);
+    find_scale(found);
+    if (is_last_thread()) *next = found;
   }
 
   /// Asks for the rows of a task, or a half of them, if they arrive: what lies there has been used.
@@ -108,46 +118,25 @@ struct Visit {
   }
   __device__ bool is_first_of_cluster() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
-  /// d (the call's loss) / d (the entry's loss), which depends on counts that the kernel before this one may make.
-  __device__ double own_scale_of(int64_t entry) const {
-    wait_for_kernel_before();
-    return gradient_scale(a, entry);
-  }
-
-  /// d (the call's loss times its own gradient) / d (the entry's loss).
-  struct Scale {
-    Real value = 0;
-    bool is_zero = true;  // of the entry's own: then so is its gradient, whatever the logits
-  };
-  __device__ Scale scale_of(int64_t entry) const {
-    const double own = own_scale_of(entry);
-    const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
-    return {Real(outer * own), own == 0};
-  }
-  __device__ Scale scale() const { return has_gradient() ? *shared_array<Scale, 1>() : Scale{}; }
-
   /// What every thread of a cluster must know of a row's sums to write its gradient.
   struct NearSums {
     double loss;
     Reference<Real> at;
-    Real scale, factor;
-    bool has_gradient;
+    Real factor;
   };
   struct DistantSums {
     double loss;
     Reference<Real> student_at, teacher_at;
     Real ratio, factor;
-    bool has_gradient;
   };
 
   /// Writes an entry's gradient, if there is one, kGroups groups of columns at a time: `of_group(group)` is that of
   /// one. The next task's rows come where this one's are done with.
-  template <bool kWhole, int kGroups, class Sums, class OfGroup>
-  __device__ __forceinline__ void write_gradient(
-      const Task& task, const Task* next, const Sums& sums, const OfGroup& of_group) const {
+  template <bool kWhole, int kGroups, class OfGroup>
+  __device__ __forceinline__ void write_gradient(const Task& task, const Task* next, const OfGroup& of_group) const {
     Element* target = target_of(task);
     if (!target) return;
-    if (!sums.has_gradient) return fill(task, next, Real(0));
+    if (task.is_silent) return fill(task, next, Real(0));
     const auto out = target_part_of<kWhole>(target, columns(), range, task.add);
     for_each_half<Loader>(range, [&](int half, int begin, int end) {
       for_each_group<kGroups>(begin, end, [&](int group) { out.store(of_group(group), group); });
@@ -171,31 +160,33 @@ struct Visit {
     if (tells) label_element = static_cast<const Element*>(task.student)[label];
     const Exponent<Real> exponent(1);
     PowerSum<Real> of_thread;
-    look_ahead(task, next);
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> x[kBatch<Element>];
       const Real largest = student.template load<is_full.value>(first, x);
       accumulate(of_thread, x, largest, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
-    const NearSums sums = cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSum<Real>& whole) {
-      const Scale scale = this->scale();
-      const double loss = tells ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
-      return NearSums{
-          loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
-          whole.at, scale.value, Real(scale.value / whole.sum), !scale.is_zero};
-    });
-    write_gradient<kWhole, 1>(task, next, sums, [&](int group) {
+    const NearSums sums = cluster.template reduce<kRowThreads>(
+        of_thread, of_warp,
+        [&](const PowerSum<Real>& whole) {
+          const double loss = tells ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
+          return NearSums{
+              loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
+              whole.at, Real(Real(task.scale) / whole.sum)};
+        },
+        [&] { look_ahead(task, next); });
+    if (tells) tell(task.entry, sums.loss);
+    const Real scale = Real(task.scale);
+    write_gradient<kWhole, 1>(task, next, [&](int group) {
       Group<Real> x[] = {student.template again<Real>(group)};
       exponent.of(x, sums.at);
       Group<Real>& g = x[0];
       for (Real& value : g.value) value = exp_base2(value) * sums.factor;
       const int label_in_group = label - range.begin - group * kGroup;
       if (label_in_group >= 0 && label_in_group < kGroup)
-        for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? sums.scale : Real(0);
+        for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? scale : Real(0);
       return g;
     });
-    if (tells) tell(task.entry, sums.loss);
   }
 
   /// KL(teacher || student), and scale * (softmax_student - softmax_teacher) / temperature into the gradient.
@@ -204,7 +195,6 @@ struct Visit {
     const auto student = part<kWhole>(task.student, 0);
     const Exponent<Real>& exponent = exponent_of_pairs;
     PowerSums<Real> of_thread;
-    look_ahead(task, next);
     visit_first<Loader, kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       const Real student_largest = student.template load<is_full.value>(first, s);
@@ -212,18 +202,18 @@ struct Visit {
       accumulate(of_thread, s, student_largest, t, teacher_largest, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
-    const DistantSums sums =
-        cluster.template reduce<kRowThreads>(of_thread, of_warp, [&](const PowerSums<Real>& whole) {
-          const Scale scale = this->scale();
+    const DistantSums sums = cluster.template reduce<kRowThreads>(
+        of_thread, of_warp,
+        [&](const PowerSums<Real>& whole) {
           return DistantSums{
-              is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0,
-              whole.student.at,
+              is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0, whole.student.at,
               whole.teacher.at,
               Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
-              Real(double(scale.value) * exponent.b / whole.teacher.sum),
-              !scale.is_zero};
-        });
-    write_gradient<kWhole, 2>(task, next, sums, [&](int group) {
+              Real(double(Real(task.scale)) * exponent.b / whole.teacher.sum)};
+        },
+        [&] { look_ahead(task, next); });
+    if (is_first_of_cluster()) tell(task.entry, sums.loss);
+    write_gradient<kWhole, 2>(task, next, [&](int group) {
       Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
       exponent.of(s, sums.student_at);
       exponent.of(t, sums.teacher_at);
@@ -232,17 +222,16 @@ struct Visit {
         g.value[i] = (exp_base2(g.value[i]) * sums.ratio - exp_base2(t[0].value[i])) * sums.factor;
       return g;
     });
-    if (is_first_of_cluster()) tell(task.entry, sums.loss);
   }
 
-  /// A task, whose rows have been asked for; `next` is what comes after it, from the first barrier on.
+  /// A task, whose rows have been asked for; `next` is what comes after it, once a barrier says so.
   __device__ __forceinline__ void work(const Task& task, Task* next) const {
     if (task.what == Task::kFill) {
+      __syncthreads();  // some may still read of the task before this one, where the next one will be
       look_ahead(task, next);
       __syncthreads();
-      const bool is_zero = task.valid || own_scale_of(task.entry) == 0;
       if (task.entry >= 0 && is_first_of_cluster()) tell(task.entry, task.valid ? 0 : NAN);
-      return fill(task, next, is_zero ? Real(0) : Real(NAN));
+      return fill(task, next, task.valid || task.is_silent ? Real(0) : Real(NAN));
     }
     if (task.what == Task::kNear)
       return with_constant(is_whole(task), [&](auto whole) { near<whole.value>(task, next); });
@@ -271,19 +260,15 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_
   ArrivalsOf<Loader> arrivals;
   using OfElement = Visit<Element, Loader>;
   const OfElement visit{a, losses, gradient, by_row, whole_rows, exponent_of_pairs, cluster, range, arrivals};
-  // Three places: while some threads still read of the task before this one, the last warp may leave the next one.
-  Task* tasks = shared_array<Task, 3>();
+  Task* tasks = shared_array<Task, 2>();
   if (OfElement::is_last_warp()) {
     const Task first = visit.first_task(blockIdx.x / cluster.size());
     if (OfElement::is_last_thread()) tasks[0] = first;
   }
   __syncthreads();
   visit.ask_for(tasks[0], range);
-  for (int at = 0; tasks[at].what != Task::kOver;) {
-    const int next = at < 2 ? at + 1 : 0;
-    visit.work(tasks[at], &tasks[next]);
-    at = next;
-  }
+  if (OfElement::is_last_thread()) visit.find_scale(tasks[0]);  // while its rows are on their way
+  for (int at = 0; tasks[at].what != Task::kOver; at ^= 1) visit.work(tasks[at], &tasks[at ^ 1]);
   cluster.leave();
   wait_for_kernel_before();
 }

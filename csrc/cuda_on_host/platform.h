@@ -21,7 +21,6 @@ constexpr int kRowThreads = 256;
 #else
 constexpr int kRowThreads = 64;  // a thread costs far more here than its columns
 #endif
-constexpr int kResidentBlocks = 3;
 
 template <class T, int kCount, int kUse = 0>
 T* shared_array() {

@@ -110,6 +110,8 @@ cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int v
       if (value < 0 || value > device.shared_bytes_per_block) return fail_with(cudaErrorInvalidValue);
       limits.shared_bytes = size_t(value);
       return cudaSuccess;
+    case cudaFuncAttributePreferredSharedMemoryCarveout:
+      return value < -1 || value > 100 ? fail_with(cudaErrorInvalidValue) : cudaSuccess;
     case cudaFuncAttributeNonPortableClusterSizeAllowed:
       limits.cluster_blocks = value ? kMaxClusterBlocks : kPortableClusterBlocks;
       return cudaSuccess;

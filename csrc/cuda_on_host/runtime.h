@@ -19,8 +19,10 @@ enum cudaError_t : int {
 };
 enum cudaFuncAttribute : int {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9,
   cudaFuncAttributeNonPortableClusterSizeAllowed = 14
 };
+constexpr int cudaSharedmemCarveoutMaxShared = 100;  // percent
 using cudaStream_t = struct CUstream_st*;
 
 namespace cuda_on_host {
@@ -83,7 +85,8 @@ inline void let_next_kernel_begin() {}
 // griddepcontrol.wait: until the kernel before this one is over.
 void wait_for_kernel_before();
 
-// What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory, or large clusters.
+// What cudaFuncSetAttribute() does: the kernel may have so much dynamic shared memory, or large clusters. (How a
+// multiprocessor divides its memory nobody asks here.)
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 // As launch_cluster(), with a kernel before or behind it that it overlaps with.

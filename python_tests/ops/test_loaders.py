@@ -1,4 +1,6 @@
-"""Rows that the CUDA kernels keep come by bulk copies or by threads, as TAD_CUDA_LOADER says at every launch."""
+"""Rows that the CUDA kernels keep come by bulk copies, a row ahead or not, or by threads, as TAD_CUDA_LOADER says at every
+launch.
+"""
 
 import pytest
 import torch
@@ -16,9 +18,9 @@ every_case = pytest.mark.parametrize("case", every_operator(vocabulary=520), ids
 
 
 @every_case
-def test_both_give_the_same_bits(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_give_the_same_bits(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for loader in ("bulk", "threads", ""):
+    for loader in ("ahead", "bulk", "threads", ""):
         monkeypatch.setenv("TAD_CUDA_LOADER", loader)
         results.append(case.run(*(tensor.to(device) for tensor in case.inputs(1))))
     first, *others = results
@@ -29,5 +31,5 @@ def test_both_give_the_same_bits(case: Case, device: str, monkeypatch: pytest.Mo
 @every_case
 def test_another_is_refused(case: Case, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAD_CUDA_LOADER", "tma")
-    with pytest.raises(ValueError, match="TAD_CUDA_LOADER is 'tma', expected bulk or threads"):
+    with pytest.raises(ValueError, match="TAD_CUDA_LOADER is 'tma', expected ahead, bulk or threads"):
         case.run(*(tensor.to(device) for tensor in case.inputs(1)))

@@ -1,6 +1,7 @@
 // The ways in which a row is worked on (csrc/cuda/resident.cuh), and devices that make the launchers take each of them.
 #pragma once
 
+#include "../../cuda/device.h"
 #include "runs.h"
 
 namespace tad::checks {
@@ -73,8 +74,10 @@ class OnPath {
     const cuda_on_host::Launched& launched = cuda_on_host::last_launched;
     const bool kept = path_.kept && of.can_be_kept;
     const bool by_copies = kept && of.whole && std::strcmp(path_.loader, "threads");
-    const bool limited = path_.rows_at_a_time > 0 && (path_.kept ? by_copies && of.asks_ahead : true);
-    const unsigned at_a_time = limited ? std::min(path_.rows_at_a_time, unsigned(rows)) : unsigned(rows);
+    unsigned at_a_time = unsigned(rows);
+    if (path_.rows_at_a_time > 0 && !path_.kept) at_a_time = std::min(path_.rows_at_a_time, at_a_time);
+    if (path_.rows_at_a_time > 0 && by_copies && of.asks_ahead)
+      at_a_time = cuda::clusters_that_stay(at_a_time, path_.rows_at_a_time);
     CHECK(launched.cluster_blocks == path_.cluster_blocks);
     CHECK(launched.grid.x == at_a_time * path_.cluster_blocks);
     CHECK((launched.shared_bytes > 0) == kept);

@@ -64,6 +64,18 @@ void test_devices_with_less_room() {
   CHECK(is(plan_rows(with_room_for(1), 32000, 2), 1, true));
 }
 
+/// Rows are whole that begin on 16-byte boundaries and consist of groups of eight.
+void test_whole_rows() {
+  alignas(16) static BFloat16 memory[64];
+  const auto whole = [](int64_t columns, int64_t stride, int offset = 0, int64_t rows = 2) {
+    return are_whole(Rows{memory + offset, stride, DType::kBFloat16, rows}, columns);
+  };
+  CHECK(whole(16, 16) && whole(16, 24) && whole(16, 0) && whole(8, 16, 8));
+  CHECK(!whole(15, 16) && !whole(16, 20) && !whole(8, 16, 4));
+  CHECK(whole(16, 20, 0, /*rows=*/1) && !whole(16, 16, 4, /*rows=*/1));  // which is not apart from any other
+  CHECK(whole(16, 16, 4, /*rows=*/0) && !whole(15, 16, 0, /*rows=*/0));  // nowhere
+}
+
 void test_shared_memory_is_that_of_a_block() {
   CHECK(plan_rows(kH100, kLlada, 2).shared_bytes == kLlada / 4 * 2);
   CHECK(plan_rows(kH100, kLlada, 8).shared_bytes == kLlada / 16 * 8);
@@ -91,13 +103,15 @@ void test_shapes() {
   CHECK(shape_of(read_again, 3, /*visited_twice=*/true).blocks.x == 3);
 }
 
-/// As many as run at a time, or fewer, so that all have as many rows, or one less.
+/// As many as run at a time, or fewer, so that all have as many rows, or one less; a few times as many where that would
+/// be more than eight.
 void test_clusters_that_stay() {
-  CHECK(clusters_that_stay(512, 45) == 43);  // twelve rows, the last one eleven
   CHECK(clusters_that_stay(64, 45) == 32);
   CHECK(clusters_that_stay(45, 45) == 45 && clusters_that_stay(1, 45) == 1);
   CHECK(clusters_that_stay(46, 45) == 23);
-  CHECK(clusters_that_stay(5, 1) == 1);
+  CHECK(clusters_that_stay(512, 98) == 86);  // six rows, the last one five or six
+  CHECK(clusters_that_stay(512, 45) == 86);  // twelve rounds are twice six
+  CHECK(clusters_that_stay(8, 1) == 1 && clusters_that_stay(9, 1) == 2);
   CHECK(clusters_that_stay(512, 0) == 512);  // the device cannot tell
 }
 
@@ -136,6 +150,7 @@ int main() {
   test_blocks();
   test_loaders();
   test_devices_with_less_room();
+  test_whole_rows();
   test_shared_memory_is_that_of_a_block();
   test_rows_at_a_time();
   test_shapes();
