@@ -65,14 +65,14 @@ def test_each_visit_is_counted_on_its_shortest_way_round() -> None:
 def test_of_loops_in_one_another_the_innermost_is_counted() -> None:
     """As halves of a row, each of which is a loop over groups, of which an unrolled loop leaves one over."""
     group = ["LDS.128 R4, [R2]", *["MUFU.EX2 R4, R4"] * 8, "STG.E.EF.128 desc[UR8][R6.64], R4"]
-    left = ["BRX R20 -0x10 (*\"BRANCH_TARGETS .L_x_7,.L_x_8\"*)", ".L_x_7:", *group, ".L_x_8:"]
+    left = ['BRX R20 -0x10 (*"BRANCH_TARGETS .L_x_7,.L_x_8"*)', ".L_x_7:", *group, ".L_x_8:"]
     half = [".L_x_6:", *["NOP"] * 40, *left, *RESULT[2:24], "@P1 BRA `(.L_x_6)", "EXIT"]
     found = costs(WORK, sass(*SUMS, *half), element_bytes=2)
     assert found["rows, visit 2"] == Cost((2 * 10 + 1) / 16, 1)
 
 
 def test_a_jump_goes_to_each_of_its_targets() -> None:
-    code = sass("NOP", "BRX R20 -0x10 (*\"BRANCH_TARGETS .L_x_1,.L_x_2\"*)", ".L_x_1:", "EXIT", ".L_x_2:", "EXIT")
+    code = sass("NOP", 'BRX R20 -0x10 (*"BRANCH_TARGETS .L_x_1,.L_x_2"*)', ".L_x_1:", "EXIT", ".L_x_2:", "EXIT")
     assert code.after(0) == [1]
     assert code.after(1) == [2, 3]
 

@@ -79,7 +79,7 @@ class Cost(NamedTuple):
 def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
     """Of a work's visits, by their names. ValueError where the code has no such visit."""
     found = {}
-    loops = code.innermost(code.loops_of(_lines(work.kernel, work.function))) if work.kept else [0]
+    loops = code.innermost(_loops_of(work, code)) if work.kept else [0]
     ways = [code.way(first, code.loops[first] if work.kept else code.own(first)) for first in loops]
     for number, visit in enumerate(work.visits, 1):
         fitting = []
@@ -103,6 +103,17 @@ def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
         slowest = max(len(loop) / count for loop, count in zip(looking, looks) if count)
         found[f"{work.name}, {LLADA_IDS} ids"] = Cost(slowest * math.ceil(LLADA_IDS / WARP) * WARP * WARPS / SLICE, 0)
     return found
+
+
+def _loops_of(work: Work, code: Code) -> list[int]:
+    """Those of the work's function, and not rather of another one: a compiler names the lines of both, now and then."""
+    lines = _lines(work.kernel, work.function)
+    others = [_lines(work.kernel, other.function) for other in WORKS if other.kernel == work.kernel]
+    return [
+        first
+        for first in code.loops_of(lines)
+        if all(code.seen(first, lines) >= code.seen(first, other) for other in others)
+    ]
 
 
 def _lines(kernel: str, function: str) -> set[tuple[str, int]]:

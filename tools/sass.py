@@ -83,17 +83,18 @@ class Code:
         return self.loops[first].difference(*(loop for loop in self.loops.values() if loop < self.loops[first]))
 
     def loops_of(self, lines: set[tuple[str, int]], *, of_rows: bool = True) -> list[int]:
-        """Loops whose code is mostly of these source lines (none: of any), though a compiler may name other ones, too;
-        of `of_rows` those without smaller accesses.
-        """
+        """Loops that have code of these source lines (none: of any); of `of_rows` those without smaller accesses."""
         found = []
         for first in self.loops:
             own = self.own(first)
             small = any(SMALL_ACCESS.match(self.operation(at)) for at in own)
-            of_lines = not lines or 2 * sum(bool(lines & self.lines[at]) for at in own) > len(own)
-            if first > 0 and not (of_rows and small) and of_lines:
+            if first > 0 and not (of_rows and small) and (not lines or self.seen(first, lines)):
                 found.append(first)
         return found
+
+    def seen(self, first: int, lines: set[tuple[str, int]]) -> int:
+        """How many of some source lines a loop has code of."""
+        return len(lines & set().union(*(self.lines[at] for at in self.own(first))))
 
     def innermost(self, some: list[int]) -> list[int]:
         """Those of some loops that access rows, and in which there is no other one that does."""
