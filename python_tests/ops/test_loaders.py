@@ -1,6 +1,4 @@
-"""Rows that the CUDA kernels keep come by bulk copies, a row ahead or not, or by threads, as TAD_CUDA_LOADER says at every
-launch.
-"""
+"""Rows that the CUDA kernels keep come by bulk copies, a row ahead or not, or by threads, as TAD_CUDA_LOADER says."""
 
 import pytest
 import torch
