@@ -44,7 +44,7 @@ OBJECTS = ROOT / "build" / "cuda"
 ACCEPT = "python tools/cuda_resources.py --write"
 SOURCES = (
     *("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/common/*.h"),
-    *("tools/cuda_toolkit.py", "tools/machine_code.py", "tools/sass.py"),
+    *("tools/cuda_toolkit.py", "tools/machine_code.py", "tools/row_model.py", "tools/sass.py"),
 )
 
 TITLE = f"""\

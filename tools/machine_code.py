@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from row_model import COPY, CYCLES, EXPECTED, MULTIPROCESSORS, SCHEDULERS, WARP, Rows, share_of_a_copy
 from sass import ROW_ACCESS, Code
 
 CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
@@ -21,12 +22,10 @@ ROWS = (64, 512, 2_048)
 ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
 LLADA_IDS = 115  # without a token
 
-WARP, WARPS, SLICE = 32, 8, 16_384  # threads of a warp, warps of a block, columns of a block of the statistics
-# An H200: multiprocessors, cycles per us, bytes that a copy moves per us.
-MULTIPROCESSORS, CYCLES, COPY = 132, 1_900, 4.3e6
-# A multiprocessor: schedulers, each of which issues one instruction per cycle and has so many times 8 registers for a
-# warp; exponentials per cycle; threads; bytes of shared memory, and what the system takes of them for each block.
-SCHEDULERS, REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 4, 64, 16, 2_048, 228 << 10, 1 << 10
+WARPS, SLICE = 8, 16_384  # warps of a block, columns of a block of the statistics
+# A multiprocessor: each scheduler's registers, in eights for a warp; exponentials per cycle; threads; bytes of shared
+# memory, and what the system takes of them for each block.
+REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 64, 16, 2_048, 228 << 10, 1 << 10
 
 TITLE = f"""\
 # What the machine code of the CUDA kernels for sm_90 says of their speed. Checked in CI, written with resources.txt.
@@ -37,6 +36,8 @@ TITLE = f"""\
 # plan: rows that are kept (2: the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
 # multiprocessor has registers for, and shared memory for. Then the least us that an H200 takes for so many rows: for
 # their bytes, to issue their instructions (statistics: those for ids among them), for their exponentials.
+# share: percent of what a copy moves, as expected of so many rows by tools/row_model.py, of the kernel alone: with a
+# cluster for each row, and with clusters that stay and ask for the next row while they write one. Not measured.
 """
 
 
@@ -53,6 +54,7 @@ class Work:
     moved: int  # rows that come from memory or go there
     function: str = ""
     ids: str = ""  # the function in whose loop a warp looks at ids without a token
+    beside: int = 400  # instructions that a warp executes for a row beside its loops, roughly
 
 
 LOSS = "tad_loss.cu: tad_loss_kernel<{}, ByBulkCopies>"
@@ -62,7 +64,7 @@ STATISTICS = "token_statistics.cu: slice_statistics_kernel<{}, false>"
 WORKS = (
     Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2, function="near"),
     Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=2, moved=2, function="near"),
-    Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant"),
+    Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant", beside=600),
     Work("log-softmax", FORWARD, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2),
     Work("log-softmax's gradient", GRADIENT, ((1, 0, 0), (1, 1, 1)), kept=1, moved=3),
     Work("statistics", STATISTICS, ((0, 2, 0),), kept=0, moved=1, ids="any_suppressed"),
@@ -197,5 +199,22 @@ def table(kernels: Mapping[str, Code], used: Mapping[str, tuple[int, int]]) -> l
             row += "{:10.1f}{:7.1f}{:7.1f}".format(
                 *least_us(count, columns, blocks, work.moved * size * columns, whole[work, element])
             )
+        rows.append(f"{row}  {work.name}")
+
+    heading = "".join(f"{f'% of {count:,}':>14}" for count in ROWS)
+    rows.append(f"{'share':6}{'element':8}{'columns':>8}{'kept':>5}{heading}  work")
+    for columns, element, size, work in cases:
+        if not work.kept or columns != VOCABULARIES[0]:
+            continue
+        blocks, kept = plans[columns, work.kept * size]
+        registers, static = used[work.kernel.format(element)]
+        logits = math.ceil(columns / blocks)
+        instructions = whole[work, element].instructions + work.beside / (logits / WARP / WARPS)
+        at_once = min(blocks_at_once(registers, kept + static))
+        of = Rows(logits, (work.moved - 1) * size, size, instructions, blocks, at_once, pieces=WARPS)
+        row = f"{'share':6}{element:8}{columns:8,}{work.kept:5}"
+        for count in ROWS:
+            shares = [share_of_a_copy(of, count, EXPECTED, ahead=ahead) for ahead in (False, True)]
+            row += "{:10.0%}{:4.0%}".format(*shares).replace("%", "")
         rows.append(f"{row}  {work.name}")
     return rows

@@ -1,0 +1,156 @@
+"""How long an H200 takes for rows, by a model of one of its multiprocessors, for machine_code.py.
+
+A kernel's blocks take turns on a multiprocessor. A block asks for its part of a row, sums what has come, reduces with
+the other blocks of its cluster, and writes what follows from the sums. Transfers share the bandwidth that a copy has,
+and what is executed shares the issue slots; a block's beginning, the first bytes' latency and the reduction take a time
+of their own. What these take was fitted to five kernels as an H200 measured them (MEASURED): with two numbers the model
+meets all five within 5 % (python_tests/test_row_model.py). Of today's kernels they are expected (docs/log.md).
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+# An H200: multiprocessors, cycles per us, bytes that a copy moves per us; schedulers of a multiprocessor, each of which
+# issues an instruction of a warp per cycle.
+MULTIPROCESSORS, CYCLES, COPY, SCHEDULERS, WARP = 132, 1_900, 4.3e6, 4, 32
+LAUNCH = 2.0  # us before a kernel's first block, and behind its last one
+
+
+class Times(NamedTuple):
+    """Us that nothing shares: from a block's beginning to what it asks for, from there to the first bytes, and from a
+    block's last sums to what all threads know of the row's.
+    """
+
+    begin: float
+    latency: float
+    reduction: float
+
+
+MEASURED = Times(2.0, 0.8, 2.5)  # fitted
+EXPECTED = Times(1.5, 0.8, 1.1)  # less what was removed since
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a block does with its part of a row: logits, bytes of each that are read and written, instructions a thread
+    executes for each in all; blocks that share a row; blocks that a multiprocessor works on at a time; pieces in which
+    a part comes and goes.
+    """
+
+    logits: int
+    read: int
+    written: int
+    instructions: float
+    blocks: int
+    at_once: int = 3
+    pieces: int = 4
+
+
+@dataclass
+class Event:
+    """Something that happens once, and the processes that wait for it."""
+
+    has_happened: bool = False
+    waiting: list[Iterator] = field(default_factory=list)
+
+
+@dataclass
+class Multiprocessor:
+    """Runs processes: generators of what they need next, ("wait", us), ("memory", bytes), ("issue", instructions of
+    warps), or an event. Memory and issue slots are shared evenly by those that need them.
+    """
+
+    now: float = 0.0
+    timers: list[tuple[float, int, Iterator]] = field(default_factory=list)
+    shared: dict[str, list[list]] = field(default_factory=lambda: {"memory": [], "issue": []})  # what is left, whose
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def go_on(self, process: Iterator) -> None:
+        """Until the process has to wait."""
+        for demand in process:
+            if isinstance(demand, Event):
+                if demand.has_happened:
+                    continue
+                demand.waiting.append(process)
+            elif demand[0] == "wait":
+                heapq.heappush(self.timers, (self.now + demand[1], next(self._numbers), process))
+            else:
+                self.shared[demand[0]].append([demand[1], process])
+            return
+
+    def happens(self, event: Event) -> None:
+        """Whoever waits for it goes on."""
+        event.has_happened = True
+        for process in event.waiting:
+            self.go_on(process)
+
+    def run(self) -> float:
+        """Until all processes are over: the time then, in us."""
+        speed = {"memory": COPY / MULTIPROCESSORS, "issue": SCHEDULERS * CYCLES}
+        while self.timers or any(self.shared.values()):
+            rates = {kind: speed[kind] / len(active) for kind, active in self.shared.items() if active}
+            steps = [min(left for left, _ in self.shared[kind]) / rate for kind, rate in rates.items()]
+            step = min(steps + [due - self.now for due, _, _ in self.timers[:1]])
+            self.now += step
+            ready = []
+            for kind, rate in rates.items():
+                for one in self.shared[kind]:
+                    one[0] -= step * rate
+                ready += [process for left, process in self.shared[kind] if left <= 1e-6]
+                self.shared[kind] = [one for one in self.shared[kind] if one[0] > 1e-6]
+            while self.timers and self.timers[0][0] <= self.now + 1e-9:
+                ready.append(heapq.heappop(self.timers)[2])
+            for process in ready:
+                self.go_on(process)
+        return self.now
+
+
+def _block(machine: Multiprocessor, of: Rows, times: Times, rows: int, late: float, ahead: bool) -> Iterator:
+    """A block's rows, one after the other."""
+    executed = of.logits * of.instructions / WARP / of.pieces / 2  # for a piece, in each of two visits
+
+    def bring(piece: Event) -> Iterator:
+        yield "wait", times.latency
+        yield "memory", of.logits * of.read / of.pieces
+        machine.happens(piece)
+
+    def ask() -> Event:
+        piece = Event()
+        machine.go_on(bring(piece))
+        return piece
+
+    yield "wait", late
+    coming: list[Event] = []
+    for row in range(rows):
+        if not coming:
+            yield "wait", times.begin
+            coming = [ask() for _ in range(of.pieces)]
+        for piece in coming:
+            yield piece
+            yield "issue", executed
+        coming = []
+        yield "wait", times.reduction
+        for _ in range(of.pieces):
+            yield "issue", executed
+            machine.go_on(iter([("memory", of.logits * of.written / of.pieces)]))
+            if ahead and row + 1 < rows:
+                coming.append(ask())
+
+
+def microseconds(of: Rows, rows: int, times: Times, *, ahead: bool) -> float:
+    """For so many rows. `ahead`: a block stays, and asks for the next row piece by piece as it writes one."""
+    of_block = rows * of.blocks / MULTIPROCESSORS / of.at_once
+    whole = max(1, round(of_block))
+    machine = Multiprocessor()
+    for number in range(of.at_once):
+        machine.go_on(_block(machine, of, times, whole, 0.3 * number, ahead))
+    return LAUNCH + machine.run() * of_block / whole
+
+
+def share_of_a_copy(of: Rows, rows: int, times: Times, *, ahead: bool) -> float:
+    """How long a copy would take for the same bytes, over what the rows take."""
+    moved = rows * of.blocks * of.logits * (of.read + of.written)
+    return moved / COPY / microseconds(of, rows, times, ahead=ahead)
