@@ -136,16 +136,18 @@ struct Visit {
   __device__ __forceinline__ void write_gradient(const Task& task, const Task* next, const OfGroup& of_group) const {
     Element* target = target_of(task);
     if (!target) return;
-    if (task.is_silent) return fill(task, next, Real(0));
+    if (task.is_silent) {
+      fill(task, Real(0));
+      return ask_for(*next, range);
+    }
     const auto out = target_part_of<kWhole>(target, columns(), range, task.add);
     for_each_half<Loader>(range, [&](int half, int begin, int end) {
       for_each_group<kGroups>(begin, end, [&](int group) { out.store(of_group(group), group); });
       ask_for(*next, half, begin, end);
     });
   }
-  __device__ void fill(const Task& task, const Task* next, Real value) const {
+  __device__ void fill(const Task& task, Real value) const {
     if (Element* target = target_of(task)) fill_columns(value, target, range, columns(), task.add);
-    ask_for(*next, range);
   }
 
   /// Cross-entropy, and scale * (softmax - onehot) into the gradient.
@@ -229,9 +231,10 @@ struct Visit {
     if (task.what == Task::kFill) {
       __syncthreads();  // some may still read of the task before this one, where the next one will be
       look_ahead(task, next);
-      __syncthreads();
       if (task.entry >= 0 && is_first_of_cluster()) tell(task.entry, task.valid ? 0 : NAN);
-      return fill(task, next, task.valid || task.is_silent ? Real(0) : Real(NAN));
+      fill(task, task.valid || task.is_silent ? Real(0) : Real(NAN));
+      __syncthreads();
+      return ask_for(*next, range);
     }
     if (task.what == Task::kNear)
       return with_constant(is_whole(task), [&](auto whole) { near<whole.value>(task, next); });
