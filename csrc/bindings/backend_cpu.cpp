@@ -163,7 +163,7 @@ class CpuBackend final : public Backend {
           [&](int64_t entry, int64_t row, bool add, const auto& each_slice) {
             const Exponentials<Real> kept = own_exponentials<Real>(a.vocabulary);
             const SliceSums sums = sums_of(entry, &kept, each_slice);
-            const double scale = outer * TAD_ISA::gradient_scale(a, entry);
+            const double scale = outer * TAD_ISA::gradient_scale(a, entry, TAD_ISA::kind_of(a, entry));
             each_slice(slices, [&](int64_t slice) {
               kernels.tad_gradient(a, entry, slice, kept, sums, scale, gradient->rows, row, add);
             });

@@ -45,8 +45,8 @@ TAD_HOST_DEVICE double denominator(const double* given, int64_t own) {
 }
 
 /// d loss / d (the entry's own loss, KL without temperature^2). Where it is 0 so is the gradient, whatever the logits.
-TAD_HOST_DEVICE double gradient_scale(const TadLossArguments& a, int64_t entry) {
-  switch (kind_of(a, entry)) {
+TAD_HOST_DEVICE double gradient_scale(const TadLossArguments& a, int64_t entry, EntryKind kind) {
+  switch (kind) {
     case EntryKind::kNear: return a.ce_weight * weight_of(a, entry) / denominator(a.near_denominator, *a.near_count);
     case EntryKind::kDistant:
       return a.kl_weight * weight_of(a, entry) * a.temperature * a.temperature /

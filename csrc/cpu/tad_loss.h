@@ -77,7 +77,7 @@ void tad_gradient(
     double scale, const MutableRows& gradient, int64_t gradient_row, bool add) {
   constexpr int64_t kLanes = Simd<Real>::kLanes;
   const EntryKind kind = kind_of(a, entry);
-  const bool has_gradient = takes_part(a, kind) && gradient_scale(a, entry) != 0;
+  const bool has_gradient = takes_part(a, kind) && gradient_scale(a, entry, kind) != 0;
   const auto row = read_plain<DivergenceSum<double>>(sums);
   const double b = inverse_temperature<Real>(a, kind);
   const double logit_scale = scale * b * (kind == EntryKind::kDistant ? temperature_correction(a, b) : 1);

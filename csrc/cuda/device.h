@@ -38,12 +38,16 @@ int largest_cluster(const Fits& fits) {
 
 /// So many clusters, where one for each of `count` rows would be too many to run at a time, that all run at a time, or
 /// a few times as many: then one that finds no room at first is late by a few rows only. All have as many rows, or one
-/// less.
+/// less; so many that the fewest rounds pass, where a cluster's beginning counts as a third of a row.
 inline unsigned clusters_that_stay(unsigned count, unsigned at_a_time) {
   constexpr unsigned kMostRows = 8;
-  if (at_a_time == 0) return count;  // the device cannot tell
+  if (count == 0 || at_a_time == 0) return count;  // the device cannot tell
   const auto in_parts = [](unsigned whole, unsigned part) { return (whole + part - 1) / part; };
-  const unsigned rounds = in_parts(count, at_a_time), rows = in_parts(rounds, in_parts(rounds, kMostRows));
+  const unsigned rounds = in_parts(count, at_a_time);
+  const auto thirds = [&](unsigned rows) { return in_parts(rounds, rows) * (3 * rows + 1); };
+  unsigned rows = 1;
+  for (unsigned more = 2; more <= kMostRows; ++more)
+    if (thirds(more) <= thirds(rows)) rows = more;
   return in_parts(count, rows);
 }
 

@@ -130,10 +130,11 @@ class Cluster {
   __device__ int size() const { return cluster_size(); }
 
   /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
-  /// thread. A block sends its own value to each of the others, and waits for theirs: when they have come nobody needs
+  /// thread. A block sends its own value to all of them, and waits for theirs: when they have come nobody needs
   /// it any more. Meanwhile the other warps call meanwhile(), and what that writes is there for all threads, too.
   template <int kThreads, class T, class OfWarp, class Finish, class Meanwhile>
   __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
+    static_assert(kThreads > kWarp);  // or nobody has time
     value = reduce_to_first_warp<kThreads>(value, of_warp);
     const bool first_warp = threadIdx.x < kWarp;
     if (size() > 1) {

@@ -16,6 +16,7 @@ struct Task : RowEntry {  // without a gradient each row is an entry
   enum What { kOver, kFill, kNear, kDistant };
 
   What what = kOver;
+  EntryKind kind = EntryKind::kSilent;
   bool valid = true;      // what the entry names is there
   bool is_silent = true;  // its own scale is 0: then so is its gradient, whatever the logits
   int label = 0;
@@ -70,11 +71,11 @@ struct Visit {
     task.what = Task::kFill;
     if (!task.is_named()) return task;
     task.entry = entry_at(by_row, task.position);
-    const EntryKind kind = kind_of(a, task.entry);
-    task.valid = indices_are_valid(a, task.entry, kind);
-    if (!task.valid || kind == EntryKind::kSilent) return task;
+    task.kind = kind_of(a, task.entry);
+    task.valid = indices_are_valid(a, task.entry, task.kind);
+    if (!task.valid || task.kind == EntryKind::kSilent) return task;
     task.student = AnyRow(a.student, row_of(a.student_rows, task.entry)).data;
-    if (kind == EntryKind::kNear) {
+    if (task.kind == EntryKind::kNear) {
       task.what = Task::kNear;
       task.label = int(a.labels[task.entry]);
     } else if (a.teacher.data) {
@@ -88,9 +89,10 @@ struct Visit {
   __device__ void find_scale(Task& task) const {
     if (!has_gradient() || task.entry < 0 || (task.valid && task.what == Task::kFill)) return;
     wait_for_kernel_before();
-    const double own = gradient_scale(a, task.entry);
+    const double outer = gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0;
+    const double own = gradient_scale(a, task.entry, task.kind);
     task.is_silent = own == 0;
-    task.scale = own * (gradient.grad_loss ? double(*static_cast<const Real*>(gradient.grad_loss)) : 1.0);
+    task.scale = outer * own;
   }
 
   /// Left by the last warp for its block.

@@ -42,7 +42,7 @@ class OnCpu {
       const Visited visited = visit(entry, &kept);
       all.push_back(visited.loss);
       const int64_t row = problem_.student_row(size_t(entry));
-      const double scale = grad_loss * portable::gradient_scale(a_, entry);
+      const double scale = grad_loss * portable::gradient_scale(a_, entry, portable::kind_of(a_, entry));
       for (int64_t slice = 0; slice < slices_of(a_.vocabulary); ++slice)
         kernels_.tad_gradient(a_, entry, slice, kept, visited.row, scale, rows, row, written[size_t(row)]);
       written[size_t(row)] = true;

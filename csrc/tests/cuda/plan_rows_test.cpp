@@ -109,9 +109,11 @@ void test_clusters_that_stay() {
   CHECK(clusters_that_stay(64, 45) == 32);
   CHECK(clusters_that_stay(45, 45) == 45 && clusters_that_stay(1, 45) == 1);
   CHECK(clusters_that_stay(46, 45) == 23);
-  CHECK(clusters_that_stay(512, 98) == 86);  // six rows, the last one five or six
-  CHECK(clusters_that_stay(512, 45) == 86);  // twelve rounds are twice six
-  CHECK(clusters_that_stay(8, 1) == 1 && clusters_that_stay(9, 1) == 2);
+  CHECK(clusters_that_stay(512, 98) == 86);     // six rows, the last one five or six
+  CHECK(clusters_that_stay(512, 45) == 86);     // twelve rounds are twice six
+  CHECK(clusters_that_stay(882, 98) == 294);    // nine rounds are three times three
+  CHECK(clusters_that_stay(8192, 45) == 1024);  // and 183 nearly 23 times eight
+  CHECK(clusters_that_stay(8, 1) == 1 && clusters_that_stay(9, 1) == 3 && clusters_that_stay(16, 1) == 2);
   CHECK(clusters_that_stay(512, 0) == 512);  // the device cannot tell
 }
 

@@ -53,7 +53,7 @@ void test_row_lists(const Path& path) {
 }
 
 /// Every kind of entry after every other one, in rows that one cluster works on one after the other: several batches of
-/// groups in each half, the second of which is short, and entries that add to a row.
+/// groups in each half, the second of which is short, entries that add to a row, and some of weight 0.
 void test_one_after_the_other(const Path& path) {
   context = "one after the other";
   constexpr int64_t kColumns = 5000;
@@ -64,6 +64,7 @@ void test_one_after_the_other(const Path& path) {
   for (int64_t entry = 0; entry < 18; ++entry) {
     problem.student_rows.push_back(std::min<int64_t>(entry, 15) / 2 * 2);  // every second row is nobody's
     problem.teacher_rows.push_back(15 - entry % 16);
+    problem.weights.push_back(entry % 5 == 1 ? 0 : 0.5);
   }
   for (int64_t entry = 0; entry < 8; ++entry) problem.student_rows[size_t(entry)] = entry;  // but for these
   const OnPath on_path(path, kColumns, column_bytes(problem));
