@@ -28,9 +28,7 @@ def test_what_an_h200_measured_is_met(rows: Rows, us: float) -> None:
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_nothing_is_faster_than_its_bytes(ahead: bool) -> None:
-    """One block at a time moves what it has to, or executes what it has to, and no more than one of them if the other
-    is nothing; several do both at once.
-    """
+    """A block alone that executes nothing takes as long as its bytes; and no kernel is faster than a copy."""
     no_work = replace(KL, instructions=0, at_once=1)
     bytes_alone = 512 * 8 * 15_808 * 6 / COPY
     assert microseconds(no_work, 512, AT_ONCE, ahead=ahead) == pytest.approx(LAUNCH + bytes_alone, rel=0.02)
