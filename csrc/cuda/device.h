@@ -41,7 +41,7 @@ int largest_cluster(const Fits& fits) {
 /// less; so many that the fewest rounds pass, where a cluster's beginning counts as a third of a row.
 inline unsigned clusters_that_stay(unsigned count, unsigned at_a_time) {
   constexpr unsigned kMostRows = 8;
-  if (count == 0 || at_a_time == 0) return count;  // the device cannot tell
+  if (count == 0 || at_a_time == 0) return count;  // no rows, or the device cannot tell
   const auto in_parts = [](unsigned whole, unsigned part) { return (whole + part - 1) / part; };
   const unsigned rounds = in_parts(count, at_a_time);
   const auto thirds = [&](unsigned rows) { return in_parts(rounds, rows) * (3 * rows + 1); };

@@ -319,9 +319,8 @@ bool are_whole(const SomeRows& rows, int64_t columns) {
   return columns % kGroup == 0 && (rows.row_count == 0 || is_aligned(rows.data)) && together;
 }
 
-/// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole;
-/// `can_be_kept`: whether all of it has one dtype. Depends on the sizes of one
-/// row only, so that its bits do not depend on how many there are.
+/// `column_bytes`: of all that is visited twice; `whole_rows`: whether all of that is whole; `can_be_kept`: whether all
+/// of it has one dtype. Depends on the sizes of one row only, so that its bits do not depend on how many there are.
 inline RowPlan plan_rows(
     const Device& device, int columns, int64_t column_bytes, bool whole_rows = true, bool can_be_kept = true) {
   const int64_t available = device.shared_bytes_per_block - kReservedSharedBytes;

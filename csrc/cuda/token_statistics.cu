@@ -33,26 +33,24 @@ __host__ __device__ __forceinline__ int64_t slices_of(int64_t vocabulary) {
   return (vocabulary + kSliceColumns - 1) / kSliceColumns;
 }
 
-/// The largest logits of the threads of a block: of all columns, and the two largest of the columns that may be chosen,
-/// each thread having one.
+/// The two largest of the threads' largest logits that may be chosen, each thread having one.
 template <class Real>
 struct Maxima {
-  Real all = Real(-INFINITY), first = Real(-INFINITY), second = Real(-INFINITY);
+  Real first = Real(-INFINITY), second = Real(-INFINITY);
 };
 template <class Real>
 __device__ __forceinline__ Maxima<Real> merge(const Maxima<Real>& a, const Maxima<Real>& b) {
   Maxima<Real> both;
-  both.all = fmax(a.all, b.all);
   both.first = fmax(a.first, b.first);
   both.second = fmax(fmin(a.first, b.first), fmax(a.second, b.second));
   return both;
 }
 
-/// Whether any id of columns [begin, end) is suppressed: the same for all lanes of a warp.
-__device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, int begin, int end) {
+/// Whether any suppressed id is one that is_meant(id): the same for all lanes of a warp.
+template <class IsMeant>
+__device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, const IsMeant& is_meant) {
   bool found = false;
-  for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp)
-    found |= uint64_t(a.suppressed[k] - begin) < uint64_t(end - begin);
+  for (int k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp) found |= is_meant(unsigned(a.suppressed[k]));
   return __any_sync(~0u, found) != 0;
 }
 
@@ -70,7 +68,7 @@ struct SliceSums {
   int largest = 0;                  // how many are
 };
 
-/// All that a slice's threads add up, and how: of the two best few lanes know anything.
+/// All that a slice's threads add up, and how: of the largest and the two best few lanes know anything.
 template <class Real>
 struct SlicePart {
   SliceSums sums;
@@ -81,43 +79,46 @@ struct OfSliceParts {
   __device__ __forceinline__ SlicePart<Real> operator()(SlicePart<Real> part, Lanes<kLanes> lanes) const {
     part.sums.others = by_pairs(Plus())(part.sums.others, lanes);
     part.sums.weighted = by_pairs(Plus())(part.sums.weighted, lanes);
-    part.sums.largest = by_pairs([](int x, int y) { return x + y; })(part.sums.largest, lanes);
-    if (__any_sync(~0u, part.top.index >= 0))
+    if (__any_sync(~0u, part.sums.largest > 0 || part.top.index >= 0)) {
+      part.sums.largest = by_pairs([](int x, int y) { return x + y; })(part.sums.largest, lanes);
       part.top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); })(part.top, lanes);
+    }
     return part;
   }
 };
 
-/// The sums of a thread's columns, group(0), group(1), ..., beside the slice's largest, `max`; `own`: the largest of
-/// each kLoaded groups.
+/// The sums of a thread's columns, group(0) to group(groups - 1), relative to the slice's largest; `own`: the largest
+/// of each kLoaded groups.
 template <class Real, class GroupOf>
-__device__ __forceinline__ SliceSums sums_of(const GroupOf& group, const Real (&own)[kLoads], Real max) {
-  Real largest = own[0];
-  for (const Real other : own) largest = fmax(largest, other);
-  const Exponent<Real> exponent(1);
-  const Reference<Real> at = exponent.reference_at(largest);
+__device__ __forceinline__ SliceSums sums_of(
+    const GroupOf& group, int groups, const Real (&own)[kLoads], const Exponent<Real>& exponent,
+    const Reference<Real>& at) {
   SliceSums found;
-  double all = 0, all_weighted = 0;  // of terms, and of terms times exponents of two
 #pragma unroll
   for (int load = 0; load < kLoads; ++load) {
-    Real sum = 0, weighted = 0;
+    Real sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
+    // Few warps: some columns are the largest, or logits are huge.
+    bool with_care = __any_sync(~0u, own[load] == at.max || at.origin != 0);
+    if (!with_care) {
 #pragma unroll
-    for (int g = load * kLoaded; g < (load + 1) * kLoaded; ++g) {
-      const Group<Real> x = group(g);
-      for (int i = 0; i < kGroup; ++i) {
-        const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
-        sum += e;
-        weighted += e * y;
-      }
-    }
-    if (own[load] == max || weighted != weighted || at.origin != 0) {
-      // Few threads: some columns are the largest, or 0 * -inf is among the terms, or logits are huge.
-      sum = weighted = 0;
-#pragma unroll 1
       for (int g = load * kLoaded; g < (load + 1) * kLoaded; ++g) {
+        if (g >= groups) break;
         const Group<Real> x = group(g);
         for (int i = 0; i < kGroup; ++i) {
-          const bool is_largest = x.value[i] == max;
+          const Real y = fma(x.value[i], exponent.scale, at.offset), e = exp_base2(y);
+          sum += e;
+          weighted += e * y;
+        }
+      }
+      with_care = weighted != weighted;  // 0 * -inf
+    }
+    if (with_care) {
+      sum = weighted = 0;
+#pragma unroll 1
+      for (int g = load * kLoaded; g < (load + 1) * kLoaded && g < groups; ++g) {
+        const Group<Real> x = group(g);
+        for (int i = 0; i < kGroup; ++i) {
+          const bool is_largest = x.value[i] == at.max;
           const Real y = exponent.of(x.value[i], at), e = is_largest ? Real(0) : exp_base2(y);
           found.largest += is_largest;
           sum += e;
@@ -125,14 +126,9 @@ __device__ __forceinline__ SliceSums sums_of(const GroupOf& group, const Real (&
         }
       }
     }
-    all += double(sum);
-    all_weighted += double(weighted);
+    found.others += double(sum);
+    found.weighted += double(weighted);
   }
-  // As on the CPU, nothing is left of what is so far below the largest.
-  const Real shift = exponent.shift(at, exponent.reference_at(max));
-  const double factor = largest - max < Real(kLowestExponent) ? 0 : power_of_two(shift);
-  found.others = all * factor;
-  if (all > 0) found.weighted = (all_weighted + all * double(shift)) * factor;
   return found;
 }
 
@@ -185,16 +181,45 @@ sample_of_slice(const TokenStatisticsArguments& a, int64_t entry, const Element*
   return reduce_to_first_warp<kSliceThreads>(best, of_samples);
 }
 
+/// The slice of the block that takes the calling one's place, where so many blocks run at a time. One thread asks for
+/// it, so that it is on its way to the second-level cache before that block begins.
+class SliceAhead {
+ public:
+  /// Reads which row it is of.
+  __device__ SliceAhead(const TokenStatisticsArguments& a, unsigned blocks_at_a_time) {
+    if (!has_bulk_copies() || threadIdx.x != kSliceThreads - kWarp) return;  // not of the warp that has most to do
+    const unsigned next = blockIdx.x + blocks_at_a_time;
+    slice_ = blockIdx.y + next / gridDim.x;
+    if (slice_ < gridDim.y) row_ = existing_row(a, next % gridDim.x);
+  }
+
+  template <class Element>
+  __device__ void prefetch(const TokenStatisticsArguments& a) const {
+    if (row_ < 0) return;
+    const int64_t begin = int64_t(slice_) * kSliceColumns, left = a.vocabulary - begin;
+    const int columns = left < kSliceColumns ? int(left) / kGroup * kGroup : kSliceColumns;
+    const Element* logits = row_pointer<Element>(a.logits, row_) + begin;
+    if (is_aligned(logits) && columns > 0) bulk_prefetch(logits, columns * sizeof(Element));
+  }
+
+ private:
+  unsigned slice_ = 0;
+  int64_t row_ = -1;
+};
+
 /// What thread 0 knows of slice [begin, end) of an entry. kWhole: it is of kSliceColumns, and aligned.
 template <bool kWhole, bool kSampled, class Element>
 __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statistics_of_slice(
-    const TokenStatisticsArguments& a, int64_t entry, const Element* logits, int begin, int end) {
+    const TokenStatisticsArguments& a, int64_t entry, const Element* logits, int begin, int end,
+    const SliceAhead& ahead) {
   using Real = typename RealOf<Element>::type;
   const auto column = [&](int g) { return begin + (g * kSliceThreads + int(threadIdx.x)) * kGroup; };
   const auto raw_group = [&](int g) {
     return kWhole ? load_whole(logits + column(g)) : load_raw(logits, column(g), end);
   };
   const auto group = [&](int g) { return as_numbers<Real>(raw_group(g)); };  // again: from the first cache
+  constexpr int kStride = kSliceThreads * kGroup;
+  const int groups = kWhole ? kGroups : (end - column(0) + kStride - 1) / kStride;  // that a thread has
 
   Real own[kLoads], largest = Real(-INFINITY);
 #pragma unroll
@@ -205,31 +230,45 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
     own[load] = largest_of<Real>(raw);
     largest = fmax(largest, own[load]);
   }
-  Maxima<Real> maxima{largest, largest};
-  if (any_suppressed(a, begin, end)) {  // of most slices no id is
-    maxima.first = Real(-INFINITY);
+  const auto in_slice = [&](unsigned id) { return id - begin < unsigned(end - begin); };
+  const auto in_warp = [&](unsigned id) {  // a warp has kWarp groups of columns in every kStride
+    return in_slice(id) && (id - begin) % kStride / (kWarp * kGroup) == threadIdx.x / kWarp;
+  };
+  const bool some_are_suppressed = any_suppressed(a, in_slice);  // of most slices no id is
+  Real max = Real(-INFINITY), may_be_chosen = largest;
+  if (some_are_suppressed) {
+    max = block_reduce<kSliceThreads>(largest, by_pairs(Larger()));
+    if (any_suppressed(a, in_warp)) {
+      may_be_chosen = Real(-INFINITY);
 #pragma unroll 1
-    for (int g = 0; g < kGroups && column(g) < end; ++g) {
-      const Group<Real> x = group(g);
-      const unsigned hidden = suppressed_in_group(a, column(g));
-      for (int i = 0; i < kGroup; ++i)
-        if (!(hidden >> i & 1)) maxima.first = fmax(maxima.first, x.value[i]);
+      for (int g = 0; g < groups; ++g) {
+        const Group<Real> x = group(g);
+        const unsigned hidden = suppressed_in_group(a, column(g));
+        for (int i = 0; i < kGroup; ++i)
+          if (!(hidden >> i & 1)) may_be_chosen = fmax(may_be_chosen, x.value[i]);
+      }
     }
   }
-  const Real may_be_chosen = maxima.first;
   const auto of_maxima = by_pairs([](const Maxima<Real>& x, const Maxima<Real>& y) { return merge(x, y); });
-  maxima = block_reduce<kSliceThreads>(maxima, of_maxima);
+  const auto best = block_reduce<kSliceThreads>(Maxima<Real>{may_be_chosen}, of_maxima);
+  ahead.prefetch<Element>(a);
+  if (!some_are_suppressed) max = best.first;
+  const Exponent<Real> exponent(1);
+  const Reference<Real> at = exponent.reference_at(max);
 
   SlicePart<Real> part;
-  part.sums = sums_of(group, own, maxima.all);
-  if (may_be_chosen >= maxima.second && may_be_chosen > Real(-INFINITY)) {  // hardly any thread: where the two best are
+  part.sums = sums_of(group, groups, own, exponent, at);
+  if (may_be_chosen >= best.second && may_be_chosen > Real(-INFINITY)) {  // hardly any thread: where the two best are
+    unsigned loads = 0;
+    for (int load = 0; load < kLoads; ++load) loads |= unsigned(own[load] >= best.second) << load;  // may have them
 #pragma unroll 1
-    for (int g = 0; g < kGroups; ++g) {
+    for (int g = 0; g < groups; ++g) {
+      if (!(loads >> g / kLoaded & 1)) continue;
       const RawGroup<Element> raw[] = {raw_group(g)};
-      if (largest_of<Real>(raw) < maxima.second) continue;
+      if (largest_of<Real>(raw) < best.second) continue;
       const Group<Real> x = as_numbers<Real>(raw[0]);
       for (int i = 0; i < kGroup; ++i)
-        if (x.value[i] >= maxima.second && x.value[i] > part.top.second_value && !is_suppressed(a, column(g) + i))
+        if (x.value[i] >= best.second && x.value[i] > part.top.second_value && !is_suppressed(a, column(g) + i))
           part.top.push(x.value[i], column(g) + i);
     }
   }
@@ -239,29 +278,29 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   RowStatistics<Real> found;
   found.top = part.top;
   found.sample = sample;
-  found.sum = {double(maxima.all), part.sums.others, part.sums.weighted};
+  found.sum = {double(max), part.sums.others, part.sums.weighted};
   if (found.sum.any()) {  // relative to the exponential of the largest, as it would have been added
-    const Exponent<Real> exponent(1);
-    const Real own = exponent.of_largest(exponent.reference_at(maxima.all));
-    const double peak = double(exp_base2(own));
+    const Real of_largest = exponent.of_largest(at);
+    const double peak = double(exp_base2(of_largest));
     found.sum.others = part.sums.others / peak + (part.sums.largest - 1);
-    found.sum.weighted = (part.sums.weighted - part.sums.others * double(own)) * kLn2 / peak;
+    found.sum.weighted = (part.sums.weighted - part.sums.others * double(of_largest)) * kLn2 / peak;
   }
   return found;
 }
 
 /// Block (i, s): slice s of entry i.
 template <class Element, bool kSampled>
-__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>)
-    slice_statistics_kernel(TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices) {
+__global__ void __launch_bounds__(kSliceThreads, kMinBlocks<Element, kSampled>) slice_statistics_kernel(
+    TokenStatisticsArguments a, RowStatistics<typename RealOf<Element>::type>* slices, unsigned blocks_at_a_time) {
   let_next_kernel_begin();
   const int64_t entry = blockIdx.x, slice = blockIdx.y, row = existing_row(a, entry);
-  if (row < 0) return;
+  const SliceAhead ahead(a, blocks_at_a_time);
+  if (row < 0) return ahead.prefetch<Element>(a);
   const Element* logits = row_pointer<Element>(a.logits, row);
   const int begin = int(slice * kSliceColumns);
   const int end = begin + kSliceColumns < a.vocabulary ? begin + kSliceColumns : int(a.vocabulary);
   with_constant(end - begin == kSliceColumns && is_aligned(logits), [&](auto is_whole) {
-    const auto found = statistics_of_slice<is_whole.value, kSampled>(a, entry, logits, begin, end);
+    const auto found = statistics_of_slice<is_whole.value, kSampled>(a, entry, logits, begin, end, ahead);
     if (threadIdx.x == 0) slices[entry * gridDim.y + slice] = found;
   });
 }
@@ -320,11 +359,13 @@ Status with_slices(const TokenStatisticsArguments& a, void* workspace, Stream st
     using Real = typename RealOf<Element>::type;
     auto* slices = static_cast<RowStatistics<Real>*>(workspace);
     const int64_t slice_count = slices_of(a.vocabulary);
-    const auto kernel =
-        a.temperature > 0 ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
+    const bool sampled = a.temperature > 0;
+    const auto kernel = sampled ? slice_statistics_kernel<Element, true> : slice_statistics_kernel<Element, false>;
+    const int of_multiprocessor = sampled ? kMinBlocks<Element, true> : kMinBlocks<Element, false>;
     const dim3 blocks(unsigned(a.entries), unsigned(slice_count));
     const LaunchShape shape{.blocks = blocks, .threads = kSliceThreads, .overlap = {.lets_next_begin = true}};
-    const Status status = launch(kernel, shape, stream, a, slices);
+    const auto at_a_time = unsigned(of_multiprocessor * current_device().multiprocessors);
+    const Status status = launch(kernel, shape, stream, a, slices, at_a_time);
     return status == cudaSuccess ? finish(slices, slice_count) : status;
   });
 }

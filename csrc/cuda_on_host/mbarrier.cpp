@@ -5,6 +5,10 @@
 #include <mutex>
 #include <utility>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "cluster.h"
 
 namespace cuda_on_host {
@@ -102,6 +106,11 @@ void bulk_copy(void* shared, const void* global, size_t bytes, MBarrier* barrier
 void bulk_prefetch(const void* global, size_t bytes, std::source_location at) {
   if (bytes == 0 || bytes % 16 || reinterpret_cast<uintptr_t>(global) % 16)
     fail_at(at, "bulk_prefetch", "a bulk prefetch that is not of whole 16 bytes");
+#if defined(__SANITIZE_ADDRESS__)
+  if (__asan_region_is_poisoned(const_cast<void*>(global), bytes))
+    fail_at(at, "bulk_prefetch", "a bulk prefetch of what is not there");
+#endif
+  if (when_prefetched) when_prefetched(global, bytes);
 }
 
 void store_async(

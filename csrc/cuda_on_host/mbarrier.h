@@ -3,6 +3,8 @@
 // but under the schedule `reverse` it is there at once, and overwrites what somebody may still want to read.
 #pragma once
 
+#include <functional>
+
 #include "run.h"
 
 namespace cuda_on_host {
@@ -27,6 +29,9 @@ inline std::atomic<uint64_t> bulk_copies = 0;
 void bulk_copy(
     void* shared, const void* global, size_t bytes, MBarrier* barrier,
     std::source_location at = std::source_location::current());
+
+// Called by the next one, where a test wants to know of it.
+inline std::function<void(const void* global, size_t bytes)> when_prefetched;
 
 // cp.async.bulk.prefetch.L2.global: changes nothing but speed.
 void bulk_prefetch(const void* global, size_t bytes, std::source_location at = std::source_location::current());

@@ -77,6 +77,24 @@ __global__ void all_reduce(unsigned rounds, unsigned* sums) {
   }
 }
 
+__global__ void prefetch(const unsigned* from, size_t bytes) {
+  bulk_prefetch(from, bytes);
+}
+
+void test_prefetches_are_told() {
+  alignas(16) static unsigned from[16];
+  const void* told = nullptr;
+  when_prefetched = [&](const void* global, size_t bytes) { told = bytes == 32 ? global : nullptr; };
+  launch(prefetch, 1, 1, 0, nullptr, from + 8, size_t(32));
+  CHECK(told == from + 8);
+  when_prefetched = nullptr;
+  CHECK(dies([] { launch(prefetch, 1, 1, 0, nullptr, from, size_t(8)); }, {"not of whole 16 bytes"}));
+  CHECK(dies([] { launch(prefetch, 1, 1, 0, nullptr, from + 1, size_t(16)); }, {"not of whole 16 bytes"}));
+#if defined(__SANITIZE_ADDRESS__)
+  CHECK(dies([] { launch(prefetch, 1, 1, 0, nullptr, from, size_t(80)); }, {"of what is not there"}));
+#endif
+}
+
 void test_blocks_send_each_other() {
   constexpr unsigned kRounds = 5, kBlocks = 4;
   for (Schedule schedule : kSchedules) {
@@ -222,6 +240,7 @@ void test_broken_kernels_die() {
 
 int main() {
   test_copies_come_when_they_are_waited_for();
+  test_prefetches_are_told();
   test_blocks_send_each_other();
   test_what_is_not_waited_for_is_not_there();
   test_broken_kernels_die();

@@ -160,6 +160,36 @@ void test_a_row_alone() {
   }
 }
 
+/// Each block asks for the slice of the one that takes its place: of one multiprocessor, which works on five at a time,
+/// for all but the first slices of four entries and the second one of the first.
+void test_slices_are_prefetched() {
+  context = "prefetches";
+  constexpr int64_t kColumns = 3 * 16384 + 24;
+  const Problem problem{Matrix(DType::kBFloat16, 3, kColumns).randomize(9), 4, {2, 0, -1, 1}, {}};
+  const auto* begin = static_cast<const unsigned char*>(problem.logits.view().data);
+  std::vector<int> asked(size_t(3 * kColumns * 2));
+  cuda_on_host::when_prefetched = [&](const void* global, size_t bytes) {
+    const auto first = static_cast<const unsigned char*>(global) - begin;
+    const bool inside = first >= 0 && first + int64_t(bytes) <= int64_t(asked.size());
+    CHECK(inside);
+    for (int64_t i = first; inside && i < first + int64_t(bytes); ++i) ++asked[size_t(i)];
+  };
+  const auto device = cuda_on_host::device;
+  cuda_on_host::device.multiprocessors = 1;
+  Results results(problem.entries);
+  run(problem, results);
+  cuda_on_host::device = device;
+  cuda_on_host::when_prefetched = nullptr;
+  const auto slice = std::find(asked.begin(), asked.end(), 1) - asked.begin();  // in bytes
+  CHECK(slice > 0 && slice % 8192 == 0);
+  bool each_once = true;
+  for (int64_t i = 0; i < int64_t(asked.size()); ++i) {
+    const int64_t row = i / (kColumns * 2), first = row == 2 ? 2 * slice : slice;
+    each_once = each_once && asked[size_t(i)] == int(i % (kColumns * 2) >= first);
+  }
+  CHECK(each_once);
+}
+
 void test_rows_far_apart() {
   context = "rows far apart";
   Problem problem{Matrix(DType::kBFloat16, DistantRows::kRows, 20), DistantRows::kRows, {}, {}};
@@ -186,6 +216,7 @@ int main() {
   test_huge_logits();
   test_infinite_and_missing_values();
   test_a_row_alone();
+  test_slices_are_prefetched();
   test_rows_far_apart();
   return report();
 }
