@@ -7,13 +7,25 @@ csrc/cuda/resident.cuh: how many blocks run on a multiprocessor, and how long an
 import math
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from row_model import COPY, CYCLES, EXPECTED, MULTIPROCESSORS, SCHEDULERS, WARP, Rows, share_of_a_copy
+from row_model import (
+    COPY,
+    CYCLES,
+    EXPECTED,
+    MULTIPROCESSORS,
+    OF_SLICES,
+    SCHEDULERS,
+    WARP,
+    Ahead,
+    Rows,
+    Times,
+    microseconds,
+)
 from sass import ROW_ACCESS, Code
 
 CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
@@ -23,6 +35,7 @@ ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
 LLADA_IDS = 115  # without a token
 
 WARPS, SLICE = 8, 16_384  # warps of a block, columns of a block of the statistics
+BESIDE_A_VISIT = 10  # us of a call of the loss: its totals, autograd's kernels and the gaps between them, as measured
 # A multiprocessor: each scheduler's registers, in eights for a warp; exponentials per cycle; threads; bytes of shared
 # memory, and what the system takes of them for each block.
 REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 64, 16, 2_048, 228 << 10, 1 << 10
@@ -36,8 +49,9 @@ TITLE = f"""\
 # plan: rows that are kept (2: the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
 # multiprocessor has registers for, and shared memory for. Then the least us that an H200 takes for so many rows: for
 # their bytes, to issue their instructions (statistics: those for ids among them), for their exponentials.
-# share: percent of what a copy moves, as expected of so many rows by tools/row_model.py, of the kernel alone: with a
-# cluster for each row, and with clusters that stay and ask for the next row while they write one. Not measured.
+# share: percent of what a copy moves, as expected of so many rows by tools/row_model.py, of the kernel alone: where a
+# block asks for what it works on when it begins, and where that is asked for ahead. At last a whole call of the loss,
+# of a near row and seven distant ones, with {BESIDE_A_VISIT} us beside the kernel. Not measured.
 """
 
 
@@ -55,6 +69,16 @@ class Work:
     function: str = ""
     ids: str = ""  # the function in whose loop a warp looks at ids without a token
     beside: int = 400  # instructions that a warp executes for a row beside its loops, roughly
+    times: Times = EXPECTED
+    ahead: Ahead = Ahead.WRITING
+
+    def rows(self, instructions: float, columns: int, element_bytes: int, blocks: int, at_once: int) -> Rows:
+        """What the model takes its rows for, with so many instructions in the loops for each logit."""
+        logits = math.ceil(columns / blocks)
+        executed = instructions + self.beside / (logits / WARP / WARPS)
+        written = int(self.kept > 0)
+        read, pieces = self.moved - written, WARPS if self.kept else 1
+        return Rows(logits, read * element_bytes, written * element_bytes, executed, blocks, at_once, pieces)
 
 
 LOSS = "tad_loss.cu: tad_loss_kernel<{}, ByBulkCopies>"
@@ -67,7 +91,17 @@ WORKS = (
     Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant", beside=600),
     Work("log-softmax", FORWARD, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2),
     Work("log-softmax's gradient", GRADIENT, ((1, 0, 0), (1, 1, 1)), kept=1, moved=3),
-    Work("statistics", STATISTICS, ((0, 2, 0),), kept=0, moved=1, ids="any_suppressed"),
+    Work(
+        "statistics",
+        STATISTICS,
+        ((0, 2, 0),),
+        kept=0,
+        moved=1,
+        ids="any_suppressed",
+        beside=90,  # the few threads with the largest logits, the row's end; but for what the first warp alone executes
+        times=OF_SLICES,
+        ahead=Ahead.SUMMING,
+    ),
 )
 
 
@@ -166,55 +200,103 @@ def least_us(rows: int, columns: int, blocks: int, row_bytes: int, cost: Cost) -
     return [rows * row_bytes / COPY, issue, logits * cost.exponentials / (EXPONENTIALS * CYCLES)]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A work in a kernel for elements of one type."""
+
+    work: Work
+    element: str
+    element_bytes: int
+    visits: Mapping[str, Cost]
+    registers: int
+    static: int  # bytes of shared memory
+
+    @property
+    def kept_bytes(self) -> int:
+        """What a block keeps of each column."""
+        return self.work.kept * self.element_bytes
+
+    @property
+    def whole(self) -> Cost:
+        """Of all visits."""
+        return Cost(*map(sum, zip(*self.visits.values())))
+
+    def instructions(self) -> dict[str, float]:
+        """For each logit in all visits, by names: of the work, and where it may look at ids, with that."""
+        looking = f"{self.work.name}, {LLADA_IDS} ids"
+        whole = self.whole.instructions
+        without = whole - self.visits[looking].instructions if self.work.ids else whole
+        return {self.work.name: without} | ({looking: whole} if self.work.ids else {})
+
+
+Plans = Mapping[tuple[int, int], tuple[int, int]]
+
+
 def table(kernels: Mapping[str, Code], used: Mapping[str, tuple[int, int]]) -> list[str]:
     """The rows of machine_code.txt from the kernels' code, and the registers and bytes of static shared memory of each.
     ValueError if a kernel does not do its work as WORKS says.
     """
-    rows = [f"{'code':6}{'instructions':>12}{'MEMBARs':>9}  kernel"]
+    compiled = []
+    for (element, size), work in product(ELEMENT_BYTES.items(), WORKS):
+        kernel = work.kernel.format(element)
+        compiled.append(Compiled(work, element, size, costs(work, kernels[kernel], size), *used[kernel]))
+    plans = plan_rows((columns, one.kept_bytes) for columns, one in product(VOCABULARIES, compiled))
+    return [*code_rows(kernels), *loop_rows(compiled), *least_rows(compiled, plans), *share_rows(compiled, plans)]
+
+
+def code_rows(kernels: Mapping[str, Code]) -> Iterator[str]:
+    """Of each kernel."""
+    yield f"{'code':6}{'instructions':>12}{'MEMBARs':>9}  kernel"
     for kernel, code in sorted(kernels.items()):
         fences = sum("MEMBAR" in instruction for instruction in code.instructions)
-        rows.append(f"{'code':6}{len(code.instructions):12,}{fences:9}  {kernel}")
+        yield f"{'code':6}{len(code.instructions):12,}{fences:9}  {kernel}"
 
-    whole: dict[tuple[Work, str], Cost] = {}
-    rows.append(f"{'loop':6}{'element':8}{'instructions':>13}{'MUFU.EX2':>9}  work")
-    for work, (element, size) in product(WORKS, ELEMENT_BYTES.items()):
-        visits = costs(work, kernels[work.kernel.format(element)], size)
-        whole[work, element] = Cost(*map(sum, zip(*visits.values())))
-        for name, cost in visits.items():
-            row = f"{'loop':6}{element:8}{cost.instructions:13.2f}{cost.exponentials:9.2f}  {name}"
-            rows += [row] if row not in rows else []
 
+def loop_rows(compiled: list[Compiled]) -> list[str]:
+    """Of each visit."""
+    rows = [f"{'loop':6}{'element':8}{'instructions':>13}{'MUFU.EX2':>9}  work"]
+    for one in sorted(compiled, key=lambda one: WORKS.index(one.work)):
+        for name, cost in one.visits.items():
+            rows.append(f"{'loop':6}{one.element:8}{cost.instructions:13.2f}{cost.exponentials:9.2f}  {name}")
+    return list(dict.fromkeys(rows))  # of one row that is kept as of two
+
+
+def least_rows(compiled: list[Compiled], plans: Plans) -> Iterator[str]:
+    """Of each vocabulary and work."""
     heading = "".join(f"{f'us of {count:,}':>24}" for count in ROWS)
-    rows.append(f"{'plan':6}{'element':8}{'columns':>8}{'kept':>5}{'blocks':>7}{'KiB':>7}{'at once':>9}{heading}  work")
-    cases = [(columns, *each, work) for columns, each, work in product(VOCABULARIES, ELEMENT_BYTES.items(), WORKS)]
-    plans = plan_rows((columns, work.kept * size) for columns, _, size, work in cases if work.kept)
-    for columns, element, size, work in cases:
-        blocks, kept = plans[columns, work.kept * size] if work.kept else (math.ceil(columns / SLICE), 0)
-        if work.kept and not kept:
-            raise ValueError(f"{work.name}: {work.kept} x {columns} {element} do not stay in shared memory")
-        registers, static = used[work.kernel.format(element)]
-        at_once = "{}, {}".format(*blocks_at_once(registers, kept + static))
-        row = f"{'plan':6}{element:8}{columns:8,}{work.kept:5}{blocks:7}{kept / 1024:7.1f}{at_once:>9}"
+    yield f"{'plan':6}{'element':8}{'columns':>8}{'kept':>5}{'blocks':>7}{'KiB':>7}{'at once':>9}{heading}  work"
+    for columns, one in product(VOCABULARIES, compiled):
+        blocks, kept = plans[columns, one.kept_bytes]
+        if one.work.kept and not kept:
+            raise ValueError(f"{one.work.name}: {one.work.kept} x {columns} {one.element} do not stay in shared memory")
+        at_once = "{}, {}".format(*blocks_at_once(one.registers, kept + one.static))
+        row = f"{'plan':6}{one.element:8}{columns:8,}{one.work.kept:5}{blocks:7}{kept / 1024:7.1f}{at_once:>9}"
         for count in ROWS:
-            row += "{:10.1f}{:7.1f}{:7.1f}".format(
-                *least_us(count, columns, blocks, work.moved * size * columns, whole[work, element])
-            )
-        rows.append(f"{row}  {work.name}")
+            row_bytes = one.work.moved * one.element_bytes * columns
+            row += "{:10.1f}{:7.1f}{:7.1f}".format(*least_us(count, columns, blocks, row_bytes, one.whole))
+        yield f"{row}  {one.work.name}"
 
+
+def share_rows(compiled: list[Compiled], plans: Plans) -> Iterator[str]:
+    """Of each work, statistics with and without ids, and at last of a call of the loss."""
+    columns = VOCABULARIES[0]
     heading = "".join(f"{f'% of {count:,}':>14}" for count in ROWS)
-    rows.append(f"{'share':6}{'element':8}{'columns':>8}{'kept':>5}{heading}  work")
-    for columns, element, size, work in cases:
-        if not work.kept or columns != VOCABULARIES[0]:
-            continue
-        blocks, kept = plans[columns, work.kept * size]
-        registers, static = used[work.kernel.format(element)]
-        logits = math.ceil(columns / blocks)
-        instructions = whole[work, element].instructions + work.beside / (logits / WARP / WARPS)
-        at_once = min(blocks_at_once(registers, kept + static))
-        of = Rows(logits, (work.moved - 1) * size, size, instructions, blocks, at_once, pieces=WARPS)
-        row = f"{'share':6}{element:8}{columns:8,}{work.kept:5}"
-        for count in ROWS:
-            shares = [share_of_a_copy(of, count, EXPECTED, ahead=ahead) for ahead in (False, True)]
-            row += "{:10.0%}{:4.0%}".format(*shares).replace("%", "")
-        rows.append(f"{row}  {work.name}")
-    return rows
+    yield f"{'share':6}{'element':8}{'columns':>8}{'kept':>5}{heading}  work"
+    expected: dict[tuple[str, int, str], tuple[float, list[list[float]]]] = {}  # bytes of a row, us of so many
+    for one in compiled:
+        blocks, kept = plans[columns, one.kept_bytes]
+        at_once = min(blocks_at_once(one.registers, kept + one.static))
+        for name, instructions in one.instructions().items():
+            of = one.work.rows(instructions, columns, one.element_bytes, blocks, at_once)
+            us = [[microseconds(of, rows, one.work.times, way) for way in (Ahead.NO, one.work.ahead)] for rows in ROWS]
+            expected[one.element, one.work.kept, name] = of.moved, us
+    for element in ELEMENT_BYTES:
+        (near, near_us), (distant, distant_us) = (expected[element, 2, name] for name in ("cross-entropy", "KL"))
+        pairs = [list(zip(*both)) for both in zip(near_us, distant_us)]
+        us = [[BESIDE_A_VISIT + (one + 7 * other) / 8 for one, other in pair] for pair in pairs]
+        expected[element, 2, "a call of the loss, 1:7"] = (near + 7 * distant) / 8, us
+    for (element, kept, name), (moved, us) in expected.items():
+        row = f"{'share':6}{element:8}{columns:8,}{kept:5}"
+        for count, each in zip(ROWS, us):
+            row += "{:10.0%}{:4.0%}".format(*(count * moved / COPY / one for one in each)).replace("%", "")
+        yield f"{row}  {name}"

@@ -3,13 +3,15 @@
 A kernel's blocks take turns on a multiprocessor. A block asks for its part of a row, sums what has come, reduces with
 the other blocks of its cluster, and writes what follows from the sums. Transfers share the bandwidth that a copy has,
 and what is executed shares the issue slots; a block's beginning, the first bytes' latency and the reduction take a time
-of their own. What these take was fitted to five kernels as an H200 measured them (MEASURED): with two numbers the model
-meets all five within 5 % (python_tests/test_row_model.py). Of today's kernels they are expected (docs/log.md).
+of their own. What these take was fitted to eight kernels as an H200 measured them: with two numbers for the five that
+keep rows (MEASURED), two others for the three of the statistics (OF_SLICES) the model meets all within 5 %
+(python_tests/test_row_model.py). Of today's kernels they are expected (docs/log.md).
 """
 
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import count
 from typing import NamedTuple
 
@@ -17,20 +19,31 @@ from typing import NamedTuple
 # issues an instruction of a warp per cycle.
 MULTIPROCESSORS, CYCLES, COPY, SCHEDULERS, WARP = 132, 1_900, 4.3e6, 4, 32
 LAUNCH = 2.0  # us before a kernel's first block, and behind its last one
+CACHED = 0.35  # us to the first bytes from the second-level cache, roughly
 
 
 class Times(NamedTuple):
     """Us that nothing shares: from a block's beginning to what it asks for, from there to the first bytes, and from a
-    block's last sums to what all threads know of the row's.
+    block's last sums to what all threads know of the row's. And the share of the issue slots that warps fill at most.
     """
 
     begin: float
     latency: float
     reduction: float
+    issued: float = 1.0
 
 
 MEASURED = Times(2.0, 0.8, 2.5)  # fitted
 EXPECTED = Times(1.5, 0.8, 1.1)  # less what was removed since
+OF_SLICES = Times(0.5, 0.8, 1.5, 0.62)  # of the statistics: the slots as counted, begin and reduction fitted
+
+
+class Ahead(Enum):
+    """When a block asks for more than the row it is at."""
+
+    NO = "never"
+    WRITING = "piece by piece as it writes a row: it stays, and the next row is its own"
+    SUMMING = "before it sums: the next block's is on its way to the second-level cache"
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,11 @@ class Rows:
     at_once: int = 3
     pieces: int = 4
 
+    @property
+    def moved(self) -> float:
+        """Bytes of a row that come or go."""
+        return self.blocks * self.logits * (self.read + self.written)
+
 
 @dataclass
 class Event:
@@ -63,6 +81,7 @@ class Multiprocessor:
     warps), or an event. Memory and issue slots are shared evenly by those that need them.
     """
 
+    issued: float = 1.0  # of the issue slots, at most
     now: float = 0.0
     timers: list[tuple[float, int, Iterator]] = field(default_factory=list)
     shared: dict[str, list[list]] = field(default_factory=lambda: {"memory": [], "issue": []})  # what is left, whose
@@ -89,7 +108,7 @@ class Multiprocessor:
 
     def run(self) -> float:
         """Until all processes are over: the time then, in us."""
-        speed = {"memory": COPY / MULTIPROCESSORS, "issue": SCHEDULERS * CYCLES}
+        speed = {"memory": COPY / MULTIPROCESSORS, "issue": SCHEDULERS * CYCLES * self.issued}
         while self.timers or any(self.shared.values()):
             rates = {kind: speed[kind] / len(active) for kind, active in self.shared.items() if active}
             steps = [min(left for left, _ in self.shared[kind]) / rate for kind, rate in rates.items()]
@@ -108,8 +127,8 @@ class Multiprocessor:
         return self.now
 
 
-def _block(machine: Multiprocessor, of: Rows, times: Times, rows: int, late: float, ahead: bool) -> Iterator:
-    """A block's rows, one after the other."""
+def _block(machine: Multiprocessor, of: Rows, times: Times, rows: int, late: float, ahead: Ahead) -> Iterator:
+    """A block's rows, one after the other; but where it stays, a block for each of them."""
     executed = of.logits * of.instructions / WARP / of.pieces / 2  # for a piece, in each of two visits
 
     def bring(piece: Event) -> Iterator:
@@ -125,32 +144,28 @@ def _block(machine: Multiprocessor, of: Rows, times: Times, rows: int, late: flo
     yield "wait", late
     coming: list[Event] = []
     for row in range(rows):
-        if not coming:
+        if ahead is not Ahead.WRITING or row == 0:
             yield "wait", times.begin
-            coming = [ask() for _ in range(of.pieces)]
-        for piece in coming:
+        if ahead is Ahead.SUMMING and coming:
+            yield "wait", CACHED
+        for piece in coming or [ask() for _ in range(of.pieces)]:
             yield piece
             yield "issue", executed
-        coming = []
+        more = row + 1 < rows
+        coming = [ask() for _ in range(of.pieces)] if ahead is Ahead.SUMMING and more else []
         yield "wait", times.reduction
         for _ in range(of.pieces):
             yield "issue", executed
             machine.go_on(iter([("memory", of.logits * of.written / of.pieces)]))
-            if ahead and row + 1 < rows:
+            if ahead is Ahead.WRITING and more:
                 coming.append(ask())
 
 
-def microseconds(of: Rows, rows: int, times: Times, *, ahead: bool) -> float:
-    """For so many rows. `ahead`: a block stays, and asks for the next row piece by piece as it writes one."""
+def microseconds(of: Rows, rows: int, times: Times, ahead: Ahead) -> float:
+    """For so many rows."""
     of_block = rows * of.blocks / MULTIPROCESSORS / of.at_once
     whole = max(1, round(of_block))
-    machine = Multiprocessor()
+    machine = Multiprocessor(times.issued)
     for number in range(of.at_once):
         machine.go_on(_block(machine, of, times, whole, 0.3 * number, ahead))
     return LAUNCH + machine.run() * of_block / whole
-
-
-def share_of_a_copy(of: Rows, rows: int, times: Times, *, ahead: bool) -> float:
-    """How long a copy would take for the same bytes, over what the rows take."""
-    moved = rows * of.blocks * of.logits * (of.read + of.written)
-    return moved / COPY / microseconds(of, rows, times, ahead=ahead)

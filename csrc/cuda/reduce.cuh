@@ -30,10 +30,16 @@ __device__ __forceinline__ T shuffle_xor(const T& value, int mask) {
   return shuffle_words(value, [&](uint32_t word) { return __shfl_xor_sync(~0u, word, mask); });
 }
 
+/// A lane's value, the same lane's for all.
+template <class T>
+__device__ __forceinline__ T of_lane(const T& value, int lane) {
+  return shuffle_words(value, [&](uint32_t word) { return __shfl_sync(~0u, word, lane); });
+}
+
 /// The first lane's value, of which the compiler then knows that it is the whole warp's: it has registers for such.
 template <class T>
 __device__ __forceinline__ T of_first_lane(const T& value) {
-  return shuffle_words(value, [](uint32_t word) { return __shfl_sync(~0u, word, 0); });
+  return of_lane(value, 0);
 }
 
 // What follows tells how the values of kLanes lanes, a power of two, become one, which every one of them gets. Other

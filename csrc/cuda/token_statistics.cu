@@ -68,7 +68,7 @@ struct SliceSums {
   int largest = 0;                  // how many are
 };
 
-/// All that a slice's threads add up, and how: of the largest and the two best few lanes know anything.
+/// All that a slice's threads add up, and how: of the largest and the two best hardly any lane knows anything.
 template <class Real>
 struct SlicePart {
   SliceSums sums;
@@ -79,10 +79,16 @@ struct OfSliceParts {
   __device__ __forceinline__ SlicePart<Real> operator()(SlicePart<Real> part, Lanes<kLanes> lanes) const {
     part.sums.others = by_pairs(Plus())(part.sums.others, lanes);
     part.sums.weighted = by_pairs(Plus())(part.sums.weighted, lanes);
-    if (__any_sync(~0u, part.sums.largest > 0 || part.top.index >= 0)) {
-      part.sums.largest = by_pairs([](int x, int y) { return x + y; })(part.sums.largest, lanes);
-      part.top = by_pairs([](const Top2<Real>& x, const Top2<Real>& y) { return merge(x, y); })(part.top, lanes);
+    int largest = 0;
+    Top2<Real> top;
+    unsigned knowing = __ballot_sync(~0u, part.sums.largest > 0 || part.top.index >= 0) & ~0u >> (kWarp - kLanes);
+    for (; knowing; knowing &= knowing - 1) {
+      const int lane = __ffs(int(knowing)) - 1;
+      largest += of_lane(part.sums.largest, lane);
+      top = merge(top, of_lane(part.top, lane));
     }
+    part.sums.largest = largest;
+    part.top = top;
     return part;
   }
 };
