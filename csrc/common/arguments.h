@@ -7,7 +7,8 @@ namespace tad {
 
 enum class DType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-constexpr int64_t kMaxVocabulary = int64_t(1) << 30;  // columns, and a little behind them, are numbered by an int
+/// Columns, and a little behind them, are numbered by an int; a grid has 65,535 slices of 16,384 of them.
+constexpr int64_t kMaxVocabulary = 65'535 * int64_t(16'384);
 
 /// Rows of `vocabulary` contiguous elements, `row_stride` elements apart.
 struct Rows {

@@ -83,6 +83,20 @@ void test_peaks() {
     }
 }
 
+/// As far below the largest as the CPU looks, wherever that stands between two powers of two.
+void test_others_far_below() {
+  context = "others far below";
+  constexpr int64_t kRows = 8;
+  Matrix logits(DType::kFloat32, kRows, 4099);
+  for (int64_t row = 0; row < kRows; ++row) {
+    logits.set_row(row, std::vector<double>(4099, -kInfinity));
+    logits.set(row, 0, double(row) / 8 + 0.01);
+    logits.set(row, 2000, double(row) / 8 + 0.01 - 87.25);
+    logits.set(row, 4098, double(row) / 8 + 0.01 - 87.25);  // in another slice, where they are small
+  }
+  check({logits, kRows, {}, {}});
+}
+
 /// More slices than lanes merge: the best token in the last one, in the first, or in both.
 void test_many_slices() {
   context = "many slices";
@@ -212,6 +226,7 @@ int main() {
   test_samples();
   if (kThreads) return report();
   test_peaks();
+  test_others_far_below();
   test_many_slices();
   test_huge_logits();
   test_infinite_and_missing_values();
