@@ -18,7 +18,8 @@ constexpr int kSliceThreads = kRowThreads;
 constexpr int kGroups = 8;  // per thread
 constexpr int kLoaded = 4;  // of them on their way at a time
 constexpr int kLoads = kGroups / kLoaded;
-constexpr int kSliceColumns = kSliceThreads * kGroups * kGroup;
+constexpr int kStride = kSliceThreads * kGroup;  // columns from one of its groups to the next
+constexpr int kSliceColumns = kGroups * kStride;
 constexpr int kRevealThreads = 768;                          // of which each has 80 registers
 constexpr int kMergedAtOnce = kRevealThreads / kMergeLanes;  // entries of a canvas
 constexpr int kMergedEntries = 3 * kMergedAtOnce;            // of which shared memory has room for the statistics
@@ -46,12 +47,23 @@ __device__ __forceinline__ Maxima<Real> merge(const Maxima<Real>& a, const Maxim
   return both;
 }
 
-/// Whether any suppressed id is one that is_meant(id): the same for all lanes of a warp.
-template <class IsMeant>
-__device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, const IsMeant& is_meant) {
+/// Whether any id of columns [begin, end) is suppressed: the same for all lanes of a warp.
+__device__ __forceinline__ bool any_suppressed(const TokenStatisticsArguments& a, int begin, int end) {
   bool found = false;
-  for (int k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp) found |= is_meant(unsigned(a.suppressed[k]));
+  for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp)
+    found |= unsigned(a.suppressed[k]) - begin < unsigned(end - begin);
   return __any_sync(~0u, found) != 0;
+}
+
+/// A bit for each group of the threads of a warp, g of kStride columns, where that of any lane has a suppressed id.
+__device__ __forceinline__ unsigned groups_with_suppressed(const TokenStatisticsArguments& a, int begin, int end) {
+  unsigned groups = 0;
+  for (int64_t k = threadIdx.x % kWarp; k < a.suppressed_count; k += kWarp) {
+    const unsigned at = unsigned(a.suppressed[k]) - begin;
+    if (at < unsigned(end - begin) && at % kStride / (kWarp * kGroup) == threadIdx.x / kWarp)
+      groups |= 1u << at / kStride;
+  }
+  return by_pairs([](unsigned x, unsigned y) { return x | y; })(groups);
 }
 
 /// A bit for each column of a group, where its id is suppressed.
@@ -223,8 +235,7 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   const auto raw_group = [&](int g) {
     return kWhole ? load_whole(logits + column(g)) : load_raw(logits, column(g), end);
   };
-  const auto group = [&](int g) { return as_numbers<Real>(raw_group(g)); };  // again: from the first cache
-  constexpr int kStride = kSliceThreads * kGroup;
+  const auto group = [&](int g) { return as_numbers<Real>(raw_group(g)); };  // again: from the first cache, mostly
   const int groups = kWhole ? kGroups : (end - column(0) + kStride - 1) / kStride;  // that a thread has
 
   Real own[kLoads], largest = Real(-INFINITY);
@@ -236,20 +247,16 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
     own[load] = largest_of<Real>(raw);
     largest = fmax(largest, own[load]);
   }
-  const auto in_slice = [&](unsigned id) { return id - begin < unsigned(end - begin); };
-  const auto in_warp = [&](unsigned id) {  // a warp has kWarp groups of columns in every kStride
-    return in_slice(id) && (id - begin) % kStride / (kWarp * kGroup) == threadIdx.x / kWarp;
-  };
-  const bool some_are_suppressed = any_suppressed(a, in_slice);  // of most slices no id is
+  const bool some_are_suppressed = any_suppressed(a, begin, end);  // of most slices no id is
   Real max = Real(-INFINITY), may_be_chosen = largest;
   if (some_are_suppressed) {
     max = block_reduce<kSliceThreads>(largest, by_pairs(Larger()));
-    if (any_suppressed(a, in_warp)) {
+    if (const unsigned with_ids = groups_with_suppressed(a, begin, end)) {
       may_be_chosen = Real(-INFINITY);
 #pragma unroll 1
       for (int g = 0; g < groups; ++g) {
         const Group<Real> x = group(g);
-        const unsigned hidden = suppressed_in_group(a, column(g));
+        const unsigned hidden = with_ids >> g & 1 ? suppressed_in_group(a, column(g)) : 0;
         for (int i = 0; i < kGroup; ++i)
           if (!(hidden >> i & 1)) may_be_chosen = fmax(may_be_chosen, x.value[i]);
       }
