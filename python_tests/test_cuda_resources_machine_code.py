@@ -144,6 +144,7 @@ def test_the_least_times() -> None:
 
 def test_a_block_less_and_a_longer_loop_change_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_code, "WORKS", (WORK,))
+    monkeypatch.setattr(machine_code, "CALLS", {"a call": {("rows", 1): 1}})
     monkeypatch.setattr(machine_code, "VOCABULARIES", (126_464,))
     monkeypatch.setattr(machine_code, "plan_rows", lambda sizes: dict.fromkeys(sizes, (4, 63_232)))
     names = [KERNEL.format(element) for element in machine_code.ELEMENT_BYTES]
@@ -157,8 +158,11 @@ def test_a_block_less_and_a_longer_loop_change_their_rows(monkeypatch: pytest.Mo
     less = [(old, new) for old, new in zip(before, rows(SUMS + RESULT, 81)) if old != new]
     plans, shares = less[:2], less[2:]
     assert [(old[:4], " 3, 3 " in old, " 2, 3 " in new) for old, new in plans] == [("plan", True, True)] * 2
-    assert [old.split()[0] for old, _ in shares] == ["share"] * 2
-    assert all(int(old.split()[4]) > int(new.split()[4]) for old, new in shares)
+    assert [old.split()[0] for old, _ in shares] == ["share"] * 4
+    alone, call = (row.split() for row in before if row.startswith("share BFloat16"))
+    assert (alone[-1], call[-1]) == ("rows", "call")
+    assert int(alone[6]) > int(call[6])
+    assert all(int(old.split()[6]) > int(new.split()[6]) for old, new in shares)  # of 512 rows
     wait = [SUMS[0], "MEMBAR.ALL.GPU", *SUMS[1:-1], "NOP", SUMS[-1], *RESULT]
     changed = {old[:4] for old, new in zip(before, rows(wait, 80)) if old != new}
     assert changed >= {"code", "loop", "plan"}

@@ -35,7 +35,8 @@ ELEMENT_BYTES = {"BFloat16": 2, "float": 4}
 LLADA_IDS = 115  # without a token
 
 WARPS, SLICE = 8, 16_384  # warps of a block, columns of a block of the statistics
-BESIDE_A_VISIT = 10  # us of a call of the loss: its totals, autograd's kernels and the gaps between them, as measured
+BESIDE_A_VISIT = 10  # us of a call of the loss: totals, autograd's kernels, gaps; as measured, less what overlaps now
+CALLS = {"a call of the loss, 1:7": {("cross-entropy", 2): 1 / 8, ("KL", 2): 7 / 8}}  # weights of works, rows kept
 # A multiprocessor: each scheduler's registers, in eights for a warp; exponentials per cycle; threads; bytes of shared
 # memory, and what the system takes of them for each block.
 REGISTERS, EXPONENTIALS, THREADS, SHARED, OF_SYSTEM = 64, 16, 2_048, 228 << 10, 1 << 10
@@ -223,10 +224,10 @@ class Compiled:
 
     def instructions(self) -> dict[str, float]:
         """For each logit in all visits, by names: of the work, and where it may look at ids, with that."""
-        looking = f"{self.work.name}, {LLADA_IDS} ids"
-        whole = self.whole.instructions
-        without = whole - self.visits[looking].instructions if self.work.ids else whole
-        return {self.work.name: without} | ({looking: whole} if self.work.ids else {})
+        looking, whole = f"{self.work.name}, {LLADA_IDS} ids", self.whole.instructions
+        if not self.work.ids:
+            return {self.work.name: whole}
+        return {self.work.name: whole - self.visits[looking].instructions, looking: whole}
 
 
 Plans = Mapping[tuple[int, int], tuple[int, int]]
@@ -282,21 +283,23 @@ def share_rows(compiled: list[Compiled], plans: Plans) -> Iterator[str]:
     columns = VOCABULARIES[0]
     heading = "".join(f"{f'% of {count:,}':>14}" for count in ROWS)
     yield f"{'share':6}{'element':8}{'columns':>8}{'kept':>5}{heading}  work"
-    expected: dict[tuple[str, int, str], tuple[float, list[list[float]]]] = {}  # bytes of a row, us of so many
+    expected: dict[tuple[str, str, int], tuple[float, list[list[float]]]] = {}  # bytes of a row, us of so many
     for one in compiled:
         blocks, kept = plans[columns, one.kept_bytes]
         at_once = min(blocks_at_once(one.registers, kept + one.static))
         for name, instructions in one.instructions().items():
             of = one.work.rows(instructions, columns, one.element_bytes, blocks, at_once)
             us = [[microseconds(of, rows, one.work.times, way) for way in (Ahead.NO, one.work.ahead)] for rows in ROWS]
-            expected[one.element, one.work.kept, name] = of.moved, us
-    for element in ELEMENT_BYTES:
-        (near, near_us), (distant, distant_us) = (expected[element, 2, name] for name in ("cross-entropy", "KL"))
-        pairs = [list(zip(*both)) for both in zip(near_us, distant_us)]
-        us = [[BESIDE_A_VISIT + (one + 7 * other) / 8 for one, other in pair] for pair in pairs]
-        expected[element, 2, "a call of the loss, 1:7"] = (near + 7 * distant) / 8, us
-    for (element, kept, name), (moved, us) in expected.items():
+            expected[one.element, name, one.work.kept] = of.moved, us
+    for element, (call, weights) in product(ELEMENT_BYTES, CALLS.items()):
+        moved, us = 0.0, [[float(BESIDE_A_VISIT)] * 2 for _ in ROWS]
+        for work, weight in weights.items():
+            of_row, of_rows = expected[element, *work]
+            moved += weight * of_row
+            us = [[sum_ + weight * one for sum_, one in zip(*both)] for both in zip(us, of_rows)]
+        expected[element, call, max(kept for _, kept in weights)] = moved, us
+    for (element, name, kept), (moved, us) in expected.items():
         row = f"{'share':6}{element:8}{columns:8,}{kept:5}"
         for count, each in zip(ROWS, us):
-            row += "{:10.0%}{:4.0%}".format(*(count * moved / COPY / one for one in each)).replace("%", "")
+            row += "{:10.0f}{:4.0f}".format(*(100 * count * moved / COPY / one for one in each))
         yield f"{row}  {name}"

@@ -5,10 +5,12 @@ the other blocks of its cluster, and writes what follows from the sums. Transfer
 and what is executed shares the issue slots; a block's beginning, the first bytes' latency and the reduction take a time
 of their own. What these take was fitted to eight kernels as an H200 measured them: with two numbers for the five that
 keep rows (MEASURED), two others for the three of the statistics (OF_SLICES) the model meets all within 5 %
-(python_tests/test_row_model.py). Of today's kernels they are expected (docs/log.md).
+(python_tests/test_row_model.py). For today's kernels that keep rows EXPECTED is reckoned from that, not fitted
+(docs/log.md).
 """
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +21,7 @@ from typing import NamedTuple
 # issues an instruction of a warp per cycle.
 MULTIPROCESSORS, CYCLES, COPY, SCHEDULERS, WARP = 132, 1_900, 4.3e6, 4, 32
 LAUNCH = 2.0  # us before a kernel's first block, and behind its last one
+STAGGER = 0.3  # us between the first blocks of a multiprocessor
 CACHED = 0.35  # us to the first bytes from the second-level cache, roughly
 
 
@@ -43,7 +46,7 @@ class Ahead(Enum):
 
     NO = "never"
     WRITING = "piece by piece as it writes a row: it stays, and the next row is its own"
-    SUMMING = "before it sums: the next block's is on its way to the second-level cache"
+    SUMMING = "before its last visit: the next block's is on its way to the second-level cache"
 
 
 @dataclass(frozen=True)
@@ -141,31 +144,33 @@ def _block(machine: Multiprocessor, of: Rows, times: Times, rows: int, late: flo
         machine.go_on(bring(piece))
         return piece
 
+    stays, prefetches = ahead is Ahead.WRITING, ahead is Ahead.SUMMING
     yield "wait", late
     coming: list[Event] = []
     for row in range(rows):
-        if ahead is not Ahead.WRITING or row == 0:
+        last = row == rows - 1
+        if not (stays and coming):
             yield "wait", times.begin
-        if ahead is Ahead.SUMMING and coming:
+        if prefetches and coming:
             yield "wait", CACHED
         for piece in coming or [ask() for _ in range(of.pieces)]:
             yield piece
             yield "issue", executed
-        more = row + 1 < rows
-        coming = [ask() for _ in range(of.pieces)] if ahead is Ahead.SUMMING and more else []
         yield "wait", times.reduction
+        coming = [ask() for _ in range(of.pieces)] if prefetches and not last else []
         for _ in range(of.pieces):
             yield "issue", executed
             machine.go_on(iter([("memory", of.logits * of.written / of.pieces)]))
-            if ahead is Ahead.WRITING and more:
+            if stays and not last:
                 coming.append(ask())
 
 
 def microseconds(of: Rows, rows: int, times: Times, ahead: Ahead) -> float:
-    """For so many rows."""
-    of_block = rows * of.blocks / MULTIPROCESSORS / of.at_once
-    whole = max(1, round(of_block))
+    """Us for so many rows: of the whole number of turns that is nearest to what a multiprocessor has, in proportion."""
+    blocks = rows * of.blocks / MULTIPROCESSORS
+    at_once = min(of.at_once, math.ceil(blocks))
+    turns = max(1.0, blocks / at_once)
     machine = Multiprocessor(times.issued)
-    for number in range(of.at_once):
-        machine.go_on(_block(machine, of, times, whole, 0.3 * number, ahead))
-    return LAUNCH + machine.run() * of_block / whole
+    for number in range(at_once):
+        machine.go_on(_block(machine, of, times, round(turns), STAGGER * number, ahead))
+    return LAUNCH + machine.run() * turns / round(turns)
