@@ -230,6 +230,7 @@ class Compiled:
         return {self.work.name: whole - self.visits[looking].instructions, looking: whole}
 
 
+# For (columns, bytes that are kept of each): blocks that share a row, bytes that each keeps.
 Plans = Mapping[tuple[int, int], tuple[int, int]]
 
 
@@ -241,7 +242,8 @@ def table(kernels: Mapping[str, Code], used: Mapping[str, tuple[int, int]]) -> l
     for (element, size), work in product(ELEMENT_BYTES.items(), WORKS):
         kernel = work.kernel.format(element)
         compiled.append(Compiled(work, element, size, costs(work, kernels[kernel], size), *used[kernel]))
-    plans = plan_rows((columns, one.kept_bytes) for columns, one in product(VOCABULARIES, compiled))
+    plans = {(columns, 0): (math.ceil(columns / SLICE), 0) for columns in VOCABULARIES}
+    plans |= plan_rows((columns, one.kept_bytes) for columns, one in product(VOCABULARIES, compiled) if one.kept_bytes)
     return [*code_rows(kernels), *loop_rows(compiled), *least_rows(compiled, plans), *share_rows(compiled, plans)]
 
 
