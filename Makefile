@@ -16,11 +16,12 @@ SOURCES := $(shell find csrc tad_ext tools -type f -not -name '*.so' -not -name 
 PYTHON_FOLDERS := tad_ext python_tests bench docs tools setup.py conftest.py
 CPP_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-TESTS := test-cpp test-races test-planted-bugs test-nvcc test-python test-cuda-on-host test-smoke
-CHECKS := lint check-cpp check-python
+TESTS := test-cpp test-races test-planted-bugs test-nvcc test-python test-slow test-cuda-on-host test-smoke
+CHECKS := lint check-cpp test-python
 UNCHANGED := $(PYTHON) tools/unchanged.py
 # What CMake builds: all of csrc but the bindings.
 KERNELS := 'csrc/[!b]*/**/*.[ch]*' 'csrc/[!b]*/**/*.inl' CMakeLists.txt
+PACKAGE := 'csrc/**/*.[chi]*' 'tad_ext/**/*.*' 'python_tests/**/*.*' 'bench/**/*.py' 'tools/*.py' conftest.py setup.py pyproject.toml
 # Of python_tests/helpers, what the operators' tests and conftest.py import (python_tests/test_unchanged.py compares).
 OP_HELPERS := awkward_sizes every_operator op_checks operator_calls out_of_range wrong_calls
 # Another processor runs other CPU kernels, and another compiler makes others: x86_64-12.2.0-AVX2-AVX512F.
@@ -69,7 +70,10 @@ test-nvcc: $(VENV)/test-tools
 	$(BIN)/python tools/cuda_resources.py $(NVCC_CHECK)
 
 test-python: $(VENV)/test-tools
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+test-slow: $(VENV)/test-tools
+	$(UNCHANGED) $@-on-$(MACHINE) $(PACKAGE) -- $(BIN)/python -m pytest --numprocesses 2 -m slow
 
 test-cuda-on-host: $(VENV)/test-tools
 	$(UNCHANGED) $@ $(KERNELS) 'csrc/bindings/*' 'tad_ext/ops/*' 'python_tests/ops/*' \
@@ -99,9 +103,6 @@ check-cpp: $(VENV)/test-tools
 	$(NINJA) cmake -S . -B build/check -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1
 	$(NINJA) cmake --build build/check --parallel 2 --target host_tests
 	$(BIN)/ctest --test-dir build/check --parallel 2 --output-on-failure --tests-regex '^(common|cpu)_'
-
-check-python: $(VENV)/test-tools
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 report: $(VENV)/installed
 	$(BIN)/python -m bench.report --tables docs/benchmarks.md --plot docs/kernels.svg

@@ -34,6 +34,9 @@ PROBLEMS = 100
 # Made and measured
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The work folder of a whole study of toy sizes, and its results."""

@@ -1,6 +1,7 @@
 """Block-causal attention: the logits of an independent formula, and what a token cannot see does not matter."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,14 +55,17 @@ def test_what_a_token_cannot_see_does_not_matter(family: str, attention: str, tm
     after = model.hidden_rows(changed, lengths=LENGTHS, blocks=BLOCKS)
     torch.testing.assert_close(after[seen], whole[seen], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(after[0, 8:], whole[0, 8:], atol=1e-3)
-    # The first block alone, one block of all, chosen positions, no padding.
-    torch.testing.assert_close(whole[:1, :3], model.hidden_rows(IDS[:1, :3]), rtol=1e-9, atol=1e-9)
+    # The first block alone, one block of all, chosen positions, no padding. transformers' eager attention takes its
+    # softmax in float32, whose last bits depend on a row's length, on some processors.
+    error = 1e-5 if attention == "eager" else 1e-9
+    close = partial(torch.testing.assert_close, rtol=error, atol=error)
+    close(whole[:1, :3], model.hidden_rows(IDS[:1, :3]))
     one = model.hidden_rows(IDS, blocks=torch.zeros_like(IDS))
-    torch.testing.assert_close(one, model.hidden_rows(IDS), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(model.hidden_rows(IDS[:1], blocks=BLOCKS[:1]), whole[:1], rtol=1e-9, atol=1e-9)
+    close(one, model.hidden_rows(IDS))
+    close(model.hidden_rows(IDS[:1], blocks=BLOCKS[:1]), whole[:1])
     for positions in (torch.tensor([2, 11, 13 + 4]), torch.tensor([[0, 9], [13 + 3, 13 + 8]])):
         rows = model.hidden_rows(IDS, lengths=LENGTHS, blocks=BLOCKS, positions=positions)
-        torch.testing.assert_close(rows, whole.flatten(0, 1)[positions], rtol=1e-9, atol=1e-9)
+        close(rows, whole.flatten(0, 1)[positions])
 
 
 def test_bad_blocks_are_named(tmp_path: Path) -> None:
