@@ -27,14 +27,13 @@ from tad_ext.models.loading import load_tokenizer
 from tad_ext.sharing import work as shared
 from tad_ext.sharing.claims import Claims
 
+pytestmark = pytest.mark.slow
+
 POLICIES = [ONE_PER_STEP, PUBLISHED]
 PROBLEMS = 100
 
 
 # Made and measured
-
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
