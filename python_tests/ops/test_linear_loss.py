@@ -240,7 +240,7 @@ def test_vocabulary_of_many_slices(device: str) -> None:
         assert_no_worse_than_eager(mine, theirs, true, torch.float32)
 
 
-@pytest.mark.parametrize("vocabulary", [5000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("vocabulary", [5000, 20_000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_same_bits_at_any_batch_size_chunk_and_thread_count(device: str, dtype: torch.dtype, vocabulary: int) -> None:
     """Sizes at which a BLAS library left to itself takes other paths for other shapes and thread counts."""
