@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     return part_of<whole.value, Loader>(row_pointer<Element>(a.logits, row), columns, range, range.kept_at);
   };
   const auto ask_for = [&](int64_t row, const auto&... half) {
-    if (row >= 0) arrivals.ask_for(half..., source_of(std::true_type(), row));
+    if (row >= 0) arrivals.ask_for(half..., 1, [&](int) { return source_of(std::true_type(), row); });
   };
 
   int64_t entry = blockIdx.x / cluster.size(), row = row_of(entry);
@@ -42,18 +42,18 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     } else {
       with_constant(whole_rows, [&](auto whole) {
         const auto source = source_of(whole, row);
-        PowerSum<Real> part;
+        ThreadSum<Real> of_thread;
         visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
           Group<Real> x[kBatch<Element>];
           const Real largest = source.template load<is_full.value>(first, x);
-          accumulate(part, x, largest, exponent);
+          accumulate(of_thread, x, largest, exponent);
         });
         struct Normalizer {
           Real rounded, rest;
         };
         const OfLanes<Real> of_warp{exponent};
-        const auto normalizer = cluster.template reduce<kRowThreads>(part, of_warp, [&](const PowerSum<Real>& all) {
-          const RowSum<double> sums = all.row_sum(exponent);
+        const auto normalizer = cluster.template reduce<kRowThreads>(of_thread.part, of_warp, [&](const auto& all) {
+          const RowSum<double> sums = all.row_sum(exponent, exponent.reference_at(all.max));
           const double reference = reference_of(sums.max), log_sum = sums.log_sum();
           const Real rounded = Real(reference + log_sum * a.temperature);
           return Normalizer{rounded, Real((reference - double(rounded)) / a.temperature + log_sum)};
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   };
   const auto ask_for = [&](const RowEntry& one, const auto&... half) {
     if (Loader::kBulk && one.row < gradient.row_count && one.is_named())
-      arrivals.ask_for(half..., upstream_of(std::true_type(), one));
+      arrivals.ask_for(half..., 1, [&](int) { return upstream_of(std::true_type(), one); });
   };
   const auto add_entry = [&](const RowEntry& one, const RowEntry& next, auto whole, const auto& upstream) {
     const int64_t entry = entry_at(by_row, one.position);
@@ -115,8 +115,10 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     };
     logits.prefetch();
     if (threadIdx.x == kRowThreads - 1) {  // for the first warp, while the row is on its way
-      const Reference<Real> at = exponent.reference_at(normalizers[2 * entry]);
-      *shared_array<Softmax, 1>() = {at, double(normalizers[2 * entry + 1]) + double(exponent.of_largest(at)) * kLn2};
+      const Real normalizer = normalizers[2 * entry];
+      const Reference<Real> at = exponent.reference_at(normalizer);
+      const Real own = exponent.of(reference_of(normalizer), at);
+      *shared_array<Softmax, 1>() = {at, double(normalizers[2 * entry + 1]) + double(own) * kLn2};
     }
     double part = 0;
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {

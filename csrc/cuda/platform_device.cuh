@@ -55,6 +55,18 @@ __device__ __forceinline__ float exp2_approximate(float y) {
   return power;
 }
 
+/// log2(x) by one instruction, off by up to 2^-21 where x is between 1/2 and 2, elsewhere by as much of itself.
+__device__ __forceinline__ float log2_approximate(float x) {
+  float logarithm;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(logarithm) : "f"(x));
+  return logarithm;
+}
+
+/// x / y by two instructions, off by up to 2 ulp where y is no extreme number.
+__device__ __forceinline__ float quotient_approximate(float x, float y) {
+  return __fdividef(x, y);
+}
+
 /// Of two words with two elements each the larger ones; NaN does not count.
 template <class Element>
 __device__ __forceinline__ uint32_t larger_pair(uint32_t a, uint32_t b) {

@@ -46,7 +46,9 @@ __device__ __forceinline__ T of_first_lane(const T& value) {
 // lanes have values of their own, or repeat these, as those of a block of fewer warps. A T() changes nothing.
 
 template <int kLanes>
-struct Lanes {};
+struct Lanes {
+  static constexpr int kCount = kLanes;
+};
 
 /// By a merge(a, b) that commutes to the last bit, as sums and selections do.
 template <class Merge>
@@ -73,6 +75,17 @@ struct Larger {
 struct Plus {
   __device__ __forceinline__ double operator()(double a, double b) const { return a + b; }
 };
+
+/// The largest of a warp's numbers, none of which is NaN. As integers, which a warp compares with one instruction, they
+/// are in the same order once the lower bits of negative ones are the other way round.
+__device__ __forceinline__ float largest_of_warp(float x) {
+  const auto in_order = [](int bits) { return bits < 0 ? bits ^ 0x7fffffff : bits; };
+  const int largest = __reduce_max_sync(~0u, in_order(int(float_to_bits(x))));
+  return bits_to_float(uint32_t(in_order(largest)));
+}
+__device__ __forceinline__ double largest_of_warp(double x) {
+  return by_pairs(Larger())(x);
+}
 
 // ---- a block ------------------------------------------------------------------------------------------------------
 
@@ -105,15 +118,6 @@ __device__ __forceinline__ T reduce_to_first_warp(const T& value, const OfWarp& 
   return of_warp(of_warps[threadIdx.x % (kThreads / kWarp)], Lanes<kThreads / kWarp>());
 }
 
-/// Every thread gets what the first one has.
-template <class T>
-__device__ __forceinline__ T of_first_thread(const T& value) {
-  T* result = shared_array<T, 1, kResult>();
-  if (threadIdx.x == 0) *result = value;
-  __syncthreads();
-  return *result;
-}
-
 // ---- a cluster ----------------------------------------------------------------------------------------------------
 
 /// What one block sends to another, of any type: the largest are the sums of two rows of float64.
@@ -136,10 +140,10 @@ class Cluster {
   __device__ int size() const { return cluster_size(); }
 
   /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
-  /// thread. A block sends its own value to all of them, and waits for theirs: when they have come nobody needs
+  /// thread, until the next reduction. A block sends its own value to all of them, and waits for theirs: when they have come nobody needs
   /// it any more. Meanwhile the other warps call meanwhile(), and what that writes is there for all threads, too.
   template <int kThreads, class T, class OfWarp, class Finish, class Meanwhile>
-  __device__ auto reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
+  __device__ const auto& reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
     static_assert(kThreads > kWarp);  // or nobody has time
     value = reduce_to_first_warp<kThreads>(value, of_warp);
     const bool first_warp = threadIdx.x < kWarp;
@@ -148,20 +152,23 @@ class Cluster {
       if (first_warp) value = of_blocks(value, of_warp);
       ++rounds_;
     }
-    decltype(finish(value)) result{};
-    if (first_warp)
-      result = finish(value);
-    else
+    auto* result = shared_array<decltype(finish(value)), 1, kResult>();
+    if (first_warp) {
+      const auto of_all = finish(value);
+      if (threadIdx.x == 0) *result = of_all;
+    } else {
       meanwhile();
-    return of_first_thread(result);
+    }
+    __syncthreads();
+    return *result;
   }
 
   template <int kThreads, class T, class OfWarp, class Finish>
-  __device__ auto reduce(const T& value, const OfWarp& of_warp, const Finish& finish) {
+  __device__ const auto& reduce(const T& value, const OfWarp& of_warp, const Finish& finish) {
     return reduce<kThreads>(value, of_warp, finish, [] {});
   }
   template <int kThreads, class T, class OfWarp>
-  __device__ T reduce(const T& value, const OfWarp& of_warp) {
+  __device__ const T& reduce(const T& value, const OfWarp& of_warp) {
     return reduce<kThreads>(value, of_warp, [](const T& whole) { return whole; });
   }
 
@@ -183,15 +190,17 @@ class Cluster {
     if (lane == 0) mbarrier_expect(barrier, size() * sizeof(T));
     if (lane < size()) send_to_block(lane, slots + rank(), value, barrier);
     mbarrier_wait_for_blocks(barrier, /*parity=*/rounds_ / 2 % 2);
-    const bool many = size() > kPortableClusterBlocks;
-    const int slot = lane % (many ? kMaxClusterBlocks : kPortableClusterBlocks);
-    const T other = slot < size() ? slots[slot] : T();
-    return many ? of_warp(other, Lanes<kMaxClusterBlocks>()) : of_warp(other, Lanes<kPortableClusterBlocks>());
+    const auto merged = [&](auto lanes) {
+      const int slot = int(threadIdx.x % decltype(lanes)::kCount);
+      return of_warp(slot < size() ? slots[slot] : T(), lanes);
+    };
+    return size() > kPortableClusterBlocks ? merged(Lanes<kMaxClusterBlocks>())
+                                           : merged(Lanes<kPortableClusterBlocks>());
   }
 
   __device__ static MBarrier* barriers() { return shared_array<MBarrier, 2, kOfBlocks>(); }
 
-  int rounds_ = 0;
+  unsigned rounds_ = 0;
 };
 
 }  // namespace cuda

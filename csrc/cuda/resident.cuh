@@ -70,18 +70,19 @@ struct WarpColumns : ColumnRange {
   int kept_at;  // where they begin in what the block keeps, in groups
 };
 
-/// `batch`: the largest number of groups of a lane that a kernel looks at together.
+/// `batch`: the largest number of groups of a lane that a kernel looks at together. Pairs of groups are not torn, but for
+/// the last warp that has any: the others have no batch of pairs that is not full.
 __device__ __forceinline__ WarpColumns columns_of_warp(int columns, const Cluster& cluster, int batch) {
-  constexpr int kWarps = kRowThreads / kWarp;
+  constexpr int kWarps = kRowThreads / kWarp, kUnit = 2 * kWarp;
   const ColumnRange block = columns_of_block(columns, cluster);
-  const int each = (block.groups + kWarps - 1) / kWarps, before = each * of_first_lane(int(threadIdx.x) / kWarp);
+  const int each = (block.groups + kWarps * kUnit - 1) / (kWarps * kUnit) * kUnit, before = each * of_first_lane(int(threadIdx.x) / kWarp);
   const int left = block.groups - before, groups = left < 0 ? 0 : left < each ? left : each;
   const int batches = (groups + batch * kWarp - 1) / (batch * kWarp), half = (batches + 1) / 2 * batch * kWarp;
   return {{block.begin + before * kGroup, groups}, half < groups ? half : groups, before};
 }
 
 __device__ __forceinline__ int lane() {
-  return int(threadIdx.x) % kWarp;
+  return int(threadIdx.x % kWarp);
 }
 
 /// Calls visit(half, begin, end) for the groups of both halves; once for all of them where nothing comes by halves.
@@ -89,7 +90,11 @@ template <class Loader, class Visit>
 __device__ __forceinline__ void for_each_half(const WarpColumns& range, const Visit& visit) {
   if constexpr (Loader::kBulk) {
 #pragma unroll 1
-    for (int half = 0; half < 2; ++half) visit(half, half ? range.half : 0, half ? range.groups : range.half);
+    for (int half = 0, begin = 0; half < 2; ++half) {
+      const int end = half == 0 ? range.half : range.groups;
+      visit(half, begin, end);
+      begin = end;
+    }
   } else {
     visit(0, 0, range.groups);
   }
@@ -101,59 +106,63 @@ class Arrivals {
  public:
   __device__ Arrivals() {
     if (lane() == 0)
-      for (int half = 0; half < 2; ++half) mbarrier_init(barrier(half));
+      for (int half = 0; half < 2; ++half) mbarrier_init(barriers_ + half);
     __syncwarp();
   }
 
-  /// Asks for groups [begin, end) of some rows, which are such a half. All lanes are done with what lies there.
-  template <class... Rows>
-  __device__ void ask_for(int half, int begin, int end, const Rows&... rows) const {
+  /// Asks for groups [begin, end), which are such a half, of `rows` rows: row_at(0), row_at(1), each by a lane. All lanes
+  /// are done with what lies there.
+  template <class RowAt>
+  __device__ __forceinline__ void ask_for(int half, int begin, int end, int rows, const RowAt& row_at) const {
     __syncwarp();
-    if (lane() != 0) return;
-    mbarrier_expect(barrier(half), (rows.bytes_of(end - begin) + ...));
-    if (end > begin) (rows.ask_for(begin, end - begin, barrier(half)), ...);
+    if (lane() >= rows) return;
+    const auto row = row_at(lane());
+    const size_t bytes = row.bytes_of(end - begin);
+    if (lane() == 0) mbarrier_expect(barriers_ + half, rows * bytes);
+    if (end > begin) row.ask_for(begin, bytes, barriers_ + half);
   }
 
   /// For both halves.
-  template <class... Rows>
-  __device__ void ask_for(const WarpColumns& range, const Rows&... rows) const {
-    for_each_half<ByBulkCopies>(range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows...); });
+  template <class RowAt>
+  __device__ __forceinline__ void ask_for(const WarpColumns& range, int rows, const RowAt& row_at) const {
+    for_each_half<ByBulkCopies>(
+        range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows, row_at); });
   }
 
   __device__ __forceinline__ void wait_for(int half) {
-    mbarrier_wait(barrier(half), parity_);
+    mbarrier_wait(barriers_ + half, parity_);
     parity_ ^= unsigned(half);
   }
 
  private:
-  __device__ static MBarrier* barrier(int half) {
-    return shared_array<MBarrier, kRowThreads / kWarp * 2>() + int(threadIdx.x) / kWarp * 2 + half;
-  }
-
+  MBarrier* const barriers_ = shared_array<MBarrier, kRowThreads / kWarp * 2>() + threadIdx.x / kWarp * 2;
   unsigned parity_ = 0;
 };
 
 /// What a block needs of a loader but the rows: nothing, but where copies arrive.
 struct NoArrivals {
   template <class... Anything>
-  __device__ void ask_for(const Anything&...) const {}
+  __device__ __forceinline__ void ask_for(const Anything&...) const {}
   __device__ void wait_for(int) const {}
 };
 template <class Loader>
 using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
-/// Calls visit(first, whether it is full, as a constant) for a batch of kGroups of them: first, first + kWarp, ... as
-/// far as `end`.
-template <int kGroups, class Visit>
-__device__ __forceinline__ void visit_batch(int first, int end, const Visit& visit) {
-  if (first >= end) return;
-  with_constant(first + (kGroups - 1) * kWarp < end, [&](auto is_full) { visit(first, is_full); });
-}
-
-/// The calling thread's groups of [begin, end), which begins with the first lane's, batch by batch.
+/// The warp's groups of [begin, end), in batches: visit(the lane's first, whether the batch is full, as a constant) of
+/// the lane's kGroups groups first, first + kWarp, ..., as far as `end`. All lanes make the same calls.
 template <int kGroups, class Visit>
 __device__ __forceinline__ void for_each_batch(int begin, int end, const Visit& visit) {
-  for (int first = begin + lane(); first < end; first += kGroups * kWarp) visit_batch<kGroups>(first, end, visit);
+  constexpr int kStep = kGroups * kWarp;
+#pragma unroll 1  // or registers do not suffice
+  for (; begin + kStep <= end; begin += kStep) visit(begin + lane(), std::true_type());
+  if (begin < end) visit(begin + lane(), std::false_type());
+}
+
+/// Calls visit(one, its number) for the calling thread's groups of a batch, of which `first` is the first.
+template <int kGroups, class Real, class Visit>
+__device__ __forceinline__ void for_each_of(Group<Real> (&groups)[kGroups], int first, const Visit& visit) {
+#pragma unroll
+  for (int k = 0; k < kGroups; ++k) visit(groups[k], first + k * kWarp);
 }
 
 /// Calls visit(group) for each of them, in batches of kGroups.
@@ -189,8 +198,8 @@ struct Row {
   uint4* kept;
 
   __device__ static size_t bytes_of(int groups) { return groups * kGroup * sizeof(Element); }
-  __device__ void ask_for(int first, int groups, MBarrier* barrier) const {
-    bulk_copy(kept + first * kWords, data + first * kGroup, bytes_of(groups), barrier);
+  __device__ void ask_for(int first, size_t bytes, MBarrier* barrier) const {
+    bulk_copy(kept + first * kWords, data + first * kGroup, bytes, barrier);
   }
 
   /// What will be read from global memory comes nearer.

@@ -123,9 +123,10 @@ __device__ __forceinline__ Real largest_of(const RawGroup<Element> (&raw)[kGroup
       for (const uint32_t other : {group.word[0].x, group.word[0].y, group.word[0].z, group.word[0].w})
         pair = larger_pair<Element>(pair, other);
     }
-    Element elements[2];
-    memcpy(elements, &pair, sizeof(pair));
-    for (const Element element : elements) largest = fmax(largest, from_storage<Real>(element));
+    pair = larger_pair<Element>(pair, pair >> 16);  // the larger one of both is the lower half
+    Element element;
+    memcpy(&element, &pair, sizeof(element));
+    largest = fmax(largest, from_storage<Real>(element));
   } else {
     for (const RawGroup<Element>& group : raw) largest = fmax(largest, largest_of(as_numbers<Real>(group)));
   }

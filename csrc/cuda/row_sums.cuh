@@ -4,7 +4,7 @@
 //
 // While they are added up, sums are of 2^(scale * x - power), where scale = log2(e) / temperature and the power is a
 // whole number, scale * max rounded up. So an exponent is one multiply-add, and a sum moves from one maximum to a
-// larger one by a power of two, exactly.
+// larger one by a power of two, exactly. A warp's threads move together: their sums need only be added up.
 #pragma once
 
 #include <limits>
@@ -26,23 +26,36 @@ __device__ __forceinline__ double exp_base2(double y) {
   return exp2(y);
 }
 
-/// 2^y of y <= 0, and 0 below double's numbers; exact where y is whole. (What is not there has a sum of 0, and any y.)
+/// x / y of sums, which are no extreme numbers.
+__device__ __forceinline__ float quotient(float x, float y) {
+  return quotient_approximate(x, y);
+}
+__device__ __forceinline__ double quotient(double x, double y) {
+  return x / y;
+}
+
+/// 2^y of y <= 2, and 0 from the least of double's exponents on; exact where y is whole. (What is not there has a sum of
+/// 0, and any y.)
 template <class Real>
 __device__ __forceinline__ double power_of_two(Real y) {
-  const Real whole = ceil(fmin(fmax(y, Real(-1023)), Real(0)));
+  const Real between = fmin(fmax(y, Real(-1023)), Real(2)), whole = ceil(between);
   const uint64_t bits = uint64_t(1023 + int(whole)) << 52;
   double power;
   memcpy(&power, &bits, sizeof(power));
-  return y < whole ? power * double(exp_base2(y - whole)) : power;
+  return power * double(exp_base2(between - whole));
 }
 
-/// What exponents are relative to: that of x is scale * (x - origin) + offset, and so in (-1, 0], but for rounding, of
-/// `max`. The origin is 0, and the offset whole, wherever Real has enough digits for that.
+/// What exponents are relative to: that of x is scale * (x - origin) + offset, which of the largest logit so far is in
+/// (-1, 0], but for rounding. The origin is 0, and the offset whole, wherever Real has enough digits for that.
 template <class Real>
 struct Reference {
-  Real max = Real(-INFINITY);
   Real origin = 0, offset = 0;
-  Real limit = Real(-INFINITY);  // of the logits whose exponents are
+};
+
+/// The same of a student's row and of a teacher's.
+template <class Real>
+struct References {
+  Reference<Real> student, teacher;
 };
 
 /// How logits at inverse temperature b become exponents of two.
@@ -51,17 +64,28 @@ struct Exponent {
   double b;
   Real scale, headroom;
 
-  /// Exponents stay relative to one reference until a logit stands so far above it that exp would exceed e^8: so that
-  /// few groups make their thread move what it has, and float32 still has the last digits of such an exponent.
   __host__ __device__ explicit constexpr Exponent(double b) : b(b), scale(Real(b * kLog2E)), headroom(Real(8 / b)) {}
+
+  /// Exponents stay relative to one logit until another one stands so far above it that exp would exceed e^8: so that
+  /// few groups make their warp move what it has, and float32 still has the last digits of such an exponent.
+  __device__ __forceinline__ bool is_far_above(Real x, Real max) const { return x > max + headroom; }
 
   __device__ __forceinline__ Real exp(Real difference) const { return exp_base2(difference * scale); }
 
+  // Without branches: several of these are worked out at the same time.
   __device__ __forceinline__ Reference<Real> reference_at(Real max) const {
-    if (max == Real(-INFINITY)) return {};
-    const Real power = ceil(max * scale);
-    if (fabs(power) <= Real(int64_t(1) << std::numeric_limits<Real>::digits)) return {max, 0, -power, max + headroom};
-    return {max, max, max - max, max + headroom};  // of an infinite logit: NaN, and so is all that follows
+    const Real largest = reference_of(max), power = ceil(largest * scale);
+    const bool is_huge = !(fabs(power) <= Real(int64_t(1) << std::numeric_limits<Real>::digits));
+    return {is_huge ? largest : Real(0), is_huge ? largest - largest : -power};  // of +inf NaN, and so is what follows
+  }
+
+  /// The student's largest logit has the exponent of the teacher's: so the difference of two exponents is that of two
+  /// logits in proportion to the largest ones, and of a peak of both it is nothing.
+  __device__ __forceinline__ References<Real> references_at(Real student_max, Real teacher_max) const {
+    const Real of_student = reference_of(student_max), of_teacher = reference_of(teacher_max);
+    const Reference<Real> student = reference_at(student_max), teacher = reference_at(teacher_max);
+    if (student.origin != 0 || teacher.origin != 0) return {{of_student, of(of_teacher, teacher)}, teacher};
+    return {{0, Real(fma(of_teacher - of_student, scale, teacher.offset))}, teacher};
   }
 
   /// By how much exponents grow when they become relative to another reference.
@@ -76,105 +100,147 @@ struct Exponent {
   /// The exponents of some groups of logits, in their place.
   template <int kGroups>
   __device__ __forceinline__ void of(Group<Real> (&x)[kGroups], const Reference<Real>& at) const {
-    if (at.origin != 0)  // huge logits
-      for (Group<Real>& group : x)
-        for (Real& value : group.value) value -= at.origin;
-    for (Group<Real>& group : x)
-      for (Real& value : group.value) value = fma(value, scale, at.offset);
+    if (at.origin != 0) subtract(at.origin, x);  // huge logits
+    scale_and_add(at.offset, x);
+  }
+  /// The same of a student's and a teacher's.
+  template <int kGroups>
+  __device__ __forceinline__ void of(
+      Group<Real> (&s)[kGroups], Group<Real> (&t)[kGroups], const References<Real>& at) const {
+    if (at.student.origin != 0 || at.teacher.origin != 0) {
+      subtract(at.student.origin, s);
+      subtract(at.teacher.origin, t);
+    }
+    scale_and_add(at.student.offset, s);
+    scale_and_add(at.teacher.offset, t);
   }
 
-  /// The exponent of a reference's own logit.
-  __device__ __forceinline__ Real of_largest(const Reference<Real>& at) const { return of(reference_of(at.max), at); }
+ private:
+  template <int kGroups>
+  __device__ __forceinline__ static void subtract(Real origin, Group<Real> (&x)[kGroups]) {
+#pragma unroll
+    for (Group<Real>& group : x)
+      for (Real& value : group.value) value -= origin;
+  }
+  template <int kGroups>
+  __device__ __forceinline__ void scale_and_add(Real offset, Group<Real> (&x)[kGroups]) const {
+#pragma unroll
+    for (Group<Real>& group : x)
+      for (Real& value : group.value) value = fma(value, scale, offset);
+  }
 };
 
-/// The sum over a part of a row, relative to a reference.
+/// The sum over a part of a row, relative to reference_at(max).
 template <class Real>
 struct PowerSum {
-  Reference<Real> at;
+  Real max = Real(-INFINITY);
   double sum = 0;
 
-  /// Relative to a larger logit; by so much do exponents grow. What the sum is multiplied by is returned.
-  __device__ __forceinline__ double move_to(const Reference<Real>& next, Real shift) {
-    const double factor = power_of_two(shift);
-    at = next;
-    sum *= factor;
-    return factor;
-  }
-
-  /// Relative to exp of the reference's logit, as that was added.
-  __device__ __forceinline__ RowSum<double> row_sum(const Exponent<Real>& exponent) const {
-    return {double(at.max), sum / double(exp_base2(exponent.of_largest(at))), 0};
+  /// Relative to exp of the largest logit, as that was added.
+  __device__ __forceinline__ RowSum<double> row_sum(const Exponent<Real>& exponent, const Reference<Real>& at) const {
+    return {double(max), sum / double(exp_base2(exponent.of(reference_of(max), at))), 0};
   }
 };
 
-/// The sums over a part of a student's and a teacher's row.
+/// The sums over a part of a student's and a teacher's row, relative to references_at(student.max, teacher.max).
 template <class Real>
 struct PowerSums {
   PowerSum<Real> student, teacher;
-  Real apart = 0;       // the exponent of the teacher's reference less that of the student's
-  double weighted = 0;  // sum of the teacher's terms times (its exponent - the student's - apart): of a peak of both, 0
+  double weighted = 0;  // sum of the teacher's terms times (its exponent - the student's)
 
-  /// Relative to larger logits. Where both rows move alike `weighted` moves by its factor only, so it stays exactly 0
-  /// where student and teacher agree.
-  __device__ __forceinline__ void move_to(
-      const Reference<Real>& student_at, const Reference<Real>& teacher_at, const Exponent<Real>& exponent) {
-    const Real student_shift = exponent.shift(student.at, student_at);
-    const Real teacher_shift = exponent.shift(teacher.at, teacher_at);
-    const Real next = exponent.of_largest(teacher_at) - exponent.of_largest(student_at);
-    const double shift = double(teacher_shift) - double(student_shift) - (double(next) - double(apart));
-    if (shift != 0 && teacher.sum > 0) weighted += teacher.sum * shift;
-    student.move_to(student_at, student_shift);
-    const double factor = teacher.move_to(teacher_at, teacher_shift);
-    weighted = factor > 0 ? weighted * factor : 0;
-    apart = next;
-  }
-
-  /// Relative to exp of the references' logits, as those were added.
-  __device__ __forceinline__ DivergenceSum<double> divergence_sum(const Exponent<Real>& exponent) const {
-    DivergenceSum<double> sums{student.row_sum(exponent), teacher.row_sum(exponent)};
-    sums.teacher.weighted = weighted / teacher.sum * sums.teacher.sum * kLn2;
+  /// Relative to exp of the largest logits, as those were added.
+  __device__ __forceinline__ DivergenceSum<double> divergence_sum(
+      const Exponent<Real>& exponent, const References<Real>& at) const {
+    DivergenceSum<double> sums{student.row_sum(exponent, at.student), teacher.row_sum(exponent, at.teacher)};
+    const Real student_largest = exponent.of(reference_of(student.max), at.student);
+    const Real teacher_largest = exponent.of(reference_of(teacher.max), at.teacher);
+    const double apart = double(teacher_largest) - double(student_largest);  // what rounding has left between them
+    sums.teacher.weighted = (weighted / teacher.sum - apart) * sums.teacher.sum * kLn2;
     return sums;
   }
 };
 
-/// Adds some groups of logits, of which `max` is the largest, to a thread's sum.
+/// Makes a sum relative to another reference; by so much do exponents grow. What it is multiplied by is returned.
+template <class Real>
+__device__ __forceinline__ double move(PowerSum<Real>& part, Real shift) {
+  const double factor = power_of_two(shift);
+  part.sum *= factor;
+  return factor;
+}
+
+/// The same of a pair's. Where both rows move alike `weighted` moves by its factor only, so it stays exactly 0 where
+/// student and teacher agree.
+template <class Real>
+__device__ __forceinline__ void move(
+    PowerSums<Real>& part, const References<Real>& from, const References<Real>& to, const Exponent<Real>& exponent) {
+  const Real student_shift = exponent.shift(from.student, to.student);
+  const Real teacher_shift = exponent.shift(from.teacher, to.teacher);
+  part.weighted += part.teacher.sum * (double(teacher_shift) - double(student_shift));
+  move(part.student, student_shift);
+  const double factor = move(part.teacher, teacher_shift);
+  part.weighted = teacher_shift > Real(-1023) ? part.weighted * factor : 0;
+}
+
+/// What a thread adds up. All threads of its warp have the same largest logit, and the same reference.
+template <class Real>
+struct ThreadSum {
+  PowerSum<Real> part;
+  Reference<Real> at;
+};
+template <class Real>
+struct ThreadSums {
+  PowerSums<Real> part;
+  References<Real> at;
+};
+
+/// Adds some groups of logits, of which `max` is the largest, to a thread's sum. By all lanes of a warp.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    PowerSum<Real>& part, const Group<Real> (&x)[kGroups], Real max, const Exponent<Real>& exponent) {
-  if (!(max <= part.at.limit)) {
-    const Reference<Real> next = exponent.reference_at(max);
-    part.move_to(next, exponent.shift(part.at, next));
+    ThreadSum<Real>& of_thread, const Group<Real> (&x)[kGroups], Real max, const Exponent<Real>& exponent) {
+  Reference<Real>& at = of_thread.at;
+  if (__any_sync(~0u, exponent.is_far_above(max, of_thread.part.max))) {
+    const Real largest = largest_of_warp(max);
+    const Reference<Real> next = exponent.reference_at(largest);
+    if (of_thread.part.max > Real(-INFINITY)) move(of_thread.part, exponent.shift(at, next));
+    of_thread.part.max = largest;
+    at = next;
   }
   Real sum = 0;
-  if (part.at.origin == 0) {
+  if (at.origin == 0) {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) sum += exp_base2(fma(x[g].value[i], exponent.scale, part.at.offset));
+      for (int i = 0; i < kGroup; ++i) sum += exp_base2(fma(x[g].value[i], exponent.scale, at.offset));
     }
   } else {  // huge logits
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) sum += exp_base2(exponent.of(x[g].value[i], part.at));
+      for (int i = 0; i < kGroup; ++i) sum += exp_base2(exponent.of(x[g].value[i], at));
     }
   }
-  part.sum += double(sum);
+  of_thread.part.sum += double(sum);
 }
 
-/// Adds some groups of student logits s and teacher logits t. They are turned into exponents.
+/// Adds some groups of student logits s and teacher logits t, by all lanes of a warp. They are turned into exponents.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    PowerSums<Real>& part, Group<Real> (&s)[kGroups], Real student_max, Group<Real> (&t)[kGroups], Real teacher_max,
-    const Exponent<Real>& exponent) {
-  const bool student_moves = !(student_max <= part.student.at.limit);
-  const bool teacher_moves = !(teacher_max <= part.teacher.at.limit);
-  if (student_moves || teacher_moves)
-    part.move_to(
-        student_moves ? exponent.reference_at(student_max) : part.student.at,
-        teacher_moves ? exponent.reference_at(teacher_max) : part.teacher.at, exponent);
-  exponent.of(s, part.student.at);
-  exponent.of(t, part.teacher.at);
+    ThreadSums<Real>& of_thread, Group<Real> (&s)[kGroups], Real student_max, Group<Real> (&t)[kGroups],
+    Real teacher_max, const Exponent<Real>& exponent) {
+  References<Real>& at = of_thread.at;
+  PowerSums<Real>& part = of_thread.part;
+  const bool student_moves = exponent.is_far_above(student_max, part.student.max);
+  const bool teacher_moves = exponent.is_far_above(teacher_max, part.teacher.max);
+  if (__any_sync(~0u, student_moves || teacher_moves)) {
+    const Real student_largest = largest_of_warp(fmax(student_max, part.student.max));
+    const Real teacher_largest = largest_of_warp(fmax(teacher_max, part.teacher.max));
+    const References<Real> next = exponent.references_at(student_largest, teacher_largest);
+    if (part.student.max > Real(-INFINITY) || part.teacher.max > Real(-INFINITY)) move(part, at, next, exponent);
+    part.student.max = student_largest;
+    part.teacher.max = teacher_largest;
+    at = next;
+  }
+  exponent.of(s, t, at);
   Real student_sum = 0, teacher_sum = 0, weighted = 0;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
@@ -182,7 +248,7 @@ __device__ __forceinline__ void accumulate(
       const Real e = exp_base2(t[g].value[i]);
       student_sum += exp_base2(s[g].value[i]);
       teacher_sum += e;
-      weighted += e * (t[g].value[i] - s[g].value[i] - part.apart);
+      weighted += e * (t[g].value[i] - s[g].value[i]);
     }
   }
   if (weighted != weighted) {
@@ -192,7 +258,7 @@ __device__ __forceinline__ void accumulate(
     for (int g = 0; g < kGroups; ++g) {
       for (int i = 0; i < kGroup; ++i) {
         const Real e = exp_base2(t[g].value[i]);
-        if (e > 0) weighted += e * (t[g].value[i] - s[g].value[i] - part.apart);
+        if (e > 0) weighted += e * (t[g].value[i] - s[g].value[i]);
       }
     }
   }
@@ -201,22 +267,31 @@ __device__ __forceinline__ void accumulate(
   part.weighted += double(weighted);
 }
 
-/// The lanes' sums as one: all move to the largest maximum, and then only add.
+/// The lanes' sums as one. A warp's threads have the same largest logit; where lanes stand for warps or blocks, and the
+/// others repeat them, all move to the largest of them.
 template <class Real>
 struct OfLanes {
   Exponent<Real> exponent;
 
   template <int kLanes>
   __device__ __forceinline__ PowerSum<Real> operator()(PowerSum<Real> part, Lanes<kLanes> lanes) const {
-    const Reference<Real> next = largest(part, lanes);
-    part.move_to(next, exponent.shift(part.at, next));
+    if constexpr (kLanes < kWarp) {
+      const Reference<Real> from = exponent.reference_at(part.max);
+      part.max = largest_of_warp(part.max);
+      move(part, exponent.shift(from, exponent.reference_at(part.max)));
+    }
     part.sum = total(part.sum, lanes);
     return part;
   }
 
   template <int kLanes>
   __device__ __forceinline__ PowerSums<Real> operator()(PowerSums<Real> part, Lanes<kLanes> lanes) const {
-    part.move_to(largest(part.student, lanes), largest(part.teacher, lanes), exponent);
+    if constexpr (kLanes < kWarp) {
+      const References<Real> from = exponent.references_at(part.student.max, part.teacher.max);
+      part.student.max = largest_of_warp(part.student.max);
+      part.teacher.max = largest_of_warp(part.teacher.max);
+      move(part, from, exponent.references_at(part.student.max, part.teacher.max), exponent);
+    }
     part.student.sum = total(part.student.sum, lanes);
     part.teacher.sum = total(part.teacher.sum, lanes);
     part.weighted = total(part.weighted, lanes);
@@ -224,10 +299,6 @@ struct OfLanes {
   }
 
  private:
-  template <int kLanes>
-  __device__ __forceinline__ Reference<Real> largest(const PowerSum<Real>& part, Lanes<kLanes> lanes) const {
-    return exponent.reference_at(by_pairs(Larger())(part.at.max, lanes));
-  }
   template <int kLanes>
   __device__ __forceinline__ static double total(double sum, Lanes<kLanes> lanes) {
     return by_pairs(Plus())(sum, lanes);

@@ -42,7 +42,15 @@ struct Visit {
 
   __device__ int columns() const { return int(a.vocabulary); }
   __device__ bool has_gradient() const { return gradient.rows.data != nullptr; }
-  __device__ bool is_whole(const Task& task) const { return whole_rows && !task.add; }
+  /// f(whether every group of the rows is whole, as a constant). But where copies bring them something may be added to
+  /// the gradient.
+  template <class F>
+  __device__ __forceinline__ void with_whole(const Task& task, const F& f) const {
+    if constexpr (Loader::kBulk)
+      f(std::true_type());
+    else
+      with_constant(whole_rows && !task.add, f);
+  }
   __device__ Element* target_of(const Task& task) const {
     return has_gradient() ? row_pointer<Element>(gradient.rows, task.row) : nullptr;
   }
@@ -50,8 +58,8 @@ struct Visit {
   /// The warp's part of a row; in shared memory, 0: the student's place, 1: the teacher's, which follows it.
   template <bool kWhole>
   __device__ auto part(const void* row, int place) const {
-    const int kept_at = range.kept_at * (a.teacher.data ? 2 : 1) + place * range.groups;
-    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, kept_at);
+    return part_of<kWhole, Loader>(
+        static_cast<const Element*>(row), columns(), range, range.kept_at + place * range.groups);
   }
 
   // ---- what there is to do ----------------------------------------------------------------------------------------
@@ -106,10 +114,10 @@ struct Visit {
   /// Asks for the rows of a task, or a half of them, if they arrive: what lies there has been used.
   template <class... Half>
   __device__ __forceinline__ void ask_for(const Task& task, const Half&... half) const {
-    if (!Loader::kBulk) return;
-    const auto student = part<true>(task.student, 0);
-    if (task.what == Task::kNear) arrivals.ask_for(half..., student);
-    if (task.what == Task::kDistant) arrivals.ask_for(half..., student, part<true>(task.teacher, 1));
+    if (!Loader::kBulk || task.what < Task::kNear) return;
+    arrivals.ask_for(half..., task.what == Task::kDistant ? 2 : 1, [&](int place) {
+      return part<true>(place == 0 ? task.student : task.teacher, place);
+    });
   }
 
   // ---- an entry's loss and gradient -------------------------------------------------------------------------------
@@ -120,77 +128,124 @@ struct Visit {
   }
   __device__ bool is_first_of_cluster() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
+  /// How an entry's gradient is written, which the first warp finds out for all. Where 16 bits are written the factor
+  /// may be in the exponents: a multiplication less for each logit.
+  enum class Way { kZeros, kAdded, kMultiplied, kFolded };
+  template <bool kWhole>
+  static constexpr bool kMayFold = kWhole && sizeof(Element) == 2;
+
+  template <bool kWhole>
+  __device__ static Way way_of(const Task& task, Real factor) {
+    const bool is_silent = task.is_silent, adds = task.add;
+    const bool folds = kMayFold<kWhole> && factor > 0 && factor < Real(INFINITY);
+    return is_silent ? Way::kZeros : adds ? Way::kAdded : folds ? Way::kFolded : Way::kMultiplied;
+  }
+  /// What is added to exponents.
+  template <bool kWhole>
+  __device__ static Real log_if_folded(Way way, Real factor) {
+    if constexpr (kMayFold<kWhole>) return way == Way::kFolded ? log2_approximate(factor) : Real(0);
+    return 0;
+  }
+
   /// What every thread of a cluster must know of a row's sums to write its gradient.
   struct NearSums {
-    double loss;
+    PowerSum<Real> whole;
     Reference<Real> at;
-    Real factor;
+    Real factor, log_factor;
+    Way way;
   };
   struct DistantSums {
-    double loss;
-    Reference<Real> student_at, teacher_at;
-    Real ratio, factor;
+    PowerSums<Real> whole;
+    References<Real> at;
+    Real ratio, factor, log_ratio, log_factor;
+    Way way;
   };
 
-  /// Writes an entry's gradient, if there is one, kGroups groups of columns at a time: `of_group(group)` is that of
-  /// one. The next task's rows come where this one's are done with.
-  template <bool kWhole, int kGroups, class OfGroup>
-  __device__ __forceinline__ void write_gradient(const Task& task, const Task* next, const OfGroup& of_group) const {
-    Element* target = target_of(task);
-    if (!target) return;
-    if (task.is_silent) {
+  /// Writes an entry's gradient, if there is one: of_groups(whether the factor is in the exponents, first, g) makes that
+  /// of groups first, first + kWarp, ..., as many as g has, at most kGroups. The next task's rows come where this one's
+  /// are done with.
+  template <bool kWhole, int kGroups, class OfGroups>
+  __device__ __forceinline__ void write_gradient(
+      const Task& task, Way way, const Task* next, const OfGroups& of_groups) const {
+    if (!has_gradient()) return;
+    if (way == Way::kZeros) {
       fill(task, Real(0));
       return ask_for(*next, range);
     }
-    const auto out = target_part_of<kWhole>(target, columns(), range, task.add);
-    for_each_half<Loader>(range, [&](int half, int begin, int end) {
-      for_each_group<kGroups>(begin, end, [&](int group) { out.store(of_group(group), group); });
-      ask_for(*next, half, begin, end);
-    });
+    const auto write_as = [&](auto whole, auto folded) {
+      const auto out = target_part_of<whole.value>(target_of(task), columns(), range, task.add);
+      const auto write = [&](int first, auto groups) {
+        Group<Real> g[groups.value];
+        of_groups(folded, first, g);
+        for_each_of(g, first, [&](const Group<Real>& one, int group) { out.store(one, group); });
+      };
+      for_each_half<Loader>(range, [&](int half, int begin, int end) {
+        for_each_batch<whole.value ? kGroups : 1>(begin, end, [&](int first, auto is_full) {
+          if (is_full.value) return write(first, std::integral_constant<int, whole.value ? kGroups : 1>());
+          for (int group = first; group < end; group += kWarp) write(group, std::integral_constant<int, 1>());
+        });
+        ask_for(*next, half, begin, end);
+      });
+    };
+    if (!kWhole || way == Way::kAdded) return write_as(std::false_type(), std::false_type());
+    if constexpr (kWhole) {
+      if (kMayFold<kWhole> && way == Way::kFolded) return write_as(std::true_type(), std::true_type());
+      write_as(std::true_type(), std::false_type());
+    }
   }
   __device__ void fill(const Task& task, Real value) const {
     if (Element* target = target_of(task)) fill_columns(value, target, range, columns(), task.add);
+  }
+
+  /// Where a task's label is among the columns of the warp, if it is the calling thread's; -1 if not.
+  __device__ int label_column(const Task& task) const {
+    const int column = task.label - range.begin, group = column / kGroup;
+    return column >= 0 && group < range.groups && group % kWarp == lane() ? column : -1;
   }
 
   /// Cross-entropy, and scale * (softmax - onehot) into the gradient.
   template <bool kWhole>
   __device__ void near(const Task& task, Task* next) const {
     const auto student = part<kWhole>(task.student, 0);
-    const int label = task.label;
-    // The label's own block tells the loss: it alone knows that the gradient has not taken the logit's place yet.
-    const ColumnRange block = columns_of_block(columns(), cluster);
-    const bool tells = threadIdx.x == 0 && label >= block.begin && label - block.begin < block.groups * kGroup;
+    // The thread that writes the label's column tells the loss: it has the logit from before the gradient took its place.
     Element label_element{};  // looked at when there is time
-    if (tells) label_element = static_cast<const Element*>(task.student)[label];
+    if (label_column(task) >= 0) label_element = static_cast<const Element*>(task.student)[task.label];
     const Exponent<Real> exponent(1);
-    PowerSum<Real> of_thread;
+    ThreadSum<Real> of_thread;
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> x[kBatch<Element>];
       const Real largest = student.template load<is_full.value>(first, x);
       accumulate(of_thread, x, largest, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
-    const NearSums sums = cluster.template reduce<kRowThreads>(
-        of_thread, of_warp,
+    const NearSums& sums = cluster.template reduce<kRowThreads>(
+        of_thread.part, of_warp,
         [&](const PowerSum<Real>& whole) {
-          const double loss = tells ? cross_entropy(whole.row_sum(exponent), from_storage<double>(label_element)) : 0;
-          return NearSums{
-              loss < 0 ? 0 : loss,  // by rounding, where the row is sure of its label
-              whole.at, Real(Real(task.scale) / whole.sum)};
+          const Real factor = quotient(Real(task.scale), Real(whole.sum));
+          const Way way = way_of<kWhole>(task, factor);
+          return NearSums{whole, exponent.reference_at(whole.max), factor, log_if_folded<kWhole>(way, factor), way};
         },
         [&] { look_ahead(task, next); });
-    if (tells) tell(task.entry, sums.loss);
-    const Real scale = Real(task.scale);
-    write_gradient<kWhole, 1>(task, next, [&](int group) {
-      Group<Real> x[] = {student.template again<Real>(group)};
-      exponent.of(x, sums.at);
-      Group<Real>& g = x[0];
-      for (Real& value : g.value) value = exp_base2(value) * sums.factor;
-      const int label_in_group = label - range.begin - group * kGroup;
-      if (label_in_group >= 0 && label_in_group < kGroup)
-        for (int i = 0; i < kGroup; ++i) g.value[i] -= i == label_in_group ? scale : Real(0);
-      return g;
-    });
+    const Reference<Real> at = sums.at, of_gradient{at.origin, at.offset + sums.log_factor};
+    const Real factor = sums.factor, scale = Real(task.scale);
+    const int column = label_column(task);
+    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real> (&g)[kGroups]) {
+      for_each_of(g, first, [&](Group<Real>& one, int group) { one = student.template again<Real>(group); });
+      exponent.of(g, of_gradient);
+#pragma unroll
+      for (Group<Real>& one : g)
+        for (Real& value : one.value) value = folded.value ? exp_base2(value) : exp_base2(value) * factor;
+      if (unsigned(column - first * kGroup) >= unsigned(kGroups * kWarp * kGroup)) return;
+      // Where p is nearly 1 the last digits count.
+      const Real of_label = exp_base2(exponent.of(from_storage<Real>(label_element), at)) * factor - scale;
+      for_each_of(g, first, [&](Group<Real>& one, int group) {
+        for (int i = 0; i < kGroup; ++i) one.value[i] = group * kGroup + i == column ? of_label : one.value[i];
+      });
+    };
+    write_gradient<kWhole, kBatch<Element>>(task, sums.way, next, of_groups);
+    if (column < 0) return;
+    const double loss = cross_entropy(sums.whole.row_sum(exponent, at), from_storage<double>(label_element));
+    tell(task.entry, loss < 0 ? 0 : loss);  // by rounding, where the row is sure of its label
   }
 
   /// KL(teacher || student), and scale * (softmax_student - softmax_teacher) / temperature into the gradient.
@@ -198,7 +253,7 @@ struct Visit {
   __device__ void distant(const Task& task, Task* next, const TeacherRow& teacher) const {
     const auto student = part<kWhole>(task.student, 0);
     const Exponent<Real>& exponent = exponent_of_pairs;
-    PowerSums<Real> of_thread;
+    ThreadSums<Real> of_thread;
     visit_first<Loader, kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
       const Real student_largest = student.template load<is_full.value>(first, s);
@@ -206,26 +261,38 @@ struct Visit {
       accumulate(of_thread, s, student_largest, t, teacher_largest, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
-    const DistantSums sums = cluster.template reduce<kRowThreads>(
-        of_thread, of_warp,
+    const DistantSums& sums = cluster.template reduce<kRowThreads>(
+        of_thread.part, of_warp,
         [&](const PowerSums<Real>& whole) {
-          return DistantSums{
-              is_first_of_cluster() ? whole.divergence_sum(exponent).divergence() : 0, whole.student.at,
-              whole.teacher.at,
-              Real(whole.teacher.sum / whole.student.sum),  // exactly 1 where student and teacher agree
-              Real(double(Real(task.scale)) * exponent.b / whole.teacher.sum)};
+          const Real student_sum = Real(whole.student.sum), teacher_sum = Real(whole.teacher.sum);
+          const Real ratio = student_sum == teacher_sum ? Real(1) : quotient(teacher_sum, student_sum);
+          const Real factor = quotient(Real(task.scale * exponent.b), teacher_sum);
+          const Way way = way_of<kWhole>(task, factor);
+          const Real log_ratio = ratio == 1 ? Real(0) : log_if_folded<kWhole>(way, ratio);
+          const References<Real> at = exponent.references_at(whole.student.max, whole.teacher.max);
+          return DistantSums{whole, at, ratio, factor, log_ratio, log_if_folded<kWhole>(way, factor), way};
         },
         [&] { look_ahead(task, next); });
-    if (is_first_of_cluster()) tell(task.entry, sums.loss);
-    write_gradient<kWhole, 2>(task, next, [&](int group) {
-      Group<Real> s[] = {student.template again<Real>(group)}, t[] = {teacher.template again<Real>(group)};
-      exponent.of(s, sums.student_at);
-      exponent.of(t, sums.teacher_at);
-      Group<Real>& g = s[0];
-      for (int i = 0; i < kGroup; ++i)
-        g.value[i] = (exp_base2(g.value[i]) * sums.ratio - exp_base2(t[0].value[i])) * sums.factor;
-      return g;
-    });
+    const References<Real> at = sums.at;
+    const References<Real> of_gradient{
+        {at.student.origin, at.student.offset + (sums.log_factor + sums.log_ratio)},
+        {at.teacher.origin, at.teacher.offset + sums.log_factor}};
+    const Real ratio = sums.ratio, factor = sums.factor;
+    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real> (&g)[kGroups]) {
+      Group<Real> t[kGroups];
+      for_each_of(g, first, [&](Group<Real>& one, int group) { one = student.template again<Real>(group); });
+      for_each_of(t, first, [&](Group<Real>& one, int group) { one = teacher.template again<Real>(group); });
+      exponent.of(g, t, of_gradient);
+#pragma unroll
+      for (int k = 0; k < kGroups; ++k) {
+        for (int i = 0; i < kGroup; ++i) {
+          const Real of_student = exp_base2(g[k].value[i]), of_teacher = exp_base2(t[k].value[i]);
+          g[k].value[i] = folded.value ? of_student - of_teacher : (of_student * ratio - of_teacher) * factor;
+        }
+      }
+    };
+    write_gradient<kWhole, kPairBatch<Element>>(task, sums.way, next, of_groups);
+    if (is_first_of_cluster()) tell(task.entry, sums.whole.divergence_sum(exponent, at).divergence());
   }
 
   /// A task, whose rows have been asked for; `next` is what comes after it, once a barrier says so.
@@ -238,16 +305,14 @@ struct Visit {
       __syncthreads();
       return ask_for(*next, range);
     }
-    if (task.what == Task::kNear)
-      return with_constant(is_whole(task), [&](auto whole) { near<whole.value>(task, next); });
+    if (task.what == Task::kNear) return with_whole(task, [&](auto whole) { near<whole.value>(task, next); });
     if constexpr (!Loader::kKeeps) {
       if (a.teacher.dtype != a.student.dtype) {
         const OtherRow teacher{AnyRow(task.teacher, a.teacher.dtype), range.begin, columns(), range.groups};
         return distant<false>(task, next, teacher);
       }
     }
-    with_constant(
-        is_whole(task), [&](auto whole) { distant<whole.value>(task, next, part<whole.value>(task.teacher, 1)); });
+    with_whole(task, [&](auto whole) { distant<whole.value>(task, next, part<whole.value>(task.teacher, 1)); });
   }
 };
 
@@ -261,7 +326,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_
   if constexpr (!knows<Loader>()) return;
   let_next_kernel_begin();
   Cluster cluster;
-  const WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
+  WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
+  if (a.teacher.data) range.kept_at *= 2;
   ArrivalsOf<Loader> arrivals;
   using OfElement = Visit<Element, Loader>;
   const OfElement visit{a, losses, gradient, by_row, whole_rows, exponent_of_pairs, cluster, range, arrivals};
@@ -273,7 +339,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_
   __syncthreads();
   visit.ask_for(tasks[0], range);
   if (OfElement::is_last_thread()) visit.find_scale(tasks[0]);  // while its rows are on their way
-  for (int at = 0; tasks[at].what != Task::kOver; at ^= 1) visit.work(tasks[at], &tasks[at ^ 1]);
+  for (Task *task = tasks, *next = tasks + 1; task->what != Task::kOver; std::swap(task, next)) visit.work(*task, next);
   cluster.leave();
   wait_for_kernel_before();
 }

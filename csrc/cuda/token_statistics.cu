@@ -105,18 +105,18 @@ struct OfSliceParts {
   }
 };
 
-/// The sums of a thread's columns, group(0) to group(groups - 1), relative to the slice's largest; `own`: the largest
+/// The sums of a thread's columns, group(0) to group(groups - 1), relative to the slice's largest, `max`; `own`: the largest
 /// of each kLoaded groups.
 template <class Real, class GroupOf>
 __device__ __forceinline__ SliceSums sums_of(
     const GroupOf& group, int groups, const Real (&own)[kLoads], const Exponent<Real>& exponent,
-    const Reference<Real>& at) {
+    Real max, const Reference<Real>& at) {
   SliceSums found;
 #pragma unroll
   for (int load = 0; load < kLoads; ++load) {
     Real sum = 0, weighted = 0;  // of terms, and of terms times exponents of two
     // Few warps: some columns are the largest, or logits are huge.
-    bool with_care = __any_sync(~0u, own[load] == at.max || at.origin != 0);
+    bool with_care = __any_sync(~0u, own[load] == max || at.origin != 0);
     if (!with_care) {
 #pragma unroll
       for (int g = load * kLoaded; g < (load + 1) * kLoaded; ++g) {
@@ -136,7 +136,7 @@ __device__ __forceinline__ SliceSums sums_of(
       for (int g = load * kLoaded; g < (load + 1) * kLoaded && g < groups; ++g) {
         const Group<Real> x = group(g);
         for (int i = 0; i < kGroup; ++i) {
-          const bool is_largest = x.value[i] == at.max;
+          const bool is_largest = x.value[i] == max;
           const Real y = exponent.of(x.value[i], at), e = is_largest ? Real(0) : exp_base2(y);
           found.largest += is_largest;
           sum += e;
@@ -271,7 +271,7 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   at.offset += 1;  // exponents up to 1 instead of 0: nothing is lost that the CPU keeps, to 87.3 nats below the largest
 
   SlicePart<Real> part;
-  part.sums = sums_of(group, groups, own, exponent, at);
+  part.sums = sums_of(group, groups, own, exponent, max, at);
   if (may_be_chosen >= best.second && may_be_chosen > Real(-INFINITY)) {  // hardly any thread: where the two best are
     unsigned loads = 0;
     for (int load = 0; load < kLoads; ++load) loads |= unsigned(own[load] >= best.second) << load;  // may have them
@@ -292,9 +292,9 @@ __device__ __forceinline__ RowStatistics<typename RealOf<Element>::type> statist
   RowStatistics<Real> found;
   found.top = part.top;
   found.sample = sample;
-  found.sum = {double(at.max), part.sums.others, part.sums.weighted};
+  found.sum = {double(max), part.sums.others, part.sums.weighted};
   if (found.sum.any()) {  // relative to the exponential of the largest, as it would have been added
-    const Real of_largest = exponent.of_largest(at);
+    const Real of_largest = exponent.of(reference_of(max), at);
     const double peak = double(exp_base2(of_largest));
     found.sum.others = part.sums.others / peak + (part.sums.largest - 1);
     found.sum.weighted = (part.sums.weighted - part.sums.others * double(of_largest)) * kLn2 / peak;

@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     Element* target = row_pointer<Element>(a.out, row);
     with_constant(whole_rows, [&](auto whole) {
       const auto source = part_of<whole.value, Loader>(data, columns, range, range.kept_at);
-      arrivals.ask_for(range, source);
+      arrivals.ask_for(range, 1, [&](int) { return source; });
       Largest<Key> largest;
       const auto visit = [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];

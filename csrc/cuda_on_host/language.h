@@ -129,6 +129,20 @@ inline int __all_sync(unsigned mask, int predicate, std::source_location at = st
   return cuda_on_host::vote(mask, predicate == 0, {"__all_sync", at}) == 0;
 }
 
+inline int __reduce_max_sync(
+    unsigned mask, int value, std::source_location at = std::source_location::current()) {
+  const cuda_on_host::OrdersNothing scope;
+  const auto* slots = cuda_on_host::exchange(mask, value, {"__reduce_max_sync", at});
+  const cuda_on_host::Thread& thread = *cuda_on_host::current;
+  int largest = value;
+  for (unsigned lane = 0, first = thread.rank - thread.lane(); lane < cuda_on_host::kWarp; ++lane) {
+    int other;
+    std::memcpy(&other, slots[lane].bytes, sizeof other);
+    if (first + lane < thread.block->threads.size() && other > largest) largest = other;
+  }
+  return largest;
+}
+
 // ---- device functions ---------------------------------------------------------------------------------------------
 
 inline int __popc(unsigned bits) {

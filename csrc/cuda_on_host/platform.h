@@ -7,7 +7,7 @@
 #include "../common/storage.h"
 #include "../cuda/device.h"
 #include "../cuda/kernels.h"
-#include "exponential.h"
+#include "approximations.h"
 #include "language.h"
 #include "mbarrier.h"
 
@@ -56,13 +56,27 @@ inline void store_streaming(uint4* target, const uint4& value) {
   *target = value;
 }
 
-inline float exp2_approximate(float y) {
 #if defined(TAD_LIKE_A_GPU)
+inline float exp2_approximate(float y) {
   return cuda_on_host::exp2_off(y);
-#else
-  return cuda_on_host::exp2_rounded(y);
-#endif
 }
+inline float log2_approximate(float x) {
+  return cuda_on_host::log2_off(x);
+}
+inline float quotient_approximate(float x, float y) {
+  return cuda_on_host::quotient_off(x, y);
+}
+#else
+inline float exp2_approximate(float y) {
+  return cuda_on_host::exp2_rounded(y);
+}
+inline float log2_approximate(float x) {
+  return std::log2(x);
+}
+inline float quotient_approximate(float x, float y) {
+  return x / y;
+}
+#endif
 
 template <class Element>
 uint32_t larger_pair(uint32_t a, uint32_t b) {

@@ -21,8 +21,8 @@ class SandboxError(RuntimeError):
 class Limits(Settings):
     """How much a program may take. One that wants more fails; it does not slow down others."""
 
-    wall_seconds: Positive = setting(10.0, help="seconds from its start to its end")
-    cpu_seconds: Count = setting(5, help="seconds of a core's time")
+    wall_seconds: Positive = setting(30.0, help="seconds from its start to its end")
+    cpu_seconds: Count = setting(15, help="seconds of a core's time; a published solution of MBPP takes 6 on a slow one")
     memory_bytes: Annotated[int, Between(64 * _MIB, 2**40)] = setting(
         512 * _MIB, help="address space, of which the interpreter takes some 30 MiB"
     )
@@ -36,7 +36,7 @@ class Run:
     """What came of a program.
 
     passed: it reached its end, without an exception. reason: why not, in a line ("AssertionError: 2 (line 3 of the
-    tests)", "exited before its end, with code 0", "time: more than 5 s of CPU", "killed by SIGSEGV"); empty if it did.
+    tests)", "exited before its end, with code 0", "time: more than 15 s of CPU", "killed by SIGSEGV"); empty if it did.
     output: what it printed, errors and their traceback included. Reason and output are the program's own words: show
     them, and trust them in nothing.
     """
