@@ -66,14 +66,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
         with_element(out.dtype, [&](auto result) {
           auto* target = row_pointer<decltype(result)>(out, entry);
           const auto to = target_part_of<whole.value>(target, columns, range, /*add=*/false);
-          for_each_half<Loader>(range, [&](int half, int begin, int end) {
-            for_each_group(begin, end, [&](int group) {
-              Group<Real> x = source.template again<Real>(group);
-              for (int i = 0; i < kGroup; ++i) x.value[i] = (x.value[i] - rounded) * b - rest;
-              to.store(x, group);
+          const auto of_groups = [&]<int kGroups>(int first, Group<Real> (&x)[kGroups]) {
+            for_each_of(x, first, [&](Group<Real>& one, int group) {
+              one = source.template again<Real>(group);
+              for (Real& value : one.value) value = (value - rounded) * b - rest;
             });
-            ask_for(next, half, begin, end);
-          });
+          };
+          write_groups<Loader, kBatch<Element>, Real>(
+              range, to, of_groups, [&](const auto&... half) { ask_for(next, half...); });
         });
       });
     }
@@ -144,24 +144,19 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
       return Subtracted{softmax.at, Real(total / a.temperature / std::exp(softmax.rest))};
     });
     const Real b = Real(1 / a.temperature);
-    constexpr int kGroups = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
-    for_each_half<Loader>(range, [&](int half, int begin, int end) {
-      for_each_batch<kGroups>(begin, end, [&](int first, auto is_full) {
-        Group<Real> x[kGroups];
-        logits.template load<is_full.value>(first, x);
-        exponent.of(x, at);
+    constexpr int kMost = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
+    const auto of_groups = [&]<int kGroups>(int first, Group<Real> (&g)[kGroups]) {
+      Group<Real> x[kGroups];
+      logits.template load</*kFull=*/true>(first, x);
+      exponent.of(x, at);
 #pragma unroll
-        for (int k = 0; k < kGroups; ++k) {
-          const int group = first + k * kWarp;
-          if (is_full.value || group < range.groups) {
-            Group<Real> g = upstream.template again<Real>(group);
-            for (int i = 0; i < kGroup; ++i) g.value[i] = g.value[i] * b - exp_base2(x[k].value[i]) * scale;
-            target.store(g, group);
-          }
-        }
-      });
-      ask_for(next, half, begin, end);
-    });
+      for (int k = 0; k < kGroups; ++k) {
+        g[k] = upstream.template again<Real>(first + k * kWarp);
+        for (int i = 0; i < kGroup; ++i) g[k].value[i] = g[k].value[i] * b - exp_base2(x[k].value[i]) * scale;
+      }
+    };
+    write_groups<Loader, kMost, Real>(
+        range, target, of_groups, [&](const auto&... half) { ask_for(next, half...); });
   };
 
   const bool same_dtype = Loader::kKeeps || grad_out.dtype == a.logits.dtype;

@@ -148,6 +148,12 @@ struct NoArrivals {
 template <class Loader>
 using ArrivalsOf = std::conditional_t<Loader::kBulk, Arrivals, NoArrivals>;
 
+/// Calls visit(group) for each of the calling thread's groups.
+template <class Visit>
+__device__ __forceinline__ void for_each_group(const ColumnRange& range, const Visit& visit) {
+  for (int group = lane(); group < range.groups; group += kWarp) visit(group);
+}
+
 /// The warp's groups of [begin, end), in batches: visit(the lane's first, whether the batch is full, as a constant) of
 /// the lane's kGroups groups first, first + kWarp, ..., as far as `end`. All lanes make the same calls.
 template <int kGroups, class Visit>
@@ -165,23 +171,32 @@ __device__ __forceinline__ void for_each_of(Group<Real> (&groups)[kGroups], int 
   for (int k = 0; k < kGroups; ++k) visit(groups[k], first + k * kWarp);
 }
 
-/// Calls visit(group) for each of them, in batches of kGroups.
-template <int kGroups = 1, class Visit>
-__device__ __forceinline__ void for_each_group(int begin, int end, const Visit& visit) {
-  for_each_batch<kGroups>(begin, end, [&](int first, auto is_full) {
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g)
-      if (is_full.value || first + g * kWarp < end) visit(first + g * kWarp);
-  });
-}
-
-/// The first visit of rows that have been asked for.
+/// The first visit of rows that have been asked for: visit as in for_each_batch, where groups behind the range are -inf.
 template <class Loader, int kGroups, class Visit>
 __device__ __forceinline__ void visit_first(
     ArrivalsOf<Loader>& arrivals, const WarpColumns& range, const Visit& visit) {
   for_each_half<Loader>(range, [&](int half, int begin, int end) {
     arrivals.wait_for(half);
     for_each_batch<kGroups>(begin, end, visit);
+  });
+}
+
+/// The second visit: of_groups(first, g) makes groups first, first + kWarp, ... of a row, as many as g has, at most
+/// kGroups, which are stored. done(half, begin, end) is called once a half is done with.
+template <class Loader, int kGroups, class Real, class Target, class OfGroups, class Done>
+__device__ __forceinline__ void write_groups(
+    const WarpColumns& range, const Target& target, const OfGroups& of_groups, const Done& done) {
+  const auto write = [&](int first, auto groups) {
+    Group<Real> g[groups.value];
+    of_groups(first, g);
+    for_each_of(g, first, [&](const Group<Real>& one, int group) { target.store(one, group); });
+  };
+  for_each_half<Loader>(range, [&](int half, int begin, int end) {
+    for_each_batch<kGroups>(begin, end, [&](int first, auto is_full) {
+      if (is_full.value) return write(first, std::integral_constant<int, kGroups>());
+      for (int group = first; group < end; group += kWarp) write(group, std::integral_constant<int, 1>());
+    });
+    done(half, begin, end);
   });
 }
 
@@ -308,7 +323,7 @@ __device__ __forceinline__ void fill_columns(
     Real value, Element* row, const ColumnRange& range, int columns, bool add) {
   Group<Real> group;
   for (int i = 0; i < kGroup; ++i) group.value[i] = value;
-  for_each_group(0, range.groups, [&](int g) { store_group(group, row, range.begin + g * kGroup, columns, add); });
+  for_each_group(range, [&](int g) { store_group(group, row, range.begin + g * kGroup, columns, add); });
 }
 
 /// Who works on a row, and where it stays meanwhile.

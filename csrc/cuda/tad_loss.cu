@@ -174,18 +174,9 @@ struct Visit {
     }
     const auto write_as = [&](auto whole, auto folded) {
       const auto out = target_part_of<whole.value>(target_of(task), columns(), range, task.add);
-      const auto write = [&](int first, auto groups) {
-        Group<Real> g[groups.value];
-        of_groups(folded, first, g);
-        for_each_of(g, first, [&](const Group<Real>& one, int group) { out.store(one, group); });
-      };
-      for_each_half<Loader>(range, [&](int half, int begin, int end) {
-        for_each_batch<whole.value ? kGroups : 1>(begin, end, [&](int first, auto is_full) {
-          if (is_full.value) return write(first, std::integral_constant<int, whole.value ? kGroups : 1>());
-          for (int group = first; group < end; group += kWarp) write(group, std::integral_constant<int, 1>());
-        });
-        ask_for(*next, half, begin, end);
-      });
+      write_groups<Loader, whole.value ? kGroups : 1, Real>(
+          range, out, [&](int first, auto& g) { of_groups(folded, first, g); },
+          [&](const auto&... half) { ask_for(*next, half...); });
     };
     if (!kWhole || way == Way::kAdded) return write_as(std::false_type(), std::false_type());
     if constexpr (kWhole) {

@@ -54,7 +54,7 @@ __device__ __forceinline__ KeyOf<Real> least_key(
 #pragma unroll 1
   for (bool first = true; left.bits > silent; first = false) {
     PartSums sums;
-    for_each_group(0, range.groups, [&](int group) {
+    for_each_group(range, [&](int group) {
       const Group<Real> x = source.template again<Real>(group);
       for (int i = 0; i < kGroup; ++i) {
         const KeyOf<Real> key = key_of(x.value[i]), part = left.part_of(key, kDigit);
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
       }
       const Real least = number_of(low);
       const auto out = target_part_of<whole.value>(target, columns, range, /*add=*/false);
-      for_each_group(0, range.groups, [&](int group) {
+      for_each_group(range, [&](int group) {
         Group<Real> x = source.template again<Real>(group);
         for (int i = 0; i < kGroup; ++i)
           if (x.value[i] < least) x.value[i] = Real(-INFINITY);
