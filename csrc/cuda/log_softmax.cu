@@ -18,13 +18,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   Cluster cluster;
   const int columns = int(a.vocabulary);
   const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  uint4* const kept = place_of_warp<Element, Loader>(range.kept_at);
   ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
   const Real b = Real(1 / a.temperature);
 
   const auto row_of = [&](int64_t entry) { return entry < a.entries ? existing_row(a.logits, a.rows, entry) : -1; };
   const auto source_of = [&](auto whole, int64_t row) {
-    return part_of<whole.value, Loader>(row_pointer<Element>(a.logits, row), columns, range, range.kept_at);
+    return part_of<whole.value, Loader>(row_pointer<Element>(a.logits, row), columns, range, kept);
   };
   const auto ask_for = [&](int64_t row, const auto&... half) {
     if (row >= 0) arrivals.ask_for(half..., 1, [&](int) { return source_of(std::true_type(), row); });
@@ -93,12 +94,13 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   Cluster cluster;
   const int columns = int(a.vocabulary);
   const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  uint4* const kept = place_of_warp<Element, Loader>(range.kept_at);
   ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
 
   const auto upstream_of = [&](auto whole, const RowEntry& one) {
     const auto* g = row_pointer<Element>(grad_out, entry_at(by_row, one.position));
-    return part_of<whole.value, Loader>(g, columns, range, range.kept_at);
+    return part_of<whole.value, Loader>(g, columns, range, kept);
   };
   const auto ask_for = [&](const RowEntry& one, const auto&... half) {
     if (Loader::kBulk && one.row < gradient.row_count && one.is_named())
@@ -107,7 +109,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   const auto add_entry = [&](const RowEntry& one, const RowEntry& next, auto whole, const auto& upstream) {
     const int64_t entry = entry_at(by_row, one.position);
     const auto logits =
-        part_of<whole.value, NotKept>(row_pointer<Element>(a.logits, one.row), columns, range, /*kept_at=*/0);
+        part_of<whole.value, NotKept>(row_pointer<Element>(a.logits, one.row), columns, range);
     const auto target = target_part_of<whole.value>(row_pointer<Element>(gradient, one.row), columns, range, one.add);
     struct Softmax {  // a probability is 2^exponent / e^rest
       Reference<Real> at;

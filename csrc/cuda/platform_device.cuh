@@ -90,6 +90,14 @@ __device__ __forceinline__ uint32_t shared_address(const void* shared) {
   return uint32_t(__cvta_generic_to_shared(shared));
 }
 
+/// An address in shared memory that stays in a register, where it would be worked out again at each use.
+template <class T>
+__device__ __forceinline__ T* in_register(T* shared) {
+  uint32_t address = shared_address(shared);
+  asm volatile("" : "+r"(address));
+  return static_cast<T*>(__cvta_shared_to_generic(address));
+}
+
 /// Before its first use, by one thread; after a __syncthreads() others of the block may use it, after a barrier of the
 /// cluster other blocks.
 __device__ __forceinline__ void mbarrier_init(MBarrier* barrier) {

@@ -135,7 +135,8 @@ class Arrivals {
   }
 
  private:
-  MBarrier* const barriers_ = shared_array<MBarrier, kRowThreads / kWarp * 2>() + threadIdx.x / kWarp * 2;
+  MBarrier* const barriers_ =
+      in_register(shared_array<MBarrier, kRowThreads / kWarp * 2>() + threadIdx.x / kWarp * 2);
   unsigned parity_ = 0;
 };
 
@@ -263,13 +264,17 @@ struct Row {
   }
 };
 
-/// `kept_at`: where in what the block keeps, in groups. Rows that are brought by bulk copies are whole, whatever the
-/// caller knows.
+/// Where what a warp keeps begins, `kept_at` groups behind the block's.
+template <class Element, class Loader>
+__device__ __forceinline__ uint4* place_of_warp(int kept_at) {
+  if (!Loader::kKeeps) return nullptr;
+  return in_register(static_cast<uint4*>(dynamic_shared_memory()) + kept_at * RawGroup<Element>::kWords);
+}
+
+/// `kept`: where it stays, if it does. Rows that are brought by bulk copies are whole, whatever the caller knows.
 template <bool kWhole, class Loader, class Element>
 __device__ __forceinline__ Row<Element, kWhole || Loader::kBulk, Loader> part_of(
-    const Element* row, int columns, const ColumnRange& range, int kept_at) {
-  uint4* kept = nullptr;
-  if (Loader::kKeeps) kept = static_cast<uint4*>(dynamic_shared_memory()) + kept_at * RawGroup<Element>::kWords;
+    const Element* row, int columns, const ColumnRange& range, uint4* kept = nullptr) {
   return {row + range.begin, columns - range.begin, range.groups, kept};
 }
 

@@ -38,6 +38,7 @@ struct Visit {
   const Exponent<Real>& exponent_of_pairs;
   Cluster& cluster;
   const WarpColumns range;
+  uint4* const kept;  // the warp's place
   ArrivalsOf<Loader>& arrivals;
 
   __device__ int columns() const { return int(a.vocabulary); }
@@ -58,8 +59,8 @@ struct Visit {
   /// The warp's part of a row; in shared memory, 0: the student's place, 1: the teacher's, which follows it.
   template <bool kWhole>
   __device__ auto part(const void* row, int place) const {
-    return part_of<kWhole, Loader>(
-        static_cast<const Element*>(row), columns(), range, range.kept_at + place * range.groups);
+    uint4* const place_of_row = kept + place * range.groups * RawGroup<Element>::kWords;
+    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, place_of_row);
   }
 
   // ---- what there is to do ----------------------------------------------------------------------------------------
@@ -317,11 +318,11 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_
   if constexpr (!knows<Loader>()) return;
   let_next_kernel_begin();
   Cluster cluster;
-  WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
-  if (a.teacher.data) range.kept_at *= 2;
+  const WarpColumns range = columns_of_warp(int(a.vocabulary), cluster, kBatch<Element>);
+  uint4* const kept = place_of_warp<Element, Loader>(range.kept_at * (a.teacher.data ? 2 : 1));
   ArrivalsOf<Loader> arrivals;
   using OfElement = Visit<Element, Loader>;
-  const OfElement visit{a, losses, gradient, by_row, whole_rows, exponent_of_pairs, cluster, range, arrivals};
+  const OfElement visit{a, losses, gradient, by_row, whole_rows, exponent_of_pairs, cluster, range, kept, arrivals};
   Task* tasks = shared_array<Task, 2>();
   if (OfElement::is_last_warp()) {
     const Task first = visit.first_task(blockIdx.x / cluster.size());

@@ -87,6 +87,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
   Cluster cluster;
   const int columns = int(a.vocabulary);
   const WarpColumns range = columns_of_warp(columns, cluster, kBatch<Element>);
+  uint4* const kept = place_of_warp<Element, Loader>(range.kept_at);
   ArrivalsOf<Loader> arrivals;
   const Exponent<Real> exponent(1 / a.temperature);
   const Real peak = Real(weight_of_peak(a.vocabulary));
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
     const Element* data = row_pointer<Element>(a.logits, row);
     Element* target = row_pointer<Element>(a.out, row);
     with_constant(whole_rows, [&](auto whole) {
-      const auto source = part_of<whole.value, Loader>(data, columns, range, range.kept_at);
+      const auto source = part_of<whole.value, Loader>(data, columns, range, kept);
       arrivals.ask_for(range, 1, [&](int) { return source; });
       Largest<Key> largest;
       const auto visit = [&](int first, auto is_full) {

@@ -52,6 +52,11 @@ void send_to_block(
   cuda_on_host::store_async(unsigned(rank), target, &value, sizeof(T), barrier, at);
 }
 
+template <class T>
+T* in_register(T* pointer) {
+  return pointer;
+}
+
 inline void store_streaming(uint4* target, const uint4& value) {
   *target = value;
 }
