@@ -45,9 +45,11 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
         const auto source = source_of(whole, row);
         ThreadSum<Real> of_thread;
         visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
+          RawGroup<Element> raw[kBatch<Element>];
+          follow(of_thread, source.template load_batch<is_full.value, Real>(first, raw), exponent);
           Group<Real> x[kBatch<Element>];
-          const Real largest = source.template load<is_full.value>(first, x);
-          accumulate(of_thread, x, largest, exponent);
+          as_numbers(raw, x);
+          accumulate(of_thread, x, exponent);
         });
         struct Normalizer {
           Real rounded, rest;
@@ -67,7 +69,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
         with_element(out.dtype, [&](auto result) {
           auto* target = row_pointer<decltype(result)>(out, entry);
           const auto to = target_part_of<whole.value>(target, columns, range, /*add=*/false);
-          const auto of_groups = [&]<int kGroups>(int first, Group<Real> (&x)[kGroups]) {
+          const auto of_groups = [&]<int kGroups>(int first, Group<Real>(&x)[kGroups]) {
             for_each_of(x, first, [&](Group<Real>& one, int group) {
               one = source.template again<Real>(group);
               for (Real& value : one.value) value = (value - rounded) * b - rest;
@@ -108,8 +110,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   };
   const auto add_entry = [&](const RowEntry& one, const RowEntry& next, auto whole, const auto& upstream) {
     const int64_t entry = entry_at(by_row, one.position);
-    const auto logits =
-        part_of<whole.value, NotKept>(row_pointer<Element>(a.logits, one.row), columns, range);
+    const auto logits = part_of<whole.value, NotKept>(row_pointer<Element>(a.logits, one.row), columns, range);
     const auto target = target_part_of<whole.value>(row_pointer<Element>(gradient, one.row), columns, range, one.add);
     struct Softmax {  // a probability is 2^exponent / e^rest
       Reference<Real> at;
@@ -125,7 +126,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     double part = 0;
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
       Group<Real> g[kBatch<Element>];
-      upstream.template load<is_full.value>(first, g);
+      load<is_full.value>(upstream, first, g);
       Real sum = 0;
       for (int k = 0; k < kBatch<Element>; ++k) {
         const int left = first + k * kWarp < range.groups ? logits.columns - (first + k * kWarp) * kGroup : 0;
@@ -147,9 +148,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
     });
     const Real b = Real(1 / a.temperature);
     constexpr int kMost = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
-    const auto of_groups = [&]<int kGroups>(int first, Group<Real> (&g)[kGroups]) {
+    const auto of_groups = [&]<int kGroups>(int first, Group<Real>(&g)[kGroups]) {
       Group<Real> x[kGroups];
-      logits.template load</*kFull=*/true>(first, x);
+      load</*kFull=*/true>(logits, first, x);
       exponent.of(x, at);
 #pragma unroll
       for (int k = 0; k < kGroups; ++k) {
@@ -157,8 +158,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
         for (int i = 0; i < kGroup; ++i) g[k].value[i] = g[k].value[i] * b - exp_base2(x[k].value[i]) * scale;
       }
     };
-    write_groups<Loader, kMost, Real>(
-        range, target, of_groups, [&](const auto&... half) { ask_for(next, half...); });
+    write_groups<Loader, kMost, Real>(range, target, of_groups, [&](const auto&... half) { ask_for(next, half...); });
   };
 
   const bool same_dtype = Loader::kKeeps || grad_out.dtype == a.logits.dtype;

@@ -140,8 +140,9 @@ class Cluster {
   __device__ int size() const { return cluster_size(); }
 
   /// finish(the values of all threads of all blocks as one), which the first warp of every block works out, for every
-  /// thread, until the next reduction. A block sends its own value to all of them, and waits for theirs: when they have come nobody needs
-  /// it any more. Meanwhile the other warps call meanwhile(), and what that writes is there for all threads, too.
+  /// thread, until the next reduction. A block sends its own value to all of them, and waits for theirs: when they have
+  /// come nobody needs it any more. Meanwhile the other warps call meanwhile(), and what that writes is there for all
+  /// threads, too.
   template <int kThreads, class T, class OfWarp, class Finish, class Meanwhile>
   __device__ const auto& reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
     static_assert(kThreads > kWarp);  // or nobody has time

@@ -70,12 +70,14 @@ struct WarpColumns : ColumnRange {
   int kept_at;  // where they begin in what the block keeps, in groups
 };
 
-/// `batch`: the largest number of groups of a lane that a kernel looks at together. Pairs of groups are not torn, but for
-/// the last warp that has any: the others have no batch of pairs that is not full.
+/// `batch`: the largest number of groups of a lane that a kernel looks at together. Pairs of groups are not torn but at
+/// the block's end: the other warps have no batch of pairs that is not full. From the last warp on, since the first one
+/// has most to do besides.
 __device__ __forceinline__ WarpColumns columns_of_warp(int columns, const Cluster& cluster, int batch) {
   constexpr int kWarps = kRowThreads / kWarp, kUnit = 2 * kWarp;
   const ColumnRange block = columns_of_block(columns, cluster);
-  const int each = (block.groups + kWarps * kUnit - 1) / (kWarps * kUnit) * kUnit, before = each * of_first_lane(int(threadIdx.x) / kWarp);
+  const int each = (block.groups + kWarps * kUnit - 1) / (kWarps * kUnit) * kUnit;
+  const int before = each * of_first_lane(kWarps - 1 - int(threadIdx.x) / kWarp);
   const int left = block.groups - before, groups = left < 0 ? 0 : left < each ? left : each;
   const int batches = (groups + batch * kWarp - 1) / (batch * kWarp), half = (batches + 1) / 2 * batch * kWarp;
   return {{block.begin + before * kGroup, groups}, half < groups ? half : groups, before};
@@ -110,8 +112,8 @@ class Arrivals {
     __syncwarp();
   }
 
-  /// Asks for groups [begin, end), which are such a half, of `rows` rows: row_at(0), row_at(1), each by a lane. All lanes
-  /// are done with what lies there.
+  /// Asks for groups [begin, end), which are such a half, of `rows` rows: row_at(0), row_at(1), each by a lane. All
+  /// lanes are done with what lies there.
   template <class RowAt>
   __device__ __forceinline__ void ask_for(int half, int begin, int end, int rows, const RowAt& row_at) const {
     __syncwarp();
@@ -125,8 +127,7 @@ class Arrivals {
   /// For both halves.
   template <class RowAt>
   __device__ __forceinline__ void ask_for(const WarpColumns& range, int rows, const RowAt& row_at) const {
-    for_each_half<ByBulkCopies>(
-        range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows, row_at); });
+    for_each_half<ByBulkCopies>(range, [&](int half, int begin, int end) { ask_for(half, begin, end, rows, row_at); });
   }
 
   __device__ __forceinline__ void wait_for(int half) {
@@ -135,8 +136,7 @@ class Arrivals {
   }
 
  private:
-  MBarrier* const barriers_ =
-      in_register(shared_array<MBarrier, kRowThreads / kWarp * 2>() + threadIdx.x / kWarp * 2);
+  MBarrier* const barriers_ = in_register(shared_array<MBarrier, kRowThreads / kWarp * 2>() + threadIdx.x / kWarp * 2);
   unsigned parity_ = 0;
 };
 
@@ -172,7 +172,8 @@ __device__ __forceinline__ void for_each_of(Group<Real> (&groups)[kGroups], int 
   for (int k = 0; k < kGroups; ++k) visit(groups[k], first + k * kWarp);
 }
 
-/// The first visit of rows that have been asked for: visit as in for_each_batch, where groups behind the range are -inf.
+/// The first visit of rows that have been asked for: visit as in for_each_batch, where groups behind the range are
+/// -inf.
 template <class Loader, int kGroups, class Visit>
 __device__ __forceinline__ void visit_first(
     ArrivalsOf<Loader>& arrivals, const WarpColumns& range, const Visit& visit) {
@@ -235,11 +236,12 @@ struct Row {
     return of_group;
   }
 
-  /// The first visit: a batch, whose largest logit is returned. In one that is not full the groups behind the range are
-  /// -inf.
+  /// The first visit: a batch as it is in memory, whose largest logit is returned. In one that is not full the groups
+  /// behind the range are -inf.
+  template <class Real>
+  using Raw = RawGroup<Element>;
   template <bool kFull, class Real, int kGroups>
-  __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
-    RawGroup<Element> of_group[kGroups];
+  __device__ __forceinline__ Real load_batch(int first, RawGroup<Element> (&of_group)[kGroups]) const {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const int group = first + g * kWarp;
@@ -252,7 +254,6 @@ struct Row {
 #pragma unroll
         for (int i = 0; i < kWords; ++i) kept[(first + g * kWarp) * kWords + i] = of_group[g].word[i];
       }
-      x[g] = as_numbers<Real>(of_group[g]);
     }
     return largest_of<Real>(of_group);
   }
@@ -285,8 +286,10 @@ struct OtherRow {
   AnyRow row;
   int begin, columns, groups;
 
+  template <class Real>
+  using Raw = Group<Real>;
   template <bool kFull, class Real, int kGroups>
-  __device__ __forceinline__ Real load(int first, Group<Real> (&x)[kGroups]) const {
+  __device__ __forceinline__ Real load_batch(int first, Group<Real> (&x)[kGroups]) const {
     Real largest = Real(-INFINITY);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -301,6 +304,14 @@ struct OtherRow {
     return row.load<Real>(begin + group * kGroup, columns);
   }
 };
+
+/// A batch of a row as numbers.
+template <bool kFull, class SomeRow, class Real, int kGroups>
+__device__ __forceinline__ void load(const SomeRow& row, int first, Group<Real> (&x)[kGroups]) {
+  typename SomeRow::template Raw<Real> raw[kGroups];
+  row.template load_batch<kFull, Real>(first, raw);
+  as_numbers(raw, x);
+}
 
 /// One warp's columns of a row that is written. kWhole: every group is whole and aligned, and nothing is added.
 template <class Element, bool kWhole>

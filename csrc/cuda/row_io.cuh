@@ -104,6 +104,16 @@ __device__ __forceinline__ Group<Real> as_numbers(const RawGroup<BFloat16>& raw)
   return group;
 }
 
+template <class Real>
+__device__ __forceinline__ Group<Real> as_numbers(const Group<Real>& numbers) {
+  return numbers;
+}
+template <int kGroups, class Raw, class Real>
+__device__ __forceinline__ void as_numbers(const Raw (&raw)[kGroups], Group<Real> (&x)[kGroups]) {
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) x[g] = as_numbers<Real>(raw[g]);
+}
+
 /// The largest of a group; NaN does not count.
 template <class Real>
 __device__ __forceinline__ Real largest_of(const Group<Real>& x) {

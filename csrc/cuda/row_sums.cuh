@@ -34,8 +34,8 @@ __device__ __forceinline__ double quotient(double x, double y) {
   return x / y;
 }
 
-/// 2^y of y <= 2, and 0 from the least of double's exponents on; exact where y is whole. (What is not there has a sum of
-/// 0, and any y.)
+/// 2^y of y <= 2, and 0 from the least of double's exponents on; exact where y is whole. (What is not there has a sum
+/// of 0, and any y.)
 template <class Real>
 __device__ __forceinline__ double power_of_two(Real y) {
   const Real between = fmin(fmax(y, Real(-1023)), Real(2)), whole = ceil(between);
@@ -193,19 +193,40 @@ struct ThreadSums {
   References<Real> at;
 };
 
-/// Adds some groups of logits, of which `max` is the largest, to a thread's sum. By all lanes of a warp.
+/// Makes a warp's sums relative to what the next logits ask for, of which `max` is the thread's largest. By all lanes.
+template <class Real>
+__device__ __forceinline__ void follow(ThreadSum<Real>& of_thread, Real max, const Exponent<Real>& exponent) {
+  PowerSum<Real>& part = of_thread.part;
+  if (!__any_sync(~0u, exponent.is_far_above(max, part.max))) return;
+  const Real largest = largest_of_warp(max);
+  const Reference<Real> next = exponent.reference_at(largest);
+  if (part.max > Real(-INFINITY)) move(part, exponent.shift(of_thread.at, next));
+  part.max = largest;
+  of_thread.at = next;
+}
+template <class Real>
+__device__ __forceinline__ void follow(
+    ThreadSums<Real>& of_thread, Real student_max, Real teacher_max, const Exponent<Real>& exponent) {
+  PowerSums<Real>& part = of_thread.part;
+  const bool student_moves = exponent.is_far_above(student_max, part.student.max);
+  const bool teacher_moves = exponent.is_far_above(teacher_max, part.teacher.max);
+  if (!__any_sync(~0u, student_moves || teacher_moves)) return;
+  const Real student_largest = largest_of_warp(fmax(student_max, part.student.max));
+  const Real teacher_largest = largest_of_warp(fmax(teacher_max, part.teacher.max));
+  const References<Real> next = exponent.references_at(student_largest, teacher_largest);
+  const bool is_empty = part.student.max == Real(-INFINITY) && part.teacher.max == Real(-INFINITY);
+  if (!is_empty) move(part, of_thread.at, next, exponent);
+  part.student.max = student_largest;
+  part.teacher.max = teacher_largest;
+  of_thread.at = next;
+}
+
+/// Adds some groups of logits to a thread's sum, which has followed them.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    ThreadSum<Real>& of_thread, const Group<Real> (&x)[kGroups], Real max, const Exponent<Real>& exponent) {
-  Reference<Real>& at = of_thread.at;
-  if (__any_sync(~0u, exponent.is_far_above(max, of_thread.part.max))) {
-    const Real largest = largest_of_warp(max);
-    const Reference<Real> next = exponent.reference_at(largest);
-    if (of_thread.part.max > Real(-INFINITY)) move(of_thread.part, exponent.shift(at, next));
-    of_thread.part.max = largest;
-    at = next;
-  }
-  Real sum = 0;
+    ThreadSum<Real>& of_thread, const Group<Real> (&x)[kGroups], const Exponent<Real>& exponent) {
+  const Reference<Real>& at = of_thread.at;
+  Real sum = Real(-0.0);  // adding to which is no operation
   if (at.origin == 0) {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -222,26 +243,13 @@ __device__ __forceinline__ void accumulate(
   of_thread.part.sum += double(sum);
 }
 
-/// Adds some groups of student logits s and teacher logits t, by all lanes of a warp. They are turned into exponents.
+/// Adds some groups of student logits s and teacher logits t. They are turned into exponents.
 template <int kGroups, class Real>
 __device__ __forceinline__ void accumulate(
-    ThreadSums<Real>& of_thread, Group<Real> (&s)[kGroups], Real student_max, Group<Real> (&t)[kGroups],
-    Real teacher_max, const Exponent<Real>& exponent) {
-  References<Real>& at = of_thread.at;
+    ThreadSums<Real>& of_thread, Group<Real> (&s)[kGroups], Group<Real> (&t)[kGroups], const Exponent<Real>& exponent) {
   PowerSums<Real>& part = of_thread.part;
-  const bool student_moves = exponent.is_far_above(student_max, part.student.max);
-  const bool teacher_moves = exponent.is_far_above(teacher_max, part.teacher.max);
-  if (__any_sync(~0u, student_moves || teacher_moves)) {
-    const Real student_largest = largest_of_warp(fmax(student_max, part.student.max));
-    const Real teacher_largest = largest_of_warp(fmax(teacher_max, part.teacher.max));
-    const References<Real> next = exponent.references_at(student_largest, teacher_largest);
-    if (part.student.max > Real(-INFINITY) || part.teacher.max > Real(-INFINITY)) move(part, at, next, exponent);
-    part.student.max = student_largest;
-    part.teacher.max = teacher_largest;
-    at = next;
-  }
-  exponent.of(s, t, at);
-  Real student_sum = 0, teacher_sum = 0, weighted = 0;
+  exponent.of(s, t, of_thread.at);
+  Real student_sum = Real(-0.0), teacher_sum = Real(-0.0), weighted = 0;  // adding to -0 is no operation
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
     for (int i = 0; i < kGroup; ++i) {

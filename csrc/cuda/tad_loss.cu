@@ -162,9 +162,9 @@ struct Visit {
     Way way;
   };
 
-  /// Writes an entry's gradient, if there is one: of_groups(whether the factor is in the exponents, first, g) makes that
-  /// of groups first, first + kWarp, ..., as many as g has, at most kGroups. The next task's rows come where this one's
-  /// are done with.
+  /// Writes an entry's gradient, if there is one: of_groups(whether the factor is in the exponents, first, g) makes
+  /// that of groups first, first + kWarp, ..., as many as g has, at most kGroups. The next task's rows come where this
+  /// one's are done with.
   template <bool kWhole, int kGroups, class OfGroups>
   __device__ __forceinline__ void write_gradient(
       const Task& task, Way way, const Task* next, const OfGroups& of_groups) const {
@@ -199,15 +199,18 @@ struct Visit {
   template <bool kWhole>
   __device__ void near(const Task& task, Task* next) const {
     const auto student = part<kWhole>(task.student, 0);
-    // The thread that writes the label's column tells the loss: it has the logit from before the gradient took its place.
+    // The thread that writes the label's column tells the loss: it has the logit from before the gradient took its
+    // place.
     Element label_element{};  // looked at when there is time
     if (label_column(task) >= 0) label_element = static_cast<const Element*>(task.student)[task.label];
     const Exponent<Real> exponent(1);
     ThreadSum<Real> of_thread;
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
+      RawGroup<Element> raw[kBatch<Element>];
+      follow(of_thread, student.template load_batch<is_full.value, Real>(first, raw), exponent);
       Group<Real> x[kBatch<Element>];
-      const Real largest = student.template load<is_full.value>(first, x);
-      accumulate(of_thread, x, largest, exponent);
+      as_numbers(raw, x);
+      accumulate(of_thread, x, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
     const NearSums& sums = cluster.template reduce<kRowThreads>(
@@ -221,7 +224,7 @@ struct Visit {
     const Reference<Real> at = sums.at, of_gradient{at.origin, at.offset + sums.log_factor};
     const Real factor = sums.factor, scale = Real(task.scale);
     const int column = label_column(task);
-    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real> (&g)[kGroups]) {
+    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real>(&g)[kGroups]) {
       for_each_of(g, first, [&](Group<Real>& one, int group) { one = student.template again<Real>(group); });
       exponent.of(g, of_gradient);
 #pragma unroll
@@ -247,10 +250,15 @@ struct Visit {
     const Exponent<Real>& exponent = exponent_of_pairs;
     ThreadSums<Real> of_thread;
     visit_first<Loader, kPairBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
+      RawGroup<Element> student_raw[kPairBatch<Element>];
+      typename TeacherRow::template Raw<Real> teacher_raw[kPairBatch<Element>];
+      const Real student_largest = student.template load_batch<is_full.value, Real>(first, student_raw);
+      const Real teacher_largest = teacher.template load_batch<is_full.value, Real>(first, teacher_raw);
+      follow(of_thread, student_largest, teacher_largest, exponent);
       Group<Real> s[kPairBatch<Element>], t[kPairBatch<Element>];
-      const Real student_largest = student.template load<is_full.value>(first, s);
-      const Real teacher_largest = teacher.template load<is_full.value>(first, t);
-      accumulate(of_thread, s, student_largest, t, teacher_largest, exponent);
+      as_numbers(student_raw, s);
+      as_numbers(teacher_raw, t);
+      accumulate(of_thread, s, t, exponent);
     });
     const OfLanes<Real> of_warp{exponent};
     const DistantSums& sums = cluster.template reduce<kRowThreads>(
@@ -270,7 +278,7 @@ struct Visit {
         {at.student.origin, at.student.offset + (sums.log_factor + sums.log_ratio)},
         {at.teacher.origin, at.teacher.offset + sums.log_factor}};
     const Real ratio = sums.ratio, factor = sums.factor;
-    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real> (&g)[kGroups]) {
+    const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real>(&g)[kGroups]) {
       Group<Real> t[kGroups];
       for_each_of(g, first, [&](Group<Real>& one, int group) { one = student.template again<Real>(group); });
       for_each_of(t, first, [&](Group<Real>& one, int group) { one = teacher.template again<Real>(group); });

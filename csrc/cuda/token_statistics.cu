@@ -105,12 +105,12 @@ struct OfSliceParts {
   }
 };
 
-/// The sums of a thread's columns, group(0) to group(groups - 1), relative to the slice's largest, `max`; `own`: the largest
-/// of each kLoaded groups.
+/// The sums of a thread's columns, group(0) to group(groups - 1), relative to the slice's largest, `max`; `own`: the
+/// largest of each kLoaded groups.
 template <class Real, class GroupOf>
 __device__ __forceinline__ SliceSums sums_of(
-    const GroupOf& group, int groups, const Real (&own)[kLoads], const Exponent<Real>& exponent,
-    Real max, const Reference<Real>& at) {
+    const GroupOf& group, int groups, const Real (&own)[kLoads], const Exponent<Real>& exponent, Real max,
+    const Reference<Real>& at) {
   SliceSums found;
 #pragma unroll
   for (int load = 0; load < kLoads; ++load) {

@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>)
       Largest<Key> largest;
       const auto visit = [&](int first, auto is_full) {
         Group<Real> x[kBatch<Element>];
-        source.template load<is_full.value>(first, x);
+        load<is_full.value>(source, first, x);
         for (int k = 0; k < kBatch<Element>; ++k)
           for (int i = 0; i < kGroup; ++i) largest = merge(largest, Largest<Key>{key_of(x[k].value[i])});
       };

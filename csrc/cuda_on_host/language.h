@@ -129,8 +129,7 @@ inline int __all_sync(unsigned mask, int predicate, std::source_location at = st
   return cuda_on_host::vote(mask, predicate == 0, {"__all_sync", at}) == 0;
 }
 
-inline int __reduce_max_sync(
-    unsigned mask, int value, std::source_location at = std::source_location::current()) {
+inline int __reduce_max_sync(unsigned mask, int value, std::source_location at = std::source_location::current()) {
   const cuda_on_host::OrdersNothing scope;
   const auto* slots = cuda_on_host::exchange(mask, value, {"__reduce_max_sync", at});
   const cuda_on_host::Thread& thread = *cuda_on_host::current;

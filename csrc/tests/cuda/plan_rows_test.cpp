@@ -124,6 +124,12 @@ void columns_of_warps_kernel(int columns, WarpColumns* ranges) {
   cluster.leave();
 }
 
+/// The groups of a block.
+int groups_in(int columns, int blocks, int block) {
+  const int each = groups_per_block(columns, blocks), left = (columns + kGroup - 1) / kGroup - block * each;
+  return left < 0 ? 0 : left < each ? left : each;
+}
+
 /// Every group belongs to one warp, as far as the row goes, and has its place in what that warp's block keeps.
 void test_columns_of_warps() {
   constexpr int kWarps = kRowThreads / kWarp;
@@ -134,11 +140,12 @@ void test_columns_of_warps() {
       CHECK(launch(columns_of_warps_kernel, shape, nullptr, columns, of_warp) == 0);
       int group = 0;
       for (int warp = 0; warp < blocks * kWarps; ++warp) {
-        const WarpColumns& range = ranges[warp];
+        const WarpColumns& range = ranges[warp / kWarps * kWarps + kWarps - 1 - warp % kWarps];  // from the last one on
         const int in_block = group - warp / kWarps * groups_per_block(columns, blocks);
         CHECK(range.groups == 0 || (range.begin == group * kGroup && range.kept_at == in_block));
         CHECK(range.half >= (range.groups + 1) / 2 && range.half <= range.groups);
         CHECK(range.half % (4 * kWarp) == 0 || range.half == range.groups);
+        CHECK(range.groups % (2 * kWarp) == 0 || in_block + range.groups == groups_in(columns, blocks, warp / kWarps));
         CHECK(range.groups >= 0 && in_block + range.groups <= groups_per_block(columns, blocks));
         group += range.groups;
       }
