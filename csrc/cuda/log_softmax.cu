@@ -147,7 +147,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
       return Subtracted{softmax.at, Real(total / a.temperature / std::exp(softmax.rest))};
     });
     const Real b = Real(1 / a.temperature);
-    constexpr int kMost = Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;  // as registers suffice for
+    // As registers suffice for.
+    constexpr int kMost = !whole.value ? 1 : Loader::kBulk ? kBatch<Element> : kPairBatch<Element>;
     const auto of_groups = [&]<int kGroups>(int first, Group<Real>(&g)[kGroups]) {
       Group<Real> x[kGroups];
       load</*kFull=*/true>(logits, first, x);

@@ -26,14 +26,6 @@ __device__ __forceinline__ double exp_base2(double y) {
   return exp2(y);
 }
 
-/// x / y of sums, which are no extreme numbers.
-__device__ __forceinline__ float quotient(float x, float y) {
-  return quotient_approximate(x, y);
-}
-__device__ __forceinline__ double quotient(double x, double y) {
-  return x / y;
-}
-
 /// 2^y of y <= 2, and 0 from the least of double's exponents on; exact where y is whole. (What is not there has a sum
 /// of 0, and any y.)
 template <class Real>

@@ -20,6 +20,7 @@ struct Task : RowEntry {  // without a gradient each row is an entry
   bool valid = true;      // what the entry names is there
   bool is_silent = true;  // its own scale is 0: then so is its gradient, whatever the logits
   int label = 0;
+  int rows = 0;  // that are read
   int64_t entry = -1;
   const void *student = nullptr, *teacher = nullptr;  // its rows
   double scale = 0;  // d (the call's loss times its own gradient) / d (the entry's loss)
@@ -86,9 +87,11 @@ struct Visit {
     task.student = AnyRow(a.student, row_of(a.student_rows, task.entry)).data;
     if (task.kind == EntryKind::kNear) {
       task.what = Task::kNear;
+      task.rows = 1;
       task.label = int(a.labels[task.entry]);
     } else if (a.teacher.data) {
       task.what = Task::kDistant;
+      task.rows = 2;
       task.teacher = AnyRow(a.teacher, row_of(a.teacher_rows, task.entry)).data;
     }
     return task;
@@ -115,10 +118,8 @@ struct Visit {
   /// Asks for the rows of a task, or a half of them, if they arrive: what lies there has been used.
   template <class... Half>
   __device__ __forceinline__ void ask_for(const Task& task, const Half&... half) const {
-    if (!Loader::kBulk || task.what < Task::kNear) return;
-    arrivals.ask_for(half..., task.what == Task::kDistant ? 2 : 1, [&](int place) {
-      return part<true>(place == 0 ? task.student : task.teacher, place);
-    });
+    arrivals.ask_for(
+        half..., task.rows, [&](int place) { return part<true>(place == 0 ? task.student : task.teacher, place); });
   }
 
   // ---- an entry's loss and gradient -------------------------------------------------------------------------------
@@ -140,6 +141,11 @@ struct Visit {
     const bool is_silent = task.is_silent, adds = task.add;
     const bool folds = kMayFold<kWhole> && factor > 0 && factor < Real(INFINITY);
     return is_silent ? Way::kZeros : adds ? Way::kAdded : folds ? Way::kFolded : Way::kMultiplied;
+  }
+  /// Of sums, which are no extreme numbers.
+  __device__ static Real quotient(Real x, Real y) {
+    if constexpr (sizeof(Element) == 2) return quotient_approximate(x, y);
+    return x / y;
   }
   /// What is added to exponents.
   template <bool kWhole>
@@ -191,8 +197,8 @@ struct Visit {
 
   /// Where a task's label is among the columns of the warp, if it is the calling thread's; -1 if not.
   __device__ int label_column(const Task& task) const {
-    const int column = task.label - range.begin, group = column / kGroup;
-    return column >= 0 && group < range.groups && group % kWarp == lane() ? column : -1;
+    const unsigned column = unsigned(task.label - range.begin), group = column / kGroup;
+    return group < unsigned(range.groups) && int(group % kWarp) == lane() ? int(column) : -1;
   }
 
   /// Cross-entropy, and scale * (softmax - onehot) into the gradient.
