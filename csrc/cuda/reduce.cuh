@@ -120,9 +120,9 @@ __device__ __forceinline__ T reduce_to_first_warp(const T& value, const OfWarp& 
 
 // ---- a cluster ----------------------------------------------------------------------------------------------------
 
-/// What one block sends to another, of any type: the largest are the sums of two rows of float64.
+/// What one block sends to another, of any type.
 struct alignas(16) Slot {
-  unsigned char bytes[96];
+  unsigned char bytes[48];
 };
 
 /// The calling block's cluster, whose blocks share the columns of a row and reduce together. All of them must make the

@@ -195,8 +195,10 @@ __device__ __forceinline__ void write_groups(
   };
   for_each_half<Loader>(range, [&](int half, int begin, int end) {
     for_each_batch<kGroups>(begin, end, [&](int first, auto is_full) {
-      if (is_full.value) return write(first, std::integral_constant<int, kGroups>());
-      for (int group = first; group < end; group += kWarp) write(group, std::integral_constant<int, 1>());
+      if constexpr (is_full.value)
+        write(first, std::integral_constant<int, kGroups>());
+      else
+        for (int group = first; group < end; group += kWarp) write(group, std::integral_constant<int, 1>());
     });
     done(half, begin, end);
   });

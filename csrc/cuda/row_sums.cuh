@@ -4,7 +4,8 @@
 //
 // While they are added up, sums are of 2^(scale * x - power), where scale = log2(e) / temperature and the power is a
 // whole number, scale * max rounded up. So an exponent is one multiply-add, and a sum moves from one maximum to a
-// larger one by a power of two, exactly. A warp's threads move together: their sums need only be added up.
+// larger one by a power of two, exactly. (But a student's beside its teacher, by any factor.) A warp's threads move
+// together: their sums need only be added up.
 #pragma once
 
 #include <limits>
@@ -26,19 +27,20 @@ __device__ __forceinline__ double exp_base2(double y) {
   return exp2(y);
 }
 
-/// 2^y of y <= 2, and 0 from the least of double's exponents on; exact where y is whole. (What is not there has a sum
-/// of 0, and any y.)
+/// 2^y of y <= 64, and 0 from the least of double's exponents on; exact where y is whole. (By more than 2 no sum moves
+/// up, unless its logits are huge. What is not there has a sum of 0, and any y.)
 template <class Real>
 __device__ __forceinline__ double power_of_two(Real y) {
-  const Real between = fmin(fmax(y, Real(-1023)), Real(2)), whole = ceil(between);
+  const Real between = fmin(fmax(y, Real(-1023)), Real(64)), whole = ceil(between);
   const uint64_t bits = uint64_t(1023 + int(whole)) << 52;
   double power;
   memcpy(&power, &bits, sizeof(power));
   return power * double(exp_base2(between - whole));
 }
 
-/// What exponents are relative to: that of x is scale * (x - origin) + offset, which of the largest logit so far is in
-/// (-1, 0], but for rounding. The origin is 0, and the offset whole, wherever Real has enough digits for that.
+/// What exponents are relative to: that of x is scale * (x - origin) + offset, which of the logit that they are
+/// relative to is in (-1, 0], but for rounding. The origin is 0 wherever Real has enough digits for that, and then the
+/// offset is whole, but for a student's beside its teacher.
 template <class Real>
 struct Reference {
   Real origin = 0, offset = 0;
@@ -167,7 +169,7 @@ __device__ __forceinline__ void move(
     PowerSums<Real>& part, const References<Real>& from, const References<Real>& to, const Exponent<Real>& exponent) {
   const Real student_shift = exponent.shift(from.student, to.student);
   const Real teacher_shift = exponent.shift(from.teacher, to.teacher);
-  part.weighted += part.teacher.sum * (double(teacher_shift) - double(student_shift));
+  if (part.teacher.sum > 0) part.weighted += part.teacher.sum * (double(teacher_shift) - double(student_shift));
   move(part.student, student_shift);
   const double factor = move(part.teacher, teacher_shift);
   part.weighted = teacher_shift > Real(-1023) ? part.weighted * factor : 0;
@@ -271,6 +273,7 @@ __device__ __forceinline__ void accumulate(
 /// others repeat them, all move to the largest of them.
 template <class Real>
 struct OfLanes {
+  static_assert(kRowThreads / kWarp < kWarp && kMaxClusterBlocks < kWarp);  // a whole warp's lanes are its threads
   Exponent<Real> exponent;
 
   template <int kLanes>

@@ -131,26 +131,24 @@ struct Visit {
   __device__ bool is_first_of_cluster() const { return cluster.rank() == 0 && threadIdx.x == 0; }
 
   /// How an entry's gradient is written, which the first warp finds out for all. Where 16 bits are written the factor
-  /// may be in the exponents: a multiplication less for each logit.
+  /// may be in the exponents, a multiplication less for each logit, unless they are relative to so much that float32
+  /// would lose its digits.
   enum class Way { kZeros, kAdded, kMultiplied, kFolded };
-  template <bool kWhole>
-  static constexpr bool kMayFold = kWhole && sizeof(Element) == 2;
+  static constexpr bool kMayFold = sizeof(Element) == 2;
 
-  template <bool kWhole>
-  __device__ static Way way_of(const Task& task, Real factor) {
+  __device__ static Way way_of(const Task& task, Real factor, Real offset) {
     const bool is_silent = task.is_silent, adds = task.add;
-    const bool folds = kMayFold<kWhole> && factor > 0 && factor < Real(INFINITY);
+    const bool folds = kMayFold && factor > 0 && factor < Real(INFINITY) && fabs(offset) <= 1024;
     return is_silent ? Way::kZeros : adds ? Way::kAdded : folds ? Way::kFolded : Way::kMultiplied;
   }
   /// Of sums, which are no extreme numbers.
-  __device__ static Real quotient(Real x, Real y) {
-    if constexpr (sizeof(Element) == 2) return quotient_approximate(x, y);
-    return x / y;
+  __device__ static Real quotient(double x, double y) {
+    if constexpr (kMayFold) return quotient_approximate(Real(x), Real(y));
+    return Real(x / y);
   }
   /// What is added to exponents.
-  template <bool kWhole>
   __device__ static Real log_if_folded(Way way, Real factor) {
-    if constexpr (kMayFold<kWhole>) return way == Way::kFolded ? log2_approximate(factor) : Real(0);
+    if constexpr (kMayFold) return way == Way::kFolded ? log2_approximate(factor) : Real(0);
     return 0;
   }
 
@@ -185,11 +183,12 @@ struct Visit {
           range, out, [&](int first, auto& g) { of_groups(folded, first, g); },
           [&](const auto&... half) { ask_for(*next, half...); });
     };
-    if (!kWhole || way == Way::kAdded) return write_as(std::false_type(), std::false_type());
-    if constexpr (kWhole) {
-      if (kMayFold<kWhole> && way == Way::kFolded) return write_as(std::true_type(), std::true_type());
-      write_as(std::true_type(), std::false_type());
+    constexpr std::bool_constant<kWhole> whole;
+    if (kWhole && way == Way::kAdded) return write_as(std::false_type(), std::false_type());
+    if constexpr (kMayFold) {
+      if (way == Way::kFolded) return write_as(whole, std::true_type());
     }
+    write_as(whole, std::false_type());
   }
   __device__ void fill(const Task& task, Real value) const {
     if (Element* target = target_of(task)) fill_columns(value, target, range, columns(), task.add);
@@ -222,9 +221,10 @@ struct Visit {
     const NearSums& sums = cluster.template reduce<kRowThreads>(
         of_thread.part, of_warp,
         [&](const PowerSum<Real>& whole) {
-          const Real factor = quotient(Real(task.scale), Real(whole.sum));
-          const Way way = way_of<kWhole>(task, factor);
-          return NearSums{whole, exponent.reference_at(whole.max), factor, log_if_folded<kWhole>(way, factor), way};
+          const Reference<Real> at = exponent.reference_at(whole.max);
+          const Real factor = quotient(Real(task.scale), whole.sum);
+          const Way way = way_of(task, factor, at.offset);
+          return NearSums{whole, at, factor, log_if_folded(way, factor), way};
         },
         [&] { look_ahead(task, next); });
     const Reference<Real> at = sums.at, of_gradient{at.origin, at.offset + sums.log_factor};
@@ -270,13 +270,13 @@ struct Visit {
     const DistantSums& sums = cluster.template reduce<kRowThreads>(
         of_thread.part, of_warp,
         [&](const PowerSums<Real>& whole) {
-          const Real student_sum = Real(whole.student.sum), teacher_sum = Real(whole.teacher.sum);
-          const Real ratio = student_sum == teacher_sum ? Real(1) : quotient(teacher_sum, student_sum);
-          const Real factor = quotient(Real(task.scale * exponent.b), teacher_sum);
-          const Way way = way_of<kWhole>(task, factor);
-          const Real log_ratio = ratio == 1 ? Real(0) : log_if_folded<kWhole>(way, ratio);
           const References<Real> at = exponent.references_at(whole.student.max, whole.teacher.max);
-          return DistantSums{whole, at, ratio, factor, log_ratio, log_if_folded<kWhole>(way, factor), way};
+          const bool agree = Real(whole.student.sum) == Real(whole.teacher.sum);
+          const Real ratio = agree ? Real(1) : quotient(whole.teacher.sum, whole.student.sum);
+          const Real factor = quotient(Real(task.scale * exponent.b), whole.teacher.sum);
+          const Way way = way_of(task, factor, fmax(fabs(at.student.offset), fabs(at.teacher.offset)));
+          const Real log_ratio = agree ? Real(0) : log_if_folded(way, ratio);
+          return DistantSums{whole, at, ratio, factor, log_ratio, log_if_folded(way, factor), way};
         },
         [&] { look_ahead(task, next); });
     const References<Real> at = sums.at;

@@ -162,6 +162,47 @@ void test_huge_logits() {
         {.every_schedule = false});
 }
 
+/// Where float32 has no digits left for a factor in the exponents, and 16 bits hardly any for the logits.
+void test_large_logits_of_16_bits() {
+  for (const auto& [dtype, level] : {std::pair(DType::kBFloat16, 5e6), {DType::kFloat16, 6e4}})
+    for (double sign : {1., -1.}) {
+      context = std::string("large logits, ") + name_of(dtype);
+      Matrix student(dtype, 2, 520), teacher(dtype, 2, 520);
+      for (int64_t column = 0; column < 520; ++column)
+        for (int64_t row = 0; row < 2; ++row) {
+          student.set(row, column, sign * level);
+          teacher.set(row, column, double(column * 5 % 13));
+        }
+      check_problem({student, teacher, {5, 70}, {1, 9}, {}, {}, {}}, {.every_schedule = false});
+      if (kThreads) return;
+    }
+}
+
+/// The difference of whose levels has no digits left, and who rise batch by batch.
+void test_a_huge_student_far_from_its_teacher() {
+  context = "a huge student far from its teacher";
+  Matrix student(DType::kFloat32, 2, 2048), teacher(DType::kFloat32, 2, 2048);
+  for (int64_t column = 0; column < 2048; ++column) {
+    const double rise = 9 * double(column / 256);
+    student.set(0, column, -9386527 + double(column * 7 % 11));
+    teacher.set(0, column, 9878405 + rise + double(column * 5 % 13));
+    student.set(1, column, 9387931 + double(column * 7 % 11));
+    teacher.set(1, column, -10276549 + rise + double(column * 5 % 13));
+  }
+  check_problem({student, teacher, {5, 8}, {9, 9}, {}, {}, {}}, {.every_schedule = false});
+}
+
+/// Some warps have nothing, and move it by more than float32 has.
+void test_a_logit_near_the_largest_number() {
+  context = "a logit near the largest number";
+  Matrix student(DType::kFloat32, 1, 20), teacher(DType::kFloat32, 1, 20);
+  for (int64_t column = 0; column < 20; ++column) {
+    student.set(0, column, column == 3 ? 3e38 : -double(column % 7));
+    teacher.set(0, column, column == 3 ? 500 : -500);
+  }
+  check_problem({student, teacher, {3}, {9}, {}, {}, {}}, {.every_schedule = false});
+}
+
 /// Of a student and a teacher that are sure of the same token, each at its own height.
 void test_a_divergence_far_below_the_last_digit_of_1() {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
@@ -259,6 +300,9 @@ int main() {
   test_levels();
   test_every_second_column_far_above();
   test_huge_logits();
+  test_large_logits_of_16_bits();
+  test_a_huge_student_far_from_its_teacher();
+  test_a_logit_near_the_largest_number();
   test_a_divergence_far_below_the_last_digit_of_1();
   test_options();
   test_rows_far_apart();
