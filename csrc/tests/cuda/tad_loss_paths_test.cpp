@@ -98,21 +98,23 @@ void test_places(const Path& path, DType dtype, int64_t vocabulary, int64_t labe
 
 /// Every entry on its own gives the bits it gives in company.
 void test_a_row_alone(const Path& path) {
-  context = "a row alone";
-  const Problem problem = dense_problem(DType::kBFloat16, DType::kBFloat16, 523);
-  const OnPath on_path(path, 523, column_bytes(problem));
-  Matrix together(DType::kBFloat16, 3, 523);
-  const std::vector<double> losses = run_gradient(problem.arguments(), together.mutable_view());
-  for (int64_t entry = 0; entry < 2; ++entry) {
+  Problem problem = dense_problem(DType::kBFloat16, DType::kBFloat16, 523);
+  problem.labels[0] = 519;
+  for (int64_t vocabulary : {520, 523}) {  // of the first a row alone is of whole groups on 16-byte boundaries
+    context = "a row of " + std::to_string(vocabulary) + " alone";
+    const OnPath on_path(path, vocabulary, column_bytes(problem));
     TadLossArguments a = problem.arguments();
+    a.vocabulary = vocabulary;
+    Matrix together(DType::kBFloat16, 3, 523);
+    const std::vector<double> losses = run_gradient(a, together.mutable_view());
     a.entries = 1;
-    a.labels += entry;
-    a.steps += entry;
-    a.student = problem.student.view(entry, 1);
-    a.teacher = problem.teacher.view(entry, 1);
-    Matrix alone(DType::kBFloat16, 1, 523);
-    CHECK(run_gradient(a, alone.mutable_view())[0] == losses[size_t(entry)]);
-    CHECK(alone.row(0) == together.row(entry));
+    for (int64_t entry = 0; entry < 2; ++entry, ++a.labels, ++a.steps) {
+      a.student = problem.student.view(entry, 1);
+      a.teacher = problem.teacher.view(entry, 1);
+      Matrix alone(DType::kBFloat16, 1, 523);
+      CHECK(run_gradient(a, alone.mutable_view())[0] == losses[size_t(entry)]);
+      for (int64_t i = 0; i < vocabulary; ++i) CHECK(alone.get(0, i) == together.get(entry, i));
+    }
   }
 }
 

@@ -178,18 +178,19 @@ void test_large_logits_of_16_bits() {
     }
 }
 
-/// The difference of whose levels has no digits left, and who rise batch by batch.
-void test_a_huge_student_far_from_its_teacher() {
-  context = "a huge student far from its teacher";
-  Matrix student(DType::kFloat32, 2, 2048), teacher(DType::kFloat32, 2, 2048);
-  for (int64_t column = 0; column < 2048; ++column) {
-    const double rise = 9 * double(column / 256);
-    student.set(0, column, -9386527 + double(column * 7 % 11));
-    teacher.set(0, column, 9878405 + rise + double(column * 5 % 13));
-    student.set(1, column, 9387931 + double(column * 7 % 11));
-    teacher.set(1, column, -10276549 + rise + double(column * 5 % 13));
-  }
-  check_problem({student, teacher, {5, 8}, {9, 9}, {}, {}, {}}, {.every_schedule = false});
+/// The difference of their levels has no digits left, and the teachers rise from warp to warp.
+void test_huge_students_far_from_their_teachers() {
+  context = "huge students far from their teachers";
+  constexpr int64_t kRows = 24;
+  Matrix student(DType::kFloat32, kRows, 2048), teacher(DType::kFloat32, kRows, 2048);
+  for (int64_t row = 0; row < kRows; ++row)
+    for (int64_t column = 0; column < 2048; ++column) {
+      const double sign = row % 2 ? 1 : -1, rise = 9 * double(column / 256);
+      student.set(row, column, sign * (8.2e6 + 131071 * double(row)) + double(column * 7 % 11));
+      teacher.set(row, column, -sign * (11.6e6 - 123457 * double(row)) + rise + double(column * 5 % 13));
+    }
+  const std::vector<int64_t> labels(kRows), steps(kRows, 9);
+  check_problem({student, teacher, labels, steps, {}, {}, {}}, {.every_schedule = false});
 }
 
 /// Some warps have nothing, and move it by more than float32 has.
@@ -301,7 +302,7 @@ int main() {
   test_every_second_column_far_above();
   test_huge_logits();
   test_large_logits_of_16_bits();
-  test_a_huge_student_far_from_its_teacher();
+  test_huge_students_far_from_their_teachers();
   test_a_logit_near_the_largest_number();
   test_a_divergence_far_below_the_last_digit_of_1();
   test_options();
