@@ -130,12 +130,11 @@ def costs(work: Work, code: Code, element_bytes: int) -> dict[str, Cost]:
             ):
                 logits = times * 16 / element_bytes
                 cost = Cost(len(way) / logits, way.count("MUFU.EX2") / logits)
-                fitting.append((times, cost))
+                fitting.append(cost)
         if not fitting:
             of = f"{work.name}, elements of {element_bytes} bytes"
             raise ValueError(f"{work.kernel} makes no visit {number} of {of}, in accesses of 16 bytes alone")
-        # Of an unrolled loop, not of what is left over; and of those what most rows are for: the shortest.
-        found[f"{work.name}, visit {number}"] = min(fitting, key=lambda one: (-one[0], one[1]))[1]
+        found[f"{work.name}, visit {number}"] = min(fitting)  # of an unrolled loop, not of what is left over
     if work.ids:
         looking = [code.own(first) for first in code.loops_of(_lines(work.kernel, work.ids), of_rows=False)]
         looks = [sum(code.operation(at).startswith("LDG") for at in loop) for loop in looking]  # of each lane
