@@ -22,7 +22,7 @@ class Limits(Settings):
     """How much a program may take. One that wants more fails; it does not slow down others."""
 
     wall_seconds: Positive = setting(30.0, help="seconds from its start to its end")
-    cpu_seconds: Count = setting(15, help="seconds of a core's time; a published solution of MBPP takes 6 on a slow one")
+    cpu_seconds: Count = setting(15, help="seconds of a core's time; one of MBPP's own solutions takes 6")
     memory_bytes: Annotated[int, Between(64 * _MIB, 2**40)] = setting(
         512 * _MIB, help="address space, of which the interpreter takes some 30 MiB"
     )
