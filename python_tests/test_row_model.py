@@ -46,5 +46,6 @@ def test_what_takes_longer_takes_longer() -> None:
     assert us < microseconds(KL, 512, EXPECTED._replace(issued=0.5), Ahead.NO)
     assert us < microseconds(replace(KL, instructions=92), 512, EXPECTED, Ahead.NO)
     assert us > microseconds(replace(KL, pieces=8), 512, EXPECTED, Ahead.WRITING)
+    assert us > microseconds(replace(KL, in_turn=42_000), 512, EXPECTED, Ahead.NO)
     slices = replace(STATISTICS, instructions=12)
     assert microseconds(slices, 512, OF_SLICES, Ahead.NO) > microseconds(slices, 512, OF_SLICES, Ahead.SUMMING)

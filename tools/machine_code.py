@@ -51,9 +51,10 @@ TITLE = f"""\
 # plan: rows that are kept (2: the teacher's, too); blocks that share a row, and KiB that each keeps; how many of them a
 # multiprocessor has registers for, and shared memory for. Then the least us that an H200 takes for so many rows: for
 # their bytes, to issue their instructions (statistics: those for ids among them), for their exponentials.
-# share: percent of what a copy moves, as expected of so many rows by tools/row_model.py, of the kernel alone: where a
-# block asks for what it works on when it begins, and where that is asked for ahead. At last a whole call of the loss,
-# of a near row and seven distant ones, with {BESIDE_A_VISIT} us beside the kernel. Not measured.
+# share: percent of what a copy moves, as expected of so many rows by tools/row_model.py, of the kernel alone, whose
+# first blocks begin in turn: where a block asks for what it works on when it begins, and where that is asked for ahead.
+# At last a whole call of the loss, of a near row and seven distant ones, with {BESIDE_A_VISIT} us beside the kernel.
+# Not measured.
 """
 
 
@@ -80,7 +81,9 @@ class Work:
         executed = instructions + self.beside / (logits / WARP / WARPS)
         written = int(self.kept > 0)
         read, pieces = self.moved - written, WARPS if self.kept else 1
-        return Rows(logits, read * element_bytes, written * element_bytes, executed, blocks, at_once, pieces)
+        asked_for = self.visits[0][0] if self.kept else 0  # rows, by a block that begins
+        in_turn = logits * asked_for * element_bytes * 2 // 3  # begin_in_turn()
+        return Rows(logits, read * element_bytes, written * element_bytes, executed, blocks, at_once, pieces, in_turn)
 
 
 LOSS = "tad_loss.cu: tad_loss_kernel<{}, ByBulkCopies>"
@@ -88,9 +91,9 @@ FORWARD = "log_softmax.cu: log_softmax_kernel<{}, ByBulkCopies>"
 GRADIENT = "log_softmax.cu: log_softmax_gradient_kernel<{}, ByBulkCopies>"
 STATISTICS = "token_statistics.cu: slice_statistics_kernel<{}, false>"
 WORKS = (
-    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2, function="near", beside=370),
-    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=2, moved=2, function="near", beside=370),
-    Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant", beside=445),
+    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2, function="near", beside=345),
+    Work("cross-entropy", LOSS, ((1, 0, 0), (1, 0, 1)), kept=2, moved=2, function="near", beside=345),
+    Work("KL", LOSS, ((2, 0, 0), (2, 0, 1)), kept=2, moved=3, function="distant", beside=415),
     Work("log-softmax", FORWARD, ((1, 0, 0), (1, 0, 1)), kept=1, moved=2, times=OF_LOG_SOFTMAX),
     Work("log-softmax's gradient", GRADIENT, ((1, 0, 0), (1, 1, 1)), kept=1, moved=3, times=OF_LOG_SOFTMAX),
     Work(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 # issues an instruction of a warp per cycle.
 MULTIPROCESSORS, CYCLES, COPY, SCHEDULERS, WARP = 132, 1_900, 4.3e6, 4, 32
 LAUNCH = 2.0  # us before a kernel's first block, and behind its last one
-STAGGER = 0.3  # us between the first blocks of a multiprocessor
+STAGGER = 0.3  # us between the first blocks of a multiprocessor, if nothing keeps them apart
 CACHED = 0.35  # us to the first bytes from the second-level cache, roughly
 
 
@@ -54,7 +54,8 @@ class Ahead(Enum):
 class Rows:
     """What a block does with its part of a row: logits, bytes of each that are read and written, instructions a thread
     executes for each in all; blocks that share a row; blocks that a multiprocessor works on at a time; pieces in which
-    a part comes and goes.
+    a part comes and goes; bytes of the block before, which the first ones wait for before they ask, as long as a copy
+    takes for so many.
     """
 
     logits: int
@@ -64,6 +65,7 @@ class Rows:
     blocks: int
     at_once: int = 3
     pieces: int = 4
+    in_turn: int = 0
 
     @property
     def moved(self) -> float:
@@ -173,5 +175,6 @@ def microseconds(of: Rows, rows: int, times: Times, ahead: Ahead) -> float:
     turns = max(1.0, blocks / at_once)
     machine = Multiprocessor(times.issued)
     for number in range(at_once):
-        machine.go_on(_block(machine, of, times, round(turns), STAGGER * number, ahead))
+        late = (STAGGER + of.in_turn / (COPY / MULTIPROCESSORS)) * number
+        machine.go_on(_block(machine, of, times, round(turns), late, ahead))
     return LAUNCH + machine.run() * turns / round(turns)

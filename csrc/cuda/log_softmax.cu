@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
   };
 
   int64_t entry = blockIdx.x / cluster.size(), row = row_of(entry);
+  begin_in_turn<Element, Loader>(row >= 0, columns, cluster);
   for (ask_for(row, range); entry < a.entries; entry += gridDim.x / cluster.size()) {
     const int64_t next = row_of(entry + gridDim.x / cluster.size());
     if (row < 0) {
@@ -164,6 +165,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) log_
 
   const bool same_dtype = Loader::kKeeps || grad_out.dtype == a.logits.dtype;
   RowEntry one = first_of_row(by_row, a.entries, blockIdx.x / cluster.size());
+  begin_in_turn<Element, Loader>(one.is_named(), columns, cluster);
   for (ask_for(one, range); one.row < gradient.row_count;) {
     const RowEntry next = entry_after(by_row, a.entries, one, gridDim.x / cluster.size());
     if (!one.is_named()) {

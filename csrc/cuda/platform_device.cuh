@@ -43,6 +43,14 @@ __device__ __forceinline__ void* dynamic_shared_memory() {
   return memory;
 }
 
+/// An address in global memory, of which the compiler then knows that it is one.
+template <class T>
+__device__ __forceinline__ T* in_global(T* global) {
+  size_t address = __cvta_generic_to_global(global);
+  asm("" : "+l"(address));  // or the compiler sees that it is the same, and forgets
+  return static_cast<T*>(__cvta_global_to_generic(address));
+}
+
 /// Stores 16 bytes at once that nobody will read soon. (An ordinary store may be compiled to four.)
 __device__ __forceinline__ void store_streaming(uint4* target, const uint4& value) {
   __stcs(target, value);
@@ -227,6 +235,28 @@ __device__ __forceinline__ void cluster_arrive() {
 __device__ __forceinline__ void cluster_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// ---- blocks of a multiprocessor, one after the other (from sm_90 on) ----------------------------------------------
+
+/// Before a block asks for the first `bytes` of its rows. The blocks that a multiprocessor begins with, which registers
+/// suffice for `at_once` of, would else wait for bytes together, reduce together, while nothing moves, and write
+/// together. So each waits until two thirds of what the one before it has asked for should have come, as fast as an
+/// H200 copies. Each multiprocessor is taken to get a block before one gets its second. Blocks that take the place of
+/// earlier ones find others at work, and wait for nothing, but for a few that are taken for first ones.
+__device__ __forceinline__ void begin_in_turn(unsigned at_once, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  constexpr unsigned kBytesPerCycle = 17;                               // a multiprocessor's part of a copy
+  constexpr unsigned kSharedBytes = 228 << 10, kSystemBytes = 1 << 10;  // of a multiprocessor; in them, for each block
+  unsigned multiprocessors, shared_bytes;
+  asm("mov.u32 %0, %%nsmid;" : "=r"(multiprocessors));
+  asm("mov.u32 %0, %%total_smem_size;" : "=r"(shared_bytes));
+  const unsigned most = min(at_once, kSharedBytes / (shared_bytes + kSystemBytes)) * multiprocessors;
+  const unsigned waves = (gridDim.x + most - 1) / most, of_cluster = blockIdx.x - cluster_rank();
+  if (of_cluster >= gridDim.x / waves) return;
+  const unsigned begun = unsigned(clock()), turn = of_cluster / multiprocessors;
+  while (unsigned(clock()) - begun < turn * (bytes * 2 / 3 / kBytesPerCycle)) __nanosleep(100);
 #endif
 }
 

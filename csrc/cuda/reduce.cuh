@@ -103,19 +103,24 @@ __device__ __forceinline__ const T* values_of_warps(const T& value, const OfWarp
   return scratch;
 }
 
+/// Those as one, for every lane of a warp.
+template <int kThreads, class T, class OfWarp>
+__device__ __forceinline__ T of_all_warps(const T* of_warps, const OfWarp& of_warp) {
+  constexpr int kWarps = kThreads / kWarp;
+  return of_warp(of_warps[threadIdx.x % kWarps], Lanes<kWarps>());
+}
+
 /// All threads' values as one, for every thread. Between two calls with the same T there must be a barrier.
 template <int kThreads, class T, class OfWarp>
 __device__ __forceinline__ T block_reduce(const T& value, const OfWarp& of_warp) {
-  const T* of_warps = values_of_warps<kThreads>(value, of_warp);
-  return of_warp(of_warps[threadIdx.x % (kThreads / kWarp)], Lanes<kThreads / kWarp>());
+  return of_all_warps<kThreads>(values_of_warps<kThreads>(value, of_warp), of_warp);
 }
 
 /// The same for the first warp alone; the others get something else, and need not wait for it.
 template <int kThreads, class T, class OfWarp>
 __device__ __forceinline__ T reduce_to_first_warp(const T& value, const OfWarp& of_warp) {
   const T* of_warps = values_of_warps<kThreads>(value, of_warp);
-  if (threadIdx.x >= kWarp) return value;
-  return of_warp(of_warps[threadIdx.x % (kThreads / kWarp)], Lanes<kThreads / kWarp>());
+  return threadIdx.x < kWarp ? of_all_warps<kThreads>(of_warps, of_warp) : value;
 }
 
 // ---- a cluster ----------------------------------------------------------------------------------------------------
@@ -130,7 +135,10 @@ struct alignas(16) Slot {
 class Cluster {
  public:
   __device__ Cluster() {
-    if (size() == 1) return;
+    if (size() == 1) {
+      rounds_ = 1;  // nobody is waited for
+      return;
+    }
     if (threadIdx.x < 2) mbarrier_init(barriers() + threadIdx.x);
     cluster_arrive();  // until all have, a peer's shared memory may not be there yet
   }
@@ -146,20 +154,18 @@ class Cluster {
   template <int kThreads, class T, class OfWarp, class Finish, class Meanwhile>
   __device__ const auto& reduce(T value, const OfWarp& of_warp, const Finish& finish, const Meanwhile& meanwhile) {
     static_assert(kThreads > kWarp);  // or nobody has time
-    value = reduce_to_first_warp<kThreads>(value, of_warp);
-    const bool first_warp = threadIdx.x < kWarp;
-    if (size() > 1) {
-      if (rounds_ == 0) cluster_wait();
-      if (first_warp) value = of_blocks(value, of_warp);
-      ++rounds_;
-    }
     auto* result = shared_array<decltype(finish(value)), 1, kResult>();
-    if (first_warp) {
+    const T* of_warps = values_of_warps<kThreads>(value, of_warp);
+    if (rounds_ == 0) cluster_wait();
+    if (threadIdx.x < kWarp) {
+      value = of_all_warps<kThreads>(of_warps, of_warp);
+      if (size() > 1) value = of_blocks(value, of_warp);
       const auto of_all = finish(value);
       if (threadIdx.x == 0) *result = of_all;
     } else {
       meanwhile();
     }
+    ++rounds_;
     __syncthreads();
     return *result;
   }
@@ -174,7 +180,7 @@ class Cluster {
   }
 
   __device__ void leave() {
-    if (size() > 1 && rounds_ == 0) cluster_wait();
+    if (rounds_ == 0) cluster_wait();
   }
 
  private:

@@ -63,6 +63,15 @@ __device__ __forceinline__ ColumnRange columns_of_block(int columns, const Clust
   return {each * cluster.rank() * kGroup, left < 0 ? 0 : left < each ? left : each};
 }
 
+/// Before a block asks for its part of the first `rows` rows.
+template <class Element, class Loader>
+__device__ __forceinline__ void begin_in_turn(int rows, int columns, const Cluster& cluster) {
+  if constexpr (Loader::kBulk) {
+    const int groups = rows * groups_per_block(columns, cluster.size());
+    begin_in_turn(kRowBlocks<Element, Loader>, unsigned(groups) * unsigned(kGroup * sizeof(Element)));
+  }
+}
+
 /// A warp's part of them, which no other warp reads or writes: nobody waits for others before it is known to be there,
 /// or done with. Lane i has groups i, i + kWarp, ...
 struct WarpColumns : ColumnRange {
@@ -264,6 +273,10 @@ struct Row {
   template <class Real>
   __device__ __forceinline__ Group<Real> again(int group) const {
     return as_numbers<Real>(Loader::kKeeps ? kept_raw(group) : raw(group));
+  }
+  /// One of the thread's columns, too, as long as its group is not overwritten.
+  __device__ __forceinline__ Element element(int column) const {
+    return Loader::kKeeps ? reinterpret_cast<const Element*>(kept)[column] : data[column];
   }
 };
 

@@ -23,6 +23,7 @@ struct Task : RowEntry {  // without a gradient each row is an entry
   int rows = 0;  // that are read
   int64_t entry = -1;
   const void *student = nullptr, *teacher = nullptr;  // its rows
+  void* target = nullptr;                             // the gradient's row, if there is one
   double scale = 0;  // d (the call's loss times its own gradient) / d (the entry's loss)
 };
 
@@ -53,15 +54,13 @@ struct Visit {
     else
       with_constant(whole_rows && !task.add, f);
   }
-  __device__ Element* target_of(const Task& task) const {
-    return has_gradient() ? row_pointer<Element>(gradient.rows, task.row) : nullptr;
-  }
+  __device__ static Element* target_of(const Task& task) { return in_global(static_cast<Element*>(task.target)); }
 
   /// The warp's part of a row; in shared memory, 0: the student's place, 1: the teacher's, which follows it.
   template <bool kWhole>
   __device__ auto part(const void* row, int place) const {
     uint4* const place_of_row = kept + place * range.groups * RawGroup<Element>::kWords;
-    return part_of<kWhole, Loader>(static_cast<const Element*>(row), columns(), range, place_of_row);
+    return part_of<kWhole, Loader>(in_global(static_cast<const Element*>(row)), columns(), range, place_of_row);
   }
 
   // ---- what there is to do ----------------------------------------------------------------------------------------
@@ -79,6 +78,7 @@ struct Visit {
     Task task{of_row};
     if (task.row >= (has_gradient() ? gradient.rows.row_count : a.entries)) return task;
     task.what = Task::kFill;
+    if (has_gradient()) task.target = row_pointer<Element>(gradient.rows, task.row);
     if (!task.is_named()) return task;
     task.entry = entry_at(by_row, task.position);
     task.kind = kind_of(a, task.entry);
@@ -204,10 +204,6 @@ struct Visit {
   template <bool kWhole>
   __device__ void near(const Task& task, Task* next) const {
     const auto student = part<kWhole>(task.student, 0);
-    // The thread that writes the label's column tells the loss: it has the logit from before the gradient took its
-    // place.
-    Element label_element{};  // looked at when there is time
-    if (label_column(task) >= 0) label_element = static_cast<const Element*>(task.student)[task.label];
     const Exponent<Real> exponent(1);
     ThreadSum<Real> of_thread;
     visit_first<Loader, kBatch<Element>>(arrivals, range, [&](int first, auto is_full) {
@@ -217,6 +213,10 @@ struct Visit {
       as_numbers(raw, x);
       accumulate(of_thread, x, exponent);
     });
+    // The thread that writes the label's column tells the loss: it has the logit from before the gradient takes its
+    // place.
+    const int column = label_column(task);
+    const Element label_element = column >= 0 ? student.element(column) : Element();
     const OfLanes<Real> of_warp{exponent};
     const NearSums& sums = cluster.template reduce<kRowThreads>(
         of_thread.part, of_warp,
@@ -229,7 +229,6 @@ struct Visit {
         [&] { look_ahead(task, next); });
     const Reference<Real> at = sums.at, of_gradient{at.origin, at.offset + sums.log_factor};
     const Real factor = sums.factor, scale = Real(task.scale);
-    const int column = label_column(task);
     const auto of_groups = [&]<int kGroups>(auto folded, int first, Group<Real>(&g)[kGroups]) {
       for_each_of(g, first, [&](Group<Real>& one, int group) { one = student.template again<Real>(group); });
       exponent.of(g, of_gradient);
@@ -314,7 +313,7 @@ struct Visit {
     if (task.what == Task::kNear) return with_whole(task, [&](auto whole) { near<whole.value>(task, next); });
     if constexpr (!Loader::kKeeps) {
       if (a.teacher.dtype != a.student.dtype) {
-        const OtherRow teacher{AnyRow(task.teacher, a.teacher.dtype), range.begin, columns(), range.groups};
+        const OtherRow teacher{AnyRow(in_global(task.teacher), a.teacher.dtype), range.begin, columns(), range.groups};
         return distant<false>(task, next, teacher);
       }
     }
@@ -343,6 +342,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<Element, Loader>) tad_
     if (OfElement::is_last_thread()) tasks[0] = first;
   }
   __syncthreads();
+  begin_in_turn<Element, Loader>(tasks->rows, int(a.vocabulary), cluster);
   visit.ask_for(tasks[0], range);
   if (OfElement::is_last_thread()) visit.find_scale(tasks[0]);  // while its rows are on their way
   for (Task *task = tasks, *next = tasks + 1; task->what != Task::kOver; std::swap(task, next)) visit.work(*task, next);
